@@ -1,0 +1,1 @@
+"""Graph to machine: targets, schedules, the TVM pipeline, measurement."""

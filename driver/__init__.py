@@ -1,0 +1,1 @@
+"""What joins the layers for a person: command line, recipes, reports."""

@@ -1,0 +1,1 @@
+"""Graph to graph: dependency view, propagation, rewriting, verification, pruning."""

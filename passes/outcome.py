@@ -1,0 +1,96 @@
+"""What a compaction says about itself: sizes, layers, groups, barriers, and the certificate.
+
+These are plain frozen records, so that reports, command line and tests read the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from .plan import Plan
+
+__all__ = ["Barrier", "Certificate", "Compaction", "GroupOutcome", "LayerWidth", "Size"]
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """An operator that holds channels in place, and why."""
+
+    node: str
+    operator: str
+    reason: str
+    source: str | None
+    """Where in the model's code it was called, ``file.py:12``, if that was recorded."""
+    blocks: tuple[str, ...] = ()
+    """Parameters whose output channels it keeps from being removed."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters (trainable scalars), MACs (multiply-accumulates of one forward pass), bytes (parameters and buffers)."""
+
+    parameters: int
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class LayerWidth:
+    """One convolution, linear or other weighted operator before and after."""
+
+    name: str
+    operator: str
+    channels_before: int
+    channels_after: int
+    size_before: Size
+    size_after: Size
+
+
+@dataclass(frozen=True)
+class GroupOutcome:
+    """What was asked of one channel group, what was got, and why not more."""
+
+    name: str
+    channels: int
+    asked: int
+    got: int
+    reasons: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The check that compared the compacted graph with the masked one on generated inputs."""
+
+    dtype: str
+    inputs: tuple[tuple[str, ...], ...]
+    """For every run, the shapes of its inputs as text, such as ``("1x3x224x224",)``."""
+    seed: int
+    max_absolute: float
+    max_relative: float
+    """Largest absolute difference divided by the largest absolute output of the masked graph."""
+    tolerance: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """A compacted graph with everything that was found out on the way."""
+
+    module: fx.GraphModule
+    plan: Plan
+    certificate: Certificate
+    before: Size
+    after: Size
+    layers: tuple[LayerWidth, ...]
+    groups: tuple[GroupOutcome, ...]
+    barriers: tuple[Barrier, ...]
+    refusals: tuple[str, ...]
+    """Removals that were possible by the zeros but not done, each with its reason."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time by phase: capture, analysis, rewrite, certificate."""

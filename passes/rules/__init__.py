@@ -1,0 +1,1 @@
+"""One file per operator family: constants forward, liveness backward, and how to slice."""
