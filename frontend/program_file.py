@@ -1,0 +1,135 @@
+"""``.pt2`` and ONNX files: reading without unpickling, writing all or nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .capture import _from_program, export_program
+from .errors import InputError, ReconveneError
+from .files import replacing
+from .graph_module import CapturedModule
+
+__all__ = ["export_onnx", "load_program", "save_program"]
+
+
+def load_program(path: str | os.PathLike[str]) -> tuple[CapturedModule, tuple[Any, ...] | None]:
+    """Reads a ``.pt2`` file and gives its graph module and the example inputs stored with it.
+
+    Archives whose weights or constants are pickled are refused: reading them would run code from the file.
+
+    Raises:
+        InputError: no such file, not a ``.pt2`` archive, damaged, or one that needs unpickling.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"no such file: '{file}'; give the path of a .pt2 file written by torch.export.save")
+    if file.is_dir() or not zipfile.is_zipfile(file):
+        raise InputError(f"'{file}' is not a .pt2 archive; write one with torch.export.save or 'reconvene capture'")
+    _refuse_pickles(file)
+    try:
+        with _quiet():
+            program = torch.export.load(str(file))
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"cannot read '{file}': {reason[0]}; the file is damaged or from another version of torch") from error
+    module = _from_program(program, None)
+    return module, module.meta.get("example_inputs")
+
+
+def save_program(
+    module: torch.nn.Module, example_inputs: Sequence[Any], path: str | os.PathLike[str], dynamic_shapes: Any = None
+) -> None:
+    """Writes `module` as a ``.pt2`` file. `dynamic_shapes` defaults to those it was captured with.
+
+    Raises:
+        InputError: the file cannot be written. An older file of that name is then untouched.
+    """
+    if dynamic_shapes is None:
+        dynamic_shapes = getattr(module, "meta", {}).get("dynamic_shapes")
+    with replacing(path) as temporary:
+        program = export_program(module, tuple(example_inputs), dynamic_shapes)
+        with _quiet():
+            # torch insists on the suffix, whatever the person called the file.
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer)
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: str | os.PathLike[str]) -> None:
+    """Writes `module` as an ONNX file (needs the packages onnx and onnxscript).
+
+    Raises:
+        InputError: the packages are missing or the file cannot be written.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise InputError("ONNX export needs two more packages; run: pip install onnx onnxscript") from None
+    with replacing(path) as temporary, _quiet():
+        try:
+            program = torch.onnx.export(
+                module.eval(), tuple(example_inputs), dynamo=True, verbose=False, optimize=True
+            )
+            assert program is not None
+            program.save(str(temporary), external_data=False)
+        except OSError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ReconveneError(f"cannot export '{path}' to ONNX: {reason[0]}") from error
+
+
+def _refuse_pickles(file: Path) -> None:
+    """Looks into the archive before torch does: torch would unpickle whatever the archive asks for."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            if not any("/models/" in name for name in names):
+                raise InputError(f"'{file}' is a zip file but not a .pt2 archive; write one with torch.export.save")
+            for name in names:
+                _refuse_pickled_record(file, archive, name)
+    except (zipfile.BadZipFile, json.JSONDecodeError, KeyError, OSError, RuntimeError) as error:
+        raise InputError(f"cannot read '{file}': {error}; the file is damaged") from None
+
+
+def _refuse_pickled_record(file: Path, archive: zipfile.ZipFile, name: str) -> None:
+    folder = name.split("/", 1)[-1]
+    if name.endswith("_config.json"):
+        entries = json.loads(archive.read(name))["config"]
+        pickled = [key for key, entry in entries.items() if entry.get("use_pickle")]
+        if pickled:
+            raise InputError(f"'{file}' stores '{pickled[0]}' as a pickle, which may run code; save it as plain tensors")
+    elif folder.startswith(("data/weights/", "data/constants/")) and name.endswith((".pt", ".pkl")):
+        raise InputError(f"'{file}' holds the pickle '{folder}', which may run code; save it with a newer torch")
+    elif folder.startswith("data/sample_inputs/") and name.endswith(".pt"):
+        try:
+            torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+        except Exception:
+            raise InputError(f"'{file}' stores example inputs that need unpickling; export it with tensors only") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torch's advice to library authors off the person's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,428 @@
+"""Brings a captured graph into the form the rules expect, without changing what it computes.
+
+- Calls that only check something are dropped.
+- In-place operators become their pure forms wherever no other reader could tell the difference.
+- Weights that are computed from stored tensors (``torch.nn.utils.prune``, parametrisations) become stored weights.
+- Two names for one stored tensor become one.
+- A reshape, permute, reshape chain that permutes one axis (channel shuffle) becomes one ``index_select``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import fx
+
+from ..frontend.graph_module import CapturedModule, captured_module
+from .rules import rule_for
+from .rules.layout import permutation_of, refine
+from .values import Operation, attribute, is_static, is_tensor, operator_name, shape_of
+
+__all__ = ["MUTATED", "canonicalize"]
+
+MUTATED = "reconvene_mutated"
+"""Key in ``node.meta`` of values whose storage an in-place operator changes behind their readers' backs."""
+
+_CHECKS = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async", "aten.sym_constrain_range_for_size",
+           "aten.sym_constrain_range")
+_VIEWS = """view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim t mT slice select
+narrow expand expand_as alias detach chunk split split_with_sizes unbind contiguous to view_as reshape_as diagonal
+unfold dropout feature_dropout alpha_dropout feature_alpha_dropout""".split()
+
+
+def canonicalize(module: fx.GraphModule) -> CapturedModule:
+    """Gives the canonical form as a new module that shares stored tensors with `module`."""
+    graph = fx.Graph()
+    graph.graph_copy(module.graph, value_map := {})
+    _finish_output(module.graph, graph, value_map)
+    graph._codegen = copy.deepcopy(module.graph._codegen)
+    _drop_checks(graph)
+    _merge_aliases(module, graph)
+    _make_pure(graph)
+    replaced = _store_computed_weights(module, graph)
+    replaced |= _fuse_shuffles(graph)
+    graph.eliminate_dead_code()
+    tensors = {
+        str(node.target): replaced[str(node.target)] if str(node.target) in replaced else attribute(module, str(node.target))
+        for node in graph.nodes
+        if node.op == "get_attr"
+    }
+    result = captured_module(_holder(tensors), graph, module.meta)
+    graph.lint()
+    return result
+
+
+def _finish_output(old: fx.Graph, new: fx.Graph, value_map: dict[fx.Node, fx.Node]) -> None:
+    output = old.output_node()
+    copied = new.output(fx.map_arg(output.args[0], lambda node: value_map[node]))
+    copied.meta = copy.copy(output.meta)
+
+
+def _holder(tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """A bare module tree with the tensors under their dotted names."""
+    root = torch.nn.Module()
+    for name, tensor in tensors.items():
+        place_tensor(root, name, tensor)
+    return root
+
+
+def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Stores `tensor` under a dotted name, making the modules on the way; parameters stay parameters."""
+    *path, last = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, torch.nn.Module())
+        root = getattr(root, part)
+    if isinstance(tensor, torch.nn.Parameter):
+        root.register_parameter(last, tensor)
+    else:
+        root.register_buffer(last, tensor)
+
+
+def _drop_checks(graph: fx.Graph) -> None:
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and operator_name(node) in _CHECKS:
+            graph.erase_node(node)
+        elif node.op == "call_module" and not node.users:
+            graph.erase_node(node)
+
+
+def _merge_aliases(module: fx.GraphModule, graph: fx.Graph) -> None:
+    """One node for one stored tensor, and one per result of an operator with several."""
+    first: dict[object, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            key: object = ("get_attr", id(attribute(module, str(node.target))))
+        elif node.op == "call_function" and operator_name(node) == "getitem":
+            key = ("getitem", node.args[0], node.args[1])
+        else:
+            continue
+        original = first.setdefault(key, node)
+        if original is not node:
+            node.replace_all_uses_with(original)
+            graph.erase_node(node)
+
+
+def _make_pure(graph: fx.Graph) -> None:
+    """Replaces ``relu_(x)`` by ``relu(x)`` and later readers of x by readers of the result."""
+    storage = _storage_of(graph)
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    sharers: dict[fx.Node, list[fx.Node]] = {}
+    for node, root in storage.items():
+        sharers.setdefault(root, []).append(node)
+    for node in list(graph.nodes):
+        target = _mutated_operand(node)
+        if target is None:
+            continue
+        pure = _pure_form(node)
+        root = storage[target]
+        watched = [other for other in sharers[root] if other not in (target, node)]
+        later = any(order[user] > order[node] for other in watched for user in other.users if user is not node)
+        stored = root.op in ("get_attr", "placeholder")
+        if pure is None or later or (stored and root is not target):
+            for other in sharers[root]:
+                other.meta[MUTATED] = True
+            continue
+        if stored:
+            node.meta[MUTATED] = target.meta[MUTATED] = True
+            continue
+        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=order[node]: order[user] > at)
+        node.target = pure
+        storage[node] = node
+        sharers[node] = [node]
+        for other in sharers[root]:
+            # Views taken of the result from here on belong to the new storage.
+            if order[other] > order[node]:
+                storage[other] = node
+                sharers[node].append(other)
+
+
+def _storage_of(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
+    """For every tensor, the node whose storage it may share."""
+    storage: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        source = _mutated_operand(node)
+        if source is None and node.op == "call_function":
+            name = operator_name(node)
+            if (name == "getitem" or name.removeprefix("aten.") in _VIEWS) and node.all_input_nodes:
+                source = node.all_input_nodes[0]
+        storage[node] = storage[source] if source is not None and source in storage else node
+    return storage
+
+
+def _mutated_operand(node: fx.Node) -> fx.Node | None:
+    """The operand an in-place operator writes to, or None."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    for position, argument in enumerate(node.target._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            operand = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+            if isinstance(operand, fx.Node):
+                return operand
+    return None
+
+
+def _pure_form(node: fx.Node) -> torch._ops.OpOverload | None:
+    """``aten.relu`` for ``aten.relu_``, if there is one with the same arguments."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    name = node.target.overloadpacket.__name__
+    packet = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
+    overload = getattr(packet, node.target._overloadname, None) if packet is not None else None
+    if overload is None or len(overload._schema.arguments) != len(node.target._schema.arguments):
+        return None
+    same_shape = is_tensor(node) and shape_of(node) == shape_of(node.all_input_nodes[0])
+    return overload if same_shape else None
+
+
+def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str, torch.Tensor]:
+    """Evaluates what weights and biases are computed from when that is stored tensors only."""
+    stored: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            stored.add(node)
+        elif node.op == "call_function" and node.all_input_nodes and is_tensor(node) and not node.meta.get(MUTATED):
+            if all(operand in stored for operand in node.all_input_nodes):
+                stored.add(node)
+    new: dict[str, torch.Tensor] = {}
+    for node in list(graph.nodes):
+        for operand in _weights_of(node):
+            if operand in stored and operand.op != "get_attr":
+                name = _weight_name(operand, new, module)
+                new[name] = _evaluated(module, operand)
+                with graph.inserting_before(operand):
+                    attr = graph.get_attr(name)
+                attr.meta = copy.copy(operand.meta)
+                operand.replace_all_uses_with(attr)
+                stored.add(attr)
+    return new
+
+
+def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
+    if node.op != "call_function" or type(rule_for(operator_name(node))).__module__.split(".")[-1] != "linear_map":
+        return
+    operation = Operation(node, torch.nn.Module())
+    for name in ("weight", "bias"):
+        operand = operation.get(name)
+        if isinstance(operand, fx.Node):
+            yield operand
+
+
+def _evaluated(module: fx.GraphModule, node: fx.Node) -> torch.nn.Parameter:
+    """The value of a node that depends on stored tensors only."""
+    values: dict[fx.Node, torch.Tensor] = {}
+
+    def value_of(wanted: fx.Node) -> torch.Tensor:
+        pending = [wanted]
+        while pending:
+            current = pending[-1]
+            missing = [operand for operand in current.all_input_nodes if operand not in values]
+            if missing:
+                pending.extend(missing)
+                continue
+            pending.pop()
+            if current.op == "get_attr":
+                values[current] = attribute(module, str(current.target)).detach()
+            else:
+                args, kwargs = fx.map_arg((current.args, dict(current.kwargs)), values.__getitem__)
+                values[current] = current.target(*args, **kwargs)  # type: ignore[operator]
+        return values[wanted]
+
+    with torch.no_grad():
+        value = value_of(node).clone()
+    trained = any(isinstance(attribute(module, str(leaf.target)), torch.nn.Parameter) for leaf in values if leaf.op == "get_attr")
+    return torch.nn.Parameter(value, requires_grad=trained and value.is_floating_point())
+
+
+def _weight_name(node: fx.Node, taken: dict[str, torch.Tensor], module: fx.GraphModule) -> str:
+    """The name the weight had before it was pruned or parametrised, if that can be told; else one of the node's."""
+    leaves = []
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if current.op == "get_attr":
+            leaves.append(str(current.target))
+        pending.extend(current.all_input_nodes)
+    for leaf in leaves:
+        path, _, last = leaf.rpartition(".")
+        if last.endswith("_orig"):
+            name = f"{path}.{last.removesuffix('_orig')}" if path else last.removesuffix("_orig")
+        elif ".parametrizations." in f".{leaf}":
+            head, _, tail = f".{leaf}".partition(".parametrizations.")
+            name = f"{head}.{tail.split('.')[0]}".lstrip(".")
+        else:
+            continue
+        if name not in taken and not _exists(module, name):
+            return name
+    name = base = f"computed_{node.name}"
+    while name in taken or _exists(module, name):
+        name += "_"
+    return name if name else base
+
+
+def _exists(module: fx.GraphModule, name: str) -> bool:
+    try:
+        attribute(module, name)
+    except AttributeError:
+        return False
+    return True
+
+
+_MOVES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
+          "movedim", "contiguous", "clone", "squeeze", "unsqueeze", "alias")
+
+
+def _fuse_shuffles(graph: fx.Graph) -> dict[str, torch.Tensor]:
+    """Turns chains that permute one axis into ``index_select``: any set of channels may then leave it."""
+    tables: dict[str, torch.Tensor] = {}
+    seen: set[fx.Node] = set()
+    for node in list(graph.nodes):
+        if node in seen or not _is_move(node):
+            continue
+        chain = _chain_from(node)
+        seen.update(chain)
+        _fuse_chain(graph, chain, tables)
+    _fuse_native_shuffles(graph, tables)
+    return tables
+
+
+def _is_move(node: fx.Node) -> bool:
+    return (
+        node.op == "call_function"
+        and is_tensor(node)
+        and operator_name(node).removeprefix("aten.") in _MOVES
+        and not node.meta.get(MUTATED)
+    )
+
+
+def _chain_from(node: fx.Node) -> list[fx.Node]:
+    chain = [node]
+    while len(chain[-1].users) == 1 and _is_move(user := next(iter(chain[-1].users))):
+        chain.append(user)
+    return chain
+
+
+def _fuse_chain(graph: fx.Graph, chain: list[fx.Node], tables: dict[str, torch.Tensor]) -> None:
+    """Replaces the longest part of the chain that is a permutation of one axis."""
+    for start in range(len(chain)):
+        source = chain[start].all_input_nodes[0]
+        for end in range(len(chain), start + 1, -1):
+            found = _axis_permutation(source, chain[start:end])
+            if found is not None:
+                _select(graph, chain[end - 1], source, *found, tables)
+                return
+
+
+def _fuse_native_shuffles(graph: fx.Graph, tables: dict[str, torch.Tensor]) -> None:
+    for node in list(graph.nodes):
+        if node.op == "call_function" and operator_name(node) in ("aten.channel_shuffle", "aten.native_channel_shuffle"):
+            source, groups = node.args[0], node.args[1]
+            assert isinstance(source, fx.Node) and isinstance(groups, int)
+            order = np.arange(shape_of(source)[1]).reshape(groups, -1).T.reshape(-1)
+            _select(graph, node, source, 1, order, tables)
+
+
+def _select(
+    graph: fx.Graph, last: fx.Node, source: fx.Node, axis: int, order: np.ndarray, tables: dict[str, torch.Tensor]
+) -> None:
+    name = f"{last.name}_order"
+    tables[name] = torch.from_numpy(order.astype(np.int64))
+    with graph.inserting_before(last):
+        table = graph.get_attr(name)
+        select = graph.call_function(torch.ops.aten.index_select.default, (source, axis, table))
+    mode = last.meta["val"].fake_mode if hasattr(last.meta["val"], "fake_mode") else None
+    table.meta["val"] = mode.from_tensor(tables[name]) if mode is not None else tables[name]
+    select.meta = copy.copy(last.meta)
+    last.replace_all_uses_with(select)
+
+
+def _axis_permutation(source: fx.Node, chain: list[fx.Node]) -> tuple[int, np.ndarray] | None:
+    """The axis and its new order if the chain permutes exactly one axis and leaves the shape as it was."""
+    shape = shape_of(source)
+    if [str(size) for size in shape_of(chain[-1])] != [str(size) for size in shape]:
+        return None
+    if not any(operator_name(node).removeprefix("aten.") in ("permute", "transpose", "swapaxes", "swapdims", "movedim") for node in chain):
+        return None
+    layout: list[list[tuple[int, ...]]] | None = [[(axis,)] for axis in range(len(shape))]
+    sizes: dict[tuple[int, ...], object] = {(axis,): size for axis, size in enumerate(shape)}
+    for node in chain:
+        layout = _moved(node, layout, sizes)
+        if layout is None:
+            return None
+    return _single_axis_order(shape, layout, sizes)
+
+
+def _moved(
+    node: fx.Node, layout: list[list[tuple[int, ...]]], sizes: dict[tuple[int, ...], object]
+) -> list[list[tuple[int, ...]]] | None:
+    """How one operator moves the factors; factors are named by their path of subdivisions."""
+    name = operator_name(node).removeprefix("aten.")
+    source = node.all_input_nodes[0]
+    if name in ("contiguous", "clone", "alias"):
+        return layout
+    if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim"):
+        return [layout[axis] for axis in permutation_of(Operation(node, torch.nn.Module()))]
+    factors = refine(shape_of(source), shape_of(node))
+    if factors is None:
+        return None
+    pieces: dict[int, list[tuple[int, ...]]] = {}
+    for axis, part in enumerate(factors.source):
+        named = _subdivide(layout[axis], [factors.sizes[number] for number in part], sizes)
+        if named is None:
+            return None
+        pieces.update(zip(part, named, strict=True))
+    return [[piece for number in part for piece in pieces[number]] for part in factors.target]
+
+
+def _subdivide(
+    named: list[tuple[int, ...]], goal: list[int], sizes: dict[tuple[int, ...], object]
+) -> list[list[tuple[int, ...]]] | None:
+    """Cuts an axis, made of named factors, into consecutive pieces of the goal's sizes."""
+    queue = [factor for factor in named if sizes[factor] != 1]
+    result: list[list[tuple[int, ...]]] = []
+    for size in goal:
+        piece: list[tuple[int, ...]] = []
+        left = size
+        while left > 1:
+            if not queue:
+                return None
+            factor = queue.pop(0)
+            whole = sizes[factor]
+            if not is_static(whole):
+                if len(goal) == 1:
+                    return [[factor, *queue]]
+                return None
+            assert isinstance(whole, int)
+            if left % whole == 0:
+                piece.append(factor)
+                left //= whole
+            elif whole % left == 0:
+                outer, inner = (*factor, 0), (*factor, 1)
+                sizes[outer], sizes[inner] = left, whole // left
+                piece.append(outer)
+                queue.insert(0, inner)
+                left = 1
+            else:
+                return None
+        result.append(piece)
+    return result if not queue else None
+
+
+def _single_axis_order(
+    shape: tuple[object, ...], layout: list[list[tuple[int, ...]]], sizes: dict[tuple[int, ...], object]
+) -> tuple[int, np.ndarray] | None:
+    moved: tuple[int, np.ndarray] | None = None
+    for axis, factors in enumerate(layout):
+        if any(factor[0] != axis for factor in factors):
+            return None
+        if factors == sorted(factors):
+            continue
+        if moved is not None or not isinstance(shape[axis], int):
+            return None
+        ordered = sorted(factors)
+        extents = [int(sizes[factor]) for factor in ordered]  # type: ignore[call-overload]
+        order = np.arange(int(np.prod(extents))).reshape(extents).transpose([ordered.index(f) for f in factors])
+        moved = (axis, order.reshape(-1))
+    return moved

@@ -1,0 +1,162 @@
+"""The whole road through the graph: canonical form, masks, propagation, rewriting, certificate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from ..frontend.errors import InputError
+from ..frontend.progress import stage
+from .canonicalize import canonicalize
+from .dependency import ChannelGroup, DependencyView, dependency_view
+from .masks import check_finite, masked
+from .outcome import Compaction, GroupOutcome
+from .plan import Plan
+from .propagation import Liveness, propagate_constants, propagate_liveness
+from .rewriting import kept_positions, rewrite
+from .sizes import layer_widths, total_size
+from .values import attribute
+from .verification import verify
+
+__all__ = ["apply_plan", "compact"]
+
+
+def compact(
+    module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    masks: Mapping[str, torch.Tensor] | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
+    runs: int = 1,
+    seed: int = 0,
+    origin: Mapping[str, Any] | None = None,
+) -> Compaction:
+    """Removes what the zeros in a captured module, and `masks`, make removable. `module` is left as it was.
+
+    Args:
+        module: a captured module (see ``frontend.capture``).
+        example_inputs: positional inputs that fit it; the certificate runs on random ones of the same shapes.
+        masks: by parameter name, True to keep; one entry per weight, or one per output channel.
+        dtype: floating type of the certificate.
+        runs: how many random inputs the certificate uses.
+        seed: of these inputs.
+        origin: what the plan should say about where the masks came from.
+
+    Raises:
+        InputError: masks that do not fit, weights that are not finite.
+        CheckError: the result differs from the masked model; nothing is returned.
+    """
+    clock = _Clock()
+    with stage("analysing channels"):
+        canonical = masked(canonicalize(module), masks)
+        check_finite(canonical)
+        view = dependency_view(canonical)
+        facts = propagate_constants(canonical, view.operations)
+        live = propagate_liveness(view.axes, facts)
+    clock.lap("analysis")
+    with stage("rewriting the graph"):
+        compacted = rewrite(view, live)
+    clock.lap("rewrite")
+    with stage(f"checking against the masked model in {str(dtype).removeprefix('torch.')}"):
+        certificate = verify(view, live, compacted, example_inputs, dtype=dtype, runs=runs, seed=seed)
+    clock.lap("certificate")
+    groups = tuple(_group_outcome(view, live, group) for group in view.groups)
+    clock.lap("report")
+    return Compaction(
+        compacted,
+        _plan(view, live, masks, origin),
+        certificate,
+        total_size(view, canonical),
+        total_size(view, compacted, live),
+        layer_widths(view, live),
+        groups,
+        view.barriers,
+        tuple(f"{group.name}: {group.asked - group.got} of {group.asked} masked channels stay: {'; '.join(group.reasons)}"
+              for group in groups if group.got < group.asked),
+        clock.seconds,
+    )
+
+
+def apply_plan(plan: Plan, module: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> Compaction:
+    """Does to a fresh copy of a model what the plan did: sets its masks and compacts.
+
+    Raises:
+        InputError: the plan names parameters this model does not have, or with other shapes, or this model keeps other
+            channels than the plan says (its weights then have other zeros).
+    """
+    known = dict([*module.named_parameters(), *module.named_buffers()])
+    for name, shape in plan.shapes.items():
+        if name in known and tuple(known[name].shape) != shape:
+            raise InputError(f"the plan is for '{name}' of shape {shape}, but here it is {tuple(known[name].shape)}")
+    result = compact(module, example_inputs, plan.masks, origin=plan.origin, **options)
+    if not _same_kept(plan.kept, result.plan.kept):
+        raise InputError("this model has zeros elsewhere than the one the plan was made for; prune it anew")
+    return result
+
+
+def _same_kept(first: Mapping[str, Mapping[int, torch.Tensor]], second: Mapping[str, Mapping[int, torch.Tensor]]) -> bool:
+    return first.keys() == second.keys() and all(
+        axes.keys() == second[name].keys() and all(torch.equal(index, second[name][axis]) for axis, index in axes.items())
+        for name, axes in first.items()
+    )
+
+
+def _plan(
+    view: DependencyView, live: Liveness, masks: Mapping[str, torch.Tensor] | None, origin: Mapping[str, Any] | None
+) -> Plan:
+    kept = {
+        name: {axis: torch.from_numpy(np.flatnonzero(positions)) for axis, positions in axes.items()}
+        for name, axes in kept_positions(view, live).items()
+    }
+    shapes = {name: tuple(attribute(view.module, name).shape) for name in kept}
+    return Plan(kept, shapes, {name: mask.bool() for name, mask in (masks or {}).items()}, origin or {})
+
+
+def _group_outcome(view: DependencyView, live: Liveness, group: ChannelGroup) -> GroupOutcome:
+    """A channel was asked for if every weight that makes it is zero; it was got if all its positions are gone."""
+    asked = np.ones(group.size, bool)
+    gone = np.ones(group.size, bool)
+    for part in group.slices:
+        present = part.positions >= 0
+        kept = live.kept(view.stored[part.parameter], part.axis)
+        gone &= ~(kept[part.positions] & present).any(1)
+        tensor = attribute(view.module, part.parameter)
+        if part.role == "producer" and tensor.dim() > 1:
+            zero = ~(tensor.detach() != 0).transpose(0, part.axis).flatten(1).any(1).cpu().numpy()
+            asked &= (zero[part.positions] | ~present).all(1)
+    stays = asked & ~gone
+    reasons: list[str] = []
+    if stays.any():
+        reasons = [group.reason] if group.reason else _causes(view, live, group, stays)
+    return GroupOutcome(group.name, group.size, int(asked.sum()), int((asked & gone).sum()), tuple(reasons), group.parameters)
+
+
+def _causes(view: DependencyView, live: Liveness, group: ChannelGroup, stays: np.ndarray) -> list[str]:
+    causes: dict[str, None] = {}
+    for part in group.slices:
+        if part.role != "producer":
+            continue
+        number = view.axes.of(view.stored[part.parameter], part.axis)
+        positions = np.zeros(view.axes.sizes[number], bool)
+        chosen = part.positions[stays]
+        positions[chosen[chosen >= 0]] = True
+        causes.update(dict.fromkeys(live.causes_of(number, positions)))
+    return list(causes)[:4]
+
+
+class _Clock:
+    """Wall time by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = now - self._last
+        self._last = now

@@ -1,0 +1,388 @@
+"""The dependency view: which channels of a graph belong together, as data and as a networkx graph.
+
+A *channel group* is a set of channels, each of which is a bundle of positions on several axes that can only be removed
+together: a convolution's weight row, its bias, its BatchNorm entries, and the same in every layer it is added to. The
+groups are the connected components of the index maps between axis classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import fx
+
+from .axes import Axes, AxesBuilder
+from .canonicalize import MUTATED
+from .outcome import Barrier
+from .rules import rule_for
+from .values import Operation, is_tensor, operator_name, shape_of, source_line
+
+__all__ = ["ChannelGroup", "DependencyView", "Slices", "dependency_view", "operations_of"]
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """The part of one parameter that belongs to a group: for channel i, the positions ``positions[i]`` of `axis`."""
+
+    parameter: str
+    axis: int
+    role: str
+    """``producer``: makes the channel; ``consumer``: reads it; ``statistic``: belongs to it, such as a running mean."""
+    positions: Index
+    """channels x positions a channel; -1 where a channel has fewer."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channels that are interchangeable units of pruning.
+
+    Attributes:
+        name: the first parameter that makes them.
+        size: number of channels.
+        slices: the parameter slices of every channel.
+        values: graph nodes that have these channels.
+        reason: why nothing may be removed, or None.
+        blocks: channels are cut into this many equal blocks that must lose equally many (grouped convolution).
+        cost: scalar parameters one channel stands for.
+        classes: numbers of the axis classes it lives on.
+    """
+
+    name: str
+    size: int
+    slices: tuple[Slices, ...]
+    values: tuple[str, ...]
+    reason: str | None
+    blocks: int
+    cost: int
+    classes: tuple[int, ...]
+
+    @property
+    def prunable(self) -> bool:
+        """Returns if channels of the group may be removed at all."""
+        return self.reason is None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters it touches, with axis and role."""
+        return tuple(f"{part.parameter}[{part.axis}] {part.role}" for part in self.slices)
+
+
+@dataclass(frozen=True, eq=False)
+class DependencyView:
+    """A canonical module with its operators, its axis classes, and what follows from them."""
+
+    module: fx.GraphModule
+    operations: dict[fx.Node, Operation]
+    axes: Axes
+
+    @cached_property
+    def graph(self) -> nx.MultiDiGraph:
+        """Axis classes as nodes, index maps and mixing operators as edges, all attributes plain values.
+
+        Node attributes: label, size, frozen, reason, values, parameters. Edge attributes: kind (``gather``,
+        ``product``, ``grouped``, ``mixes``), operator, node. Index maps themselves are in ``axes``.
+        """
+        return _networkx(self.axes)
+
+    @cached_property
+    def stored(self) -> dict[str, fx.Node]:
+        """The node that reads each stored tensor, by the tensor's name."""
+        return {str(node.target): node for node in self.module.graph.nodes if node.op == "get_attr"}
+
+    @cached_property
+    def components(self) -> _Components:
+        """Which positions can only go together."""
+        return _resolved_components(self.axes)
+
+    @cached_property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """All groups with at least one parameter that makes their channels, in the order of the graph."""
+        return _groups(self)
+
+    @cached_property
+    def barriers(self) -> tuple[Barrier, ...]:
+        """Operators that keep channels in place, with the parameters whose channels they keep."""
+        return _barriers(self)
+
+
+def operations_of(module: fx.GraphModule) -> dict[fx.Node, Operation]:
+    """Every call of the graph that reads or makes tensors, in order; ``getitem`` belongs to the call it picks from."""
+    return {
+        node: Operation(node, module)
+        for node in module.graph.nodes
+        if node.op == "call_function"
+        and operator_name(node) != "getitem"
+        and (is_tensor(node) or isinstance(node.meta.get("val"), tuple | list))
+    }
+
+
+def dependency_view(module: fx.GraphModule) -> DependencyView:
+    """Asks every rule how axes correspond. `module` must be canonical (see `passes.canonicalize`)."""
+    operations = operations_of(module)
+    builder = AxesBuilder()
+    for node in module.graph.nodes:
+        if node in operations:
+            operation = operations[node]
+            rule = rule_for(operation.name)
+            builder.begin(operation)
+            rule.relate(operation, builder)
+            builder.end(rule.reason(operation))
+        elif node.op == "placeholder" and is_tensor(node):
+            builder.interface(node, node, "the model's input keeps its shape")
+        elif node.op == "output":
+            for value in node.all_input_nodes:
+                if is_tensor(value):
+                    builder.interface(node, value, "the model's output keeps its shape")
+        if node.meta.get(MUTATED) and is_tensor(node):
+            builder.interface(node, node, "an in-place operator writes to it through another view")
+    return DependencyView(module, operations, builder.finish(module.graph))
+
+
+def _networkx(axes: Axes) -> nx.MultiDiGraph:
+    graph = nx.MultiDiGraph()
+    used = {number for step in axes.gathers for number in (step.source, step.target)}
+    used |= {number for step in axes.products for number in (step.flat, *step.factors)}
+    used |= {number for mix in axes.mixes for number in (mix.source, mix.target)}
+    used |= set(axes.producers) | set(axes.consumers)
+    for number in sorted(used):
+        members = axes.members[number]
+        stored = [f"{node.target}[{axis}]" for node, axis in members if node.op == "get_attr"]
+        values = [node.name for node, axis in members if node.op != "get_attr" and isinstance(axis, int)]
+        reasons = [freeze.reason for freeze in axes.freezes.get(number, []) if freeze.reason]
+        graph.add_node(
+            number,
+            label=(stored or values or ["factor"])[0],
+            size=axes.sizes[number],
+            frozen=axes.frozen(number),
+            reason=reasons[0] if reasons else "",
+            values=values,
+            parameters=stored,
+        )
+    for gather in axes.gathers:
+        _connect(graph, gather.source, gather.target, "gather", gather.node)
+    for product in axes.products:
+        for factor in product.factors:
+            _connect(graph, product.flat, factor, "product", product.node)
+    for grouped in axes.grouped:
+        _connect(graph, grouped.source, grouped.target, "grouped", grouped.node)
+    for mix in axes.mixes:
+        if mix.source != mix.target:
+            _connect(graph, mix.source, mix.target, "mixes", mix.operation.node)
+    return graph
+
+
+def _connect(graph: nx.MultiDiGraph, source: int, target: int, kind: str, node: fx.Node) -> None:
+    if source in graph and target in graph:
+        graph.add_edge(source, target, kind=kind, operator=operator_name(node), node=node.name)
+
+
+# Groups ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Components:
+    """Connected components of positions. Position p of class c is atom ``start[c] + p``."""
+
+    start: Index
+    label: NDArray[np.int32]
+    owner: Index
+    frozen: NDArray[np.bool_]
+    """By component."""
+
+
+def _components(axes: Axes, units: dict[int, int]) -> _Components:
+    """`units` says for every flat class of a reshape which factor its channels follow (place in the product)."""
+    sizes = np.asarray(axes.sizes, np.int64)
+    start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    total = int(start[-1])
+    rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for gather in axes.gathers:
+        rows.append(start[gather.source] + gather.source_index)
+        columns.append(start[gather.target] + gather.target_index)
+    for place, product in enumerate(axes.products):
+        if place in units:
+            position = np.indices(product.sizes).reshape(len(product.sizes), -1)[units[place]]
+            rows.append(start[product.flat] + np.arange(position.size))
+            columns.append(start[product.factors[units[place]]] + position)
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    matrix = coo_matrix((np.ones(row.size, np.int8), (row, column)), shape=(total, total))
+    count, label = connected_components(matrix, directed=False)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    frozen_class = np.array([axes.frozen(number) for number in range(len(sizes))], bool)
+    frozen = np.zeros(count, bool)
+    frozen[label[frozen_class[owner]]] = True
+    return _Components(start, label, owner, frozen)
+
+
+def _resolved_components(axes: Axes) -> _Components:
+    """Decides which factor of every product its channels follow: the outermost that is not held in place."""
+    units: dict[int, int] = {}
+    components = _components(axes, units)
+    for _ in range(3):
+        decided = {
+            place: factor
+            for place, product in enumerate(axes.products)
+            if (factor := _free_factor(axes, components, product.factors, product.sizes)) is not None
+        }
+        if decided == units:
+            break
+        units = decided
+        components = _components(axes, units)
+        for place, product in enumerate(axes.products):
+            if place not in units:
+                span = slice(components.start[product.flat], components.start[product.flat + 1])
+                components.frozen[components.label[span]] = True
+    return components
+
+
+def _free_factor(axes: Axes, components: _Components, factors: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
+    for place, (factor, size) in enumerate(zip(factors, sizes, strict=True)):
+        if size > 1 and axes.sizes[factor]:
+            span = slice(components.start[factor], components.start[factor + 1])
+            if not components.frozen[components.label[span]].all():
+                return place
+    return None
+
+
+def _groups(view: DependencyView) -> tuple[ChannelGroup, ...]:
+    axes = view.axes
+    components = view.components
+    channels = _channels(components, len(axes.sizes))
+    reasons = _frozen_reasons(axes, components)
+    groups = []
+    for classes, labels in channels:
+        producers = [(number, axis) for number in classes for axis in axes.producers.get(number, [])]
+        if producers:
+            groups.append(_group(view, components, classes, labels, reasons))
+    place = {name: number for number, name in enumerate(view.stored)}
+    return tuple(sorted(groups, key=lambda group: place.get(group.name, 0)))
+
+
+def _channels(components: _Components, classes: int) -> list[tuple[tuple[int, ...], Index]]:
+    """Components that live on the same classes in the same way: (classes, their labels in order of appearance)."""
+    generator = np.random.default_rng(0)
+    weight = generator.integers(1, 2**62, size=classes, dtype=np.uint64)
+    signature = np.zeros(len(components.frozen), np.uint64)
+    np.add.at(signature, components.label, weight[components.owner])
+    first = np.full(len(components.frozen), len(components.label))
+    np.minimum.at(first, components.label, np.arange(len(components.label)))
+    order = np.argsort(first, kind="stable")
+    by_atom = np.argsort(components.label, kind="stable")
+    bounds = np.searchsorted(components.label[by_atom], np.arange(len(components.frozen) + 1))
+    _, where, inverse = np.unique(signature[order], return_index=True, return_inverse=True)
+    members = np.split(order[np.argsort(inverse, kind="stable")], np.cumsum(np.bincount(inverse))[:-1])
+    result = []
+    for labels in members:
+        atoms = by_atom[bounds[labels[0]] : bounds[labels[0] + 1]]
+        result.append((tuple(np.unique(components.owner[atoms]).tolist()), labels))
+    return [result[i] for i in np.argsort(where)]
+
+
+def _frozen_reasons(axes: Axes, components: _Components) -> dict[int, str]:
+    """For every component that holds a frozen position, the most telling reason."""
+    reasons: dict[int, tuple[bool, str]] = {}
+    for number in range(len(axes.sizes)):
+        if not axes.frozen(number) or not axes.sizes[number]:
+            continue
+        best = max(((f.barrier, f.reason) for f in axes.freezes.get(number, [])), default=(False, ""))
+        reason = best[1] or "an operator needs this axis whole"
+        span = components.label[components.start[number] : components.start[number + 1]]
+        for label in np.unique(span).tolist():
+            if label not in reasons or (best[0], reason) > reasons[label]:
+                reasons[label] = (best[0], reason)
+    return {label: reason for label, (_, reason) in reasons.items()}
+
+
+def _group(
+    view: DependencyView, components: _Components, classes: tuple[int, ...], labels: Index, reasons: dict[int, str]
+) -> ChannelGroup:
+    axes = view.axes
+    rank = {int(label): place for place, label in enumerate(labels)}
+    slices: list[Slices] = []
+    values: list[str] = []
+    for number in classes:
+        span = components.label[components.start[number] : components.start[number + 1]]
+        positions = _positions_by_channel(span, rank, len(labels))
+        makers, readers = set(axes.producers.get(number, [])), set(axes.consumers.get(number, []))
+        for node, axis in axes.members[number]:
+            if node.op == "get_attr":
+                role = "producer" if (node, axis) in makers else "consumer" if (node, axis) in readers else "statistic"
+                slices.append(Slices(str(node.target), axis, role, positions))
+            elif isinstance(axis, int):
+                values.append(node.name)
+    frozen = components.frozen[labels]
+    reason = None
+    if frozen.any():
+        reason = reasons.get(int(labels[np.flatnonzero(frozen)[0]]), "an operator needs this axis whole")
+    producer = next(part for part in slices if part.role == "producer")
+    blocks = max([step.groups for step in axes.grouped if {step.source, step.target} & set(classes)], default=1)
+    return ChannelGroup(
+        producer.parameter,
+        len(labels),
+        tuple(slices),
+        tuple(values),
+        reason,
+        blocks if len(labels) % blocks == 0 else 1,
+        _cost(view, slices),
+        classes,
+    )
+
+
+def _positions_by_channel(span: Index, rank: dict[int, int], channels: int) -> Index:
+    """For every channel, the positions of a class it occupies, padded with -1."""
+    lookup = np.full(int(span.max()) + 1 if span.size else 1, -1, np.int64)
+    known = np.array([label for label in rank if label < lookup.size], np.int64)
+    lookup[known] = [rank[int(label)] for label in known]
+    channel = lookup[span]
+    where = np.flatnonzero(channel >= 0)
+    owner = channel[where]
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=channels)
+    width = int(counts.max()) if counts.size else 0
+    positions = np.full((channels, width), -1, np.int64)
+    column = np.arange(where.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    positions[owner[order], column] = where[order]
+    return positions
+
+
+def _cost(view: DependencyView, slices: list[Slices]) -> int:
+    """Scalar parameters of the first channel, over all slices."""
+    total = 0
+    for part in slices:
+        if part.role != "statistic" and part.positions.shape[1]:
+            shape = shape_of(view.stored[part.parameter])
+            per_position = int(np.prod(shape)) // max(1, int(shape[part.axis]))
+            total += per_position * int((part.positions[0] >= 0).sum())
+    return total
+
+
+def _barriers(view: DependencyView) -> tuple[Barrier, ...]:
+    """Freezes by an operator that reach a parameter's output channels."""
+    axes = view.axes
+    components = view.components
+    makers: dict[int, set[str]] = {}
+    for number, producers in axes.producers.items():
+        for label in np.unique(components.label[components.start[number] : components.start[number + 1]]).tolist():
+            makers.setdefault(label, set()).update(str(node.target) for node, _ in producers if str(node.target).endswith("weight"))
+    found: dict[tuple[fx.Node, str], set[str]] = {}
+    for number, freezes in axes.freezes.items():
+        if not axes.sizes[number]:
+            continue
+        held: set[str] = set()
+        for label in np.unique(components.label[components.start[number] : components.start[number + 1]]).tolist():
+            held |= makers.get(label, set())
+        for freeze in freezes:
+            if held and freeze.barrier:
+                found.setdefault((freeze.node, freeze.reason), set()).update(held)
+    return tuple(
+        Barrier(node.name, operator_name(node), reason, source_line(node), tuple(sorted(held)))
+        for (node, reason), held in found.items()
+    )

@@ -1,0 +1,102 @@
+"""What is known about a value, channel by channel, before any input arrives.
+
+A fact array has the rank of the tensor it describes and size 1 along every axis where nothing differs: a feature map
+``N x C x H x W`` whose channels are constants has facts of shape ``1 x C x 1 x 1``. Transfer functions are therefore
+ordinary array code: concatenation concatenates, a permutation permutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Facts", "constants_of", "unknown"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Constants known about one tensor.
+
+    Attributes:
+        value: float64; the constant where `known`, arbitrary elsewhere.
+        known: where the tensor is `value` times `pattern`, whatever the input.
+        pattern: None for a plain constant. Otherwise the name of the node that made the plane all known channels are
+            multiples of: ones with a border of zeros after padding, ones with a worn edge after average pooling.
+        stochastic: an axis along which the entries are non-negative and sum to one (after softmax), or None.
+    """
+
+    value: Floats
+    known: Bools
+    pattern: str | None = None
+    stochastic: int | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.known.ndim
+
+    @property
+    def nothing(self) -> bool:
+        """Nothing is known."""
+        return not self.known.any()
+
+    def plain(self) -> Facts:
+        """Only what holds without a pattern: with one, just the zeros."""
+        if self.pattern is None:
+            return self
+        return collapsed(self.value, self.known & (self.value == 0))
+
+    def along(self, axis: int, size: int) -> tuple[Floats, Bools]:
+        """Per position of `axis` (length `size`): the constant, and whether the whole slice is that constant."""
+        axis %= self.rank
+        others = tuple(a for a in range(self.rank) if a != axis)
+        known = self.known.all(axis=others)
+        value = self.value.min(axis=others)
+        if any(self.known.shape[a] != 1 for a in others):
+            known = known & (value == self.value.max(axis=others))
+        if known.shape[0] != size:
+            value, known = np.broadcast_to(value, (size,)), np.broadcast_to(known, (size,))
+        return value, known
+
+    def with_pattern(self, pattern: str) -> Facts:
+        """The same multiples of another plane; zero stays zero without any."""
+        return self if not (self.known & (self.value != 0)).any() else replace(self, pattern=pattern)
+
+
+def unknown(rank: int) -> Facts:
+    """Nothing known about a tensor of `rank` axes."""
+    shape = (1,) * rank
+    return Facts(np.zeros(shape), np.zeros(shape, bool))
+
+
+def collapsed(value: Any, known: Any, pattern: str | None = None, stochastic: int | None = None) -> Facts:
+    """Facts with non-finite constants forgotten and, if nothing is known, in their smallest form."""
+    value = np.asarray(value, dtype=np.float64)
+    known = np.asarray(known, dtype=bool) & np.isfinite(value)
+    if not known.any():
+        empty = unknown(value.ndim)
+        return replace(empty, stochastic=stochastic) if stochastic is not None else empty
+    return Facts(np.where(known, value, 0.0), known, pattern, stochastic)
+
+
+def constants_of(tensor: Any, largest: int = 1 << 22) -> Facts:
+    """Facts of a stored tensor: everything is known. Tensors of more than `largest` entries count as unknown."""
+    if tensor.numel() > largest or tensor.numel() == 0 or tensor.is_complex():
+        return unknown(tensor.dim())
+    array = tensor.detach().to("cpu").double().numpy()
+    for axis in range(array.ndim):
+        if array.shape[axis] > 1 and (array == array.take([0], axis)).all():
+            array = array.take([0], axis)
+    return Facts(np.array(array), np.isfinite(array))
+
+
+def expanded(array: NDArray[Any], sizes: Sequence[int], axes: Sequence[int]) -> NDArray[Any]:
+    """`array` with its size-1 extents along `axes` spelled out to `sizes`."""
+    shape = tuple(sizes[a] if a in axes else array.shape[a] for a in range(array.ndim))
+    return np.broadcast_to(array, shape)

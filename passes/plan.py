@@ -1,0 +1,100 @@
+"""A plan: which channels of which parameters were kept, as JSON and safetensors, to be read, compared or applied again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..frontend.errors import InputError
+from ..frontend.files import replacing, write_text
+
+__all__ = ["Plan"]
+
+_FORMAT = "reconvene-plan"
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Kept channels by parameter name.
+
+    Attributes:
+        kept: for every parameter that lost something, by axis: the kept positions of the original (int64, ascending).
+        shapes: the original shape of each of these parameters.
+        masks: the masks that were asked for (boolean, True to keep), by parameter name; what `apply` starts from.
+        origin: how it came about: method, sparsity, seed and the like; plain JSON values.
+    """
+
+    kept: Mapping[str, Mapping[int, torch.Tensor]]
+    shapes: Mapping[str, tuple[int, ...]]
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes ``path`` (JSON) and, beside it, the index tensors (``.safetensors``).
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        file = Path(path)
+        tensors = {f"kept/{name}/{axis}": index for name, axes in self.kept.items() for axis, index in axes.items()}
+        tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in self.masks.items()}
+        description = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "tensors": file.with_suffix(".safetensors").name,
+            "origin": dict(self.origin),
+            "parameters": {
+                name: {
+                    "shape": list(self.shapes[name]),
+                    "kept": {str(axis): int(index.numel()) for axis, index in axes.items()},
+                }
+                for name, axes in self.kept.items()
+            },
+        }
+        with replacing(file.with_suffix(".safetensors")) as temporary:
+            save_file(tensors, temporary)
+        write_text(file, json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: no such file, not a plan, damaged, or its tensor file is missing.
+        """
+        file = Path(path)
+        try:
+            description = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read the plan '{file}': {error.strerror}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise InputError(f"'{file}' is not a plan: it is not JSON; give the .json file that Plan.save wrote") from None
+        if not isinstance(description, dict) or description.get("format") != _FORMAT:
+            raise InputError(f"'{file}' is not a plan; give the .json file that Plan.save wrote")
+        if description.get("version") != _VERSION:
+            raise InputError(f"'{file}' has plan version {description.get('version')}; this program reads version {_VERSION}")
+        beside = file.parent / Path(str(description.get("tensors", ""))).name
+        try:
+            tensors = load_file(beside)
+            return cls._assembled(description, tensors)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
+            raise InputError(f"cannot read '{beside}', the tensors of plan '{file}'; keep both files together") from None
+
+    @classmethod
+    def _assembled(cls, description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Plan:
+        parameters = description["parameters"]
+        kept = {
+            name: {int(axis): tensors[f"kept/{name}/{axis}"] for axis in entry["kept"]} for name, entry in parameters.items()
+        }
+        shapes = {name: tuple(entry["shape"]) for name, entry in parameters.items()}
+        masks = {key.removeprefix("mask/"): value.bool() for key, value in tensors.items() if key.startswith("mask/")}
+        return cls(kept, shapes, masks, description.get("origin", {}))

@@ -1,0 +1,254 @@
+"""Constants forward, liveness backward, to a fixpoint: what the zeros in a graph make removable.
+
+This is sparse conditional constant propagation and dead-code elimination at the granularity of a channel. Constants
+flow once through the graph, in order. Liveness then grows from what is needed whatever happens (the model's outputs,
+spatial axes, operators without a rule) until nothing changes; every channel it does not reach can go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from .axes import Axes, Gather, Grouped, Product
+from .canonicalize import MUTATED
+from .facts import Facts, constants_of, unknown
+from .rules import rule_for
+from .values import Operation, attribute, is_tensor, shape_of
+
+__all__ = ["KnownConstants", "Liveness", "propagate_constants", "propagate_liveness"]
+
+Bools = NDArray[np.bool_]
+
+
+class KnownConstants(Mapping[fx.Node, Facts]):
+    """Facts by node. Those of stored tensors are made when first asked for: most weights never are."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._facts: dict[fx.Node, Facts] = {}
+
+    def __getitem__(self, node: fx.Node) -> Facts:
+        facts = self._facts.get(node)
+        if facts is None:
+            facts = self._facts[node] = self._initial(node)
+        return facts
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def set(self, node: fx.Node, facts: Facts) -> None:
+        """Records what a rule found out."""
+        self._facts[node] = facts
+
+    def _initial(self, node: fx.Node) -> Facts:
+        if node.op == "get_attr":
+            value = attribute(self._module, str(node.target))
+            if isinstance(value, torch.Tensor):
+                return constants_of(value)
+        return unknown(len(shape_of(node)) if is_tensor(node) else 0)
+
+
+def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> KnownConstants:
+    """Runs every rule's forward transfer function once, in the order of the graph."""
+    facts = KnownConstants(module)
+    for node, operation in operations.items():
+        found = rule_for(operation.name).constants(operation, facts)
+        results = [found] if isinstance(found, Facts) else list(found)
+        if any(output is not None and output.meta.get(MUTATED) for output in operation.outputs):
+            results = [unknown(result.rank) for result in results]
+        for output, result in zip(operation.outputs, results, strict=True):
+            if output is not None:
+                facts.set(output, result)
+    return facts
+
+
+class Liveness:
+    """Which positions of every axis class stay. It only ever grows.
+
+    Attributes:
+        axes: the classes and relations it is about.
+        facts: what the forward pass found.
+        placing_carriers: in the last phase, rules ask for the constant carriers they still miss.
+    """
+
+    def __init__(self, axes: Axes, facts: KnownConstants) -> None:
+        self.axes = axes
+        self.facts = facts
+        self.placing_carriers = False
+        self.cache: dict[fx.Node, Any] = {}
+        self._keep: list[Bools] = [np.zeros(size, bool) for size in axes.sizes]
+        self._why: list[NDArray[np.int32]] = [np.full(size, -1, np.int32) for size in axes.sizes]
+        self._causes: dict[str, int] = {}
+        self._changed: set[int] = set()
+
+    def kept(self, node: fx.Node, axis: int) -> Bools:
+        """Which positions of the node's axis stay; length of the axis. Do not write to it."""
+        number = self.axes.of(node, axis)
+        size = self.axes.sizes[number]
+        return self._keep[number] if size else np.ones(1, bool)
+
+    def kept_in(self, number: int) -> Bools:
+        """The same by class number."""
+        return self._keep[number]
+
+    def require(self, node: fx.Node, axis: int, mask: Bools, cause: str) -> None:
+        """Positions of the node's axis that must stay, and the reason to give the person."""
+        self.require_in(self.axes.of(node, axis), mask, cause)
+
+    def require_in(self, number: int, mask: Bools, cause: str) -> None:
+        """The same by class number."""
+        new = mask & ~self._keep[number]
+        if new.any():
+            self._keep[number] = self._keep[number] | new
+            self._why[number][new] = self._causes.setdefault(cause, len(self._causes))
+            self._changed.add(number)
+
+    def causes_of(self, number: int, positions: Bools) -> tuple[str, ...]:
+        """Why the given positions of a class stay, most frequent first."""
+        codes, counts = np.unique(self._why[number][positions & self._keep[number]], return_counts=True)
+        names = list(self._causes)
+        return tuple(names[code] for code in codes[np.argsort(-counts)] if code >= 0)
+
+    def take_changed(self) -> set[int]:
+        """Classes that grew since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+
+def propagate_liveness(axes: Axes, facts: KnownConstants) -> Liveness:
+    """Grows liveness to its least fixpoint, then adds constant carriers and the one channel an empty layer keeps."""
+    live = Liveness(axes, facts)
+    for number in range(len(axes.members)):
+        if axes.frozen(number) and axes.sizes[number]:
+            live.require_in(number, np.ones(axes.sizes[number], bool), _frozen_cause(axes, number))
+    engine = _Engine(live)
+    engine.run()
+    live.placing_carriers = True
+    engine.run()
+    for number, size in enumerate(axes.sizes):
+        if size and not live.kept_in(number).any():
+            first = np.zeros(size, bool)
+            first[0] = True
+            live.require_in(number, first, "one channel stays so that the layer keeps a shape")
+            engine.settle()
+    return live
+
+
+def _frozen_cause(axes: Axes, number: int) -> str:
+    freezes = axes.freezes.get(number, [])
+    named = next((freeze for freeze in freezes if freeze.reason), None)
+    return named.reason if named else "a size the operators around it rely on"
+
+
+class _Engine:
+    """A worklist over relations and mixing operators."""
+
+    def __init__(self, live: Liveness) -> None:
+        self._live = live
+        axes = live.axes
+        operations = {mix.operation.node: mix.operation for mix in axes.mixes}
+        self._steps: list[Any] = [*axes.gathers, *axes.products, *axes.grouped, *operations.values()]
+        self._watchers: dict[int, list[int]] = {}
+        places = {operation.node: len(self._steps) - len(operations) + i for i, operation in enumerate(operations.values())}
+        for place, step in enumerate(self._steps):
+            for number in _classes_of(step):
+                self._watchers.setdefault(number, []).append(place)
+        for mix in axes.mixes:
+            for number in {mix.source, mix.target}:
+                watchers = self._watchers.setdefault(number, [])
+                if places[mix.operation.node] not in watchers[-1:]:
+                    watchers.append(places[mix.operation.node])
+
+    def run(self) -> None:
+        """Applies every step at least once, last operators first, until nothing grows."""
+        self._live.take_changed()
+        self._drain(deque(reversed(range(len(self._steps)))))
+
+    def settle(self) -> None:
+        """Applies only what the latest changes touch."""
+        queue: deque[int] = deque()
+        for number in self._live.take_changed():
+            queue.extend(self._watchers.get(number, ()))
+        self._drain(deque(dict.fromkeys(queue)))
+
+    def _drain(self, queue: deque[int]) -> None:
+        waiting = set(queue)
+        while queue:
+            place = queue.popleft()
+            waiting.discard(place)
+            _apply(self._steps[place], self._live)
+            for number in self._live.take_changed():
+                for watcher in self._watchers.get(number, ()):
+                    if watcher not in waiting:
+                        waiting.add(watcher)
+                        queue.append(watcher)
+
+
+def _classes_of(step: Any) -> tuple[int, ...]:
+    if isinstance(step, Product):
+        return (step.flat, *step.factors)
+    if isinstance(step, Gather | Grouped):
+        return (step.source, step.target)
+    return ()
+
+
+def _apply(step: Any, live: Liveness) -> None:
+    if isinstance(step, Gather):
+        _apply_gather(step, live)
+    elif isinstance(step, Product):
+        _apply_product(step, live)
+    elif isinstance(step, Grouped):
+        _apply_grouped(step, live)
+    else:
+        rule_for(step.name).demand(step, live)
+
+
+def _apply_gather(step: Gather, live: Liveness) -> None:
+    forward = np.zeros(live.axes.sizes[step.target], bool)
+    forward[step.target_index[live.kept_in(step.source)[step.source_index]]] = True
+    live.require_in(step.target, forward, f"needed on the other side of '{step.node.name}'")
+    backward = np.zeros(live.axes.sizes[step.source], bool)
+    backward[step.source_index[live.kept_in(step.target)[step.target_index]]] = True
+    live.require_in(step.source, backward, f"needed on the other side of '{step.node.name}'")
+
+
+def _apply_product(step: Product, live: Liveness) -> None:
+    cause = f"'{step.node.name}' splits or merges the axis; what stays must be a full block"
+    flat = live.kept_in(step.flat).reshape(step.sizes)
+    for place, factor in enumerate(step.factors):
+        others = tuple(axis for axis in range(len(step.sizes)) if axis != place)
+        live.require_in(factor, flat.any(axis=others), cause)
+    kept = np.ones((), bool)
+    for factor in step.factors:
+        kept = np.logical_and.outer(kept, live.kept_in(factor))
+    live.require_in(step.flat, kept.reshape(-1), cause)
+
+
+def _apply_grouped(step: Grouped, live: Liveness) -> None:
+    source = live.kept_in(step.source).reshape(step.groups, -1)
+    target = live.kept_in(step.target).reshape(step.groups, -1)
+    active = source.any(1) | target.any(1)
+    if not active.any():
+        return
+    cause = f"every group of '{step.node.name}' keeps equally many channels"
+    live.require_in(step.source, _levelled(source, active).reshape(-1), cause)
+    live.require_in(step.target, _levelled(target, active).reshape(-1), cause)
+
+
+def _levelled(kept: Bools, active: Bools) -> Bools:
+    """Fills every active row up to the fullest one's count, first positions first."""
+    goal = max(1, int(kept.sum(1).max()))
+    missing = np.where(active, goal - kept.sum(1), 0)
+    vacant_rank = np.cumsum(~kept, axis=1)
+    result: Bools = kept | (~kept & (vacant_rank <= missing[:, None]))
+    return result

@@ -1,0 +1,188 @@
+"""From liveness to a smaller graph: parameters sliced under their own names, literal sizes patched, dead code gone."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from ..frontend.graph_module import CapturedModule, captured_module
+from .canonicalize import place_tensor
+from .dependency import DependencyView
+from .facts import Facts
+from .propagation import KnownConstants, Liveness
+from .rules import Rule, rule_for
+from .values import Operation, attribute, is_tensor, shape_of
+
+__all__ = ["Edit", "kept_positions", "rewrite"]
+
+Bools = NDArray[np.bool_]
+
+
+class Edit:
+    """What a rule may do to the new graph while it is being made. The old graph and its tensors are only read."""
+
+    def __init__(self, view: DependencyView, live: Liveness, graph: fx.Graph, map_: dict[fx.Node, fx.Node]) -> None:
+        self._view = view
+        self._live = live
+        self._graph = graph
+        self._map = map_
+        self._tensors: dict[str, torch.Tensor] = {}
+
+    @property
+    def facts(self) -> KnownConstants:
+        """The constants known about the old graph."""
+        return self._live.facts
+
+    def facts_of(self, node: fx.Node) -> Facts:
+        """The constants known about one old node."""
+        return self._live.facts[node]
+
+    def kept(self, node: fx.Node, axis: int) -> Bools:
+        """Which positions of an old node's axis stay."""
+        return self._live.kept(node, axis)
+
+    def new(self, node: fx.Node) -> fx.Node:
+        """The new node that stands for an old one."""
+        return self._map[node]
+
+    def set_argument(self, op: Operation, name: str, value: Any) -> None:
+        """Sets an argument of the new call by its name in the operator's schema. Nodes in `value` are new nodes."""
+        node = self._map[op.node]
+        schema = op.node.target._schema  # type: ignore[union-attr]
+        for position, argument in enumerate(schema.arguments):
+            if argument.name != name:
+                continue
+            if argument.kwarg_only or name in node.kwargs:
+                node.update_kwarg(name, value)
+            else:
+                args = list(node.args)
+                for missing in schema.arguments[len(args) : position + 1]:
+                    args.append(node.kwargs.get(missing.name, missing.default_value if missing.has_default_value() else None))
+                args[position] = value
+                node.args = tuple(args)
+                node.kwargs = {key: kept for key, kept in node.kwargs.items() if key != name}
+
+    def set_call(self, op: Operation, target: Any, args: tuple[Any, ...]) -> None:
+        """Replaces the new call by another operator's."""
+        node = self._map[op.node]
+        node.target, node.args, node.kwargs = target, args, {}
+
+    def parameter(self, node: fx.Node) -> torch.Tensor:
+        """The tensor that replaces the one an old ``get_attr`` node reads: sliced, unless a rule has set it."""
+        name = str(node.target)
+        if name not in self._tensors:
+            self._tensors[name] = self._sliced(node)
+        return self._tensors[name]
+
+    def set_parameter(self, node: fx.Node, tensor: torch.Tensor) -> None:
+        """Sets that tensor."""
+        self._tensors[str(node.target)] = tensor
+
+    def add_parameter(self, op: Operation, beside: str, name: str, tensor: torch.Tensor) -> fx.Node:
+        """Stores a new trainable tensor in the module of `beside` and gives the new node that reads it."""
+        path = beside.rpartition(".")[0]
+        return self._add(op, f"{path}.{name}" if path else name, torch.nn.Parameter(tensor))
+
+    def add_buffer(self, op: Operation, name: str, tensor: torch.Tensor) -> fx.Node:
+        """Stores a new constant tensor and gives the new node that reads it."""
+        return self._add(op, name, tensor)
+
+    def _add(self, op: Operation, name: str, tensor: torch.Tensor) -> fx.Node:
+        taken = {str(node.target) for node in self._graph.nodes if node.op == "get_attr"} | set(self._tensors)
+        while name in taken:
+            name += "_"
+        self._tensors[name] = tensor
+        with self._graph.inserting_before(self._map[op.node]):
+            return self._graph.get_attr(name)
+
+    def _sliced(self, node: fx.Node) -> torch.Tensor:
+        tensor = attribute(self._view.module, str(node.target)).detach()
+        for axis in range(tensor.dim()):
+            kept = self.kept(node, axis)
+            if not kept.all():
+                tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
+        return tensor
+
+
+def kept_positions(view: DependencyView, live: Liveness) -> dict[str, dict[int, Bools]]:
+    """For every stored tensor that loses something: which positions of which axes stay."""
+    result: dict[str, dict[int, Bools]] = {}
+    for name, node in view.stored.items():
+        axes = {axis: live.kept(node, axis) for axis in range(len(shape_of(node)))}
+        changed = {axis: kept for axis, kept in axes.items() if not kept.all()}
+        if changed:
+            result[name] = changed
+    return result
+
+
+def rewrite(view: DependencyView, live: Liveness) -> CapturedModule:
+    """Makes the compacted module. The view's module is not touched and shares no tensor with the result."""
+    graph, node_map = fx.Graph(), {}
+    graph.graph_copy(view.module.graph, node_map)
+    _copy_output(view.module.graph, graph, node_map)
+    edit = Edit(view, live, graph, node_map)
+    for node, operation in view.operations.items():
+        rule = rule_for(operation.name)
+        if type(rule).rewrite is not Rule.rewrite:
+            rule.rewrite(operation, edit)
+    root = torch.nn.Module()
+    _store_tensors(view, edit, graph, node_map, root)
+    _refresh_shapes(view, live, node_map)
+    graph._codegen = copy.deepcopy(view.module.graph._codegen)
+    _drop_aliases(graph)
+    graph.eliminate_dead_code()
+    _prune_unread(root, graph)
+    graph.lint()
+    return captured_module(root, graph, view.module.meta)
+
+
+def _copy_output(old: fx.Graph, new: fx.Graph, node_map: dict[fx.Node, fx.Node]) -> None:
+    output = old.output_node()
+    copied = new.output(fx.map_arg(output.args[0], lambda node: node_map[node]))
+    copied.meta = copy.copy(output.meta)
+
+
+def _store_tensors(
+    view: DependencyView, edit: Edit, graph: fx.Graph, node_map: dict[fx.Node, fx.Node], root: torch.nn.Module
+) -> None:
+    for name, node in view.stored.items():
+        original = attribute(view.module, name)
+        tensor = edit.parameter(node)
+        tensor = tensor.clone() if tensor.data_ptr() == original.data_ptr() else tensor
+        if isinstance(original, torch.nn.Parameter):
+            tensor = torch.nn.Parameter(tensor, requires_grad=original.requires_grad)
+        place_tensor(root, name, tensor)
+    for name, tensor in edit._tensors.items():
+        if name not in view.stored:
+            place_tensor(root, name, tensor)
+
+
+def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node, fx.Node]) -> None:
+    """Gives every new node the shape it has now, for passes that come after."""
+    for node, new in node_map.items():
+        if is_tensor(node):
+            shape = [int(live.kept(node, axis).sum()) if isinstance(size, int) else size for axis, size in enumerate(shape_of(node))]
+            if shape != list(shape_of(node)):
+                new.meta = {**new.meta, "val": node.meta["val"].new_empty(shape)}
+                new.meta.pop("tensor_meta", None)
+
+
+def _drop_aliases(graph: fx.Graph) -> None:
+    """Calls that became identities, such as a permutation whose survivors are in order."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is torch.ops.aten.alias.default:
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+            graph.erase_node(node)
+
+
+def _prune_unread(root: torch.nn.Module, graph: fx.Graph) -> None:
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    for name, _ in [*root.named_parameters(), *root.named_buffers()]:
+        if name not in read:
+            path, _, last = name.rpartition(".")
+            delattr(root.get_submodule(path), last)

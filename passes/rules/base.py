@@ -1,0 +1,84 @@
+"""What a rule is, and where rules are kept.
+
+A rule says four things about one family of operators: how channel axes correspond (`relate`), which constants come out
+when constants go in (`constants`), which input channels the kept output channels need (`demand`), and what changes in
+the call and its parameters when channels are gone (`rewrite`). An operator without a rule is a barrier: its operands
+and results stay whole, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from torch import fx
+
+from ..facts import Facts, unknown
+from ..values import Operation, shape_of
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+    from ..propagation import Liveness
+    from ..rewriting import Edit
+
+__all__ = ["FactTable", "Rule", "register", "registered", "rule_for"]
+
+FactTable = Mapping[fx.Node, Facts]
+
+
+class Rule:
+    """The behaviour of an operator nothing is known about; families override what they know."""
+
+    operators: ClassVar[tuple[str, ...]] = ()
+    """Names without overload, such as ``aten.conv2d``."""
+
+    def reason(self, op: Operation) -> str:
+        """Why axes that `relate` does not mention stay whole; empty where that needs no word (spatial axes)."""
+        return f"no rule for {op.name}"
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        """Declares how the axes of operands and results correspond."""
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+        """The constants of the result, or of each result. Nothing by default."""
+        outputs = [unknown(len(shape_of(out))) if out is not None else unknown(0) for out in op.outputs]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def demand(self, op: Operation, live: Liveness) -> None:
+        """Requires, through `live`, the input channels that the kept output channels need."""
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        """Adapts the call to what is left of its operands."""
+
+    def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
+        """Multiply-accumulates of one call, given the shape of every node. 0 for what is not counted."""
+        return 0
+
+
+_RULES: dict[str, Rule] = {}
+_BARRIER = Rule()
+
+R = TypeVar("R", bound=type[Rule])
+
+
+def register(rule: R) -> R:
+    """Class decorator: makes `rule` the one for its operators. The last registration wins."""
+    instance = rule()
+    for name in rule.operators:
+        _RULES[name] = instance
+    return rule
+
+
+def rule_for(name: str) -> Rule:
+    """The rule registered for an operator, or the one that treats it as a barrier."""
+    return _RULES.get(name, _BARRIER)
+
+
+def registered() -> Mapping[str, Rule]:
+    """All rules by operator name."""
+    return dict(_RULES)
+
+
+def optional(value: Any) -> list[fx.Node]:
+    """`value` as a list of nodes: empty for an absent argument."""
+    return [value] if isinstance(value, fx.Node) else []

@@ -1,0 +1,69 @@
+"""Tensors made on the spot: zeros, ones and full ones are constants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, is_static, shape_of, tensor_inputs
+from .base import FactTable, Rule, register
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+    from ..rewriting import Edit
+
+__all__ = ["Filled", "FilledLike"]
+
+_VALUES = {"zeros": 0.0, "ones": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros_like": 0.0, "ones_like": 1.0}
+
+
+def _filled(op: Operation) -> Facts:
+    value = _VALUES.get(op.name.removeprefix("aten."), op.get("fill_value"))
+    rank = len(shape_of(op.node))
+    if not isinstance(value, int | float):
+        return unknown(rank)
+    return collapsed(np.full((1,) * rank, float(value)), np.ones((1,) * rank, bool))
+
+
+@register
+class Filled(Rule):
+    """``zeros``, ``ones``, ``full`` and their ``new_`` forms: their axes may shrink with what they meet."""
+
+    operators = ("aten.zeros", "aten.ones", "aten.full", "aten.new_zeros", "aten.new_ones", "aten.new_full")
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        for source in tensor_inputs(op.node):  # Only the source's type is read.
+            axes.touch(*((source, axis) for axis in range(len(shape_of(source)))))
+        axes.touch(*((op.node, axis) for axis in range(len(shape_of(op.node)))))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        return _filled(op)
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        sizes = list(op["size"])
+        for axis, size in enumerate(sizes):
+            if is_static(size):
+                sizes[axis] = int(edit.kept(op.node, axis).sum())
+        edit.set_argument(op, "size", sizes)
+
+
+@register
+class FilledLike(Rule):
+    """``zeros_like`` and its relatives: the shape of another tensor."""
+
+    operators = ("aten.zeros_like", "aten.ones_like", "aten.full_like")
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source = next(tensor_inputs(op.node))
+        axes.pass_through(source, op.node, ((axis, axis) for axis in range(len(shape_of(source)))))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        return _filled(op)

@@ -1,0 +1,204 @@
+"""Operators that work entry by entry, with broadcasting: activations, sums, products, casts, dropout in inference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, is_tensor, shape_of, tensor_inputs
+from .base import FactTable, Rule, register
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+
+__all__ = ["Elementwise", "Gated", "Identity", "Multiply", "ParametricRelu", "relate_broadcast"]
+
+_UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil celu clamp clamp_max clamp_min clip cos cosh elu erf
+erfc exp exp2 expm1 fix floor frac gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log log10 log1p log2
+log_sigmoid logical_not logit mish nan_to_num neg negative reciprocal relu relu6 round rrelu rsqrt selu sigmoid sign silu
+sin sinh softplus softshrink sqrt square tan tanh threshold trunc"""
+
+_BROADCAST = """add addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor div divide eq floor_divide fmax fmin fmod ge
+greater gt hypot le lerp less logical_and logical_or logical_xor lt masked_fill maximum minimum ne not_equal pow
+remainder rsub sub subtract true_divide where xlogy"""
+
+
+def relate_broadcast(op: Operation, axes: AxesBuilder) -> None:
+    """Ties every operand's axes to the result's, aligned at the end; an axis of size 1 is spread, not tied."""
+    shape = shape_of(op.node)
+    for operand in tensor_inputs(op.node):
+        sizes = shape_of(operand)
+        offset = len(shape) - len(sizes)
+        for axis, size in enumerate(sizes):
+            if size == 1 and shape[axis + offset] != 1:
+                axes.touch((operand, axis))
+            else:
+                axes.same((operand, axis), (op.node, axis + offset))
+    axes.touch(*((op.node, axis) for axis in range(len(shape))))
+
+
+@register
+class Elementwise(Rule):
+    """The result is known where all operands are: the operator itself is run on the constants, in float64."""
+
+    operators = tuple(f"aten.{name}" for name in f"{_UNARY} {_BROADCAST}".split())
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        relate_broadcast(op, axes)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank = len(shape_of(op.node))
+        operands = [facts[node].plain() for node in tensor_inputs(op.node)]
+        if not operands or any(operand.nothing for operand in operands):
+            return unknown(rank)
+        value = _evaluate(op.node, facts)
+        known = np.ones((1,) * rank, bool)
+        for operand in operands:
+            known = known & _aligned(operand.known, rank)
+        return collapsed(np.broadcast_to(value, np.broadcast_shapes(value.shape, known.shape)), known)
+
+
+@register
+class Multiply(Elementwise):
+    """Products: a zero stays zero whatever the other factor (which is taken to be finite, as in every network)."""
+
+    operators = ("aten.mul", "aten.multiply")
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank = len(shape_of(op.node))
+        both = super().constants(op, facts)
+        nodes = list(tensor_inputs(op.node))
+        if len(nodes) == 1 and both.nothing:
+            return _scaled(facts[nodes[0]], op)
+        zero = np.zeros((1,) * rank, bool)
+        for node in nodes:
+            zero = zero | _aligned(facts[node].known & (facts[node].value == 0), rank)
+        return collapsed(np.where(zero, 0.0, both.value), zero | both.known)
+
+
+@register
+class Identity(Rule):
+    """Casts between floating types, copies, and dropout in inference: the value as it was."""
+
+    operators = tuple(
+        f"aten.{name}"
+        for name in (
+            "alias alpha_dropout clone contiguous detach dropout feature_alpha_dropout feature_dropout _to_copy to "
+            "type_as positive lift_fresh_copy native_dropout"
+        ).split()
+    )
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        relate_broadcast(op, axes)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        source = next(tensor_inputs(op.node))
+        given = facts[source]
+        if not op.node.meta["val"].dtype.is_floating_point and source.meta["val"].dtype.is_floating_point:
+            return collapsed(np.trunc(given.plain().value), given.plain().known)
+        return given
+
+
+@register
+class ParametricRelu(Rule):
+    """``prelu``: x where positive, slope times x elsewhere; one slope, or one per channel."""
+
+    operators = ("aten.prelu", "aten._prelu_kernel")
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, slope = op.node.all_input_nodes[:2]
+        rank = len(shape_of(op.node))
+        axes.pass_through(source, op.node, ((axis, axis) for axis in range(rank)))
+        if shape_of(slope) == (1,) or len(shape_of(slope)) != 1:
+            axes.touch(*((slope, axis) for axis in range(len(shape_of(slope)))))
+        else:
+            axes.same((slope, 0), (op.node, 1 if rank > 1 else 0))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        source, slope = op.node.all_input_nodes[:2]
+        given, slopes = facts[source].plain(), facts[slope]
+        rank = given.rank
+        shape = [1] * rank
+        if slopes.rank == 1:
+            shape[1 if rank > 1 else 0] = slopes.known.size
+        weight, known = slopes.value.reshape(shape), slopes.known.reshape(shape)
+        value = np.where(given.value > 0, given.value, weight * given.value)
+        return collapsed(value, np.broadcast_to(given.known & (known | (given.value >= 0)), value.shape))
+
+
+@register
+class Gated(Rule):
+    """``glu``: the first half times the sigmoid of the second; a channel goes with its gate."""
+
+    operators = ("aten.glu",)
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op["self"], op.node
+        dim = op["dim"] % len(shape_of(out))
+        half = shape_of(out)[dim]
+        for axis in range(len(shape_of(out))):
+            if axis != dim:
+                axes.same((source, axis), (out, axis))
+        if isinstance(half, int):
+            position = np.arange(half)
+            axes.gather((source, dim), (out, dim), np.concatenate([position, position + half]), np.tile(position, 2))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op["self"]].plain()
+        dim = op["dim"] % given.rank
+        size = shape_of(op["self"])[dim]
+        if not isinstance(size, int) or given.nothing:
+            return unknown(given.rank)
+        shape = [*given.known.shape[:dim], size, *given.known.shape[dim + 1 :]]
+        value, gate = np.split(np.broadcast_to(given.value, shape), 2, dim)
+        known, gate_known = np.split(np.broadcast_to(given.known, shape), 2, dim)
+        zero = known & (value == 0)
+        return collapsed(value / (1 + np.exp(-gate)), (known & gate_known) | zero)
+
+
+def _scaled(given: Facts, op: Operation) -> Facts:
+    """A pattern times a number is the same pattern."""
+    factor = op.get("other")
+    if given.pattern is None or not isinstance(factor, int | float):
+        return given.plain() if given.pattern is None else unknown(given.rank)
+    return replace(given, value=given.value * factor)
+
+
+def _aligned(array: np.ndarray[Any, Any], rank: int) -> np.ndarray[Any, Any]:
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+def _evaluate(node: fx.Node, facts: FactTable) -> np.ndarray[Any, Any]:
+    """Runs the node's operator on the constants of its operands."""
+
+    def constant(operand: Any) -> Any:
+        if not is_tensor(operand):
+            return operand
+        value = torch.from_numpy(np.ascontiguousarray(facts[operand].plain().value))
+        kind = operand.meta["val"].dtype
+        return value if kind.is_floating_point else value.to(kind)
+
+    args = fx.map_arg(node.args, constant)
+    kwargs = fx.map_arg({k: v for k, v in node.kwargs.items() if k not in ("dtype", "device", "layout")}, constant)
+    with torch.no_grad():
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return np.asarray(result.double().numpy())
+
+

@@ -1,0 +1,284 @@
+"""Operators that only arrange: reshape and its relatives, permutations, unit axes. Literal sizes are rewritten.
+
+A reshape is read through the common refinement of its two shapes: ``(N, 64) -> (N, 8, 8)`` has the factors N, 8, 8, and
+the flat axis is the product of the last two. What is kept of a flat axis must be such a product again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import fx
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, dimensions, is_static, shape_of
+from .base import FactTable, Rule, register
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+    from ..rewriting import Edit
+
+__all__ = ["Expand", "Factors", "Permute", "Reshape", "UnitAxes", "permutation_of", "refine"]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The common refinement of two shapes: sizes of the factors, and which of them each axis is made of, in order."""
+
+    sizes: tuple[int, ...]
+    source: tuple[tuple[int, ...], ...]
+    target: tuple[tuple[int, ...], ...]
+
+
+def refine(source: tuple[Any, ...], target: tuple[Any, ...]) -> Factors | None:
+    """Factors of a row-major reshape, or None where the shapes have no common refinement (such as 3x4 -> 4x3)."""
+    left, right = list(dimensions(source)), list(dimensions(target))
+    if 0 in left or 0 in right:
+        return None
+    sizes: list[int] = []
+    parts: tuple[list[list[int]], list[list[int]]] = ([[] for _ in left], [[] for _ in right])
+    i = j = 0
+    a, b = (left[0] if left else 1), (right[0] if right else 1)
+    while i < len(left) and j < len(right):
+        if a == 1:
+            i += 1
+            a = left[i] if i < len(left) else 1
+            continue
+        if b == 1:
+            j += 1
+            b = right[j] if j < len(right) else 1
+            continue
+        step = min(a, b)
+        if max(a, b) % step:
+            return None
+        parts[0][i].append(len(sizes))
+        parts[1][j].append(len(sizes))
+        sizes.append(step)
+        a, b = a // step, b // step
+    rest = [size for size in left[i + 1 :] + right[j + 1 :] if size != 1]
+    if a != 1 or b != 1 or rest:
+        return None
+    return Factors(tuple(sizes), tuple(map(tuple, parts[0])), tuple(map(tuple, parts[1])))
+
+
+@register
+class Reshape(Rule):
+    """``view``, ``reshape``, ``flatten``, ``unflatten`` and the unit-axis operators."""
+
+    operators = tuple(
+        f"aten.{name}" for name in "view reshape _unsafe_view view_as reshape_as flatten unflatten _reshape_alias".split()
+    )
+
+    def reason(self, op: Operation) -> str:
+        source = op.node.all_input_nodes[0]
+        if refine(shape_of(source), op.shape) is None:
+            return f"{op.name.removeprefix('aten.')} cuts across the channel axis"
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op.node.all_input_nodes[0], op.node
+        factors = refine(shape_of(source), shape_of(out))
+        if factors is None:
+            return
+        owner = {number: axis for axis, part in enumerate(factors.source) for number in part}
+        mirror = {number: axis for axis, part in enumerate(factors.target) for number in part}
+        sides = ((source, factors.source), (out, factors.target))
+        hidden = {
+            number: axes.hidden(number, size)
+            for number, size in enumerate(factors.sizes)
+            if len(factors.source[owner[number]]) > 1 or len(factors.target[mirror[number]]) > 1
+        }
+        for number in range(len(factors.sizes)):
+            if number not in hidden:
+                axes.same((source, owner[number]), (out, mirror[number]))
+        for value, parts in sides:
+            for axis, part in enumerate(parts):
+                self._relate_axis(axes, (value, axis), part, factors, hidden)
+
+    def _relate_axis(
+        self, axes: AxesBuilder, axis: tuple[fx.Node, int], part: tuple[int, ...], factors: Factors, hidden: dict[int, Any]
+    ) -> None:
+        if not part or part[0] not in hidden:
+            axes.touch(axis)
+        elif not is_static(shape_of(axis[0])[axis[1]]):
+            for number in part:
+                axes.freeze(hidden[number], "the channels are merged with an axis of dynamic size")
+            axes.touch(axis)
+        elif len(part) == 1:
+            axes.same(axis, hidden[part[0]])
+        else:
+            axes.product(axis, [hidden[number] for number in part], [factors.sizes[number] for number in part])
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]].plain()
+        source, target = shape_of(op.node.all_input_nodes[0]), shape_of(op.node)
+        factors = refine(source, target)
+        if given.nothing or factors is None:
+            return unknown(len(target))
+        return _reshaped(given, source, factors) or unknown(len(target))
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        name = next((name for name in ("size", "shape", "sizes") if name in op.arguments), None)
+        if name is None:
+            return
+        sizes = list(op[name])
+        first = op["dim"] % len(shape_of(op.node.all_input_nodes[0])) if op.name == "aten.unflatten" else 0
+        for place, size in enumerate(sizes):
+            if is_static(size) and size != -1 and is_static(shape_of(op.node)[first + place]):
+                sizes[place] = int(edit.kept(op.node, first + place).sum())
+        edit.set_argument(op, name, sizes)
+
+
+def _reshaped(given: Facts, source: tuple[Any, ...], factors: Factors) -> Facts | None:
+    """Facts of a reshaped tensor: axes along which something differs are spelled out, the others stay 1."""
+    differing = {a for a in range(given.rank) if given.known.shape[a] > 1}
+    fine: list[int] = []
+    for axis, part in enumerate(factors.source):
+        fine.extend(factors.sizes[number] if axis in differing else 1 for number in part)
+    spread: list[tuple[int, int]] = []  # position of a factor, and its size, that must be spelled out
+    result: list[int] = []
+    for part in factors.target:
+        varies = any(fine[number] > 1 for number in part)
+        for number in part:
+            if varies and fine[number] == 1:
+                spread.append((number, factors.sizes[number]))
+        result.append(int(np.prod([factors.sizes[number] for number in part])) if varies else 1)
+    if any(size > 1_000_000 for _, size in spread) or np.prod(result) > 1 << 24:
+        return None
+    full = [size for size in fine]
+    for number, size in spread:
+        full[number] = size
+    value = np.broadcast_to(given.value.reshape(fine), full).reshape(result)
+    known = np.broadcast_to(given.known.reshape(fine), full).reshape(result)
+    return collapsed(value, known)
+
+
+class _Arranged(Rule):
+    """Axes keep their entries and change their places."""
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def order(self, op: Operation) -> list[int | None]:
+        """For every axis of the result, the axis it comes from; None for a new axis of size 1."""
+        raise NotImplementedError
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source = op.node.all_input_nodes[0]
+        pairs = [(axis, place) for place, axis in enumerate(self.order(op)) if axis is not None]
+        axes.pass_through(source, op.node, pairs)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]]
+        order = self.order(op)
+        if given.pattern is not None and [axis for axis in order if axis is not None] != list(range(given.rank)):
+            given = given.plain()
+        dropped = [axis for axis in range(given.rank) if axis not in order]
+        present = [axis for axis in order if axis is not None]
+        places = [place for place, axis in enumerate(order) if axis is None]
+        value = np.expand_dims(given.value.transpose(present + dropped).reshape([given.value.shape[a] for a in present]), places)
+        known = np.expand_dims(given.known.transpose(present + dropped).reshape([given.known.shape[a] for a in present]), places)
+        stochastic = order.index(given.stochastic) if given.stochastic in present else None
+        return collapsed(value, known, given.pattern, stochastic)
+
+
+@register
+class Permute(_Arranged):
+    """``permute``, ``transpose`` and their relatives."""
+
+    operators = tuple(
+        f"aten.{name}" for name in "permute transpose swapaxes swapdims movedim moveaxis t mT mH numpy_T adjoint".split()
+    )
+
+    def order(self, op: Operation) -> list[int | None]:
+        return list(permutation_of(op))
+
+
+def permutation_of(op: Operation) -> tuple[int, ...]:
+    """The permutation a `Permute` operator applies: source axis for every result axis."""
+    rank = len(shape_of(op.node))
+    order = list(range(rank))
+    if "dims" in op.arguments:
+        return tuple(axis % rank for axis in op["dims"])
+    if "source" in op.arguments:
+        moved = [_one(axis) % rank for axis in _listed(op["source"])]
+        goals = [_one(axis) % rank for axis in _listed(op["destination"])]
+        rest = iter(axis for axis in order if axis not in moved)
+        return tuple(moved[goals.index(place)] if place in goals else next(rest) for place in order)
+    names = [name for name in ("dim0", "dim1", "axis0", "axis1") if name in op.arguments]
+    if names:
+        first, second = (op[name] % rank for name in names)
+    elif rank < 2:
+        return tuple(order)
+    elif op.name == "aten.numpy_T":
+        return tuple(reversed(order))
+    else:
+        first, second = rank - 2, rank - 1
+    order[first], order[second] = order[second], order[first]
+    return tuple(order)
+
+
+@register
+class UnitAxes(_Arranged):
+    """``squeeze`` and ``unsqueeze``: axes of size 1 come and go."""
+
+    operators = ("aten.squeeze", "aten.unsqueeze")
+
+    def order(self, op: Operation) -> list[int | None]:
+        source = shape_of(op.node.all_input_nodes[0])
+        if op.name == "aten.unsqueeze":
+            place = op["dim"] % (len(source) + 1)
+            order: list[int | None] = list(range(len(source)))
+            order.insert(place, None)
+            return order
+        dim = op.get("dim")
+        chosen = range(len(source)) if dim is None else [axis % len(source) for axis in _listed(dim)]
+        return [axis for axis, size in enumerate(source) if not (axis in chosen and size == 1)]
+
+
+@register
+class Expand(Rule):
+    """``expand``: axes of size 1 are spread; the others pass."""
+
+    operators = ("aten.expand", "aten.expand_as", "aten.broadcast_to")
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op.node.all_input_nodes[0], op.node
+        offset = len(shape_of(out)) - len(shape_of(source))
+        for axis, size in enumerate(shape_of(source)):
+            if size == 1 and shape_of(out)[axis + offset] != 1:
+                axes.touch((source, axis))
+            else:
+                axes.same((source, axis), (out, axis + offset))
+        if len(op.node.all_input_nodes) == 2 and op.name == "aten.expand_as":
+            other = op.node.all_input_nodes[1]
+            axes.pass_through(other, out, ((axis, axis) for axis in range(len(shape_of(out)))))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]].plain()
+        shape = (1,) * (len(shape_of(op.node)) - given.rank) + given.known.shape
+        return collapsed(given.value.reshape(shape), given.known.reshape(shape))
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        if "size" not in op.arguments:
+            return
+        sizes = list(op["size"])
+        for place, size in enumerate(sizes):
+            if is_static(size) and size != -1 and is_static(shape_of(op.node)[place]):
+                sizes[place] = int(edit.kept(op.node, place).sum())
+        edit.set_argument(op, "size", sizes)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _one(value: Any) -> int:
+    return int(value)
+
+

@@ -1,0 +1,342 @@
+"""Convolutions, transposed convolutions and linear layers: every output channel is a weighted sum of input channels.
+
+Let ``W[o, k]`` be the kernel from input channel k to output channel o. A channel k with constant value c contributes
+``c * sum(W[o, k])`` everywhere, unless zero padding (or a pattern in the input) makes the border differ. Away from
+that case it folds into the bias. With it, all removed constant channels together are carried by one that stays, j:
+``W'[:, j] = W[:, j] + sum over removed k of (c_k / c_j) W[:, k]``. Both are exact at any resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, is_static, shape_of
+from .base import FactTable, Rule, optional, register
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+    from ..propagation import Liveness
+    from ..rewriting import Edit
+
+__all__ = ["Convolution", "Geometry", "Linear", "LinearMap", "TransposedConvolution"]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one call is laid out. Kernels are seen as ``groups x out/groups x in/groups x taps``."""
+
+    source: fx.Node
+    source_axis: int
+    target_axis: int
+    groups: int
+    transposed: bool
+    uniform: bool
+    """A constant input channel gives a constant output, border included."""
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """What liveness asks of a kernel: which input reaches which output, and the sum of its taps."""
+
+    reaches: Bools  # groups x out/groups x in/groups
+    total: Floats  # the same shape
+
+
+class LinearMap(Rule):
+    """What the three layer kinds share."""
+
+    def geometry(self, op: Operation) -> Geometry:
+        """The layout of a call."""
+        raise NotImplementedError
+
+    def reason(self, op: Operation) -> str:
+        if op.tensor("weight") is None:
+            return f"the weight of {op.name} is computed from other values"
+        if not self._usable(op):
+            return f"a grouped {op.name} shares its weight with another call"
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        if not self._usable(op):
+            return
+        geometry = self.geometry(op)
+        weight, out = op["weight"], op.node
+        source, target = (geometry.source, geometry.source_axis), (out, geometry.target_axis)
+        for axis in range(geometry.target_axis):
+            axes.same((geometry.source, axis), (out, axis))
+        out_axis, in_axis = (1, 0) if geometry.transposed else (0, 1)
+        if geometry.groups == 1:
+            axes.same(source, (weight, in_axis))
+            axes.same(target, (weight, out_axis))
+            axes.producer(weight, out_axis)
+            axes.consumer(weight, in_axis)
+        elif _depthwise(op, geometry):
+            axes.same(source, target)
+            axes.same(target, (weight, 0))
+            axes.producer(weight, 0)
+        else:
+            axes.grouped(source, target, geometry.groups)
+            axes.same(source if geometry.transposed else target, (weight, 0))
+            axes.freeze((weight, 1), "", barrier=False)  # Sliced block by block in `rewrite`.
+            if not geometry.transposed:
+                axes.producer(weight, 0)
+        for bias in optional(op.get("bias")):
+            axes.same(target, (bias, 0))
+            axes.producer(bias, 0)
+        axes.mixes(source, target)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank = len(shape_of(op.node))
+        if op.tensor("weight") is None:
+            return unknown(rank)
+        geometry = self.geometry(op)
+        taps = self._taps(op, geometry)
+        value, known = self._input(geometry, facts)
+        value, known = value.reshape(geometry.groups, 1, -1), known.reshape(geometry.groups, 1, -1)
+        moving = ~known | ((value != 0) & (not self._folds(geometry, facts)))
+        constant = ~(taps.reaches & moving).any(2)
+        total = (np.where(taps.reaches, taps.total, 0.0) * np.where(known, value, 0.0)).sum(2)
+        bias = op.tensor("bias")
+        if op.get("bias") is not None and bias is None:
+            return unknown(rank)
+        flat = total.reshape(-1) + (bias.double().cpu().numpy() if bias is not None else 0.0)
+        shape = [1] * rank
+        shape[geometry.target_axis] = flat.size
+        return collapsed(flat.reshape(shape), constant.reshape(shape))
+
+    def demand(self, op: Operation, live: Liveness) -> None:
+        geometry = self.geometry(op)
+        reached = self._reached(op, geometry, live)
+        value, known = self._input(geometry, live.facts)
+        needed = reached & (~known | ((value != 0) & self._shared(op)))
+        live.require(geometry.source, geometry.source_axis, needed, f"read by '{op.node.name}'")
+        if live.placing_carriers:
+            self._place_carriers(op, geometry, live, reached)
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        if not self._usable(op):
+            return
+        geometry = self.geometry(op)
+        kept_in = edit.kept(geometry.source, geometry.source_axis).reshape(geometry.groups, -1)
+        kept_out = edit.kept(op.node, geometry.target_axis).reshape(geometry.groups, -1)
+        if kept_in.all() and kept_out.all():
+            return
+        selection = _Selection.of(kept_in, kept_out)
+        if geometry.groups > 1:
+            edit.set_argument(op, "groups", len(selection.groups))
+        elif self._shared(op):
+            return  # Plain slicing is right for every reader, and nothing is folded.
+        kernel = self._kernel(op, geometry)
+        new = selection.apply(kernel)
+        folded = None
+        if not self._shared(op):
+            new, folded = self._absorb(geometry, edit, kernel, selection, new)
+        weight = op.tensor("weight")
+        assert weight is not None
+        edit.set_parameter(op["weight"], self._weight(new, geometry, tuple(weight.shape)).to(weight.dtype))
+        if folded is not None:
+            self._add_to_bias(op, edit, folded)
+
+    def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
+        geometry = self.geometry(op)
+        weight = int(np.prod(shape(op["weight"])))
+        counted = shape(geometry.source if geometry.transposed else op.node)
+        axis = geometry.source_axis if geometry.transposed else geometry.target_axis
+        return weight * int(np.prod(counted)) // max(1, counted[axis])
+
+    # Details ---------------------------------------------------------------------------------------------------
+
+    def _kernel(self, op: Operation, geometry: Geometry) -> torch.Tensor:
+        """The weight as groups x out/groups x in/groups x taps."""
+        weight = op.tensor("weight")
+        assert weight is not None
+        first = weight.shape[0] // geometry.groups
+        kernel = weight.reshape(geometry.groups, first, weight.shape[1], -1)
+        return kernel.transpose(1, 2) if geometry.transposed else kernel
+
+    def _weight(self, kernel: torch.Tensor, geometry: Geometry, old: tuple[int, ...]) -> torch.Tensor:
+        """The inverse of `_kernel`."""
+        stored = kernel.transpose(1, 2) if geometry.transposed else kernel
+        groups, first, second, _ = stored.shape
+        return stored.reshape(groups * first, second, *old[2:]).contiguous()
+
+    def _taps(self, op: Operation, geometry: Geometry) -> _Taps:
+        kernel = self._kernel(op, geometry)
+        if kernel.shape[3] == 1:
+            total = kernel[..., 0]
+            reaches = total != 0
+        else:
+            total = kernel.sum(3, dtype=torch.float64)
+            reaches = (kernel != 0).any(3)
+        return _Taps(reaches.cpu().numpy(), total.double().cpu().numpy())
+
+    def _reached(self, op: Operation, geometry: Geometry, live: Liveness) -> Bools:
+        """Input channels that any kept output channel reads."""
+        if op.node not in live.cache:
+            kernel = self._kernel(op, geometry)
+            live.cache[op.node] = (kernel != 0).any(3).cpu().numpy()
+        reaches: Bools = live.cache[op.node]
+        rows = live.kept(op.node, geometry.target_axis).reshape(geometry.groups, -1, 1)
+        result: Bools = (reaches & rows).any(1).reshape(-1)
+        return result
+
+    def _input(self, geometry: Geometry, facts: FactTable) -> tuple[Floats, Bools]:
+        size = shape_of(geometry.source)[geometry.source_axis]
+        return facts[geometry.source].along(geometry.source_axis, size)
+
+    def _folds(self, geometry: Geometry, facts: FactTable) -> bool:
+        return geometry.uniform and facts[geometry.source].pattern is None
+
+    def _usable(self, op: Operation) -> bool:
+        """Two grouped calls of one weight could lose different channels of a block; such a weight stays whole."""
+        if op.tensor("weight") is None or (op.get("bias") is not None and op.tensor("bias") is None):
+            return False
+        geometry = self.geometry(op)
+        return geometry.groups == 1 or _depthwise(op, geometry) or len(op["weight"].users) == 1
+
+    def _shared(self, op: Operation) -> bool:
+        """A parameter with another reader cannot absorb what is constant for this reader only."""
+        return any(len(node.users) > 1 for name in ("weight", "bias") for node in optional(op.get(name)))
+
+    def _place_carriers(self, op: Operation, geometry: Geometry, live: Liveness, reached: Bools) -> None:
+        """Makes sure that every group with removed non-zero constants keeps one channel to carry them."""
+        if self._folds(geometry, live.facts):
+            return
+        value, known = self._input(geometry, live.facts)
+        kept = live.kept(geometry.source, geometry.source_axis)
+        candidates = known & (value != 0)
+        by_group = (geometry.groups, -1)
+        waiting = (candidates & ~kept & reached).reshape(by_group).any(1)
+        carried = (candidates & kept).reshape(by_group).any(1)
+        for group in np.flatnonzero(waiting & ~carried):
+            strength = np.where(candidates, np.abs(value), -1.0).reshape(by_group)[group]
+            chosen = np.zeros(by_group[0] * strength.size, bool)
+            chosen[group * strength.size + int(strength.argmax())] = True
+            live.require(
+                geometry.source, geometry.source_axis, chosen, f"carries the constants entering '{op.node.name}'"
+            )
+
+    def _absorb(
+        self, geometry: Geometry, edit: Edit, kernel: torch.Tensor, selection: _Selection, new: torch.Tensor
+    ) -> tuple[torch.Tensor, Floats | None]:
+        """`new` with its carriers loaded, or what folds into the bias of the kept output channels instead."""
+        value, known = self._input(geometry, edit.facts)
+        value = value.reshape(selection.kept_in.shape)
+        constant = known.reshape(value.shape) & (value != 0)
+        gone = constant & ~selection.kept_in
+        columns = np.flatnonzero(gone.any(0))
+        if not columns.size:
+            return new, None
+        removed = kernel[:, :, torch.from_numpy(columns)].double()
+        if self._folds(geometry, edit.facts):
+            folded = torch.einsum("gokt,gk->go", removed, torch.from_numpy(np.where(gone, value, 0.0)[:, columns]))
+            return new, folded.cpu().numpy()[selection.kept_out]
+        strength = np.where(constant & selection.kept_in, np.abs(value), 0.0)
+        carrier = strength.argmax(1)
+        strongest = value[np.arange(len(value)), carrier]
+        carried = np.where(strength.max(1) > 0, strongest, np.inf)[:, None]
+        ratio = torch.from_numpy(np.where(gone, value / carried, 0.0)[:, columns])
+        load = torch.einsum("gokt,gk->got", removed, ratio)
+        rank = np.cumsum(selection.kept_in, 1) - 1
+        wide = new.double()
+        for place, group in enumerate(selection.groups):
+            if np.isfinite(carried[group, 0]):
+                wide[place, :, rank[group, carrier[group]]] += load[group][torch.from_numpy(selection.rows[place])]
+        return wide, None
+
+    def _add_to_bias(self, op: Operation, edit: Edit, amount: Floats) -> None:
+        weight = op.tensor("weight")
+        assert weight is not None
+        addition = torch.from_numpy(amount).to(weight.device)
+        if isinstance(op.get("bias"), fx.Node):
+            old = edit.parameter(op["bias"])
+            edit.set_parameter(op["bias"], (old.double() + addition).to(old.dtype))
+        else:
+            node = edit.add_parameter(op, str(op["weight"].target), "bias", addition.to(weight.dtype))
+            edit.set_argument(op, "bias", node)
+
+
+@register
+class Convolution(LinearMap):
+    """``conv1d`` to ``conv3d``, any groups, stride, dilation and zero padding."""
+
+    operators = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution")
+
+    def geometry(self, op: Operation) -> Geometry:
+        spatial = len(shape_of(op["weight"])) - 2
+        axis = len(shape_of(op["input"])) - spatial - 1
+        transposed = bool(op.get("transposed", False))
+        kernel = shape_of(op["weight"])[2:]
+        uniform = not transposed and not _pads(op["padding"], kernel)
+        return Geometry(op["input"], axis, axis, int(op["groups"]), transposed, uniform)
+
+
+@register
+class TransposedConvolution(LinearMap):
+    """``conv_transpose1d`` to ``conv_transpose3d``, output padding included. Constants never stay constant: at the
+    border fewer taps overlap."""
+
+    operators = ("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+
+    def geometry(self, op: Operation) -> Geometry:
+        axis = len(shape_of(op["input"])) - len(shape_of(op["weight"])) + 1
+        return Geometry(op["input"], axis, axis, int(op["groups"]), True, False)
+
+
+@register
+class Linear(LinearMap):
+    """``linear``: the last axis is mixed, all others pass."""
+
+    operators = ("aten.linear",)
+
+    def geometry(self, op: Operation) -> Geometry:
+        axis = len(shape_of(op["input"])) - 1
+        return Geometry(op["input"], axis, axis, 1, False, True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Selection:
+    """Which blocks, rows and columns of a kernel stay. All active blocks keep equally many."""
+
+    kept_in: Bools  # groups x in/groups
+    kept_out: Bools  # groups x out/groups
+    groups: NDArray[np.int64]
+    rows: NDArray[np.int64]  # active groups x kept rows
+    columns: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, kept_in: Bools, kept_out: Bools) -> _Selection:
+        groups = np.flatnonzero(kept_out.any(1))
+        rows, columns = (np.nonzero(kept[groups])[1].reshape(len(groups), -1) for kept in (kept_out, kept_in))
+        return cls(kept_in, kept_out, groups, rows, columns)
+
+    def apply(self, kernel: torch.Tensor) -> torch.Tensor:
+        """The kept part of a groups x out/groups x in/groups x taps kernel."""
+        groups, rows, columns = map(torch.from_numpy, (self.groups, self.rows, self.columns))
+        return kernel[groups[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _depthwise(op: Operation, geometry: Geometry) -> bool:
+    """One input and one output channel a group."""
+    return geometry.groups == shape_of(geometry.source)[geometry.source_axis] == shape_of(op.node)[geometry.target_axis]
+
+
+def _pads(padding: Any, kernel: tuple[int, ...]) -> bool:
+    """Returns if a convolution sees zeros beyond the border of its input."""
+    if padding == "valid":
+        return False
+    if padding == "same":
+        return any(size > 1 for size in kernel)
+    sizes = [padding] if isinstance(padding, int) else list(padding)
+    return any(not is_static(size) or size != 0 for size in sizes)

@@ -1,0 +1,162 @@
+"""Batch, instance, group and layer normalisation, in inference.
+
+Batch normalisation is affine per channel. The others normalise by statistics of the input itself: exact where a whole
+statistic's channels go together (instance: one channel; group: one group), a barrier where it spans the axis (layer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, shape_of
+from .base import FactTable, Rule, optional, register
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+    from ..rewriting import Edit
+
+__all__ = ["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def _parameter(op: Operation, name: str, default: float, size: int) -> Floats | None:
+    """A stored per-channel tensor in float64, `default` where the operator has none, None where it is computed."""
+    if op.get(name) is None:
+        return np.full(size, default)
+    tensor = op.tensor(name)
+    return None if tensor is None else tensor.double().cpu().numpy().reshape(-1)
+
+
+def _per_channel(values: Floats, known: Bools, rank: int, axis: int = 1) -> Facts:
+    shape = [1] * rank
+    shape[axis] = values.size
+    return collapsed(values.reshape(shape), known.reshape(shape))
+
+
+def _relate_channels(op: Operation, axes: AxesBuilder, source: fx.Node, parameters: Sequence[str], axis: int = 1) -> None:
+    """All axes pass; the per-channel parameters belong to the channel axis."""
+    axes.pass_through(source, op.node, ((a, a) for a in range(len(shape_of(op.node)))))
+    for name in parameters:
+        for parameter in optional(op.get(name)):
+            axes.same((parameter, 0), (op.node, axis))
+            if name in ("weight", "bias"):
+                axes.producer(parameter, 0)
+
+
+@register
+class BatchNormalization(Rule):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` with stored statistics (Ioffe and Szegedy, 2015)."""
+
+    operators = ("aten.batch_norm", "aten.native_batch_norm", "aten._native_batch_norm_legit_no_training")
+
+    def reason(self, op: Operation) -> str:
+        return "batch normalisation by the batch's own statistics" if op.get("training") else ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        _relate_channels(op, axes, op["input"], ("weight", "bias", "running_mean", "running_var"))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
+        parts = [
+            _parameter(op, name, default, size)
+            for name, default in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0))
+        ]
+        if op.get("training") or any(part is None for part in parts) or op.get("running_mean") is None:
+            return unknown(rank)
+        weight, bias, mean, variance = (part for part in parts if part is not None)
+        value, known = facts[op["input"]].plain().along(1, size)
+        out = (value - mean) / np.sqrt(variance + op["eps"]) * weight + bias
+        return _per_channel(np.where(weight == 0, bias, out), known | (weight == 0), rank)
+
+
+@register
+class InstanceNormalization(Rule):
+    """Each channel by its own mean and variance: a constant channel becomes its bias."""
+
+    operators = ("aten.instance_norm",)
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        _relate_channels(op, axes, op["input"], ("weight", "bias", "running_mean", "running_var"))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
+        weight, bias = _parameter(op, "weight", 1.0, size), _parameter(op, "bias", 0.0, size)
+        if weight is None or bias is None or not op["use_input_stats"]:
+            return unknown(rank)
+        _, known = facts[op["input"]].plain().along(1, size)
+        return _per_channel(bias, known | (weight == 0), rank)
+
+
+@register
+class GroupNormalization(Rule):
+    """Channels of a group share a mean and a variance (Wu and He, 2018), so groups stay or go as wholes."""
+
+    operators = ("aten.group_norm",)
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        _relate_channels(op, axes, op["input"], ("weight", "bias"))
+        groups, size = op["num_groups"], shape_of(op.node)[1]
+        group, member = axes.hidden("group", groups), axes.hidden("member", size // groups)
+        axes.product((op.node, 1), (group, member), (groups, size // groups))
+        axes.freeze(member, "group normalisation needs every channel of a group", barrier=False)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
+        weight, bias = _parameter(op, "weight", 1.0, size), _parameter(op, "bias", 0.0, size)
+        if weight is None or bias is None:
+            return unknown(rank)
+        value, known = facts[op["input"]].plain().along(1, size)
+        by_group = value.reshape(op["num_groups"], -1)
+        whole = np.repeat(known.reshape(by_group.shape).all(1), by_group.shape[1])
+        normal = (by_group - by_group.mean(1, keepdims=True)) / np.sqrt(by_group.var(1, keepdims=True) + op["eps"])
+        out = np.where(weight == 0, bias, normal.reshape(-1) * weight + bias)
+        return _per_channel(out, whole | (weight == 0), rank)
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        kept = edit.kept(op.node, 1).reshape(op["num_groups"], -1)
+        edit.set_argument(op, "num_groups", int(kept.any(1).sum()))
+
+
+@register
+class LayerNormalization(Rule):
+    """Statistics over the last axes (Ba et al., 2016): removing one channel would change every other."""
+
+    operators = ("aten.layer_norm", "aten.native_layer_norm", "aten.rms_norm")
+
+    def reason(self, op: Operation) -> str:
+        return "layer normalisation's statistics run over all channels"
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        rank = len(shape_of(op.node)) if len(op.outputs) == 1 else 0
+        axes.pass_through(op["input"], op.node, ((axis, axis) for axis in range(rank)))
+        first = rank - len(op["normalized_shape"])
+        for axis in range(first, rank):
+            axes.freeze((op.node, axis), self.reason(op))
+        for name in ("weight", "bias"):
+            for parameter in optional(op.get(name)):
+                axes.pass_through(parameter, op.node, ((axis, axis + first) for axis in range(rank - first)))
+
+    def constants(self, op: Operation, facts: FactTable) -> Any:
+        if len(op.outputs) != 1:
+            return super().constants(op, facts)
+        rank = len(shape_of(op.node))
+        weight, bias = op.tensor("weight"), op.tensor("bias")
+        if weight is None or weight.dim() != 1 or (op.get("bias") is not None and bias is None):
+            return unknown(rank)
+        scale = weight.double().cpu().numpy()
+        shift = bias.double().cpu().numpy() if bias is not None else np.zeros_like(scale)
+        return _per_channel(shift, scale == 0, rank, rank - 1)

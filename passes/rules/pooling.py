@@ -1,0 +1,107 @@
+"""Pooling and resampling: channel by channel, so every channel axis passes; windows decide what stays constant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..facts import Facts, unknown
+from ..values import Operation, shape_of
+from .base import FactTable, Rule, register
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..axes import AxesBuilder
+
+__all__ = ["AveragePool", "Resample", "Window"]
+
+
+class _Spatial(Rule):
+    """The leading axes pass; the last `spatial` ones are the image."""
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def spatial(self, op: Operation) -> int:
+        """How many trailing axes the operator works on."""
+        return int(op.name[-2]) if op.name[-1] == "d" else int(op.name.split("d")[0][-1])
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source = op.node.all_input_nodes[0]
+        for out in op.outputs:
+            if out is not None:
+                for axis in range(len(shape_of(out)) - self.spatial(op)):
+                    axes.same((source, axis), (out, axis))
+
+    def _uniform(self, op: Operation, facts: FactTable) -> Facts:
+        """The input's plain constants, forgotten if they differ within an image."""
+        given = facts[op.node.all_input_nodes[0]].plain()
+        image = given.known.shape[given.rank - self.spatial(op) :]
+        return given if all(extent == 1 for extent in image) else unknown(given.rank)
+
+
+@register
+class Window(_Spatial):
+    """Maximum and adaptive pooling: windows hold input values only, so a constant stays that constant."""
+
+    operators = (
+        *(f"aten.max_pool{rank}d" for rank in (1, 2, 3)),
+        *(f"aten.adaptive_avg_pool{rank}d" for rank in (1, 2, 3)),
+        *(f"aten.adaptive_max_pool{rank}d" for rank in (1, 2, 3)),
+        *(f"aten.max_pool{rank}d_with_indices" for rank in (2, 3)),
+    )
+
+    def spatial(self, op: Operation) -> int:
+        return int(op.name.split("pool")[1][0])
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+        given = self._uniform(op, facts)
+        if len(op.outputs) == 1:
+            return given
+        return [given, *(unknown(given.rank) for _ in op.outputs[1:])]
+
+
+@register
+class AveragePool(_Spatial):
+    """Averages over windows. Where the padding counts (``count_include_pad``), a constant wears off at the border:
+    every constant channel is then a multiple of one and the same plane."""
+
+    operators = tuple(f"aten.avg_pool{rank}d" for rank in (1, 2, 3))
+
+    def spatial(self, op: Operation) -> int:
+        return int(op.name.split("pool")[1][0])
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = self._uniform(op, facts)
+        padded = any(size != 0 for size in _list(op["padding"]))
+        divisor = op.get("divisor_override")
+        if divisor is not None or (padded and op["count_include_pad"]) or op["ceil_mode"]:
+            plain = divisor is None and not padded
+            return given if plain else given.with_pattern(op.node.name)
+        return given
+
+
+@register
+class Resample(_Spatial):
+    """Nearest, linear and cubic upsampling: the weights of every output pixel sum to one."""
+
+    operators = tuple(
+        f"aten.{name}"
+        for name in (
+            "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+            "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d "
+            "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+        ).split()
+    )
+
+    def spatial(self, op: Operation) -> int:
+        return len(shape_of(op.node)) - 2
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        return self._uniform(op, facts)
+
+
+def _list(value: Any) -> list[Any]:
+    return [value] if isinstance(value, int) else list(value)
+
+

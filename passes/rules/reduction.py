@@ -1,0 +1,156 @@
+"""Reductions, softmax and other operators along named axes: the axes they do not work on pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, shape_of
+from .base import FactTable, Rule, register
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..axes import AxesBuilder
+    from ..propagation import Liveness
+
+__all__ = ["AlongAxis", "Average", "Extremum", "Softmax", "Sum"]
+
+
+def _axes_of(op: Operation) -> list[int]:
+    """The axes an operator works on; all of them where it names none."""
+    rank = len(shape_of(op.node.all_input_nodes[0]))
+    dim = op.get("dim", op.get("axis"))
+    if dim is None or dim == []:
+        return list(range(rank))
+    return sorted({int(axis) % max(1, rank) for axis in ([dim] if isinstance(dim, int) else dim)})
+
+
+def _keeps_rank(op: Operation) -> bool:
+    source = op.node.all_input_nodes[0]
+    return len(op.shape) == len(shape_of(source))
+
+
+class _Reducing(Rule):
+    """The reduced axes vanish (or become 1); the others pass."""
+
+    def reason(self, op: Operation) -> str:
+        return f"{op.name.removeprefix('aten.')} runs over the channel axis"
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source = op.node.all_input_nodes[0]
+        reduced = _axes_of(op)
+        for out in op.outputs:
+            if out is None:
+                continue
+            position = 0
+            for axis in range(len(shape_of(source))):
+                if axis in reduced:
+                    position += _keeps_rank(op)
+                    continue
+                axes.same((source, axis), (out, position))
+                position += 1
+
+    def _shrunk(self, op: Operation, array: Any) -> Any:
+        """`array` (facts of the input, reduced axes of extent 1) in the rank of the output."""
+        return array if _keeps_rank(op) else array.squeeze(tuple(_axes_of(op)))
+
+    def _uniform(self, op: Operation, facts: FactTable) -> Facts | None:
+        """The input's constants where they do not differ along the reduced axes."""
+        given = facts[op.node.all_input_nodes[0]].plain()
+        return given if all(given.known.shape[axis] == 1 for axis in _axes_of(op)) else None
+
+
+@register
+class Average(_Reducing):
+    """The mean of a constant is that constant."""
+
+    operators = ("aten.mean", "aten.nanmean")
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+        given = self._uniform(op, facts)
+        if given is None or len(op.outputs) != 1:
+            return super().constants(op, facts)
+        return collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
+
+
+@register
+class Extremum(_Reducing):
+    """Largest and smallest entry: of a constant, the constant; where an index comes along, nothing is claimed of it."""
+
+    operators = ("aten.amax", "aten.amin", "aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.any", "aten.all")
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+        given = self._uniform(op, facts)
+        if given is None or op.name not in ("aten.amax", "aten.amin"):
+            return super().constants(op, facts)
+        return collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        if "other" in op.arguments:
+            return  # The element-wise forms of max and min come as maximum and minimum.
+        super().relate(op, axes)
+
+
+@register
+class Sum(_Reducing):
+    """Sums and norms: zeros add nothing, so zero channels may leave the summed axis."""
+
+    operators = ("aten.sum", "aten.linalg_vector_norm", "aten.norm", "aten.nansum")
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        super().relate(op, axes)
+        source = op.node.all_input_nodes[0]
+        if self._zeros_vanish(op) and len(shape_of(source)) > 1:
+            for axis in _axes_of(op):
+                axes.mixes((source, axis), (source, axis))
+
+    def demand(self, op: Operation, live: Liveness) -> None:
+        source = op.node.all_input_nodes[0]
+        for axis in _axes_of(op):
+            size = shape_of(source)[axis]
+            if isinstance(size, int):
+                value, known = live.facts[source].plain().along(axis, size)
+                live.require(source, axis, ~known | (value != 0), f"summed by '{op.node.name}'")
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = self._uniform(op, facts)
+        if given is None:
+            return unknown(len(op.shape))
+        zero = given.known & (given.value == 0)
+        return collapsed(self._shrunk(op, np.zeros_like(given.value)), self._shrunk(op, zero))
+
+    def _zeros_vanish(self, op: Operation) -> bool:
+        order = op.get("ord", op.get("p", 1))
+        return order is None or (isinstance(order, int | float) and order > 0)
+
+
+@register
+class AlongAxis(_Reducing):
+    """Statistics and scans that need every entry along their axis."""
+
+    operators = ("aten.var", "aten.std", "aten.prod", "aten.logsumexp", "aten.var_mean", "aten.std_mean")
+
+
+@register
+class Softmax(Rule):
+    """``softmax`` and scans: the axis stays whole, the others pass; along its axis the result sums to one."""
+
+    operators = ("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax", "aten.cumsum", "aten.cumprod")
+
+    def reason(self, op: Operation) -> str:
+        return f"{op.name.removeprefix('aten.')} runs over the channel axis"
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source = op.node.all_input_nodes[0]
+        rank = len(shape_of(op.node))
+        dim = op["dim"] % max(1, rank)
+        axes.pass_through(source, op.node, ((axis, axis) for axis in range(rank) if axis != dim))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank = len(shape_of(op.node))
+        nothing = unknown(rank)
+        return replace(nothing, stochastic=op["dim"] % max(1, rank)) if "log" not in op.name and "cum" not in op.name else nothing

@@ -1,0 +1,296 @@
+"""Operators that pick positions of an axis: slices, index maps, repetition, flips, rolls, pixel shuffle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, is_static, is_tensor, shape_of
+from .base import FactTable, Rule, register
+from .joining import taken
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+    from ..rewriting import Edit
+
+__all__ = ["IndexSelect", "PixelShuffle", "PixelUnshuffle", "Repeat", "Roll", "Select", "Slice", "TakeRows"]
+
+Index = NDArray[np.int64]
+
+
+class _Picked(Rule):
+    """Result position i along one axis is source position ``index[i]``."""
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def axis(self, op: Operation) -> int:
+        """The axis positions are picked from."""
+        return int(op["dim"]) % len(shape_of(op.node))
+
+    def index(self, op: Operation) -> Index | None:
+        """The source position of every result position, or None where a size is dynamic."""
+        raise NotImplementedError
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op.node.all_input_nodes[0], op.node
+        dim, index = self.axis(op), self.index(op)
+        rank = len(shape_of(out))
+        axes.pass_through(source, out, ((axis, axis) for axis in range(rank) if axis != dim))
+        if index is not None:
+            if len(index) == shape_of(source)[dim] and (index == np.arange(len(index))).all():
+                axes.same((source, dim), (out, dim))
+            else:
+                axes.gather((source, dim), (out, dim), index, np.arange(len(index)))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]]
+        dim, index = self.axis(op), self.index(op)
+        if given.known.shape[dim] == 1:
+            return given
+        if index is None:
+            return unknown(given.rank)
+        return collapsed(given.value.take(index, dim), given.known.take(index, dim), given.pattern)
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        source = op.node.all_input_nodes[0]
+        dim, index = self.axis(op), self.index(op)
+        if index is None:
+            return
+        kept_source, kept = edit.kept(source, dim), edit.kept(op.node, dim)
+        if not (kept_source.all() and kept.all()):
+            new_index = (np.cumsum(kept_source) - 1)[index[kept]]
+            self.emit(op, edit, dim, new_index, int(kept_source.sum()))
+
+    def emit(self, op: Operation, edit: Edit, dim: int, index: Index, size: int) -> None:
+        """Writes the call that picks `index` from the `size` positions that are left."""
+        source = edit.new(op.node.all_input_nodes[0])
+        if len(index) == size and (index == np.arange(size)).all():
+            edit.set_call(op, torch.ops.aten.alias.default, (source,))
+        elif (np.diff(index) == 1).all():
+            edit.set_call(op, torch.ops.aten.slice.Tensor, (source, dim, int(index[0]), int(index[-1]) + 1))
+        else:
+            table = edit.add_buffer(op, f"{op.node.name}_index", torch.from_numpy(index.copy()))
+            edit.set_call(op, torch.ops.aten.index_select.default, (source, dim, table))
+
+
+@register
+class Slice(_Picked):
+    """``slice`` and ``narrow``."""
+
+    operators = ("aten.slice", "aten.narrow")
+
+    def index(self, op: Operation) -> Index | None:
+        size = shape_of(op.node.all_input_nodes[0])[self.axis(op)]
+        if not is_static(size):
+            return None
+        if op.name == "aten.narrow":
+            bounds: tuple[Any, ...] = (op["start"], None if isinstance(op["start"], fx.Node) else op["start"] + op["length"], 1)
+        else:
+            bounds = (op.get("start"), op.get("end"), op.get("step", 1))
+        if any(isinstance(bound, fx.Node | torch.SymInt) for bound in bounds):
+            return None
+        return np.arange(size)[slice(*bounds)]
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, dim = op.node.all_input_nodes[0], self.axis(op)
+        size, taken_size = shape_of(source)[dim], shape_of(op.node)[dim]
+        if not is_static(size) and str(size) == str(taken_size):
+            axes.same((source, dim), (op.node, dim))
+        super().relate(op, axes)
+
+
+@register
+class IndexSelect(_Picked):
+    """``index_select`` by a stored index: permutations and channel shuffles."""
+
+    operators = ("aten.index_select",)
+
+    def index(self, op: Operation) -> Index | None:
+        index = op.tensor("index")
+        return None if index is None else index.cpu().numpy().astype(np.int64)
+
+
+@register
+class Roll(_Picked):
+    """``roll`` and ``flip``: the axes they name stay whole, the others pass."""
+
+    operators = ("aten.roll", "aten.flip")
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        rank = len(shape_of(op.node))
+        moved = self._moved(op)
+        axes.pass_through(op.node.all_input_nodes[0], op.node, ((a, a) for a in range(rank) if a not in moved))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]].plain()
+        return unknown(given.rank) if any(given.known.shape[axis] > 1 for axis in self._moved(op)) else given
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        return
+
+    def _moved(self, op: Operation) -> set[int]:
+        rank = len(shape_of(op.node))
+        return {int(axis) % rank for axis in op["dims"]} if op["dims"] else set(range(rank))
+
+
+@register
+class Repeat(Rule):
+    """``repeat`` and ``repeat_interleave``: copies of a channel stay or go with it, all of them."""
+
+    operators = ("aten.repeat", "aten.tile", "aten.repeat_interleave")
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def _index(self, op: Operation, axis: int) -> Index | None:
+        """The source position of every result position along an axis of the result."""
+        source = op.node.all_input_nodes[0]
+        offset = len(shape_of(op.node)) - len(shape_of(source))
+        size, out = (shape_of(source)[axis - offset] if axis >= offset else 1), shape_of(op.node)[axis]
+        if not is_static(size) or not is_static(out) or not size:
+            return None
+        if op.name == "aten.repeat_interleave":
+            return np.repeat(np.arange(size), out // size)
+        return np.tile(np.arange(size), out // size)
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op.node.all_input_nodes[0], op.node
+        if op.name == "aten.repeat_interleave" and (op.get("dim") is None or not isinstance(op.get("repeats"), int)):
+            return
+        offset = len(shape_of(out)) - len(shape_of(source))
+        for axis, size in enumerate(shape_of(source)):
+            if str(size) == str(shape_of(out)[axis + offset]):
+                axes.same((source, axis), (out, axis + offset))
+                continue
+            index = self._index(op, axis + offset)
+            if index is not None and size != 1:
+                axes.gather((source, axis), (out, axis + offset), index, np.arange(len(index)))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]].plain()
+        rank = len(shape_of(op.node))
+        if op.name == "aten.repeat_interleave" and (op.get("dim") is None or not isinstance(op.get("repeats"), int)):
+            return unknown(rank)
+        value = given.value.reshape((1,) * (rank - given.rank) + given.value.shape)
+        known = given.known.reshape(value.shape)
+        for axis in range(rank):
+            if known.shape[axis] > 1:
+                index = self._index(op, axis)
+                if index is None:
+                    return unknown(rank)
+                value, known = value.take(index, axis), known.take(index, axis)
+        return collapsed(value, known)
+
+
+@register
+class Select(Rule):
+    """``select``: one position of an axis, which vanishes."""
+
+    operators = ("aten.select",)
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op.node.all_input_nodes[0], op.node
+        dim = op["dim"] % len(shape_of(source))
+        places = [axis for axis in range(len(shape_of(source))) if axis != dim]
+        axes.pass_through(source, out, ((axis, place) for place, axis in enumerate(places)))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]].plain()
+        dim = op["dim"] % given.rank
+        if given.known.shape[dim] > 1 and not isinstance(op["index"], int):
+            return unknown(given.rank - 1)
+        return taken(given, dim, op["index"])
+
+
+@register
+class TakeRows(Rule):
+    """``index``: rows of a table by position (position biases). The axes that are not indexed pass."""
+
+    operators = ("aten.index",)
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op["self"], op.node
+        indices: Sequence[Any] = op["indices"]
+        used = [axis for axis, index in enumerate(indices) if index is not None]
+        if any(not is_tensor(indices[axis]) or indices[axis].meta["val"].dtype is torch.bool for axis in used):
+            return
+        if used != list(range(used[0], used[-1] + 1)):
+            return  # Split index tuples move the indexed axes to the front; nothing is claimed.
+        width = max(len(shape_of(indices[axis])) for axis in used)
+        for axis in range(len(shape_of(source))):
+            if axis < used[0]:
+                axes.same((source, axis), (out, axis))
+            elif axis > used[-1]:
+                axes.same((source, axis), (out, axis - len(used) + width))
+
+
+@register
+class PixelShuffle(Rule):
+    """``pixel_shuffle``: r*r neighbouring channels become one, r times as high and wide; they go together."""
+
+    operators = ("aten.pixel_shuffle",)
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op.node.all_input_nodes[0], op.node
+        rank = len(shape_of(out))
+        axes.pass_through(source, out, ((axis, axis) for axis in range(rank - 3)))
+        wide = np.arange(shape_of(source)[rank - 3])
+        axes.gather((source, rank - 3), (out, rank - 3), wide, wide // op["upscale_factor"] ** 2)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]].plain()
+        axis = given.rank - 3
+        if given.known.shape[axis] == 1:
+            return given
+        if any(given.known.shape[a] > 1 for a in range(given.rank) if a != axis):
+            return unknown(given.rank)
+        value, known = given.along(axis, shape_of(op.node.all_input_nodes[0])[axis])
+        blocks = value.reshape(-1, op["upscale_factor"] ** 2)
+        equal = known.reshape(blocks.shape).all(1) & (blocks == blocks[:, :1]).all(1)
+        shape = [1] * given.rank
+        shape[axis] = len(blocks)
+        return collapsed(blocks[:, 0].reshape(shape), equal.reshape(shape))
+
+
+@register
+class PixelUnshuffle(Rule):
+    """``pixel_unshuffle``: one channel becomes r*r neighbouring ones, which go together."""
+
+    operators = ("aten.pixel_unshuffle",)
+
+    def reason(self, op: Operation) -> str:
+        return ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        source, out = op.node.all_input_nodes[0], op.node
+        rank = len(shape_of(out))
+        axes.pass_through(source, out, ((axis, axis) for axis in range(rank - 3)))
+        wide = np.arange(shape_of(out)[rank - 3])
+        axes.gather((source, rank - 3), (out, rank - 3), wide // op["downscale_factor"] ** 2, wide)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = facts[op.node.all_input_nodes[0]].plain()
+        axis = given.rank - 3
+        if any(given.known.shape[a] > 1 for a in range(given.rank) if a != axis) or given.known.shape[axis] == 1:
+            return given if given.known.size == 1 else unknown(given.rank)
+        times = op["downscale_factor"] ** 2
+        return collapsed(given.value.repeat(times, axis), given.known.repeat(times, axis))

@@ -1,0 +1,157 @@
+"""Reading a captured graph: shapes, tensors, operator arguments, source lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+
+__all__ = [
+    "Operation",
+    "attribute",
+    "dimensions",
+    "is_static",
+    "is_tensor",
+    "operator_name",
+    "shape_of",
+    "source_line",
+    "tensor_inputs",
+]
+
+_FIRST_PRIME = 1_000_003
+
+
+def shape_of(node: fx.Node) -> tuple[Any, ...]:
+    """The shape of a node's tensor; sizes are ints or SymInts."""
+    return tuple(node.meta["val"].shape)
+
+
+def is_tensor(node: Any) -> bool:
+    """Returns if `node` is a graph node whose value is one tensor."""
+    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def is_static(size: Any) -> bool:
+    """Returns if `size` is a number known at capture."""
+    return isinstance(size, int)
+
+
+def dimensions(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """`sizes` as plain ints, every symbol standing as a large prime of its own.
+
+    Products of such numbers are equal exactly when the symbolic products are (but for freak coincidences, which the
+    certificate would catch), so that reshapes with dynamic sizes are factored by integer arithmetic.
+    """
+    return tuple(size if isinstance(size, int) else _prime_value(size) for size in sizes)
+
+
+def _prime_value(size: torch.SymInt) -> int:
+    expression = size.node.expr
+    symbols = sorted(expression.free_symbols, key=str)
+    values = {symbol: _prime_for(str(symbol)) for symbol in symbols}
+    return int(expression.subs(values))
+
+
+@lru_cache(maxsize=None)
+def _prime_for(symbol: str) -> int:
+    digits = re.sub(r"\D", "", symbol) or "0"
+    return int(sympy.nextprime(_FIRST_PRIME + 1000 * int(digits)))
+
+
+def attribute(module: torch.nn.Module, name: str) -> Any:
+    """The parameter, buffer or tensor that a ``get_attr`` node of dotted `name` reads."""
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def operator_name(node: fx.Node) -> str:
+    """The name rules are registered under: ``aten.conv2d`` for ``aten.conv2d.default``."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target.overloadpacket)
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def source_line(node: fx.Node) -> str | None:
+    """Where the model's code called the operator, ``file.py:12``: the innermost frame outside torch."""
+    trace = node.meta.get("stack_trace")
+    if not trace:
+        return None
+    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
+    own = [frame for frame in frames if not re.search(r"[/\\]torch[/\\]", frame[0])] or frames
+    return f"{own[-1][0]}:{own[-1][1]}" if own else None
+
+
+def tensor_inputs(node: fx.Node) -> Iterator[fx.Node]:
+    """The nodes with tensor values that `node` reads, in order, lists included."""
+    return (operand for operand in node.all_input_nodes if is_tensor(operand))
+
+
+class Operation:
+    """One call in the graph as rules see it: arguments by the operator's own names, defaults filled in."""
+
+    __slots__ = ("arguments", "module", "node", "outputs")
+
+    def __init__(self, node: fx.Node, module: torch.nn.Module) -> None:
+        self.node = node
+        self.module = module
+        self.arguments = _named_arguments(node)
+        self.outputs = _outputs(node)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The argument called `name`, or `default` if the operator has none of that name."""
+        return self.arguments.get(name, default)
+
+    @property
+    def name(self) -> str:
+        return operator_name(self.node)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The output's shape; the first output's where there are several."""
+        return shape_of(self.node if is_tensor(self.node) else next(out for out in self.outputs if out is not None))
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """The stored tensor an argument reads, or None when it is absent or computed."""
+        operand = self.arguments.get(name)
+        if isinstance(operand, fx.Node) and operand.op == "get_attr":
+            value = attribute(self.module, str(operand.target))
+            return value.detach() if isinstance(value, torch.Tensor) else None
+        return None
+
+
+def _named_arguments(node: fx.Node) -> dict[str, Any]:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return {str(position): value for position, value in enumerate(node.args)} | dict(node.kwargs)
+    named: dict[str, Any] = {}
+    for position, argument in enumerate(node.target._schema.arguments):
+        if position < len(node.args):
+            named[argument.name] = node.args[position]
+        elif argument.name in node.kwargs:
+            named[argument.name] = node.kwargs[argument.name]
+        elif argument.has_default_value():
+            named[argument.name] = argument.default_value
+    return named
+
+
+def _outputs(node: fx.Node) -> list[fx.Node | None]:
+    """The tensors an operator gives: itself, or its ``getitem`` users by index (None where one is unused)."""
+    if is_tensor(node):
+        return [node]
+    value = node.meta.get("val")
+    if not isinstance(value, tuple | list):
+        return []
+    outputs: list[fx.Node | None] = [None] * len(value)
+    for user in node.users:
+        if user.op == "call_function" and operator_name(user) == "getitem":
+            outputs[int(user.args[1])] = user  # type: ignore[arg-type]
+    return outputs
