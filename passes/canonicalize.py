@@ -119,7 +119,7 @@ def _make_pure(graph: fx.Graph) -> None:
             continue
         pure = _pure_form(node)
         root = storage[target]
-        watched = [other for other in sharers[root] if other not in (target, node)]
+        watched = [other for other in sharers[root] if other is not target and order[other] < order[node]]
         later = any(order[user] > order[node] for other in watched for user in other.users if user is not node)
         stored = root.op in ("get_attr", "placeholder")
         if pure is None or later or (stored and root is not target):

@@ -85,7 +85,6 @@ class Liveness:
         self.axes = axes
         self.facts = facts
         self.placing_carriers = False
-        self.cache: dict[fx.Node, Any] = {}
         self._keep: list[Bools] = [np.zeros(size, bool) for size in axes.sizes]
         self._why: list[NDArray[np.int32]] = [np.full(size, -1, np.int32) for size in axes.sizes]
         self._causes: dict[str, int] = {}

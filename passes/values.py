@@ -96,13 +96,15 @@ def tensor_inputs(node: fx.Node) -> Iterator[fx.Node]:
 class Operation:
     """One call in the graph as rules see it: arguments by the operator's own names, defaults filled in."""
 
-    __slots__ = ("arguments", "module", "node", "outputs")
+    __slots__ = ("arguments", "cache", "module", "node", "outputs")
 
     def __init__(self, node: fx.Node, module: torch.nn.Module) -> None:
         self.node = node
         self.module = module
         self.arguments = _named_arguments(node)
         self.outputs = _outputs(node)
+        self.cache: dict[str, Any] = {}
+        """What the operator's rule wants to compute once; stored tensors do not change under an Operation."""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]

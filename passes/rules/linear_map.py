@@ -45,14 +45,6 @@ class Geometry:
     """A constant input channel gives a constant output, border included."""
 
 
-@dataclass(frozen=True)
-class _Taps:
-    """What liveness asks of a kernel: which input reaches which output, and the sum of its taps."""
-
-    reaches: Bools  # groups x out/groups x in/groups
-    total: Floats  # the same shape
-
-
 class LinearMap(Rule):
     """What the three layer kinds share."""
 
@@ -101,16 +93,14 @@ class LinearMap(Rule):
         if op.tensor("weight") is None:
             return unknown(rank)
         geometry = self.geometry(op)
-        taps = self._taps(op, geometry)
         value, known = self._input(geometry, facts)
-        value, known = value.reshape(geometry.groups, 1, -1), known.reshape(geometry.groups, 1, -1)
         moving = ~known | ((value != 0) & (not self._folds(geometry, facts)))
-        constant = ~(taps.reaches & moving).any(2)
-        total = (np.where(taps.reaches, taps.total, 0.0) * np.where(known, value, 0.0)).sum(2)
+        constant = ~_any_of(self._reaches(op, geometry), moving.reshape(geometry.groups, -1), 2)
+        total = self._response(op, geometry, np.where(known, value, 0.0))
         bias = op.tensor("bias")
         if op.get("bias") is not None and bias is None:
             return unknown(rank)
-        flat = total.reshape(-1) + (bias.double().cpu().numpy() if bias is not None else 0.0)
+        flat = total + (bias.double().cpu().numpy() if bias is not None else 0.0)
         shape = [1] * rank
         shape[geometry.target_axis] = flat.size
         return collapsed(flat.reshape(shape), constant.reshape(shape))
@@ -171,25 +161,30 @@ class LinearMap(Rule):
         groups, first, second, _ = stored.shape
         return stored.reshape(groups * first, second, *old[2:]).contiguous()
 
-    def _taps(self, op: Operation, geometry: Geometry) -> _Taps:
-        kernel = self._kernel(op, geometry)
-        if kernel.shape[3] == 1:
-            total = kernel[..., 0]
-            reaches = total != 0
-        else:
-            total = kernel.sum(3, dtype=torch.float64)
-            reaches = (kernel != 0).any(3)
-        return _Taps(reaches.cpu().numpy(), total.double().cpu().numpy())
+    def _reaches(self, op: Operation, geometry: Geometry) -> torch.Tensor:
+        """Which input channel of a group reaches which output channel: groups x out/groups x in/groups, bool."""
+        if "reaches" not in op.cache:
+            kernel = self._kernel(op, geometry)
+            op.cache["reaches"] = kernel[..., 0] != 0 if kernel.shape[3] == 1 else (kernel != 0).any(3)
+        reaches: torch.Tensor = op.cache["reaches"]
+        return reaches
+
+    def _response(self, op: Operation, geometry: Geometry, value: Floats) -> Floats:
+        """What constant inputs add to every output channel away from the border (length: all output channels)."""
+        by_group = value.reshape(geometry.groups, -1)
+        columns = np.flatnonzero((by_group != 0).any(0))
+        kernel = self._kernel(op, geometry)[:, :, torch.from_numpy(columns)].double()
+        response = torch.einsum("gokt,gk->go", kernel, torch.from_numpy(by_group[:, columns]))
+        return np.asarray(response.reshape(-1).cpu().numpy())
 
     def _reached(self, op: Operation, geometry: Geometry, live: Liveness) -> Bools:
         """Input channels that any kept output channel reads."""
-        if op.node not in live.cache:
-            kernel = self._kernel(op, geometry)
-            live.cache[op.node] = (kernel != 0).any(3).cpu().numpy()
-        reaches: Bools = live.cache[op.node]
-        rows = live.kept(op.node, geometry.target_axis).reshape(geometry.groups, -1, 1)
-        result: Bools = (reaches & rows).any(1).reshape(-1)
-        return result
+        rows = live.kept(op.node, geometry.target_axis)
+        if "reached" in op.cache and np.array_equal(op.cache["reached"][0], rows):
+            return np.asarray(op.cache["reached"][1])
+        reached = _any_of(self._reaches(op, geometry), rows.reshape(geometry.groups, -1), 1)
+        op.cache["reached"] = (rows, reached)
+        return reached
 
     def _input(self, geometry: Geometry, facts: FactTable) -> tuple[Floats, Bools]:
         size = shape_of(geometry.source)[geometry.source_axis]
@@ -303,6 +298,16 @@ class Linear(LinearMap):
     def geometry(self, op: Operation) -> Geometry:
         axis = len(shape_of(op["input"])) - 1
         return Geometry(op["input"], axis, axis, 1, False, True)
+
+
+def _any_of(reaches: torch.Tensor, chosen: Bools, axis: int) -> Bools:
+    """For every group, which positions of one axis meet a chosen one of the other (`axis`, 1: rows, 2: columns)."""
+    if chosen.shape[0] == 1:
+        where = torch.from_numpy(np.flatnonzero(chosen[0]))
+        part = reaches if where.numel() == chosen.size else reaches.index_select(axis, where)
+        return np.asarray(part.any(axis).reshape(-1).cpu().numpy())
+    wide = torch.from_numpy(np.expand_dims(chosen, 3 - axis))
+    return np.asarray((reaches & wide).any(axis).reshape(-1).cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)

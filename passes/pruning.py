@@ -1,0 +1,224 @@
+"""Deciding what to zero: scores over channel groups, spread over layers, rounded to what the target likes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from ..frontend.errors import InputError
+from .canonicalize import canonicalize
+from .compaction import compact
+from .dependency import ChannelGroup, DependencyView, dependency_view
+from .masks import check_finite
+from .outcome import Compaction, GroupOutcome
+from .scores import SCORES
+from .values import attribute
+
+__all__ = ["METHODS", "Decision", "decide", "masks_of", "prune"]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+METHODS = tuple(SCORES)
+"""Names that `prune` takes as its method."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a method wants of one group.
+
+    Attributes:
+        group: the group.
+        wanted: channels to remove by the sparsity alone.
+        drop: which channels to zero, after rounding (boolean, one per channel).
+        reasons: why `drop` has fewer than `wanted`.
+    """
+
+    group: ChannelGroup
+    wanted: int
+    drop: Bools
+    reasons: tuple[str, ...]
+
+
+def prune(
+    module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    method: str = "magnitude",
+    sparsity: float = 0.5,
+    *,
+    scope: str = "layer",
+    channel_multiple: int = 1,
+    minimum_channels: int = 1,
+    ignore: Sequence[str] = (),
+    seed: int = 0,
+    **check: Any,
+) -> Compaction:
+    """Zeroes the channels with the lowest scores and compacts. `module` is left as it was.
+
+    Args:
+        module: a captured module.
+        example_inputs: positional inputs that fit it.
+        method: one of `METHODS`.
+        sparsity: share of the channels to remove, at least 0 and below 1.
+        scope: ``layer`` takes that share of every group; ``global`` compares all channels, each divided by its group's
+            mean score.
+        channel_multiple: the channels kept of a group are rounded up to a multiple of this.
+        minimum_channels: no group keeps fewer.
+        ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
+        seed: of random scores.
+        check: options of the certificate, see `compact`.
+
+    Raises:
+        InputError: an option is out of range, a pattern matches nothing, or nothing of the model can be pruned.
+        CheckError: the compacted model differs from the masked one.
+    """
+    _check_options(method, sparsity, scope, channel_multiple, minimum_channels)
+    view = dependency_view(canonicalize(module))
+    check_finite(view.module)
+    decisions = decide(
+        view, method, sparsity, scope=scope, channel_multiple=channel_multiple, minimum_channels=minimum_channels,
+        ignore=ignore, seed=seed,
+    )
+    origin = {"method": method, "sparsity": sparsity, "scope": scope, "channel_multiple": channel_multiple,
+              "minimum_channels": minimum_channels, "ignore": list(ignore), "seed": seed}
+    result = compact(module, example_inputs, masks_of(view, decisions), origin=origin, **check)
+    return replace(result, groups=_outcomes(result.groups, decisions))
+
+
+def decide(
+    view: DependencyView,
+    method: str,
+    sparsity: float,
+    *,
+    scope: str = "layer",
+    channel_multiple: int = 1,
+    minimum_channels: int = 1,
+    ignore: Sequence[str] = (),
+    seed: int = 0,
+) -> tuple[Decision, ...]:
+    """One decision for every group of the view, also for those that cannot or must not lose anything.
+
+    Raises:
+        InputError: a pattern matches nothing, or no group can be pruned.
+    """
+    ignored = {group.name: _ignored(group, ignore) for group in view.groups}
+    _check_patterns(view, ignore)
+    free = [group for group in view.groups if group.prunable and not ignored[group.name] and group.size > 1]
+    if not free:
+        raise InputError(_nothing_to_prune(view, ignore))
+    generator = np.random.default_rng(seed)
+    scores = {group.name: SCORES[method](view.module, group, generator) for group in free}
+    wanted = _wanted(free, scores, sparsity, scope)
+    decisions = []
+    for group in view.groups:
+        if group.name not in scores:
+            reason = group.reason or (f"left alone by '{ignored[group.name]}'" if ignored[group.name] else "only one channel")
+            count = 0 if ignored[group.name] else round(sparsity * group.size)
+            decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
+        else:
+            decisions.append(_rounded(group, scores[group.name], wanted[group.name], channel_multiple, minimum_channels))
+    return tuple(decisions)
+
+
+def masks_of(view: DependencyView, decisions: Sequence[Decision]) -> dict[str, torch.Tensor]:
+    """Masks that zero all that makes the dropped channels: weights, biases and the affine part of normalisation."""
+    masks: dict[str, torch.Tensor] = {}
+    for decision in decisions:
+        if not decision.drop.any():
+            continue
+        for part in decision.group.slices:
+            if part.role != "producer":
+                continue
+            tensor = attribute(view.module, part.parameter)
+            mask = masks.setdefault(part.parameter, torch.ones(tensor.shape, dtype=torch.bool))
+            positions = part.positions[decision.drop]
+            mask.index_fill_(part.axis, torch.from_numpy(positions[positions >= 0]), False)
+    return masks
+
+
+def _check_options(method: str, sparsity: float, scope: str, channel_multiple: int, minimum_channels: int) -> None:
+    if method not in SCORES:
+        raise InputError(f"there is no pruning method '{method}'; choose one of {', '.join(METHODS)}")
+    if not (isinstance(sparsity, int | float) and math.isfinite(sparsity) and 0 <= sparsity < 1):
+        raise InputError(f"sparsity {sparsity} is outside 0..1; give the share of channels to remove, such as 0.5")
+    if scope not in ("layer", "global"):
+        raise InputError(f"there is no scope '{scope}'; choose layer or global")
+    if channel_multiple < 1 or minimum_channels < 1:
+        raise InputError("the channel multiple and the smallest number of channels must be at least 1")
+
+
+def _ignored(group: ChannelGroup, patterns: Sequence[str]) -> str | None:
+    """The first pattern that names a parameter (or its layer) that makes the group's channels."""
+    names = [part.parameter for part in group.slices if part.role == "producer"]
+    layers = [name.rpartition(".")[0] for name in names]
+    return next((p for p in patterns if any(fnmatch(name, p) for name in [*names, *layers])), None)
+
+
+def _check_patterns(view: DependencyView, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(_ignored(group, [pattern]) for group in view.groups):
+            example = view.groups[0].name if view.groups else "conv1.weight"
+            raise InputError(f"the pattern '{pattern}' matches no layer; names look like '{example}'")
+
+
+def _nothing_to_prune(view: DependencyView, ignore: Sequence[str]) -> str:
+    if not view.groups:
+        return "this model has no convolution, linear or other weighted layer to prune"
+    reasons = {group.reason for group in view.groups if group.reason}
+    if ignore and any(group.prunable for group in view.groups):
+        return "every prunable layer is left alone by a pattern; drop one of them"
+    listed = "; ".join(sorted(reasons)) or "every layer has a single channel"
+    return f"no channel of this model can be removed: {listed}"
+
+
+def _wanted(groups: Sequence[ChannelGroup], scores: Mapping[str, Floats], sparsity: float, scope: str) -> dict[str, int]:
+    """How many channels of each group fall to the sparsity."""
+    if scope == "layer":
+        return {group.name: round(sparsity * group.size) for group in groups}
+    relative = {group.name: scores[group.name] / max(float(scores[group.name].mean()), 1e-300) for group in groups}
+    everything = np.sort(np.concatenate(list(relative.values())))
+    count = round(sparsity * everything.size)
+    threshold = everything[count - 1] if count else -math.inf
+    return {name: int((values <= threshold).sum()) for name, values in relative.items()}
+
+
+def _rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, minimum: int) -> Decision:
+    """Drops the lowest scores, equally many in every block, keeping a multiple and at least the floor."""
+    width = group.size // group.blocks
+    reasons = []
+    keep = max(1, math.ceil((group.size - wanted) / group.blocks))
+    if keep * group.blocks > group.size - wanted:
+        reasons.append(f"{group.blocks} blocks lose equally many")
+    before = keep
+    while keep < width and (keep * group.blocks < minimum):
+        keep += 1
+    if keep != before:
+        reasons.append(f"at least {minimum} channels stay")
+    before = keep
+    while keep < width and keep * group.blocks % multiple:
+        keep += 1
+    if keep != before:
+        reasons.append(f"{(keep - before) * group.blocks} more stay to reach a multiple of {multiple}")
+    order = np.argsort(score.reshape(group.blocks, width), axis=1, kind="stable")
+    drop = np.zeros((group.blocks, width), bool)
+    np.put_along_axis(drop, order[:, : width - keep], True, axis=1)
+    return Decision(group, wanted, drop.reshape(-1), tuple(reasons))
+
+
+def _outcomes(found: Sequence[GroupOutcome], decisions: Sequence[Decision]) -> tuple[GroupOutcome, ...]:
+    """The compaction's view of every group, with what the method wanted as what was asked."""
+    by_name = {decision.group.name: decision for decision in decisions}
+    outcomes = []
+    for outcome in found:
+        decision = by_name[outcome.name]
+        reasons = (*decision.reasons, *outcome.reasons) if outcome.got < decision.wanted else ()
+        outcomes.append(replace(outcome, asked=decision.wanted, reasons=tuple(dict.fromkeys(reasons))))
+    return tuple(outcomes)
