@@ -39,7 +39,7 @@ def capture(
         InputError: the inputs are missing, or the file cannot be read.
     """
     if isinstance(model, CapturedModule) and dynamic_shapes is None:
-        return model.eval()
+        return model
     if isinstance(model, str | os.PathLike):
         from .program_file import load_program
 
@@ -89,7 +89,7 @@ def _from_program(program: ExportedProgram, dynamic_shapes: Any) -> CapturedModu
     for node in list(graph.nodes):
         if node.op == "call_module" and not node.users:
             graph.erase_node(node)  # Shape guards; whoever runs the graph checks its inputs.
-    return captured_module(module, graph, meta).eval()
+    return captured_module(module, graph, meta)
 
 
 _ADVICE = (

@@ -36,10 +36,10 @@ class CapturedModule(fx.GraphModule):
 
 
 def captured_module(root: Any, graph: fx.Graph, meta: dict[str, Any] | None = None) -> CapturedModule:
-    """Makes a module from `graph`, taking the tensors it reads from `root` (a module or a name-to-tensor dict)."""
+    """Makes a module, in inference mode, from `graph` and the tensors it reads from `root` (a module or a dict)."""
     module = CapturedModule(root, graph, class_name="CapturedModule")
     module.meta.update(copy.copy(meta) if meta else {})
-    return module
+    return module.eval()
 
 
 def _set_training_flag(node: fx.Node, mode: bool) -> bool:

@@ -69,7 +69,7 @@ def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[
     if bias is not None:
         tensors[str(op["bias"].target)] = torch.nn.Parameter(new_bias.to(old.dtype))
     else:
-        _add_bias(graph, layer, str(weight.target), torch.nn.Parameter(new_bias.to(old.dtype)), tensors)
+        _add_bias(module, layer, str(weight.target), torch.nn.Parameter(new_bias.to(old.dtype)), tensors)
     node.replace_all_uses_with(layer)
     graph.erase_node(node)
 
@@ -86,15 +86,16 @@ def _affine(norm: Operation, channels: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _add_bias(
-    graph: fx.Graph, layer: fx.Node, weight_name: str, bias: torch.nn.Parameter, tensors: dict[str, torch.Tensor]
+    module: fx.GraphModule, layer: fx.Node, weight_name: str, bias: torch.nn.Parameter, tensors: dict[str, torch.Tensor]
 ) -> None:
     path = weight_name.rpartition(".")[0]
     name = f"{path}.bias" if path else "bias"
     while name in tensors:
         name += "_"
     tensors[name] = bias
-    with graph.inserting_before(layer):
-        node = graph.get_attr(name)
+    place_tensor(module, name, bias)
+    with module.graph.inserting_before(layer):
+        node = module.graph.get_attr(name)
     node.meta["val"] = layer.meta["val"].new_empty(bias.shape)
     args = list(layer.args)
     if len(args) > 2:
