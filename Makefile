@@ -30,7 +30,6 @@ test: env lint types unit
 
 lint: env
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 
 types: env
 	$(BIN)/mypy -p reconvene

@@ -7,12 +7,14 @@ BatchNorm weights uniform in 0..1, BatchNorm biases 0. Seed with `torch.manual_s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .pretrained import efficientnet_lite0
 
 __all__ = ["NETWORKS", "Network", "ResNetCifar", "VggCifar", "find_network", "resnet20_cifar", "vgg16_cifar"]
 
@@ -55,9 +57,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels != out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.relu(self.bn1(self.conv1(x)))
@@ -113,18 +113,21 @@ def resnet20_cifar(classes: int = 10, width: float = 1.0) -> ResNetCifar:
     return ResNetCifar(3, classes, width)
 
 
+@dataclass(frozen=True)
 class Network:
-    """A network that the command line knows by name, and the shape (N, C, H, W) of its example input."""
+    """A network that the command line knows by name."""
 
-    __slots__ = ("build", "shape")
-
-    def __init__(self, build: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
-        self.build = build
-        self.shape = shape
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    """Of its example input, (N, C, H, W)."""
 
 
 NETWORKS: Mapping[str, Network] = MappingProxyType(
-    {"vgg16-cifar": Network(vgg16_cifar, CIFAR_SHAPE), "resnet20-cifar": Network(resnet20_cifar, CIFAR_SHAPE)}
+    {
+        "vgg16-cifar": Network(vgg16_cifar, CIFAR_SHAPE),
+        "resnet20-cifar": Network(resnet20_cifar, CIFAR_SHAPE),
+        "efficientnet-lite0": Network(efficientnet_lite0, (1, 3, 224, 224)),
+    }
 )
 
 
