@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import networkx as nx
 import pytest
+
 from reconvene.driver.explanation import SCHEMA, Explanation, explain, quoted
 from reconvene.driver.explanation_page import positions
 from reconvene.passes.outcome import Barrier

@@ -7,6 +7,7 @@ import html.parser
 import json
 
 import pytest
+
 from reconvene.driver.figures import latency_figure, layer_figures
 from reconvene.driver.page import report_page
 from reconvene.driver.report import SCHEMA, Fact, Latency, Report, asked, make_report, reports_to_json, speeds

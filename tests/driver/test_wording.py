@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from reconvene.driver.wording import change, count, milliseconds, relative, size, times
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from reconvene.frontend import datasets
 from reconvene.frontend.datasets import cifar10, fashion_mnist, imagenet_samples, small_images
 from reconvene.frontend.errors import InputError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from reconvene.frontend.errors import InputError
 from reconvene.frontend.files import replacing, write_text
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.networks import NETWORKS, find_network, resnet20_cifar, vgg16_cifar
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from reconvene.frontend.errors import InputError
+from reconvene.frontend.networks import NETWORKS, find_network, resnet20_cifar, vgg16_cifar
 
 
 def parameters(model: nn.Module) -> int:
