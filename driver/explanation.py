@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,8 @@ def scalars(data: Mapping[str, Any]) -> dict[str, Any]:
 def scalar(value: Any) -> str | int | float | bool:
     if isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
     if isinstance(value, Sequence | set | frozenset):
         return ", ".join(str(item) for item in value)
     return str(value)

@@ -202,6 +202,7 @@ def bench(
 def explain(
     model: str, inputs: Sequence[str], html: Path | None, dot: Path | None, graphml: Path | None, seed: int
 ) -> Answer:
+    from ..passes.canonicalize import canonicalize
     from ..passes.dependency import dependency_view
     from .explanation import explain as explain_view
 
@@ -209,7 +210,7 @@ def explain(
         check_file(path)
     loaded = load_model(model, inputs, seed)
     with stage("finding the channel groups"):
-        found = explain_view(dependency_view(loaded.module), loaded.name)
+        found = explain_view(dependency_view(canonicalize(loaded.module)), loaded.name)
     files = {}
     writers: tuple[tuple[str, Path | None, Callable[[], str]], ...] = (
         ("page", html, found.to_html),

@@ -1,0 +1,18 @@
+"""Sphinx settings: Markdown pages, and the public functions from their docstrings."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+project = "reconvene"
+author = "The reconvene founders"
+release = version("reconvene")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"reconvene {release}"
+myst_heading_anchors = 3
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+# The pages must build where the types of torch and TVM cannot be resolved.
+suppress_warnings = ["sphinx_autodoc_typehints", "autodoc.import_object"]
