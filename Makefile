@@ -18,6 +18,7 @@ env: $(VENV)/.stamp
 # torchvision's registry build asks for CUDA; only its model definitions are wanted, so it comes without what it asks for.
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "reconvene needs Python 3.11 to 3.13; name one with make PYTHON=python3.11")'
+	@echo "Installing into $(VENV); this takes a minute or two the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,demo]'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchvision
@@ -31,8 +32,15 @@ test: env lint types unit
 lint: env
 	$(BIN)/ruff check .
 
+# The type checker does not see through the editable install, so it reads a real one; which is also asked for help from
+# another folder, and for a file that is no Python.
 types: env
-	$(BIN)/mypy -p reconvene
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --target build/installed .
+	MYPYPATH=build/installed $(BIN)/mypy -p reconvene
+	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -m reconvene --help > /dev/null
+	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -c \
+		"from reconvene.driver.page import templates; templates().get_template('report.html.j2')"
 
 unit: env
 	$(BIN)/python -m pytest -n 2

@@ -65,7 +65,7 @@ def compact(
     Args:
         model: as for `capture`; models pruned with ``torch.nn.utils.prune`` are taken as they are.
         example_inputs: as for `capture`.
-        masks: parameter name to bool tensor of the parameter's shape; False positions count as zero.
+        masks: parameter name to bool tensor, True to keep; of the parameter's shape, or one entry a channel.
 
     Raises:
         InputError: the model, the inputs or a mask cannot be used.
