@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib import metadata
 
 project = "reconvene"
 author = "The reconvene founders"
-release = version("reconvene")
+version = release = metadata.version("reconvene")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -14,5 +14,3 @@ html_title = f"reconvene {release}"
 myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-# The pages must build where the types of torch and TVM cannot be resolved.
-suppress_warnings = ["sphinx_autodoc_typehints", "autodoc.import_object"]
