@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import networkx as nx
 import plotly.graph_objects as go
@@ -71,15 +72,18 @@ def hover(data: dict[str, object]) -> str:
     return "<br>".join(line for line in lines if line)
 
 
-def positions(graph: nx.MultiDiGraph) -> dict[object, tuple[float, float]]:
-    """Column = longest way from an input; rows are spread evenly about the middle. Cycles share a column."""
-    condensed = nx.condensation(nx.DiGraph(graph))
-    column: dict[int, int] = {}
-    for component in nx.topological_sort(condensed):
-        column[component] = max((column[before] + 1 for before in condensed.predecessors(component)), default=0)
-    members: dict[int, list[object]] = defaultdict(list)
-    for component, data in condensed.nodes(data=True):
-        members[column[component]] += sorted(data["members"], key=str)
+def positions(graph: nx.MultiDiGraph) -> dict[Any, tuple[float, float]]:
+    """Column = longest way from an input; rows are spread evenly about the middle.
+
+    Axes are numbered in the order of the data. A way back, as from a residual branch to its sum, does not count.
+    """
+    column: dict[Any, int] = {}
+    for node in graph:
+        # Predecessors that have a column are those that come earlier in the data.
+        column[node] = max((column[before] + 1 for before in graph.predecessors(node) if before in column), default=0)
+    members: dict[int, list[Any]] = defaultdict(list)
+    for node, x in column.items():
+        members[x].append(node)
     return {
         node: (float(x), row - (len(nodes) - 1) / 2) for x, nodes in members.items() for row, node in enumerate(nodes)
     }

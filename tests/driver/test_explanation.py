@@ -86,4 +86,4 @@ def test_page_of_a_huge_or_empty_graph_has_no_drawing() -> None:
 def test_axes_are_drawn_in_the_order_of_the_data() -> None:
     graph = nx.MultiDiGraph([("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("d", "c")])
     columns = {node: x for node, (x, _) in positions(graph).items()}
-    assert columns == {"a": 0, "b": 1, "c": 2, "d": 2}
+    assert columns == {"a": 0, "b": 1, "c": 2, "d": 3}
