@@ -133,15 +133,15 @@ def prune(
 
 
 def compile(
-    module: Model, example_inputs: Inputs | None = None, target: str | Target = "host", *, threads: int | None = None
+    module: Model, example_inputs: Inputs | None = None, target: str | Target = "host", *, threads: int | None = 1
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
     Args:
         module: as for `capture`; most often `Result.module`.
         example_inputs: as for `capture`; the compiled code is for their shapes.
-        target: a preset's name (``reconvene targets`` lists them) or a Target.
-        threads: how many it runs on; None takes the target's cores.
+        target: a preset's name (``reconvene targets`` lists them), a ``.toml`` file, or a Target.
+        threads: how many it runs on; None keeps what TVM's pool has.
 
     Raises:
         InputError: the target is unknown, or the model cannot be captured.

@@ -51,7 +51,8 @@ Seed = Annotated[int, typer.Option(help="Of initial weights, example inputs and 
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write a report: .html, or .json.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="Also write which channels stay (JSON).")]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads to run on; the target's cores unless given.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
+Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
 @app.callback()
@@ -133,8 +134,8 @@ def compact(
 @app.command("compile")
 def compile_(
     model: Model,
-    target: Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets'.")] = "host",
-    threads: Threads = None,
+    target: Target = "host",
+    threads: Threads = 1,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -150,7 +151,7 @@ def compile_(
 def run(
     model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
     data: Annotated[Path | None, typer.Option(help="Inputs: .npy, or .npz with one array each, in order.")] = None,
-    threads: Threads = None,
+    threads: Threads = 1,
     input: InputShapes = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs here, as .npz.")] = None,
     seed: Seed = 0,
@@ -166,8 +167,8 @@ def run(
 def bench(
     model: Model,
     against: Annotated[str | None, typer.Option(metavar="MODEL", help="The dense model, measured beside it.")] = None,
-    target: Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets'.")] = "host",
-    threads: Annotated[int, typer.Option(min=1, help="Threads to run on.")] = 1,
+    target: Target = "host",
+    threads: Threads = 1,
     batch: Annotated[int | None, typer.Option(min=1, help="Size of the inputs' first axis.")] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Measured runs, after warm-up.")] = 50,
     engine: Annotated[
@@ -223,11 +224,15 @@ def answer(as_json: bool, work: Callable[[], Answer]) -> None:
     """Does `work` and writes its answer to stdout. What the work itself prints goes to stderr."""
     with redirect_stdout(sys.stderr), showing_progress(Console(stderr=True)):
         found = work()
-    if as_json:
-        print(json.dumps(found.data, indent=2, allow_nan=False))
-    else:
-        found.show(Console())
-    sys.stdout.flush()
+    try:
+        if as_json:
+            print(json.dumps(found.data, indent=2, allow_nan=False))
+        else:
+            found.show(Console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is left must not fail when Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -238,13 +243,10 @@ def main(arguments: Sequence[str]) -> int:
         warnings.simplefilter("ignore")
     try:
         done = app([item for item in arguments if item != "--debug"], prog_name="reconvene", standalone_mode=False)
-        return done if isinstance(done, int) else 0
+        # typer turns Ctrl-C into an exit code, of some versions only.
+        return failed("interrupted", INTERRUPTED) if done == INTERRUPTED else done if isinstance(done, int) else 0
     except (typer.Abort, KeyboardInterrupt):
         return failed("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. What is left must not fail when Python flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if debug:
             traceback.print_exc()

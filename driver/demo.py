@@ -115,12 +115,8 @@ def images_or_noise() -> tuple[Tensor, str]:
 
 
 def timed(model: nn.Module, found: api.Result, image: Tensor, repeat: int, engines: tuple[str, ...]) -> list[Latency]:
-    dense = api.capture(model, (image,))
-    return [
-        row
-        for variant, module in (("dense", dense), ("compacted", found.module))
-        for row in measure(variant, module, (image,), "host", THREADS, repeat, engines)
-    ]
+    variants = {"dense": (api.capture(model, (image,)), (image,)), "compacted": (found.module, (image,))}
+    return measure(variants, threads=THREADS, repeat=repeat, engines=engines)
 
 
 def compiled_agrees(label: str, dense: nn.Module, compacted: torch.fx.GraphModule, images: Tensor) -> Fact:

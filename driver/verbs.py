@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -17,9 +17,12 @@ from ..frontend.program_file import export_onnx, save_program
 from ..frontend.progress import stage
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
-from .models import LoadedModel, load_model
+from .models import LoadedModel, load_model, random_input
 from .outputs import check_file, check_folder
-from .report import Latency, Report
+from .report import Report
+
+if TYPE_CHECKING:
+    from ..backends.compile import Built
 
 __all__ = ["Outputs", "bench", "capture", "compact", "compile", "demo", "explain", "prune", "run", "targets"]
 
@@ -126,14 +129,12 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
     console.print(files_line(files), markup=False, soft_wrap=True)
 
 
-def compile(
-    model: str, inputs: Sequence[str], target: str, threads: int | None, output: Path | None, seed: int
-) -> Answer:
+def compile(model: str, inputs: Sequence[str], target: str, threads: int, output: Path | None, seed: int) -> Answer:
     api.multiple_of(target)
     if output is not None:
         check_folder(output)
     loaded = load_model(model, inputs, seed)
-    folder = output or suffixed(loaded.beside, f"-{target}")
+    folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
     check_folder(folder)
     built = api.compile(loaded.module, loaded.example_inputs, target, threads=threads)
     with stage("writing the bundle"):
@@ -143,17 +144,15 @@ def compile(
     return Answer(data, says(f"{loaded.name} compiled for {target}", files_line(files)))
 
 
-def run(
-    model: str, data: Path | None, inputs: Sequence[str], threads: int | None, output: Path | None, seed: int
-) -> Answer:
+def run(model: str, data: Path | None, inputs: Sequence[str], threads: int, output: Path | None, seed: int) -> Answer:
     from ..backends.bundle import load_bundle
     from .arrays import read_arrays, write_arrays
 
     check_file(output)
     given = None if data is None else read_arrays(data)
     if Path(model).is_dir():
-        built: Any = load_bundle(model)
-        used = given if given is not None else example_arrays(built, model)
+        built = load_bundle(model)
+        used = given if given is not None else example_inputs_of(built, seed)
     else:
         loaded = load_model(model, inputs, seed)
         used = given if given is not None else loaded.example_inputs
@@ -192,9 +191,8 @@ def bench(
         raise InputError(f"no engine is called '{unknown[0]}'; there are {', '.join(ENGINES)}")
     models = {"compacted" if against else "model": model, **({"dense": against} if against else {})}
     loaded = {variant: load_model(name, inputs, seed, batch=batch) for variant, name in models.items()}
-    rows: list[Latency] = []
-    for variant, entry in reversed(loaded.items()):
-        rows += measure(variant, entry.module, entry.example_inputs, target, threads, repeat, chosen)
+    variants = {variant: (entry.module, entry.example_inputs) for variant, entry in reversed(loaded.items())}
+    rows = measure(variants, target=target, threads=threads, repeat=repeat, engines=chosen)
     data = {"models": models, "target": target, "latency": [dataclasses.asdict(row) for row in rows]}
     return Answer(data, lambda console: console.print(latency_table(rows)))
 
@@ -302,8 +300,8 @@ def extremes(value: torch.Tensor) -> dict[str, float]:
     return {"minimum": numbers.min().item(), "maximum": numbers.max().item(), "mean": numbers.mean().item()}
 
 
-def example_arrays(built: Any, place: str) -> Sequence[torch.Tensor]:
-    found = getattr(built, "example_inputs", None)
-    if not found:
-        raise InputError(f"bundle '{place}' carries no example inputs; give some with --data inputs.npz")
-    return tuple(found)
+def example_inputs_of(built: Built, seed: int) -> tuple[torch.Tensor, ...]:
+    """Inputs of the shapes and dtypes that a bundle takes."""
+    return tuple(
+        random_input(spec.shape, getattr(torch, spec.dtype), seed + index) for index, spec in enumerate(built.inputs)
+    )

@@ -163,7 +163,7 @@ def test_compile_run_and_bench(folder: Path, capsys: pytest.CaptureFixture[str])
         "eager",
     )["latency"]
     assert [(row["variant"], row["engine"]) for row in rows] == [
-        (variant, engine) for variant in ("dense", "compacted") for engine in ("reconvene", "eager")
+        (variant, engine) for engine in ("reconvene", "eager") for variant in ("dense", "compacted")
     ]
     assert all(row["median_ms"] > 0 and row["threads"] == 1 for row in rows)
 
