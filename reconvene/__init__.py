@@ -1,1 +1,62 @@
-"""A compiler for pruned neural networks."""
+"""A compiler for pruned neural networks: proves which channels can go, removes them, compiles what is left."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backends.targets import Target
+    from .driver.api import Result, capture, compact, compile, prune
+    from .driver.report import Report
+    from .frontend.errors import CaptureError, CheckError, InputError, ReconveneError
+    from .passes.plan import Plan
+
+__all__ = [
+    "CaptureError",
+    "CheckError",
+    "InputError",
+    "Plan",
+    "ReconveneError",
+    "Report",
+    "Result",
+    "Target",
+    "__version__",
+    "capture",
+    "compact",
+    "compile",
+    "prune",
+]
+
+_HOME = {
+    "CaptureError": ".frontend.errors",
+    "CheckError": ".frontend.errors",
+    "InputError": ".frontend.errors",
+    "ReconveneError": ".frontend.errors",
+    "Plan": ".passes.plan",
+    "Report": ".driver.report",
+    "Target": ".backends.targets",
+    "Result": ".driver.api",
+    "capture": ".driver.api",
+    "compact": ".driver.api",
+    "compile": ".driver.api",
+    "prune": ".driver.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used, because torch and TVM take seconds to import."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("reconvene")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name], __name__), name)
+    else:
+        raise AttributeError(f"module 'reconvene' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

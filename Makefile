@@ -1,0 +1,59 @@
+# `make demo` and `make test` work on a fresh machine: they need python3 with venv, and no root.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out/demo
+
+.PHONY: help env demo test lint types unit docs wheel clean
+
+help:
+	@echo "make demo   prune, prove, compile and time two real networks; writes $(OUT)/report.html"
+	@echo "make test   tests, linter and type checker"
+	@echo "make docs   the documentation, into site/"
+	@echo "make env    only the environment in $(VENV), with the versions of constraints.txt"
+	@echo "make clean  removes what the other targets made"
+
+env: $(VENV)/.stamp
+
+# torchvision's registry build asks for CUDA; only its model definitions are wanted, so it comes without what it asks for.
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "reconvene needs Python 3.11 to 3.13; name one with make PYTHON=python3.11")'
+	@echo "Installing into $(VENV); this takes a minute or two the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,demo]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchvision
+	touch $@
+
+demo: env
+	$(BIN)/python -m reconvene demo --out $(OUT)
+
+test: env lint types unit
+
+lint: env
+	$(BIN)/ruff check .
+
+# The type checker does not see through the editable install, so it reads a real one; which is also asked for help from
+# another folder, and for a file that is no Python.
+types: env
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --target build/installed .
+	MYPYPATH=build/installed $(BIN)/mypy -p reconvene
+	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -m reconvene --help > /dev/null
+	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -c \
+		"from reconvene.driver.page import templates; templates().get_template('report.html.j2')"
+
+unit: env
+	$(BIN)/python -m pytest -n 2
+
+$(VENV)/.docs-stamp: $(VENV)/.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs-stamp
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs site
+
+wheel: env
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) build dist out site .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,189 @@
+"""The public functions of reconvene: capture, compact, prune, compile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from ..frontend.capture import Model
+from ..frontend.capture import capture as capture_model
+from ..frontend.errors import InputError
+from ..passes import compaction as compaction_pass
+from ..passes import pruning
+from ..passes.outcome import Certificate, Compaction
+from ..passes.plan import Plan
+from .report import Report, make_report
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from ..backends.compile import Built
+    from ..backends.targets import Target
+
+__all__ = ["Result", "capture", "compact", "compile", "prune"]
+
+Inputs = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A smaller model, with what was done, what it is worth, and the check that it computes the same."""
+
+    module: fx.GraphModule
+    """The compacted graph; trainable, `.train()` and `.eval()` work."""
+    plan: Plan
+    """Which channels stay, by parameter name; ``save(path)``, and apply it to a fresh copy of the model."""
+    report: Report
+    """What was asked, got and refused, sizes before and after; ``to_json()``, ``to_html()``."""
+    certificate: Certificate
+    """The comparison with the masked model that was run."""
+
+
+def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: Any = None) -> fx.GraphModule:
+    """Captures a model as a graph in torch.export's training IR. The model itself is left as it was.
+
+    Args:
+        model: nn.Module, GraphModule, ExportedProgram, or the path of a ``.pt2`` file.
+        example_inputs: the positional inputs of one call; programs and files carry theirs.
+        dynamic_shapes: sizes that may vary, in torch.export's form.
+
+    Raises:
+        InputError: the model cannot be captured; the message names the line and what to change.
+    """
+    return capture_model(model, example_inputs, dynamic_shapes)
+
+
+def compact(
+    model: Model, example_inputs: Inputs | None = None, masks: Mapping[str, torch.Tensor] | None = None
+) -> Result:
+    """Removes the channels that zeros in the model, and in `masks`, make removable, and proves the result.
+
+    Args:
+        model: as for `capture`; models pruned with ``torch.nn.utils.prune`` are taken as they are.
+        example_inputs: as for `capture`.
+        masks: parameter name to bool tensor, True to keep; of the parameter's shape, or one entry a channel.
+
+    Raises:
+        InputError: the model, the inputs or a mask cannot be used.
+        CheckError: the compacted graph does not compute what the masked one does; nothing is returned.
+    """
+    module, inputs = captured(model, example_inputs)
+    found = compaction_pass.compact(module, inputs, masks)
+    return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or ())})
+
+
+def prune(
+    model: Model,
+    example_inputs: Inputs | None = None,
+    method: str = "magnitude",
+    sparsity: float = 0.5,
+    target: str | Target | None = None,
+    *,
+    scope: Literal["layer", "global"] = "layer",
+    channel_multiple: int | None = None,
+    minimum_channels: int = 1,
+    ignore: Sequence[str] = (),
+    seed: int = 0,
+) -> Result:
+    """Chooses channels by `method`, zeroes them, and compacts.
+
+    Args:
+        model: as for `capture`.
+        example_inputs: as for `capture`.
+        method: how channels are scored; ``reconvene.passes.pruning.METHODS`` lists them.
+        sparsity: share of the prunable channels to remove, 0..1.
+        target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
+            None rounds to nothing.
+        scope: the share holds in every layer, or over the whole network.
+        channel_multiple: rounds to this instead of the target's multiple.
+        minimum_channels: what every layer keeps at least.
+        ignore: patterns (``fnmatch``) of parameter names to leave alone.
+        seed: of random methods and of the check's inputs.
+
+    Raises:
+        InputError: the model, the inputs or an option cannot be used.
+        CheckError: as for `compact`.
+    """
+    checked_sparsity(sparsity)
+    multiple = channel_multiple if channel_multiple is not None else multiple_of(target)
+    if multiple < 1 or minimum_channels < 1:
+        raise InputError(f"channel multiple {multiple} and minimum channels {minimum_channels} must be 1 or more")
+    module, inputs = captured(model, example_inputs)
+    choices: dict[str, Any] = {
+        "scope": scope,
+        "channel_multiple": multiple,
+        "minimum_channels": minimum_channels,
+        "ignore": tuple(ignore),
+        "seed": seed,
+    }
+    found = pruning.prune(module, inputs, method, sparsity, **choices)
+    options = {
+        "action": "prune",
+        "method": method,
+        "sparsity": float(sparsity),
+        "target": name_of(target),
+        **choices,
+        "ignore": list(ignore),
+    }
+    return result(found, title_of(model), options)
+
+
+def compile(
+    module: Model, example_inputs: Inputs | None = None, target: str | Target = "host", *, threads: int | None = 1
+) -> Built:
+    """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
+
+    Args:
+        module: as for `capture`; most often `Result.module`.
+        example_inputs: as for `capture`; the compiled code is for their shapes.
+        target: a preset's name (``reconvene targets`` lists them), a ``.toml`` file, or a Target.
+        threads: how many it runs on; None keeps what TVM's pool has.
+
+    Raises:
+        InputError: the target is unknown, or the model cannot be captured.
+    """
+    from ..backends.compile import compile as compile_graph
+
+    graph, inputs = captured(module, example_inputs)
+    return compile_graph(graph, inputs, target, threads=threads)
+
+
+def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:
+    """The graph of `model` and inputs for it: those given, else those it carries."""
+    module = capture_model(model, example_inputs)
+    inputs = example_inputs if example_inputs is not None else module.meta.get("example_inputs")
+    if inputs is None:
+        raise InputError("the model carries no example inputs; give them as a tuple of tensors")
+    return module, tuple(inputs)
+
+
+def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
+    return Result(found.module, found.plan, make_report(found, title, options), found.certificate)
+
+
+def checked_sparsity(sparsity: float) -> None:
+    """Raises InputError unless `sparsity` is a number from 0 to 1. (At 1 every layer keeps its minimum.)"""
+    if not (math.isfinite(sparsity) and 0 <= sparsity <= 1):
+        raise InputError(f"sparsity {sparsity} is not a share from 0 to 1; 0.5 removes half of the channels")
+
+
+def multiple_of(target: str | Target | None) -> int:
+    if target is None:
+        return 1
+    if not isinstance(target, str):
+        return target.channel_multiple
+    from ..backends.targets import find_target
+
+    return find_target(target).channel_multiple
+
+
+def name_of(target: str | Target | None) -> str | None:
+    return target if target is None or isinstance(target, str) else target.name
+
+
+def title_of(model: Model) -> str:
+    return model if isinstance(model, str) else type(model).__name__

@@ -1,0 +1,270 @@
+"""The command line: one verb each, results on stdout, everything else on stderr.
+
+Exit codes: 0 done; 1 a check failed; 2 bad input; 70 a fault of ours; 130 interrupted.
+This file imports neither torch nor TVM, so that ``--help`` answers at once; `verbs` does the work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ..frontend.errors import ReconveneError
+from .terminal import showing_progress
+
+if TYPE_CHECKING:
+    from .answer import Answer
+
+__all__ = ["app", "main"]
+
+INTERNAL_ERROR, INTERRUPTED = 70, 130
+
+app = typer.Typer(
+    name="reconvene",
+    help="A compiler for pruned neural networks: proves which channels can go, removes them exactly, and compiles"
+    " what is left.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+_MODEL = "A .pt2 file, package.module:callable, file.py:callable, or vgg16-cifar, resnet20-cifar, efficientnet-lite0."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
+InputShapes = Annotated[
+    list[str] | None, typer.Option("--input", metavar="SHAPE[,DTYPE]", help="An example input, such as 1x3x224x224.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; beside MODEL unless given.")]
+Seed = Annotated[int, typer.Option(help="Of initial weights, example inputs and random choices.")]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write a report: .html, or .json.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", help="Also write which channels stay (JSON).")]
+OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
+Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of every error.")] = False,
+) -> None:
+    """Options that stand anywhere on the line; `main` has read them."""
+
+
+@app.command()
+def capture(
+    model: Model,
+    input: InputShapes = None,
+    dynamic: Annotated[list[str] | None, typer.Option(help="'batch' or 'size': may vary later. Repeatable.")] = None,
+    output: Output = None,
+    onnx: OnnxFile = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Capture a model as a graph (.pt2)."""
+    from . import verbs
+
+    answer(json, lambda: verbs.capture(model, input or [], dynamic or [], output, onnx, seed))
+
+
+@app.command()
+def prune(
+    model: Model,
+    method: Annotated[str, typer.Option("--method", "-m", help="How channels are scored.")] = "magnitude",
+    sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the channels to remove, 0..1.")] = 0.5,
+    scope: Annotated[
+        str, typer.Option(help="The share holds in every 'layer', or 'global' over all of them.")
+    ] = "layer",
+    target: Annotated[str | None, typer.Option(help="Round the channels kept to what suits this target.")] = None,
+    channel_multiple: Annotated[int | None, typer.Option(min=1, help="Round them to this multiple instead.")] = None,
+    minimum_channels: Annotated[int, typer.Option(min=1, help="What every layer keeps at least.")] = 1,
+    ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
+    input: InputShapes = None,
+    output: Output = None,
+    report: ReportFile = None,
+    plan: PlanFile = None,
+    onnx: OnnxFile = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Choose channels to remove, remove them, and prove that nothing else changed."""
+    from . import verbs
+
+    outputs = verbs.Outputs(output, report, plan, onnx)
+    options = {
+        "scope": scope,
+        "channel_multiple": channel_multiple,
+        "minimum_channels": minimum_channels,
+        "ignore": tuple(ignore or ()),
+        "seed": seed,
+    }
+    answer(json, lambda: verbs.prune(model, input or [], method, sparsity, target, options, outputs))
+
+
+@app.command()
+def compact(
+    model: Model,
+    masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
+    input: InputShapes = None,
+    output: Output = None,
+    report: ReportFile = None,
+    plan: PlanFile = None,
+    onnx: OnnxFile = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Remove the channels that the model's own zeros make removable, and prove that nothing else changed."""
+    from . import verbs
+
+    outputs = verbs.Outputs(output, report, plan, onnx)
+    answer(json, lambda: verbs.compact(model, input or [], masks, outputs, seed))
+
+
+@app.command("compile")
+def compile_(
+    model: Model,
+    target: Target = "host",
+    threads: Threads = 1,
+    input: InputShapes = None,
+    output: Output = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Compile a model with TVM into a bundle (a folder)."""
+    from . import verbs
+
+    answer(json, lambda: verbs.compile(model, input or [], target, threads, output, seed))
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
+    data: Annotated[Path | None, typer.Option(help="Inputs: .npy, or .npz with one array each, in order.")] = None,
+    threads: Threads = 1,
+    input: InputShapes = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs here, as .npz.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Run a bundle, or a model compiled for this machine."""
+    from . import verbs
+
+    answer(json, lambda: verbs.run(model, data, input or [], threads, output, seed))
+
+
+@app.command()
+def bench(
+    model: Model,
+    against: Annotated[str | None, typer.Option(metavar="MODEL", help="The dense model, measured beside it.")] = None,
+    target: Target = "host",
+    threads: Threads = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Size of the inputs' first axis.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Measured runs, after warm-up.")] = 50,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="reconvene, tvm-default or eager; all unless given. Repeatable.")
+    ] = None,
+    input: InputShapes = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measure latency: our TVM pipeline, TVM's default, and PyTorch eager, side by side."""
+    from . import verbs
+
+    answer(json, lambda: verbs.bench(model, against, input or [], target, threads, batch, repeat, engine or [], seed))
+
+
+@app.command()
+def explain(
+    model: Model,
+    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    dot: Annotated[Path | None, typer.Option(help="Write the channel axes for Graphviz.")] = None,
+    graphml: Annotated[Path | None, typer.Option(help="Write the channel axes as GraphML.")] = None,
+    input: InputShapes = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Show which channels can go together, which cannot, and why."""
+    from . import verbs
+
+    answer(json, lambda: verbs.explain(model, input or [], html, dot, graphml, seed))
+
+
+@app.command()
+def targets(json: Json = False) -> None:
+    """List the machines that there are presets for."""
+    from . import verbs
+
+    answer(json, verbs.targets)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("out/demo"),
+    repeat: Annotated[int, typer.Option(min=1, help="Measured runs of every network.")] = 50,
+    json: Json = False,
+) -> None:
+    """Prune, prove, compile and time two real networks on real images."""
+    from . import verbs
+
+    answer(json, lambda: verbs.demo(out, repeat))
+
+
+def answer(as_json: bool, work: Callable[[], Answer]) -> None:
+    """Does `work` and writes its answer to stdout. What the work itself prints goes to stderr."""
+    with redirect_stdout(sys.stderr), showing_progress(Console(stderr=True)):
+        found = work()
+    try:
+        if as_json:
+            print(json.dumps(found.data, indent=2, allow_nan=False))
+        else:
+            found.show(Console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is left must not fail when Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line with `arguments` (without the program's name) and returns the exit code."""
+    debug = "--debug" in arguments
+    if not debug:
+        # torch and TVM warn about their own insides; nobody at the keyboard can act on that.
+        warnings.simplefilter("ignore")
+    try:
+        done = app([item for item in arguments if item != "--debug"], prog_name="reconvene", standalone_mode=False)
+        # typer turns Ctrl-C into an exit code, of some versions only.
+        return failed("interrupted", INTERRUPTED) if done == INTERRUPTED else done if isinstance(done, int) else 0
+    except (typer.Abort, KeyboardInterrupt):
+        return failed("interrupted", INTERRUPTED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return explained(error)
+
+
+def explained(error: Exception) -> int:
+    """One line on stderr for `error`; returns its exit code."""
+    if isinstance(error, ReconveneError):
+        return failed(" ".join(str(error).split()), error.exit_code)
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        return failed(f"{' '.join(usage().split())}; see reconvene --help", getattr(error, "exit_code", 2))
+    text = " ".join(str(error).split())
+    line = f"internal error: {type(error).__name__}: {text[:200]}; please report it, --debug shows the traceback"
+    return failed(line, INTERNAL_ERROR)
+
+
+def failed(line: str, code: int) -> int:
+    print(line if line.startswith("internal error") else f"error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,201 @@
+"""What a person may write for MODEL on the command line, and the inputs it is run with."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..frontend.capture import capture
+from ..frontend.errors import InputError
+from ..frontend.networks import NETWORKS, find_network
+from ..frontend.program_file import load_program
+from ..frontend.progress import stage
+
+__all__ = ["LoadedModel", "load_model", "parse_input"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that was named on the command line."""
+
+    module: torch.fx.GraphModule
+    example_inputs: tuple[Any, ...]
+    name: str
+    """For titles."""
+    beside: Path
+    """Where its outputs go unless said otherwise: its path without the suffix."""
+
+
+def load_model(
+    model: str, inputs: Sequence[str] = (), seed: int = 0, dynamic: Sequence[str] = (), *, batch: int | None = None
+) -> LoadedModel:
+    """Loads MODEL: a ``.pt2`` path, ``package.module:attribute``, ``file.py:attribute`` or the name of a network.
+
+    Args:
+        model: what the person wrote. An attribute is an nn.Module or a callable that gives one.
+        inputs: shapes of example inputs, as `parse_input` reads them.
+        seed: of a network's initial weights and of the example inputs' values.
+        dynamic: ``batch`` and/or ``size`` for sizes that may vary (not for ``.pt2``, which say so themselves).
+        batch: size of the first axis of every example input, instead of the one they have.
+
+    Raises:
+        InputError: there is no such model, it does not load, or its inputs do not fit.
+    """
+    torch.manual_seed(seed)
+    given = rebatched(tuple(parse_input(text, seed + index) for index, text in enumerate(inputs)), batch)
+    if model.endswith(".pt2") or Path(model).is_file():
+        with stage(f"reading {model}"):
+            graph, stored = load_program(model)
+        used = given or rebatched(stored or (), batch)
+        if not used:
+            raise InputError(f"'{model}' carries no example inputs; give their shapes with --input 1x3x224x224")
+        return LoadedModel(graph, used, Path(model).stem, Path(model).with_suffix(""))
+    if ":" in model:
+        module, name = from_code(model), model.rpartition(":")[2]
+        if not given:
+            raise InputError(f"'{model}' needs example inputs; give their shapes with --input 1x3x224x224")
+    elif model in NETWORKS:
+        network, name = find_network(model), model
+        with stage(f"building {model}"):
+            module = network.build()
+        given = given or rebatched((random_input(network.shape, torch.float32, seed),), batch)
+    else:
+        raise InputError(
+            f"no model '{model}': there is no such file; give a .pt2 path, package.module:callable, file.py:callable,"
+            f" or one of {', '.join(NETWORKS)}"
+        )
+    given = tuple(varied(value) for value in given) if "batch" in dynamic else given
+    return LoadedModel(capture(module, given, dynamic_shapes(given, dynamic)), given, name, Path(name))
+
+
+def parse_input(text: str, seed: int = 0) -> torch.Tensor:
+    """``1x3x224x224[,dtype]`` as a tensor: normally distributed floats, or zeros for the other dtypes.
+
+    Raises:
+        InputError: a size is no positive number, or there is no such dtype.
+    """
+    sizes, _, name = text.partition(",")
+    dtype = getattr(torch, name.strip() or "float32", None)
+    if not isinstance(dtype, torch.dtype):
+        raise InputError(f"input '{text}' names the dtype '{name.strip()}', which torch does not have; try float32")
+    parts = sizes.strip().lower().split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"input '{text}' is no shape; write sizes above 0 with x between them, such as 1x3x224x224")
+    return random_input(tuple(int(part) for part in parts), dtype, seed)
+
+
+def random_input(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    if not dtype.is_floating_point:
+        # Zero is a valid index into every table, and a valid mask.
+        return torch.zeros(shape, dtype=dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def rebatched(inputs: tuple[Any, ...], batch: int | None) -> tuple[Any, ...]:
+    """The inputs with a first axis of `batch`, cut or repeated."""
+    if batch is None:
+        return inputs
+    if batch < 1:
+        raise InputError(f"batch {batch} is not 1 or more")
+    return tuple(
+        value.repeat(-(-batch // len(value)), *[1] * (value.dim() - 1))[:batch]
+        if isinstance(value, torch.Tensor) and value.dim()
+        else value
+        for value in inputs
+    )
+
+
+def varied(value: torch.Tensor) -> torch.Tensor:
+    """An input with a batch of at least 2: torch.export takes a size of 1 for a constant."""
+    return rebatched((value,), 2)[0] if len(value) == 1 else value
+
+
+def dynamic_shapes(inputs: Sequence[torch.Tensor], dynamic: Sequence[str]) -> Any:
+    """torch.export's form of ``batch`` (axis 0) and ``size`` (axes 2 and up). None when nothing is dynamic."""
+    unknown = set(dynamic) - {"batch", "size"}
+    if unknown:
+        raise InputError(f"nothing is called '{min(unknown)}' that could be dynamic; there are batch and size")
+    if not dynamic:
+        return None
+    return tuple(
+        {
+            axis: torch.export.Dim.DYNAMIC
+            for axis in range(value.dim())
+            if (axis == 0 and "batch" in dynamic) or (axis >= 2 and "size" in dynamic)
+        }
+        for value in inputs
+    )
+
+
+def from_code(model: str) -> nn.Module:
+    """The module behind ``file.py:attribute`` or ``package.module:attribute``."""
+    place, _, attribute = model.rpartition(":")
+    with stage(f"importing {place}"):
+        try:
+            code = from_file(Path(place)) if place.endswith(".py") else from_name(place)
+            found: Any = code
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except InputError:
+            raise
+        except AttributeError as error:
+            if error.obj is not code:
+                raise broken(model, error) from error
+            raise InputError(f"'{place}' has no '{attribute}'; name a callable in it that gives an nn.Module") from None
+        except Exception as error:
+            raise broken(model, error) from error
+        if not isinstance(found, nn.Module) and callable(found):
+            try:
+                found = found()
+            except Exception as error:
+                raise broken(model, error) from error
+    if not isinstance(found, nn.Module):
+        raise InputError(f"'{model}' gives a {type(found).__name__}, not an nn.Module")
+    return found
+
+
+def from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"no such file: '{path}'")
+    # Under a name of its own: the file may be called like a package it imports.
+    spec = importlib.util.spec_from_file_location(f"_reconvene_model_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"'{path}' cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def from_name(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            raise InputError(f"there is no Python module '{name}'; is its package installed?") from None
+        raise
+    finally:
+        sys.path.pop(0)
+
+
+def broken(model: str, error: Exception) -> InputError:
+    """The person's own code failed: one line with where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    reason = (str(error) or "no message").splitlines()[0]
+    return InputError(f"'{model}' does not load: {type(error).__name__}: {reason}{where}")

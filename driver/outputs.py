@@ -1,0 +1,41 @@
+"""Where results go: checked before long work begins, written whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ..frontend.errors import InputError
+
+__all__ = ["check_file", "check_folder"]
+
+
+def check_file(path: Path | None) -> None:
+    """Raises InputError unless a file can be written to `path`. None is fine."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"cannot write '{path}': it is a folder; name a file")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'; make it first")
+    check_writable(path.parent, path)
+
+
+def check_folder(path: Path) -> None:
+    """Makes the folder `path` if need be. Raises InputError unless files can be written into it."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"cannot write into '{path}': it is a file; name a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder '{path}': {error.strerror}; choose another with -o") from None
+    check_writable(path, path)
+
+
+def check_writable(folder: Path, what: Path) -> None:
+    try:
+        # Asking for permission is not enough on read-only and full disks: try.
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        raise InputError(f"cannot write '{what}': {error.strerror}; choose a folder you can write to") from None

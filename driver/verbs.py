@@ -1,0 +1,307 @@
+"""The work behind each verb of the command line. Outputs are checked before long work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+
+from ..frontend.errors import InputError
+from ..frontend.files import write_text
+from ..frontend.program_file import export_onnx, save_program
+from ..frontend.progress import stage
+from . import api
+from .answer import Answer, files_line, latency_table, size_table, table
+from .models import LoadedModel, load_model, random_input
+from .outputs import check_file, check_folder
+from .report import Report
+
+if TYPE_CHECKING:
+    from ..backends.compile import Built
+
+__all__ = ["Outputs", "bench", "capture", "compact", "compile", "demo", "explain", "prune", "run", "targets"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files that a compaction is written to; None for those not wanted, the model's default place for `model`."""
+
+    model: Path | None
+    report: Path | None
+    plan: Path | None
+    onnx: Path | None
+
+    def checked(self, default: Path) -> Outputs:
+        """The same with the model's place filled in. Raises InputError if one of them cannot be written."""
+        filled = dataclasses.replace(self, model=self.model or default)
+        if self.report is not None and self.report.suffix not in (".html", ".json"):
+            raise InputError(f"a report is .html or .json, not '{self.report.name}'")
+        for path in (filled.model, filled.report, filled.plan, filled.onnx):
+            check_file(path)
+        return filled
+
+
+def capture(
+    model: str, inputs: Sequence[str], dynamic: Sequence[str], output: Path | None, onnx: Path | None, seed: int
+) -> Answer:
+    check_file(output)
+    check_file(onnx)
+    loaded = load_model(model, inputs, seed, dynamic)
+    path = output or suffixed(loaded.beside, ".pt2")
+    check_file(path)
+    files = {"model": str(path)}
+    with stage("writing"):
+        save_program(loaded.module, loaded.example_inputs, path)
+        if onnx is not None:
+            export_onnx(loaded.module, loaded.example_inputs, onnx)
+            files["onnx"] = str(onnx)
+    operators = sum(node.op == "call_function" for node in loaded.module.graph.nodes)
+    parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
+    shapes = [list(value.shape) for value in tensors(loaded.example_inputs)]
+    data = {"model": loaded.name, "operators": operators, "parameters": parameters, "inputs": shapes, "files": files}
+    return Answer(data, says(f"{loaded.name}: {operators} operators, {parameters:,} parameters", files_line(files)))
+
+
+def prune(
+    model: str,
+    inputs: Sequence[str],
+    method: str,
+    sparsity: float,
+    target: str | None,
+    options: Mapping[str, Any],
+    outputs: Outputs,
+) -> Answer:
+    # What can be found wrong at once is, before minutes of loading.
+    api.checked_sparsity(sparsity)
+    api.multiple_of(target)
+    outputs.checked(Path("model.pt2"))
+    loaded = load_model(model, inputs, options["seed"])
+    places = outputs.checked(suffixed(loaded.beside, "-pruned.pt2"))
+    found = api.prune(loaded.module, loaded.example_inputs, method, sparsity, target, **options)
+    return compacted(loaded, found, places)
+
+
+def compact(model: str, inputs: Sequence[str], masks: Path | None, outputs: Outputs, seed: int) -> Answer:
+    outputs.checked(Path("model.pt2"))
+    zeros = None if masks is None else read_masks(masks)
+    loaded = load_model(model, inputs, seed)
+    places = outputs.checked(suffixed(loaded.beside, "-compact.pt2"))
+    return compacted(loaded, api.compact(loaded.module, loaded.example_inputs, zeros), places)
+
+
+def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer:
+    """Writes what was asked for and answers with the report."""
+    report = dataclasses.replace(found.report, title=loaded.name)
+    files = {}
+    with stage("writing"):
+        if places.model is not None:
+            save_program(found.module, loaded.example_inputs, places.model)
+            files["model"] = str(places.model)
+        if places.plan is not None:
+            found.plan.save(places.plan)
+            files["plan"] = str(places.plan)
+        if places.onnx is not None:
+            export_onnx(found.module, loaded.example_inputs, places.onnx)
+            files["onnx"] = str(places.onnx)
+        if places.report is not None:
+            write_text(places.report, report.to_html() if places.report.suffix == ".html" else report.to_json())
+            files["report"] = str(places.report)
+    return Answer({"report": report.to_dict(), "files": files}, lambda console: show_report(console, report, files))
+
+
+def show_report(console: Console, report: Report, files: Mapping[str, str]) -> None:
+    console.print(size_table(report))
+    short = [group for group in report.groups if group.got < group.asked]
+    if short:
+        made = table("group", "asked", "got", "why not more", right=("asked", "got"), title="Less than asked")
+        for group in short:
+            made.add_row(group.name, str(group.asked), str(group.got), "; ".join(group.reasons))
+        console.print(made)
+    for barrier in report.barriers:
+        console.print(
+            f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False
+        )
+    console.print(files_line(files), markup=False, soft_wrap=True)
+
+
+def compile(model: str, inputs: Sequence[str], target: str, threads: int, output: Path | None, seed: int) -> Answer:
+    api.multiple_of(target)
+    if output is not None:
+        check_folder(output)
+    loaded = load_model(model, inputs, seed)
+    folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
+    check_folder(folder)
+    built = api.compile(loaded.module, loaded.example_inputs, target, threads=threads)
+    with stage("writing the bundle"):
+        built.export(folder)
+    files = {"bundle": str(folder)}
+    data = {"model": loaded.name, "target": target, "threads": threads, "files": files}
+    return Answer(data, says(f"{loaded.name} compiled for {target}", files_line(files)))
+
+
+def run(model: str, data: Path | None, inputs: Sequence[str], threads: int, output: Path | None, seed: int) -> Answer:
+    from ..backends.bundle import load_bundle
+    from .arrays import read_arrays, write_arrays
+
+    check_file(output)
+    given = None if data is None else read_arrays(data)
+    if Path(model).is_dir():
+        built = load_bundle(model)
+        used = given if given is not None else example_inputs_of(built, seed)
+    else:
+        loaded = load_model(model, inputs, seed)
+        used = given if given is not None else loaded.example_inputs
+        built = api.compile(loaded.module, loaded.example_inputs, "host", threads=threads)
+    with stage("running"):
+        outputs = tensors(built.run(*used))
+    described = [
+        {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), **extremes(value)}
+        for value in outputs
+    ]
+    files = {}
+    if output is not None:
+        write_arrays(output, outputs)
+        files["outputs"] = str(output)
+    lines = [f"output {index}: {entry}" for index, entry in enumerate(described)]
+    return Answer({"outputs": described, "files": files}, says(*lines, *([files_line(files)] if files else [])))
+
+
+def bench(
+    model: str,
+    against: str | None,
+    inputs: Sequence[str],
+    target: str,
+    threads: int,
+    batch: int | None,
+    repeat: int,
+    engines: Sequence[str],
+    seed: int,
+) -> Answer:
+    from .latency import ENGINES, measure
+
+    chosen = tuple(dict.fromkeys(engines)) or ENGINES
+    api.multiple_of(target)
+    unknown = [engine for engine in chosen if engine not in ENGINES]
+    if unknown:
+        raise InputError(f"no engine is called '{unknown[0]}'; there are {', '.join(ENGINES)}")
+    models = {"compacted" if against else "model": model, **({"dense": against} if against else {})}
+    loaded = {variant: load_model(name, inputs, seed, batch=batch) for variant, name in models.items()}
+    variants = {variant: (entry.module, entry.example_inputs) for variant, entry in reversed(loaded.items())}
+    rows = measure(variants, target=target, threads=threads, repeat=repeat, engines=chosen)
+    data = {"models": models, "target": target, "latency": [dataclasses.asdict(row) for row in rows]}
+    return Answer(data, lambda console: console.print(latency_table(rows)))
+
+
+def explain(
+    model: str, inputs: Sequence[str], html: Path | None, dot: Path | None, graphml: Path | None, seed: int
+) -> Answer:
+    from ..passes.canonicalize import canonicalize
+    from ..passes.dependency import dependency_view
+    from .explanation import explain as explain_view
+
+    for path in (html, dot, graphml):
+        check_file(path)
+    loaded = load_model(model, inputs, seed)
+    with stage("finding the channel groups"):
+        found = explain_view(dependency_view(canonicalize(loaded.module)), loaded.name)
+    files = {}
+    writers: tuple[tuple[str, Path | None, Callable[[], str]], ...] = (
+        ("page", html, found.to_html),
+        ("Graphviz", dot, found.to_dot),
+        ("GraphML", graphml, found.to_graphml),
+    )
+    for what, path, text in writers:
+        if path is not None:
+            write_text(path, text())
+            files[what] = str(path)
+
+    def show(console: Console) -> None:
+        made = table(
+            "group", "channels", "parameters per channel", "why it stays", right=("channels", "parameters per channel")
+        )
+        for group in found.groups:
+            made.add_row(group.name, str(group.channels), f"{group.cost:,}", group.reason or "")
+        console.print(made)
+        for barrier in found.barriers:
+            console.print(
+                f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False
+            )
+        if files:
+            console.print(files_line(files), markup=False, soft_wrap=True)
+
+    return Answer({**found.to_dict(), "files": files}, show)
+
+
+def targets() -> Answer:
+    from ..backends.targets import targets as presets
+
+    found = [dataclasses.asdict(preset) for preset in presets()]
+
+    def show(console: Console) -> None:
+        columns = ("name", "triple", "cpu", "cores", "lanes", "channel_multiple")
+        made = table(*columns, right=columns[3:])
+        for entry in found:
+            made.add_row(*(str(entry.get(column, "")) for column in columns))
+        console.print(made)
+
+    return Answer({"targets": found}, show)
+
+
+def demo(out: Path, repeat: int) -> Answer:
+    from .demo import run_demo
+
+    check_folder(out)
+    return run_demo(out, repeat)
+
+
+def says(*lines: str) -> Callable[[Console], None]:
+    """Shows lines that hold paths and names: no markup, not broken."""
+
+    def show(console: Console) -> None:
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return show
+
+
+def suffixed(path: Path, suffix: str) -> Path:
+    """The path with `suffix` after its whole name: ``resnet1.5`` has none that could be replaced."""
+    return path.with_name(path.name + suffix)
+
+
+def read_masks(path: Path) -> dict[str, torch.Tensor]:
+    """Masks from a safetensors file. Raises InputError for a file that is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"no such file: '{path}'") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot read masks from '{path}': {error}; write them with safetensors") from None
+
+
+def tensors(values: Any) -> list[torch.Tensor]:
+    """The tensors among one output or several."""
+    entries = values if isinstance(values, list | tuple) else [values]
+    return [entry for entry in entries if isinstance(entry, torch.Tensor)]
+
+
+def extremes(value: torch.Tensor) -> dict[str, float]:
+    if not value.numel():
+        return {}
+    numbers = value.to(torch.float64)
+    return {"minimum": numbers.min().item(), "maximum": numbers.max().item(), "mean": numbers.mean().item()}
+
+
+def example_inputs_of(built: Built, seed: int) -> tuple[torch.Tensor, ...]:
+    """Inputs of the shapes and dtypes that a bundle takes."""
+    return tuple(
+        random_input(spec.shape, getattr(torch, spec.dtype), seed + index) for index, spec in enumerate(built.inputs)
+    )

@@ -1,0 +1,54 @@
+"""How numbers are written for a person, in tables, pages and on the terminal alike."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["change", "count", "milliseconds", "relative", "size", "times"]
+
+_PREFIXES = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
+
+
+def count(value: float) -> str:
+    """A number of things with three digits: 1234567 is ``1.23 M``; below 1000 as it is."""
+    for scale, prefix in _PREFIXES:
+        # What would round up to 1000 of the smaller prefix is written with the larger: 999,999 is 1.00 M.
+        if abs(value) >= 0.9995 * scale:
+            return three_digits(value / scale) + prefix
+    return f"{value:g}"
+
+
+def three_digits(value: float) -> str:
+    places = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.{min(max(places, 0), 2)}f}"
+
+
+def size(value: int) -> str:
+    """A number of bytes: ``58.9 MB``, in powers of ten."""
+    return f"{value} bytes" if value < 1000 else count(value) + "B"
+
+
+def milliseconds(value: float) -> str:
+    """``0.123 ms``, ``1.23 ms``, ``123 ms``."""
+    if not value > 0:
+        return f"{value:g} ms"
+    places = max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:.{min(places, 4)}f} ms"
+
+
+def change(before: float, after: float) -> str:
+    """How much smaller: ``-74.9 %``. A dash where there was nothing before."""
+    if not before:
+        return "–"
+    share = 100 * (after - before) / before
+    return f"{share:+.1f} %".replace("-", "−")
+
+
+def times(before: float, after: float) -> str:
+    """How many times smaller or faster: ``3.97×``. A dash where there is nothing to divide by."""
+    return f"{before / after:.2f}×" if after else "–"
+
+
+def relative(value: float) -> str:
+    """A difference: ``3.2e-16``; an exact 0 as ``0``."""
+    return f"{value:.1e}" if value else "0"

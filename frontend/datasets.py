@@ -1,0 +1,226 @@
+"""Image data sets found on this machine. Nothing is downloaded; what is missing is named, with where to put it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import InputError
+from .files import replacing
+from .image_files import Bytes, read_cifar_binary, read_cifar_jpeg, read_idx, read_photograph
+
+__all__ = ["Images", "cifar10", "fashion_mnist", "imagenet_samples", "small_images"]
+
+Split = Literal["train", "test"]
+
+DATA_VARIABLE = "RECONVENE_DATA"
+_BINARY_FOLDER = "cifar-10-batches-bin"
+_PICKLE_FOLDER = "cifar-10-batches-py"
+_JPEG_FILE = "cifar10-jpeg.npz"
+_BINARY_FILES = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
+_IDX_PREFIX = {"train": "train", "test": "t10k"}
+_DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+_SHUFFLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images in memory."""
+
+    name: str
+    pixels: Bytes
+    """(N, 3, H, W), RGB, 0..255."""
+    labels: NDArray[np.int64]
+    """(N,)."""
+    mean: tuple[float, float, float]
+    """What `batch` subtracts from each colour, as a share of 255."""
+    std: tuple[float, float, float]
+    """What `batch` divides each colour by, as a share of 255."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, start: int = 0, count: int | None = None) -> Tensor:
+        """Images `start` to `start + count` (default: to the end) as normalized float32 (count, 3, H, W)."""
+        stop = None if count is None else start + count
+        pixels = torch.from_numpy(np.array(self.pixels[start:stop])).to(torch.float32) / 255.0
+        mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+def cifar10(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:
+    """CIFAR-10: the official binary files (folder ``cifar-10-batches-bin``), else ``cifar10-jpeg.npz``.
+
+    Looks in `root` if given, else in the folder named by the variable RECONVENE_DATA, in ``./data`` and in
+    ``../shared/data``. The JPEG form is sorted by class, so it is shuffled, with a fixed seed.
+
+    Raises:
+        InputError: there is no such data, it is only there as pickles, or it is damaged.
+    """
+    checked_split(split)
+    folders = data_folders(root)
+    for folder in folders:
+        official = folder if folder.name == _BINARY_FOLDER else folder / _BINARY_FOLDER
+        if official.is_dir():
+            parts = [read_cifar_binary(official / name) for name in _BINARY_FILES[split]]
+            pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            return cifar_images("CIFAR-10", pixels, labels)
+        if (folder / _JPEG_FILE).is_file():
+            return cifar_images("CIFAR-10 (as JPEG)", *cached_jpeg(folder / _JPEG_FILE, split))
+    for folder in folders:
+        if (folder / _PICKLE_FOLDER).is_dir() or folder.name == _PICKLE_FOLDER:
+            raise InputError(
+                f"'{folder / _PICKLE_FOLDER if folder.name != _PICKLE_FOLDER else folder}' holds Python pickles,"
+                f" which are never loaded; get the 'binary version' of CIFAR-10 and unpack it beside it,"
+                f" as '{_BINARY_FOLDER}'"
+            )
+    raise InputError(
+        f"no CIFAR-10 in {listed(folders)}; unpack the 'binary version' of CIFAR-10 (folder '{_BINARY_FOLDER}')"
+        f" into ./data, or name its folder with {DATA_VARIABLE}"
+    )
+
+
+def fashion_mnist(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:
+    """Fashion-MNIST (IDX files), padded to 32x32 and repeated over three colours, so that CIFAR's networks take it.
+
+    Looks where `cifar10` looks, in folders ``fashion-mnist`` there, and where Debian's package
+    dataset-fashion-mnist puts it.
+
+    Raises:
+        InputError: there is no such data, or it is damaged.
+    """
+    prefix = _IDX_PREFIX[checked_split(split)]
+    found = data_folders(root)
+    folders = [*found, *(folder / "fashion-mnist" for folder in found), *([_DEBIAN_FASHION] if root is None else [])]
+    for folder in folders:
+        for suffix in (".gz", ""):
+            pixels_path = folder / f"{prefix}-images-idx3-ubyte{suffix}"
+            labels_path = folder / f"{prefix}-labels-idx1-ubyte{suffix}"
+            if pixels_path.is_file() and labels_path.is_file():
+                return fashion_images(pixels_path, labels_path)
+    raise InputError(
+        f"no Fashion-MNIST in {listed(folders)}; install Debian's dataset-fashion-mnist, or put its four"
+        f" '*-ubyte.gz' files into ./data/fashion-mnist"
+    )
+
+
+def small_images(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:
+    """CIFAR-10 where it is found, else Fashion-MNIST. Raises InputError that says how to get either."""
+    try:
+        return cifar10(root, split)
+    except InputError as error:
+        try:
+            return fashion_mnist(root, split)
+        except InputError:
+            raise InputError(f"{error}; Fashion-MNIST (Debian's dataset-fashion-mnist) would do as well") from None
+
+
+def imagenet_samples(size: int = 224) -> Images:
+    """The 20 ImageNet photographs of the package foolbox as (20, 3, size, size), 0..255, with ImageNet-1k labels.
+
+    Normalized as EfficientNet-Lite was trained: (x - 127) / 128.
+
+    Raises:
+        InputError: the package, or its photographs, are not there.
+    """
+    # Found, not imported: foolbox needs packages that its photographs do not.
+    spec = importlib.util.find_spec("foolbox")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    paths = sorted(path for place in places for path in Path(place, "data").glob("imagenet_*_*.*"))
+    if not paths:
+        raise InputError("the 20 ImageNet photographs are missing; get them with: pip install foolbox==3.3.4")
+    labels = np.array([label_of(path) for path in paths], dtype=np.int64)
+    pixels = np.stack([read_photograph(path, size) for path in paths])
+    return Images("ImageNet samples (foolbox)", pixels, labels, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+
+
+def label_of(path: Path) -> int:
+    last = path.stem.rsplit("_", 1)[-1]
+    if not last.isdigit():
+        raise InputError(f"'{path}' does not end in a label: foolbox's photographs are named imagenet_00_LABEL")
+    return int(last)
+
+
+def cifar_images(name: str, pixels: Bytes, labels: NDArray[np.int64]) -> Images:
+    return Images(name, pixels, labels, mean=(0.4913, 0.4821, 0.4465), std=(0.2452, 0.2428, 0.2606))
+
+
+def fashion_images(pixels_path: Path, labels_path: Path) -> Images:
+    grey, labels = read_idx(pixels_path), read_idx(labels_path)
+    if grey.ndim != 3 or grey.shape[1:] != (28, 28) or labels.shape != grey.shape[:1]:
+        raise InputError(
+            f"'{pixels_path}' and its labels have the shapes {grey.shape} and {labels.shape}: this is no Fashion-MNIST"
+        )
+    padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
+    pixels = np.repeat(padded[:, None], 3, axis=1)
+    return Images("Fashion-MNIST", pixels, labels.astype(np.int64), mean=(0.2190,) * 3, std=(0.3318,) * 3)
+
+
+def checked_split(split: str) -> str:
+    if split not in _BINARY_FILES:
+        raise InputError(f"a data set has no split '{split}'; there are train and test")
+    return split
+
+
+def data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
+    """Where data may be, in the order of looking."""
+    if root is not None:
+        return [Path(root)]
+    named = os.environ.get(DATA_VARIABLE)
+    here = Path.cwd()
+    return [*([Path(named)] if named else []), here / "data", here.parent / "shared" / "data"]
+
+
+def listed(folders: Sequence[Path]) -> str:
+    return ", ".join(f"'{folder}'" for folder in folders)
+
+
+def cached_jpeg(path: Path, split: Split) -> tuple[Bytes, NDArray[np.int64]]:
+    """`read_cifar_jpeg`, shuffled; decoded once: later calls read the arrays from the user's cache folder."""
+    facts = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}:{facts.st_size}:{facts.st_mtime_ns}:{split}".encode()).hexdigest()[:16]
+    cached = cache_folder() / f"cifar10-{split}-{key}.npz"
+    found = read_cache(cached)
+    if found is None:
+        found = shuffled(*read_cifar_jpeg(path, split))
+        write_cache(cached, *found)
+    return found
+
+
+def shuffled(pixels: Bytes, labels: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]]:
+    order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(labels))
+    return pixels[order], labels[order]
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconvene"
+
+
+def read_cache(path: Path) -> tuple[Bytes, NDArray[np.int64]] | None:
+    load: Callable[..., np.lib.npyio.NpzFile] = np.load
+    try:
+        with load(path, allow_pickle=False) as file:
+            return file["pixels"], file["labels"]
+    except Exception:
+        # Whatever is wrong with a cache file, decoding again puts it right.
+        return None
+
+
+def write_cache(path: Path, pixels: Bytes, labels: NDArray[np.int64]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, pixels=pixels, labels=labels)
+    except (OSError, InputError):
+        # A home folder that cannot be written costs the next run some seconds, nothing else.
+        return
