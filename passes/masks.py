@@ -52,7 +52,7 @@ def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> 
         kept = spread_mask(name, mask, parameter)
         if not bool(kept.any()) and parameter.dim() > 1:
             raise InputError(f"the mask of '{name}' leaves nothing of it; keep at least one channel, or take the layer out")
-        zeroed = parameter.detach() * kept.to(parameter.dtype)
+        zeroed = torch.where(kept, parameter.detach(), torch.zeros((), dtype=parameter.dtype))
         path, _, last = name.rpartition(".")
         owner = root.get_submodule(path)
         delattr(owner, last)
