@@ -78,6 +78,7 @@ def prune(
 ) -> Answer:
     # What can be found wrong at once is, before minutes of loading.
     api.checked_sparsity(sparsity)
+    api.checked_method(method)
     api.multiple_of(target)
     outputs.checked(Path("model.pt2"))
     loaded = load_model(model, inputs, options["seed"])
