@@ -65,6 +65,7 @@ def run_demo(out: Path, repeat: int) -> Answer:
     notes = [f"Skipped: {name}. {reason}" for name, reason in skipped.items()]
     text = reports_to_json(reports, notes)
     files = {"page": str(out / "report.html"), "data": str(out / "report.json")}
+    out.mkdir(parents=True, exist_ok=True)
     write_text(files["page"], report_page(reports, "Two networks, pruned and proved", notes))
     write_text(files["data"], text)
     data = {"reports": [report.to_dict() for report in reports], "skipped": skipped, "files": files}
