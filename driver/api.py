@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -31,13 +31,16 @@ Inputs = Sequence[Any]
 
 @dataclass(frozen=True)
 class Result:
-    """A smaller model, with what was done, what it is worth, and the check that it computes the same."""
+    """A smaller model, with what was done, what it is worth, and the check that it computes the same.
 
-    module: fx.GraphModule
+    Printed, it is its certificate: the rest runs to thousands of lines.
+    """
+
+    module: fx.GraphModule = field(repr=False)
     """The compacted graph; trainable, `.train()` and `.eval()` work."""
-    plan: Plan
+    plan: Plan = field(repr=False)
     """Which channels stay, by parameter name; ``save(path)``, and apply it to a fresh copy of the model."""
-    report: Report
+    report: Report = field(repr=False)
     """What was asked, got and refused, sizes before and after; ``to_json()``, ``to_html()``."""
     certificate: Certificate
     """The comparison with the masked model that was run."""
