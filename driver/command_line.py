@@ -33,7 +33,6 @@ app = typer.Typer(
     name="reconvene",
     help="A compiler for pruned neural networks: proves which channels can go, removes them exactly, and compiles"
     " what is left.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -136,6 +135,7 @@ def compile_(
     model: Model,
     target: Target = "host",
     threads: Threads = 1,
+    link: Annotated[bool, typer.Option(help="Link here; else leave object files for a linker elsewhere.")] = True,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -144,7 +144,7 @@ def compile_(
     """Compile a model with TVM into a bundle (a folder)."""
     from . import verbs
 
-    answer(json, lambda: verbs.compile(model, input or [], target, threads, output, seed))
+    answer(json, lambda: verbs.compile(model, input or [], target, threads, link, output, seed))
 
 
 @app.command()
@@ -242,7 +242,8 @@ def main(arguments: Sequence[str]) -> int:
         # torch and TVM warn about their own insides; nobody at the keyboard can act on that.
         warnings.simplefilter("ignore")
     try:
-        done = app([item for item in arguments if item != "--debug"], prog_name="reconvene", standalone_mode=False)
+        line = [item for item in arguments if item != "--debug"] or ["--help"]
+        done = app(line, prog_name="reconvene", standalone_mode=False)
         # typer turns Ctrl-C into an exit code, of some versions only.
         return failed("interrupted", INTERRUPTED) if done == INTERRUPTED else done if isinstance(done, int) else 0
     except (typer.Abort, KeyboardInterrupt):

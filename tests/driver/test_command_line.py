@@ -168,6 +168,12 @@ def test_compile_run_and_bench(folder: Path, capsys: pytest.CaptureFixture[str])
     assert all(row["median_ms"] > 0 and row["threads"] == 1 for row in rows)
 
 
+def test_a_bundle_can_be_left_unlinked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answered(capsys, "compile", *MODEL, "--target", "rpi4", "--no-link")
+    assert (folder / "net-rpi4" / "manifest.json").is_file()
+    assert "rpi4" in refused(capsys, "bench", *MODEL, "--target", "rpi4", "--engine", "reconvene")
+
+
 def test_what_a_model_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["capture", "net.py:loud", "--input", "1x3x8x8", "--json"]) == 0
     out, err = capsys.readouterr()
@@ -273,8 +279,9 @@ def test_a_reader_that_leaves_early_is_no_error(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_names_every_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
     out = capsys.readouterr().out
     assert all(verb in out for verb in ("capture", "prune", "compact", "compile", "run", "bench", "explain", "targets"))
     assert command_line.app.info.name == "reconvene"
