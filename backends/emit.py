@@ -48,12 +48,16 @@ _UNROLL = 1
 
 
 def emit_module(graph: Graph, machine: Machine) -> IRModule:
-    """A module whose ``main`` calls scheduled kernels, and TVM's operators where the graph has foreign nodes."""
+    """A module whose ``main`` calls scheduled kernels, and TVM's operators where the graph has foreign
+    nodes.
+    """
     return _Emitter(graph, machine).module()
 
 
 class _Emitter:
-    """Emits one graph. Values are kept as images (blocked) or as plain Relax variables, and converted on demand."""
+    """Emits one graph. Values are kept as images (blocked) or as plain Relax variables, and converted on
+    demand.
+    """
 
     def __init__(self, graph: Graph, machine: Machine) -> None:
         self.graph = graph
@@ -80,8 +84,6 @@ class _Emitter:
             self.builder.emit_func_output(output)
         return self.builder.get()
 
-    # Groups -----------------------------------------------------------------------------------------------------
-
     def _group(self, group: Group) -> None:
         node = group.anchor or group.sink
         if node.op in ("input", "constant"):
@@ -89,7 +91,9 @@ class _Emitter:
         if node.op == "foreign":
             self._foreign(node)
         elif node.op == "item":
-            self.plains[node] = self.builder.emit(relax.TupleGetItem(self._plain(node.inputs[0]), node.detail))
+            self.plains[node] = self.builder.emit(
+                relax.TupleGetItem(self._plain(node.inputs[0]), node.detail)
+            )
         elif node.op == "reindex":
             source = np.array(node.detail.source, dtype="int64")
             self.images[node] = selected(self._image(node.inputs[0]), source)
@@ -130,7 +134,9 @@ class _Emitter:
     def _convolution_spec(
         self, convolution: Convolution, source: Image, result: View, epilogue: Epilogue
     ) -> tuple[ConvolutionSpec, Slots | None]:
-        """The specification, pixels laid in a row where that is possible, and each tile's first input block."""
+        """The specification, pixels laid in a row where that is possible, and each tile's first input
+        block.
+        """
         outputs, inputs, *window = convolution.weights.kernel.shape
         view, rows = source.view, result
         pointwise = tuple(window) == convolution.stride == (1, 1) and not any(convolution.padding)
@@ -185,7 +191,9 @@ class _Emitter:
         )
         weights, bias = pack_depthwise(convolution.weights, source)
         arguments = [source.variable, relax.const(weights), relax.const(bias), *leaves]
-        return Image(self._call("depthwise", depthwise_kernel, spec, arguments, (result.size,)), result, source.slots)
+        return Image(
+            self._call("depthwise", depthwise_kernel, spec, arguments, (result.size,)), result, source.slots
+        )
 
     def _pool(self, group: Group) -> Image:
         node = _anchor(group)
@@ -217,7 +225,9 @@ class _Emitter:
         parts = [self._image(part) for part in _anchor(group).inputs]
         lanes = self.machine.lanes
         firsts = np.cumsum([0] + [part.view.blocks for part in parts])
-        slots = np.concatenate([part.slots + first * lanes for part, first in zip(parts, firsts, strict=False)])
+        slots = np.concatenate(
+            [part.slots + first * lanes for part, first in zip(parts, firsts, strict=False)]
+        )
         batch, _, height, width = group.sink.image_shape
         result = dense_view(batch, int(firsts[-1]), height, width, lanes, self.halos.get(group.sink, 0))
         if Image(None, result, slots).wasteful:
@@ -249,8 +259,6 @@ class _Emitter:
         if isinstance(argument, tuple):
             return relax.Tuple([self._expression(field) for field in argument])
         return self._plain(argument) if isinstance(argument, Node) else argument
-
-    # Epilogues ---------------------------------------------------------------------------------------------------
 
     def _epilogue(
         self, group: Group, result: View, slots: Slots, anchor: Image | None = None
@@ -286,7 +294,9 @@ class _Emitter:
         return Epilogue(tuple(steps), tuple(views)), variables
 
     def _leaf(self, node: Node, result: View, slots: Slots) -> tuple[View, Any]:
-        """How an epilogue of `result` reads `node`: pixel by pixel, or one vector of channels for all pixels."""
+        """How an epilogue of `result` reads `node`: pixel by pixel, or one vector of channels for all
+        pixels.
+        """
         if node.op == "constant":
             packed = pack_vector(node.detail.reshape(-1), slots, result.blocks, result.lanes)
             view = dense_view(1, result.blocks, 1, 1, result.lanes, 0)
@@ -299,12 +309,12 @@ class _Emitter:
             view = replace(view, row=0, column=0)
         return view, image.variable
 
-    # Values --------------------------------------------------------------------------------------------------------
-
     def _like(self, source: Image, sink: Node) -> View:
         """An image for `sink` with the blocks of `source`."""
         batch, _, height, width = sink.image_shape
-        return dense_view(batch, source.view.blocks, height, width, source.view.lanes, self.halos.get(sink, 0))
+        return dense_view(
+            batch, source.view.blocks, height, width, source.view.lanes, self.halos.get(sink, 0)
+        )
 
     def _image(self, node: Node) -> Image:
         """`node` in blocks, packed from its plain value where it has only that."""
@@ -369,10 +379,17 @@ class _Emitter:
         ]
         spec = RearrangeSpec(tuple(image.view for image in images), counts, result)
         arguments = [*[image.variable for image in images], *tables]
-        return Image(self._call("rearrange", rearrange_kernel, spec, arguments, (result.size,)), result, slots)
+        return Image(
+            self._call("rearrange", rearrange_kernel, spec, arguments, (result.size,)), result, slots
+        )
 
     def _call(
-        self, family: str, build: Callable[[Any, str], Any], spec: Any, arguments: list[Any], shape: Sequence[int]
+        self,
+        family: str,
+        build: Callable[[Any, str], Any],
+        spec: Any,
+        arguments: list[Any],
+        shape: Sequence[int],
     ) -> Any:
         """Emits a call of the kernel for `spec`, which is built once however often it occurs."""
         key = (family, spec)

@@ -10,14 +10,20 @@ __all__ = ["fold_channels"]
 
 
 def fold_channels(graph: Graph) -> int:
-    """Multiplies and adds constants into weights and biases, in float64; returns how many operations went away.
+    """Multiplies and adds constants into weights and biases, in float64; returns how many operations went
+    away.
 
     A convolution that somebody else reads before the factor keeps its weights.
     """
     folded = 0
     for node in list(graph.nodes):
         source, vector = _channel_operation(node)
-        if source is None or vector is None or source.op != "convolution" or graph.only_user(source) is not node:
+        if (
+            source is None
+            or vector is None
+            or source.op != "convolution"
+            or graph.only_user(source) is not node
+        ):
             continue
         merged = _merge(source.detail, node.detail.function, vector)
         replacement = Node("convolution", source.inputs, node.shape, node.dtype, merged, source.name)
@@ -47,5 +53,9 @@ def _merge(convolution: Convolution, function: str, vector: Array) -> Convolutio
     else:
         bias = bias + vector if function == "add" else bias - vector
     return Convolution(
-        Weights(kernel, bias), convolution.stride, convolution.padding, convolution.dilation, convolution.groups
+        Weights(kernel, bias),
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+        convolution.groups,
     )

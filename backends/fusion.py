@@ -1,4 +1,6 @@
-"""Groups the graph into kernels: one heavy operation, or none, and the elementwise operations that follow it."""
+"""Groups the graph into kernels: one heavy operation, or none, and the elementwise operations that follow
+it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from .graph import Graph, Node
 __all__ = ["ANCHORS", "Group", "group_nodes"]
 
 ANCHORS = frozenset({"convolution", "pool", "mean", "concat"})
-"""Operations that produce each output element once, in registers, so that elementwise work can follow for free."""
+"""Operations that produce each output element once, in registers, so that elementwise work can follow for
+free.
+"""
 
 
 @dataclass(eq=False)
@@ -25,8 +29,9 @@ class Group:
 def group_nodes(graph: Graph) -> list[Group]:
     """Groups in execution order.
 
-    Walking backwards, a node joins the group of its readers when they are all elementwise, all in that one group,
-    and of its shape. A group takes one anchor, so that of two convolutions that are added the later takes the sum.
+    Walking backwards, a node joins the group of its readers when they are all elementwise, all in that one
+    group, and of its shape. A group takes one anchor, so that of two convolutions that are added the later
+    takes the sum.
     """
     group_of: dict[Node, Group] = {}
     outputs = set(graph.outputs)

@@ -1,6 +1,7 @@
 """The backend's small graph: what has to be computed, before any choice of layout.
 
-Values are logical: an image is ``(N, C, H, W)`` whatever order its bytes get later. A node produces one value.
+Values are logical: an image is ``(N, C, H, W)`` whatever order its bytes get later. A node produces one
+value.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Node:
     Attributes:
         op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
             ``flatten``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
-        detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, a numpy array, an
+        detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, a numpy
+        array, an
             item's index, or the Relax call of a foreign operator.
         shape: of the value; empty for a tuple.
     """
@@ -60,7 +62,9 @@ class Weights:
 
 @dataclass
 class Convolution:
-    """A 2-D convolution, or with a 1x1 kernel on one pixel a linear layer. `padding`: top, left, bottom, right."""
+    """A 2-D convolution, or with a 1x1 kernel on one pixel a linear layer. `padding`: top, left, bottom,
+    right.
+    """
 
     weights: Weights
     stride: tuple[int, int] = (1, 1)

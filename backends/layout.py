@@ -1,8 +1,9 @@
 """Images in the channel-blocked layout, and weights packed to meet them.
 
-Channel ``c`` of an image lies in slot ``slots[c]``: block ``slot // lanes``, lane ``slot % lanes``. Slots need not be
-in order or without gaps. That makes concatenation a copy of whole blocks, and slices, channel shuffles and flattening
-no work at all: the weights of whoever reads the image are packed for its slots, with zeros in the gaps.
+Channel ``c`` of an image lies in slot ``slots[c]``: block ``slot // lanes``, lane ``slot % lanes``. Slots
+need not be in order or without gaps. That makes concatenation a copy of whole blocks, and slices, channel
+shuffles and flattening no work at all: the weights of whoever reads the image are packed for its slots,
+with zeros in the gaps.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ Slots = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A value that was computed: the Relax variable (one dimension), how it lies there, and its channels' slots."""
+    """A value that was computed: the Relax variable (one dimension), how it lies there, and its channels'
+    slots.
+    """
 
     variable: Any
     view: View
@@ -79,7 +82,9 @@ def flattened(image: Image) -> Image:
 
 
 def in_a_row(view: View) -> View | None:
-    """The pixels of `view` as one row, when they follow each other in memory; a batch of pixels counts as a row."""
+    """The pixels of `view` as one row, when they follow each other in memory; a batch of pixels counts as a
+    row.
+    """
     if view.height == view.width == 1:
         step = view.image if view.batch > 1 else view.column
         return replace(view, batch=1, width=view.batch, image=0, row=0, column=step, halo=0)
@@ -88,7 +93,9 @@ def in_a_row(view: View) -> View | None:
     return None
 
 
-def input_bands(spec_tiles: list[tuple[int, int]], groups: int, per_group: tuple[int, int], image: Image) -> Slots:
+def input_bands(
+    spec_tiles: list[tuple[int, int]], groups: int, per_group: tuple[int, int], image: Image
+) -> Slots:
     """For every range of output channels the first and last input block it reads: ``(tiles, 2)``."""
     outputs, inputs = per_group
     bands = []
@@ -102,7 +109,9 @@ def input_bands(spec_tiles: list[tuple[int, int]], groups: int, per_group: tuple
 def pack_convolution(
     spec: ConvolutionSpec, weights: Weights, groups: int, slots: Slots, starts: Slots | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weights as ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)`` and bias by output slot."""
+    """Weights as ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)`` and bias by output
+    slot.
+    """
     lanes, lanes_in = spec.result.lanes, spec.source.lanes
     outputs, inputs, height, width = weights.kernel.shape
     row = spec.tile.blocks * lanes

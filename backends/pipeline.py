@@ -19,14 +19,20 @@ from .schedules.tiles import Machine
 __all__ = ["import_module", "scheduled_module"]
 
 
-def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> IRModule:
-    """`module` in eval mode as Relax, with its parameters as constants."""
+def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[IRModule, bool]:
+    """`module` as Relax with its parameters as constants, and whether it returns several values.
+
+    The Relax function always returns a tuple; structure deeper than that is flattened in export's order.
+    """
     exported = torch.export.export(module, example_inputs, strict=False)
-    return from_exported_program(exported, keep_params_as_input=False)
+    returns_one = exported.call_spec.out_spec is not None and exported.call_spec.out_spec.is_leaf()
+    return from_exported_program(exported, keep_params_as_input=False), not returns_one
 
 
 def scheduled_module(imported: IRModule, machine: Machine, target: tvm.target.Target) -> IRModule:
-    """The whole pipeline: read, fold, fuse, lay out, schedule; what is foreign goes TVM's way with our schedule."""
+    """The whole pipeline: read, fold, fuse, lay out, schedule; what is foreign goes TVM's way with our
+    schedule.
+    """
     graph = read_relax(imported)
     fold_channels(graph)
     module = emit_module(graph, machine)

@@ -1,7 +1,7 @@
 """Reads an imported Relax function into the backend's graph.
 
-An operator without a rule here, or with options a rule does not take, stays what it is: a ``foreign`` node that TVM
-legalises and `schedules.generic` schedules.
+An operator without a rule here, or with options a rule does not take, stays what it is: a ``foreign`` node
+that TVM legalises and `schedules.generic` schedules.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def _foreign(call: Any, arguments: Sequence[Any], var: Any) -> Node:
     shape, dtype = _shape_and_dtype(var)
     inputs: list[Node] = []
     for argument in arguments:
-        inputs.extend(argument if isinstance(argument, tuple) else [argument] if isinstance(argument, Node) else [])
+        inputs.extend(
+            argument if isinstance(argument, tuple) else [argument] if isinstance(argument, Node) else []
+        )
     return Node("foreign", inputs, shape, dtype, (call, tuple(arguments)), _operator(call))
 
 
@@ -141,7 +143,12 @@ def _batch_norm(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     data = arguments[0]
     known = [_known(argument) for argument in arguments[1:5]]
     attrs = call.attrs
-    if attrs.training or int(attrs.axis) != 1 or not _float_image(data) or any(value is None for value in known):
+    if (
+        attrs.training
+        or int(attrs.axis) != 1
+        or not _float_image(data)
+        or any(value is None for value in known)
+    ):
         return None
     gamma, beta, mean, variance = (np.asarray(value, "float64") for value in known)
     scale = (gamma if attrs.scale else 1.0) / np.sqrt(variance + float(attrs.epsilon))
@@ -166,7 +173,9 @@ def _pool(kind: str) -> Rule:
         counts = kind == "average" and bool(attrs.count_include_pad)
         if counts and bool(attrs.ceil_mode):
             return None
-        return _result("pool", call, [arguments[0]], Pool(kind, window, stride, (top, left, bottom, right), counts))
+        return _result(
+            "pool", call, [arguments[0]], Pool(kind, window, stride, (top, left, bottom, right), counts)
+        )
 
     return rule
 
@@ -236,7 +245,9 @@ def _binary(function: str) -> Rule:
 
 
 def _aligned(side: Any, shape: tuple[int, ...]) -> Node | None:
-    """`side` as a node that broadcasts along whole dimensions to `shape`, or None when a kernel cannot read it so."""
+    """`side` as a node that broadcasts along whole dimensions to `shape`, or None when a kernel cannot read
+    it so.
+    """
     if not isinstance(side, Node) or side.dtype != "float32":
         return None
     if side.op == "constant":
@@ -345,7 +356,6 @@ def _permute(call: Any, arguments: Sequence[Any]) -> Node | None:
         return None
     axes = None if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
     return constant(np.transpose(known, axes))
-
 
 
 RULES: dict[str, Rule] = {

@@ -1,7 +1,7 @@
 """Direct convolution over channel-blocked images: register tiles of channel blocks times pixels.
 
-Serves 3x3 and larger, 1x1 (as pixels in a row), linear layers (one pixel) and grouped convolutions (a band of input
-blocks for every tile of output blocks).
+Serves 3x3 and larger, 1x1 (as pixels in a row), linear layers (one pixel) and grouped convolutions (a band
+of input blocks for every tile of output blocks).
 """
 
 from __future__ import annotations
@@ -55,14 +55,19 @@ class ConvolutionSpec:
 
 def panel_rows(spec: ConvolutionSpec) -> int:
     """Weight vectors' rows for one tile of output blocks; a row is ``tile.blocks * lanes`` weights."""
-    channels = spec.blocks * spec.source.lanes if not spec.rest else (spec.blocks - 1) * spec.source.lanes + spec.rest
+    channels = (
+        spec.blocks * spec.source.lanes
+        if not spec.rest
+        else (spec.blocks - 1) * spec.source.lanes + spec.rest
+    )
     return channels * spec.kernel[0] * spec.kernel[1]
 
 
 def convolution_kernel(spec: ConvolutionSpec, name: str) -> tirx.PrimFunc:
     """The TIR function ``(source, weights, bias[, starts], leaves..., result)``.
 
-    Weights are ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, read once, front to back.
+    Weights are ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, read once, front to
+    back.
     """
     row = spec.tile.blocks * spec.result.lanes
     arguments: list[tuple[str, Sequence[int], str]] = [
@@ -77,7 +82,11 @@ def convolution_kernel(spec: ConvolutionSpec, name: str) -> tirx.PrimFunc:
 
 
 def _body(
-    spec: ConvolutionSpec, source: loops.Buffer, weights: loops.Buffer, bias: loops.Buffer, *rest: loops.Buffer
+    spec: ConvolutionSpec,
+    source: loops.Buffer,
+    weights: loops.Buffer,
+    bias: loops.Buffer,
+    *rest: loops.Buffer,
 ) -> None:
     starts, leaves, result = (rest[0] if spec.banded else None), rest[int(spec.banded) : -1], rest[-1]
     clear_border(result, spec.result)
@@ -103,7 +112,11 @@ def _slot(spec: ConvolutionSpec, block: Any, row: Any, column: Any) -> Any:
 
 def _start(spec: ConvolutionSpec, sums: loops.Buffer, bias: loops.Buffer, block: Any) -> None:
     lanes = spec.result.lanes
-    with loops.unroll(spec.tile.blocks) as b, loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
+    with (
+        loops.unroll(spec.tile.blocks) as b,
+        loops.unroll(spec.tile.rows) as y,
+        loops.unroll(spec.tile.columns) as x,
+    ):
         loops.store(sums, _slot(spec, b, y, x), loops.load(bias, (block + b) * lanes, lanes), lanes)
 
 
@@ -143,19 +156,28 @@ def _taps(
     row = spec.tile.blocks * spec.result.lanes
     depth = spec.unroll if channels % spec.unroll == 0 else 1
     height, width = spec.kernel
-    with loops.serial(height) as kh, loops.serial(width) as kw, loops.serial(channels // depth) as outer:
-        with loops.unroll(depth) as inner:
-            channel = outer * depth + inner
-            weight = origin + ((((panel_block * height) + kh) * width + kw) * channels + channel) * row
-            with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
-                at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
-                at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
-                element = spec.source.offset(image, first + block, at_row, at_column) + channel
-                _multiply(spec, sums, loops.load(source, element), weights, weight, (y, x))
+    with (
+        loops.serial(height) as kh,
+        loops.serial(width) as kw,
+        loops.serial(channels // depth) as outer,
+        loops.unroll(depth) as inner,
+    ):
+        channel = outer * depth + inner
+        weight = origin + ((((panel_block * height) + kh) * width + kw) * channels + channel) * row
+        with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
+            at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
+            at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
+            element = spec.source.offset(image, first + block, at_row, at_column) + channel
+            _multiply(spec, sums, loops.load(source, element), weights, weight, (y, x))
 
 
 def _multiply(
-    spec: ConvolutionSpec, sums: loops.Buffer, element: Any, weights: loops.Buffer, weight: Any, at: tuple[Any, Any]
+    spec: ConvolutionSpec,
+    sums: loops.Buffer,
+    element: Any,
+    weights: loops.Buffer,
+    weight: Any,
+    at: tuple[Any, Any],
 ) -> None:
     """One input element times the weight vectors of all blocks of the tile."""
     lanes = spec.result.lanes
@@ -174,7 +196,11 @@ def _finish(
 ) -> None:
     image, block, top, left = corner
     lanes = spec.result.lanes
-    with loops.unroll(spec.tile.blocks) as b, loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
+    with (
+        loops.unroll(spec.tile.blocks) as b,
+        loops.unroll(spec.tile.rows) as y,
+        loops.unroll(spec.tile.columns) as x,
+    ):
         position = (image, block + b, top + y, left + x)
         value = spec.epilogue.value(loops.load(sums, _slot(spec, b, y, x), lanes), leaves, position, lanes)
         loops.store(result, spec.result.offset(*position), value, lanes)

@@ -1,4 +1,6 @@
-"""Depthwise convolution: every channel by itself, so a vector of channels at a time and no reduction over them."""
+"""Depthwise convolution: every channel by itself, so a vector of channels at a time and no reduction over
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ __all__ = ["DepthwiseSpec", "depthwise_kernel"]
 
 @dataclass(frozen=True)
 class DepthwiseSpec:
-    """A depthwise convolution. `columns` outputs of a row are kept in registers; the rest as in ConvolutionSpec."""
+    """A depthwise convolution. `columns` outputs of a row are kept in registers; the rest as in
+    ConvolutionSpec.
+    """
 
     source: View
     result: View
@@ -30,7 +34,9 @@ class DepthwiseSpec:
 
 
 def depthwise_kernel(spec: DepthwiseSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source, weights, bias, leaves..., result)``; weights are ``(blocks, KH, KW, lanes)``."""
+    """The TIR function ``(source, weights, bias, leaves..., result)``; weights are ``(blocks, KH, KW,
+    lanes)``.
+    """
     height, width = spec.kernel
     slots = spec.result.blocks * spec.result.lanes
     arguments: list[tuple[str, Sequence[int], str]] = [
@@ -71,7 +77,9 @@ def _window(
     weights: loops.Buffer,
     position: tuple[Any, Any, Any, Any],
 ) -> None:
-    """Adds all products; a row of the window is written out, so that neighbouring outputs share their loads."""
+    """Adds all products; a row of the window is written out, so that neighbouring outputs share their
+    loads.
+    """
     image, block, row, left = position
     height, width = spec.kernel
     lanes = spec.result.lanes

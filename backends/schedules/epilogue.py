@@ -45,7 +45,7 @@ class Epilogue:
     def value(
         self, result: Any, buffers: Sequence[loops.Buffer], position: tuple[Any, Any, Any, Any], lanes: int
     ) -> Any:
-        """The vector to store at `position` (image, block, row, column), given the anchor's `result` there."""
+        """The vector for `position` (image, block, row, column), given the anchor's `result` there."""
         values: list[Any] = []
         uses = self._uses()
         for number, step in enumerate(self.steps):

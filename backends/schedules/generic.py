@@ -1,4 +1,6 @@
-"""A sane schedule for operators that have no family here: outer loops over threads, the innermost vectorised."""
+"""A sane schedule for operators that have no family here: outer loops over threads, the innermost
+vectorised.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def schedule_foreign(module: IRModule, lanes: int) -> IRModule:
 
 
 def _scheduled(function: tirx.PrimFunc, lanes: int) -> tirx.PrimFunc:
-    """`function` with injective stages inlined and every remaining block parallel and vectorised where it allows."""
+    """`function` with injective stages inlined and every remaining block parallel and vectorised where it
+    allows.
+    """
     schedule = Schedule(function.with_attr("global_symbol", "main"))
     root = schedule.get_sblock("root")
     for block in schedule.get_child_blocks(root)[:-1]:

@@ -14,9 +14,9 @@ __all__ = ["View", "clear_border"]
 class View:
     """An image of ``batch x blocks x height x width x lanes`` float32 in a flat buffer of `size` elements.
 
-    A border of `halo` zero pixels surrounds every plane, so that a convolution reads its padding without a test.
-    `row`, `column`, `block` and `image` are distances in elements; a distance of 0 repeats the element (a gate that
-    is the same for every pixel).
+    A border of `halo` zero pixels surrounds every plane, so that a convolution reads its padding without a
+    test. `row`, `column`, `block` and `image` are distances in elements; a distance of 0 repeats the
+    element (a gate that is the same for every pixel).
     """
 
     batch: int

@@ -1,7 +1,7 @@
 """The one place that speaks to TVM's TIR builder: loop nests, vectors, and named buffers.
 
-Kernels are written as explicit loops over flat buffers, so that what is in registers is visible in the source, and
-so that a change of TVM's builder is a change of this file.
+Kernels are written as explicit loops over flat buffers, so that what is in registers is visible in the
+source, and so that a change of TVM's builder is a change of this file.
 """
 
 from __future__ import annotations
@@ -127,9 +127,11 @@ def select(condition: Expression, yes: Expression, no: Expression) -> Expression
 
 
 def tile_start(index: Expression, tile: int, extent: int) -> Expression:
-    """Where tile `index` begins. The last tile is moved back to end at `extent`, so that no tile is ever partial.
+    """Where tile `index` begins. The last tile is moved back to end at `extent`, so that no tile is ever
+    partial.
 
-    Moved tiles compute a few elements twice, with the same result: cheaper than a second, slower loop for the rest.
+    Moved tiles compute a few elements twice, with the same result: cheaper than a second, slower loop for
+    the rest.
     """
     if tile >= extent:
         return 0

@@ -72,8 +72,12 @@ def _pool(spec: PoolSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
         block, row = (work // view.height) % view.blocks, work % view.height
         with loops.serial(view.width) as column:
             position = (image, block, row, column)
-            value = _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
-            loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
+            value = (
+                _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
+            )
+            loops.store(
+                result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes
+            )
 
 
 def _corner(spec: PoolSpec, position: tuple[Any, Any, Any, Any]) -> tuple[Any, Any]:
@@ -88,7 +92,9 @@ def _clamped(index: Any, extent: int, inside: bool) -> Any:
 
 
 def _maximum(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any, Any]) -> Any:
-    """Indices outside are moved to the nearest pixel: it is in the window too, so the maximum stays the same."""
+    """Indices outside are moved to the nearest pixel: it is in the window too, so the maximum stays the
+    same.
+    """
     lanes = spec.result.lanes
     top, left = _corner(spec, position)
     best = loops.local(lanes)
@@ -150,4 +156,6 @@ def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
             total = total + loops.load(sums, part * lanes, lanes)
         value = total * loops.number(1.0 / (height * width), lanes)
         position = (image, block, 0, 0)
-        loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
+        loops.store(
+            result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes
+        )

@@ -24,7 +24,9 @@ class PackSpec:
 
 @dataclass(frozen=True)
 class UnpackSpec:
-    """Blocks of channels to `shape`, ``(N, C, H, W)`` or ``(N, C)``; channel c is in slot c unless `tabled`."""
+    """Blocks of channels to `shape`, ``(N, C, H, W)`` or ``(N, C)``; channel c is in slot c unless
+    `tabled`.
+    """
 
     source: View
     channels: int
@@ -95,7 +97,9 @@ def _unpack(spec: UnpackSpec, source: loops.Buffer, *rest: loops.Buffer) -> None
 
 
 def rearrange_kernel(spec: RearrangeSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(sources..., tables..., result)``; a table is int32 pairs (slot in source, in result)."""
+    """The TIR function ``(sources..., tables..., result)``; a table is int32 pairs (slot in source, in
+    result).
+    """
     arguments = [
         *[(f"source{i}", (view.size,), "float32") for i, view in enumerate(spec.sources)],
         *[(f"table{i}", (2 * count,), "int32") for i, count in enumerate(spec.counts)],

@@ -1,6 +1,7 @@
 """Functions of single elements, on vectors: the vocabulary of fused epilogues and elementwise kernels.
 
-`exp` is a polynomial here, because the C library's takes one lane at a time. Its relative error is below 2e-7.
+`exp` is a polynomial here, because the C library's takes one lane at a time. Its relative error is below
+2e-7.
 """
 
 from __future__ import annotations
@@ -81,5 +82,7 @@ FUNCTIONS: dict[str, Callable[..., Expression]] = {
 """Every function by name; called with the lanes, the literal parameters and then the vectors."""
 
 KEEPS_FINITE = frozenset(FUNCTIONS) - {"exp", "divide"}
-"""Functions that give a finite value for every finite small value. The unused lanes of a last channel block hold such
-values, which the next convolution multiplies by zero weights: a NaN or infinity there would come through."""
+"""Functions that give a finite value for every finite small value. The unused lanes of a last channel block
+hold such values, which the next convolution multiplies by zero weights: a NaN or infinity there would come
+through.
+"""

@@ -10,7 +10,9 @@ __all__ = ["Machine", "Tile", "choose_tile"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a schedule needs to know of a target: float32 vector lanes, vector registers, level-2 cache in bytes."""
+    """What a schedule needs to know of a target: float32 vector lanes, vector registers, level-2 cache in
+    bytes.
+    """
 
     lanes: int
     registers: int
@@ -36,10 +38,12 @@ _LATENCY = 8.0
 
 @lru_cache(maxsize=4096)
 def choose_tile(machine: Machine, blocks: int, height: int, width: int, steps: int) -> Tile:
-    """The tile with the least estimated time for `blocks` x `height` x `width` outputs of `steps` products each.
+    """The tile with the least estimated time for `blocks` x `height` x `width` outputs of `steps` products
+    each.
 
-    A tile needs one register for each output, one for each weight vector and one for the broadcast input. Edges that
-    do not divide are covered by moving the last tile back, so odd sizes cost at most one partial tile computed twice.
+    A tile needs one register for each output, one for each weight vector and one for the broadcast input.
+    Edges that do not divide are covered by moving the last tile back, so odd sizes cost at most one partial
+    tile computed twice.
     """
     best: tuple[float, Tile] | None = None
     for count in range(1, min(blocks, machine.registers // 2) + 1):
@@ -66,7 +70,9 @@ def _even(extent: int, most: int) -> int:
 
 
 def _cost(tile: Tile, machine: Machine, blocks: int, height: int, width: int, steps: int) -> float:
-    """Cycles at one vector product a cycle, two loads a cycle, and a cache line of weights every two cycles."""
+    """Cycles at one vector product a cycle, two loads a cycle, and a cache line of weights every two
+    cycles.
+    """
     products = tile.blocks * tile.pixels
     loads = 0.5 * (tile.blocks + tile.pixels)
     weights = tile.blocks * machine.lanes * 4 / 32
