@@ -10,7 +10,7 @@ import numpy as np
 from tvm import IRModule, relax
 
 from .fusion import Group, group_nodes
-from .graph import Convolution, Graph, Node
+from .graph import Convolution, Foreign, Graph, Node, Reference
 from .layout import (
     Image,
     Slots,
@@ -140,7 +140,7 @@ class _Emitter:
         outputs, inputs, *window = convolution.weights.kernel.shape
         view, rows = source.view, result
         pointwise = tuple(window) == convolution.stride == (1, 1) and not any(convolution.padding)
-        if pointwise:
+        if pointwise and not result.halo:
             flat = [in_a_row(v) for v in (view, result, *epilogue.leaves)]
             if all(v is not None for v in flat):
                 view, rows, *leaves = (v for v in flat if v is not None)
@@ -250,15 +250,15 @@ class _Emitter:
         )
 
     def _foreign(self, node: Node) -> None:
-        call, arguments = node.detail
-        self.plains[node] = self.builder.emit(
-            relax.Call(call.op, [self._expression(a) for a in arguments], call.attrs, call.ty_args)
-        )
+        foreign: Foreign = node.detail
+        arguments = [self._expression(argument, node) for argument in foreign.arguments]
+        call = relax.Call(foreign.call.op, arguments, foreign.call.attrs, foreign.call.ty_args)
+        self.plains[node] = self.builder.emit(call)
 
-    def _expression(self, argument: Any) -> Any:
+    def _expression(self, argument: Any, node: Node) -> Any:
         if isinstance(argument, tuple):
-            return relax.Tuple([self._expression(field) for field in argument])
-        return self._plain(argument) if isinstance(argument, Node) else argument
+            return relax.Tuple([self._expression(field, node) for field in argument])
+        return self._plain(node.inputs[argument.index]) if isinstance(argument, Reference) else argument
 
     def _epilogue(
         self, group: Group, result: View, slots: Slots, anchor: Image | None = None

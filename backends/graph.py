@@ -14,7 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Convolution", "Graph", "Node", "Pool", "Reindex", "Scalar", "Weights", "constant"]
+__all__ = [
+    "Array",
+    "Convolution",
+    "Foreign",
+    "Graph",
+    "Node",
+    "Pool",
+    "Reference",
+    "Reindex",
+    "Scalar",
+    "Weights",
+    "constant",
+]
 
 Array = npt.NDArray[Any]
 
@@ -97,6 +109,21 @@ class Reindex:
     """Output channel ``i`` is input channel ``source[i]``: a slice, a split's part, a channel shuffle."""
 
     source: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Stands for a node's input in the arguments of a foreign call."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A Relax call that is kept, and its arguments: references, tuples of them, or Relax expressions."""
+
+    call: Any
+    arguments: tuple[Any, ...]
 
 
 @dataclass

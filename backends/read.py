@@ -14,7 +14,19 @@ import numpy as np
 import tvm
 from tvm import IRModule, relax
 
-from .graph import Array, Convolution, Graph, Node, Pool, Reindex, Scalar, Weights, constant
+from .graph import (
+    Array,
+    Convolution,
+    Foreign,
+    Graph,
+    Node,
+    Pool,
+    Reference,
+    Reindex,
+    Scalar,
+    Weights,
+    constant,
+)
 
 __all__ = ["read_relax"]
 
@@ -85,14 +97,20 @@ def _shape_and_dtype(expression: Any) -> tuple[tuple[int, ...], str]:
 
 
 def _foreign(call: Any, arguments: Sequence[Any], var: Any) -> Node:
-    """Keeps the call; `inputs` are all nodes in its arguments, tuples opened."""
+    """Keeps the call; in its arguments nodes become references into `inputs`, which passes may change."""
     shape, dtype = _shape_and_dtype(var)
     inputs: list[Node] = []
-    for argument in arguments:
-        inputs.extend(
-            argument if isinstance(argument, tuple) else [argument] if isinstance(argument, Node) else []
-        )
-    return Node("foreign", inputs, shape, dtype, (call, tuple(arguments)), _operator(call))
+
+    def referenced(argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return tuple(referenced(field) for field in argument)
+        if isinstance(argument, Node):
+            inputs.append(argument)
+            return Reference(len(inputs) - 1)
+        return argument
+
+    detail = Foreign(call, tuple(referenced(argument) for argument in arguments))
+    return Node("foreign", inputs, shape, dtype, detail, _operator(call))
 
 
 def _result(op: str, call: Any, inputs: list[Node], detail: Any) -> Node:
@@ -339,7 +357,7 @@ def _shuffle(data: Node, shape: tuple[int, ...]) -> Node | None:
     """``view(N, G, C / G, H, W) . transpose(1, 2) . view(N, C, H, W)`` as a reordering of channels."""
     if data.op != "foreign" or data.name != "relax.permute_dims":
         return None
-    call, (opened, *_) = data.detail
+    call, opened = data.detail.call, data.inputs[0]
     axes = [] if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
     if axes != [0, 2, 1, 3, 4] or opened.op != "foreign" or opened.name != "relax.reshape":
         return None

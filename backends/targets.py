@@ -133,9 +133,9 @@ def _target(values: dict[str, Any], where: str) -> Target:
             f"target '{complete['name']}' in {where} {problem}; the fields are {', '.join(names)}"
         )
     for name in names:
-        problem = _problem(name, complete[name])
-        if problem:
-            raise InputError(f"target '{complete['name']}' in {where}: '{name}' must be {problem}")
+        wanted = _wanted(name, complete[name])
+        if wanted:
+            raise InputError(f"target '{complete['name']}' in {where}: '{name}' must be {wanted}")
     if complete["registers"] < 8 or complete["lanes"] & (complete["lanes"] - 1):
         raise InputError(
             f"target '{complete['name']}' in {where}: registers must be 8 or more and lanes a power of two"
@@ -143,7 +143,7 @@ def _target(values: dict[str, Any], where: str) -> Target:
     return Target(**{**complete, "features": tuple(complete["features"]), "link": tuple(complete["link"])})
 
 
-def _problem(name: str, value: Any) -> str | None:
+def _wanted(name: str, value: Any) -> str | None:
     """What a field must be, if `value` is not that."""
     kind = _KINDS.get(name)
     if kind is None:
