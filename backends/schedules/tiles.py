@@ -76,8 +76,9 @@ def _cost(tile: Tile, machine: Machine, blocks: int, height: int, width: int, st
     products = tile.blocks * tile.pixels
     loads = 0.5 * (tile.blocks + tile.pixels)
     weights = tile.blocks * machine.lanes * 4 / 32
-    step = max(float(products), loads, weights, _LATENCY / 2) + 0.02 * (tile.blocks + tile.pixels)
+    step = max(float(products), loads, weights, _LATENCY / 2)
+    step += 0.02 * (tile.blocks + tile.pixels) + 0.05 * weights
     tiles = -(-blocks // tile.blocks) * -(-height // tile.rows) * -(-width // tile.columns)
     panel = tile.blocks * machine.lanes * 4 * steps
-    spill = 1.03 if panel > machine.l2_bytes // 2 else 1.0
+    spill = 1.03 if panel > machine.l2_bytes * 3 // 4 else 1.0
     return tiles * (steps * step * spill + 3.0 * products + 20.0)
