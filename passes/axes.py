@@ -209,19 +209,19 @@ class AxesBuilder:
             if is_tensor(node):
                 for axis in range(len(shape_of(node))):
                     self._register((node, axis))
-        numbers: dict[Axis, int] = {}
+        numbers: dict[Axis, int] = {}  # By the root of each class.
         index: dict[Axis, int] = {}
         members: list[list[Axis]] = []
         sizes: list[int] = []
-        for axis in self._parent:
-            root = self._find(axis)
+        for handle in self._parent:
+            root = self._find(handle)
             number = numbers.get(root)
             if number is None:
                 number = numbers[root] = len(members)
                 members.append([])
                 sizes.append(self._size[root] if is_static(self._size[root]) else 0)
-            index[axis] = number
-            members[number].append(axis)
+            index[handle] = number
+            members[number].append(handle)
         freezes: dict[int, list[Freeze]] = {}
         for handle, freeze in self._freezes:
             freezes.setdefault(index[handle], []).append(freeze)

@@ -36,7 +36,8 @@ unfold dropout feature_dropout alpha_dropout feature_alpha_dropout""".split()
 def canonicalize(module: fx.GraphModule) -> CapturedModule:
     """Gives the canonical form as a new module that shares stored tensors with `module`."""
     graph = fx.Graph()
-    graph.graph_copy(module.graph, value_map := {})
+    value_map: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(module.graph, value_map)
     _finish_output(module.graph, graph, value_map)
     graph._codegen = copy.deepcopy(module.graph._codegen)
     _drop_checks(graph)
@@ -84,9 +85,7 @@ def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None
 
 def _drop_checks(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
-        if node.op == "call_function" and not node.users and operator_name(node) in _CHECKS:
-            graph.erase_node(node)
-        elif node.op == "call_module" and not node.users:
+        if (node.op == "call_function" and not node.users and operator_name(node) in _CHECKS) or (node.op == "call_module" and not node.users):
             graph.erase_node(node)
 
 
@@ -129,7 +128,7 @@ def _make_pure(graph: fx.Graph) -> None:
         if stored:
             node.meta[MUTATED] = target.meta[MUTATED] = True
             continue
-        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=order[node]: order[user] > at)
+        _replace_after(target, node, order)
         node.target = pure
         storage[node] = node
         sharers[node] = [node]
@@ -138,6 +137,11 @@ def _make_pure(graph: fx.Graph) -> None:
             if order[other] > order[node]:
                 storage[other] = node
                 sharers[node].append(other)
+
+
+def _replace_after(target: fx.Node, node: fx.Node, order: dict[fx.Node, int]) -> None:
+    """Readers of `target` that come after `node` read `node`."""
+    target.replace_all_uses_with(node, delete_user_cb=lambda user: order[user] > order[node])
 
 
 def _storage_of(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -183,9 +187,8 @@ def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str
     for node in graph.nodes:
         if node.op == "get_attr":
             stored.add(node)
-        elif node.op == "call_function" and node.all_input_nodes and is_tensor(node) and not node.meta.get(MUTATED):
-            if all(operand in stored for operand in node.all_input_nodes):
-                stored.add(node)
+        elif _is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes):
+            stored.add(node)
     new: dict[str, torch.Tensor] = {}
     for node in list(graph.nodes):
         for operand in _weights_of(node):
@@ -198,6 +201,10 @@ def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str
                 operand.replace_all_uses_with(attr)
                 stored.add(attr)
     return new
+
+
+def _is_pure_call(node: fx.Node) -> bool:
+    return node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node) and not node.meta.get(MUTATED)
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
@@ -270,6 +277,7 @@ def _exists(module: fx.GraphModule, name: str) -> bool:
     return True
 
 
+_PERMUTES = ("permute", "transpose", "swapaxes", "swapdims", "movedim")
 _MOVES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
           "movedim", "contiguous", "clone", "squeeze", "unsqueeze", "alias")
 
@@ -343,14 +351,15 @@ def _axis_permutation(source: fx.Node, chain: list[fx.Node]) -> tuple[int, np.nd
     shape = shape_of(source)
     if [str(size) for size in shape_of(chain[-1])] != [str(size) for size in shape]:
         return None
-    if not any(operator_name(node).removeprefix("aten.") in ("permute", "transpose", "swapaxes", "swapdims", "movedim") for node in chain):
+    if not any(operator_name(node).removeprefix("aten.") in _PERMUTES for node in chain):
         return None
-    layout: list[list[tuple[int, ...]]] | None = [[(axis,)] for axis in range(len(shape))]
+    layout: list[list[tuple[int, ...]]] = [[(axis,)] for axis in range(len(shape))]
     sizes: dict[tuple[int, ...], object] = {(axis,): size for axis, size in enumerate(shape)}
     for node in chain:
-        layout = _moved(node, layout, sizes)
-        if layout is None:
+        moved = _moved(node, layout, sizes)
+        if moved is None:
             return None
+        layout = moved
     return _single_axis_order(shape, layout, sizes)
 
 
@@ -362,7 +371,7 @@ def _moved(
     source = node.all_input_nodes[0]
     if name in ("contiguous", "clone", "alias"):
         return layout
-    if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim"):
+    if name in _PERMUTES:
         return [layout[axis] for axis in permutation_of(Operation(node, torch.nn.Module()))]
     factors = refine(shape_of(source), shape_of(node))
     if factors is None:

@@ -192,7 +192,7 @@ class _Components:
     """Connected components of positions. Position p of class c is atom ``start[c] + p``."""
 
     start: Index
-    label: NDArray[np.int32]
+    label: Index
     owner: Index
     frozen: NDArray[np.bool_]
     """By component."""
@@ -215,6 +215,7 @@ def _components(axes: Axes, units: dict[int, int]) -> _Components:
     row, column = np.concatenate(rows), np.concatenate(columns)
     matrix = coo_matrix((np.ones(row.size, np.int8), (row, column)), shape=(total, total))
     count, label = connected_components(matrix, directed=False)
+    label = label.astype(np.int64)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     frozen_class = np.array([axes.frozen(number) for number in range(len(sizes))], bool)
     frozen = np.zeros(count, bool)

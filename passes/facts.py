@@ -56,7 +56,7 @@ class Facts:
         """Per position of `axis` (length `size`): the constant, and whether the whole slice is that constant."""
         axis %= self.rank
         others = tuple(a for a in range(self.rank) if a != axis)
-        known = self.known.all(axis=others)
+        known = np.asarray(self.known.all(axis=others))
         value = self.value.min(axis=others)
         if any(self.known.shape[a] != 1 for a in others):
             known = known & (value == self.value.max(axis=others))

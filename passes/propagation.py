@@ -62,7 +62,7 @@ class KnownConstants(Mapping[fx.Node, Facts]):
 def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> KnownConstants:
     """Runs every rule's forward transfer function once, in the order of the graph."""
     facts = KnownConstants(module)
-    for node, operation in operations.items():
+    for operation in operations.values():
         found = rule_for(operation.name).constants(operation, facts)
         results = [found] if isinstance(found, Facts) else list(found)
         if any(output is not None and output.meta.get(MUTATED) for output in operation.outputs):
@@ -245,7 +245,7 @@ def _apply_product(step: Product, live: Liveness) -> None:
     flat, why = (array.reshape(step.sizes) for array in (live.kept_in(step.flat), live.why_in(step.flat)))
     for place, factor in enumerate(step.factors):
         others = tuple(axis for axis in range(len(step.sizes)) if axis != place)
-        live.inherit_in(factor, flat.any(axis=others), why.max(axis=others))
+        live.inherit_in(factor, np.asarray(flat.any(axis=others)), why.max(axis=others))
     kept, reason = np.ones((), bool), np.full((), -1, np.int32)
     for factor in step.factors:
         kept = np.logical_and.outer(kept, live.kept_in(factor))
@@ -257,7 +257,7 @@ def _apply_product(step: Product, live: Liveness) -> None:
 def _apply_grouped(step: Grouped, live: Liveness) -> None:
     source = live.kept_in(step.source).reshape(step.groups, -1)
     target = live.kept_in(step.target).reshape(step.groups, -1)
-    active = source.any(1) | target.any(1)
+    active = np.asarray(source.any(1) | target.any(1))
     if not active.any():
         return
     cause = f"every group of '{step.node.name}' keeps equally many channels"

@@ -61,8 +61,10 @@ class Edit:
                 node.update_kwarg(name, value)
             else:
                 args = list(node.args)
-                for missing in schema.arguments[len(args) : position + 1]:
-                    args.append(node.kwargs.get(missing.name, missing.default_value if missing.has_default_value() else None))
+                args.extend(
+                    node.kwargs.get(missing.name, missing.default_value if missing.has_default_value() else None)
+                    for missing in schema.arguments[len(args) : position + 1]
+                )
                 args[position] = value
                 node.args = tuple(args)
                 node.kwargs = {key: kept for key, kept in node.kwargs.items() if key != name}
@@ -122,11 +124,12 @@ def kept_positions(view: DependencyView, live: Liveness) -> dict[str, dict[int, 
 
 def rewrite(view: DependencyView, live: Liveness) -> CapturedModule:
     """Makes the compacted module. The view's module is not touched and shares no tensor with the result."""
-    graph, node_map = fx.Graph(), {}
+    graph = fx.Graph()
+    node_map: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(view.module.graph, node_map)
     _copy_output(view.module.graph, graph, node_map)
     edit = Edit(view, live, graph, node_map)
-    for node, operation in view.operations.items():
+    for operation in view.operations.values():
         rule = rule_for(operation.name)
         if type(rule).rewrite is not Rule.rewrite:
             rule.rewrite(operation, edit)
