@@ -95,8 +95,7 @@ class Edit:
         return self._add(op, name, tensor)
 
     def _add(self, op: Operation, name: str, tensor: torch.Tensor) -> fx.Node:
-        taken = {str(node.target) for node in self._graph.nodes if node.op == "get_attr"} | set(self._tensors)
-        while name in taken:
+        while name in self._view.stored or name in self._tensors:
             name += "_"
         self._tensors[name] = tensor
         with self._graph.inserting_before(self._map[op.node]):
