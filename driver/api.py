@@ -61,7 +61,11 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
 
 
 def compact(
-    model: Model, example_inputs: Inputs | None = None, masks: Mapping[str, torch.Tensor] | None = None
+    model: Model,
+    example_inputs: Inputs | None = None,
+    masks: Mapping[str, torch.Tensor] | None = None,
+    *,
+    plan: Plan | None = None,
 ) -> Result:
     """Removes the channels that zeros in the model, and in `masks`, make removable, and proves the result.
 
@@ -69,14 +73,20 @@ def compact(
         model: as for `capture`; models pruned with ``torch.nn.utils.prune`` are taken as they are.
         example_inputs: as for `capture`.
         masks: parameter name to bool tensor, True to keep; of the parameter's shape, or one entry a channel.
+        plan: instead of masks, what an earlier result did, to be done to this fresh copy of the model.
 
     Raises:
-        InputError: the model, the inputs or a mask cannot be used.
+        InputError: the model, the inputs or a mask cannot be used, or the plan is for another model.
         CheckError: the compacted graph does not compute what the masked one does; nothing is returned.
     """
+    if plan is not None and masks is not None:
+        raise InputError("masks and a plan were given; a plan brings its own masks, give one of the two")
     module, inputs = captured(model, example_inputs)
-    found = compaction_pass.compact(module, inputs, masks)
-    return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or ())})
+    if plan is not None:
+        found = compaction_pass.apply_plan(plan, module, inputs)
+    else:
+        found = compaction_pass.compact(module, inputs, masks)
+    return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
 
 
 def prune(

@@ -115,6 +115,7 @@ def prune(
 def compact(
     model: Model,
     masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
+    apply: Annotated[Path | None, typer.Option(help="Do to this model what a plan (.json) says was done.")] = None,
     input: InputShapes = None,
     output: Output = None,
     report: ReportFile = None,
@@ -127,7 +128,7 @@ def compact(
     from . import verbs
 
     outputs = verbs.Outputs(output, report, plan, onnx)
-    answer(json, lambda: verbs.compact(model, input or [], masks, outputs, seed))
+    answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed))
 
 
 @app.command("compile")

@@ -15,6 +15,7 @@ from ..frontend.errors import InputError
 from ..frontend.files import write_text
 from ..frontend.program_file import export_onnx, save_program
 from ..frontend.progress import stage
+from ..passes.plan import Plan
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
 from .models import LoadedModel, load_model, random_input
@@ -87,12 +88,15 @@ def prune(
     return compacted(loaded, found, places)
 
 
-def compact(model: str, inputs: Sequence[str], masks: Path | None, outputs: Outputs, seed: int) -> Answer:
+def compact(
+    model: str, inputs: Sequence[str], masks: Path | None, apply: Path | None, outputs: Outputs, seed: int
+) -> Answer:
     outputs.checked(Path("model.pt2"))
     zeros = None if masks is None else read_masks(masks)
+    plan = None if apply is None else Plan.load(apply)
     loaded = load_model(model, inputs, seed)
     places = outputs.checked(suffixed(loaded.beside, "-compact.pt2"))
-    return compacted(loaded, api.compact(loaded.module, loaded.example_inputs, zeros), places)
+    return compacted(loaded, api.compact(loaded.module, loaded.example_inputs, zeros, plan=plan), places)
 
 
 def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer:

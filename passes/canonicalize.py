@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from ..frontend.graph_module import CapturedModule, captured_module
+from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
 from .rules import rule_for
 from .rules.layout import permutation_of, refine
 from .values import Operation, attribute, is_static, is_tensor, operator_name, shape_of
@@ -39,7 +39,7 @@ def canonicalize(module: fx.GraphModule) -> CapturedModule:
     value_map: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(module.graph, value_map)
     _finish_output(module.graph, graph, value_map)
-    graph._codegen = copy.deepcopy(module.graph._codegen)
+    copy_calling_convention(module.graph, graph)
     _drop_checks(graph)
     _merge_aliases(module, graph)
     _make_pure(graph)

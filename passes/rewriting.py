@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from ..frontend.graph_module import CapturedModule, captured_module
+from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
 from .canonicalize import place_tensor
 from .dependency import DependencyView
 from .facts import Facts
@@ -135,7 +135,7 @@ def rewrite(view: DependencyView, live: Liveness) -> CapturedModule:
     root = torch.nn.Module()
     _store_tensors(view, edit, graph, node_map, root)
     _refresh_shapes(view, live, node_map)
-    graph._codegen = copy.deepcopy(view.module.graph._codegen)
+    copy_calling_convention(view.module.graph, graph)
     _drop_aliases(graph)
     graph.eliminate_dead_code()
     _prune_unread(root, graph)
