@@ -7,7 +7,8 @@ groups are the connected components of the index maps between axis classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import networkx as nx
@@ -274,7 +275,23 @@ def _groups(view: DependencyView) -> tuple[ChannelGroup, ...]:
         if producers:
             groups.append(_group(view, components, classes, labels, reasons))
     place = {name: number for number, name in enumerate(view.stored)}
-    return tuple(sorted(groups, key=lambda group: place.get(group.name, 0)))
+    return _distinctly_named(sorted(groups, key=lambda group: place.get(group.name, 0)))
+
+
+def _distinctly_named(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+    """A weight whose rows fall into several groups (a slice of them is added elsewhere) gives its name to none alone."""
+    makers = Counter(group.name for group in groups)
+    seen: Counter[str] = Counter()
+    named = []
+    for group in groups:
+        name = group.name
+        if makers[name] > 1:
+            part = next(part for part in group.slices if part.parameter == name and part.role == "producer")
+            used = part.positions[part.positions >= 0]
+            name = f"{name}[{int(used.min())}:{int(used.max()) + 1}]"
+        seen[name] += 1
+        named.append(replace(group, name=name if seen[name] == 1 else f"{name}#{seen[name]}"))
+    return tuple(named)
 
 
 def _channels(components: _Components, classes: int) -> list[tuple[tuple[int, ...], Index]]:
