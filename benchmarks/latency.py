@@ -26,11 +26,11 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import build, image_size
+
+from reconvene import prune
 from reconvene.backends.compile import compile
 from reconvene.backends.measure import ENGINES, Timing, time_calls, torch_threads
 from reconvene.backends.targets import find_target
-
-import reconvene
 
 TOLERANCE = 1e-4
 """Largest difference from eager, relative to the largest output, at which a time is worth reporting."""
@@ -71,7 +71,7 @@ def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     macs: dict[str, int | None] = {"dense": None}
     for sparsity in options.sparsity:
         dense = build(network, options.seed)
-        result = reconvene.prune(dense, inputs, method="random", sparsity=sparsity, seed=options.seed)
+        result = prune(dense, inputs, method="random", sparsity=sparsity, seed=options.seed)
         name = f"pruned {sparsity:.0%}"
         variants[name], macs[name] = result.module, result.report.after.macs
         macs["dense"] = result.report.before.macs
