@@ -92,6 +92,8 @@ class _Emitter:
             self.plains[node] = self.builder.emit(
                 relax.TupleGetItem(self._plain(node.inputs[0]), node.detail)
             )
+        elif node.op == "reshape":
+            self.plains[node] = self.builder.emit(relax.op.reshape(self._plain(node.inputs[0]), node.shape))
         elif node.op == "reindex":
             source = np.array(node.detail.source, dtype="int64")
             self.images[node] = selected(self._image(node.inputs[0]), source)

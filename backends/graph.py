@@ -37,7 +37,7 @@ class Node:
 
     Attributes:
         op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
-            ``flatten``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
+            ``flatten``, ``reshape``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, a numpy
         array, an
             item's index, or the Relax call of a foreign operator.
