@@ -44,8 +44,6 @@ __all__ = ["emit_module"]
 _THIN = 4
 """Images with at most this many channels are not blocked: most lanes of the block would be empty."""
 
-_UNROLL = 1
-
 
 def emit_module(graph: Graph, machine: Machine) -> IRModule:
     """A module whose ``main`` calls scheduled kernels, and TVM's operators where the graph has foreign
@@ -94,6 +92,8 @@ class _Emitter:
             self.plains[node] = self.builder.emit(
                 relax.TupleGetItem(self._plain(node.inputs[0]), node.detail)
             )
+        elif node.op == "reshape":
+            self.plains[node] = self.builder.emit(relax.op.reshape(self._plain(node.inputs[0]), node.shape))
         elif node.op == "reindex":
             source = np.array(node.detail.source, dtype="int64")
             self.images[node] = selected(self._image(node.inputs[0]), source)
@@ -159,7 +159,6 @@ class _Emitter:
             dilation=convolution.dilation,
             padding=(convolution.padding[0], convolution.padding[1]),
             tile=tile,
-            unroll=_UNROLL,
             epilogue=epilogue,
         )
         if convolution.groups == 1:

@@ -25,11 +25,10 @@ def fold_channels(graph: Graph) -> int:
             or graph.only_user(source) is not node
         ):
             continue
-        merged = _merge(source.detail, node.detail.function, vector)
-        replacement = Node("convolution", source.inputs, node.shape, node.dtype, merged, source.name)
-        graph.replace(node, replacement)
-        graph.refresh()
+        source.detail = _merge(source.detail, node.detail.function, vector)
+        graph.replace(node, source)
         folded += 1
+    graph.refresh()
     return folded
 
 

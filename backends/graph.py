@@ -7,7 +7,7 @@ value.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Node:
 
     Attributes:
         op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
-            ``flatten``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
+            ``flatten``, ``reshape``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, a numpy
         array, an
             item's index, or the Relax call of a foreign operator.
@@ -134,7 +134,7 @@ class Graph:
     inputs: list[Node]
     outputs: list[Node]
     returns_tuple: bool
-    users: Mapping[Node, list[Node]] = field(default_factory=dict)
+    users: dict[Node, list[Node]] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Drops nodes that no output needs and recounts the users of the rest."""
@@ -143,13 +143,14 @@ class Graph:
         for node in self.nodes:
             for source in node.inputs:
                 users[source].append(node)
-        self.users = users
+        self.users = dict(users)
 
     def replace(self, old: Node, new: Node) -> None:
-        """Lets every reader of `old` read `new`; call `refresh` when done."""
-        for node in self.users.get(old, ()):
-            if node is not new:
-                node.inputs = [new if source is old else source for source in node.inputs]
+        """Lets every reader of `old` read `new`, which nobody else reads; call `refresh` when all is done."""
+        readers = self.users.pop(old, [])
+        for node in readers:
+            node.inputs = [new if source is old else source for source in node.inputs]
+        self.users[new] = readers
         self.outputs = [new if node is old else node for node in self.outputs]
 
     def only_user(self, node: Node) -> Node | None:

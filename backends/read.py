@@ -146,14 +146,47 @@ def _pair(values: Any) -> tuple[int, int]:
 
 
 def _matmul(call: Any, arguments: Sequence[Any]) -> Node | None:
-    """A matrix times known weights is a 1x1 convolution of one-pixel images."""
+    """Rows times known weights are a 1x1 convolution of one-pixel images, one for each row."""
     data, kernel = arguments[0], _known(arguments[1])
-    if kernel is None or kernel.ndim != 2 or not _float_image(data) or len(data.shape) != 2:
+    if kernel is None or kernel.ndim != 2 or kernel.dtype != np.float32:
         return None
-    if kernel.dtype != np.float32:
+    if not isinstance(data, Node) or data.dtype != "float32" or len(data.shape) < 2 or 0 in data.shape:
         return None
     weights = Weights(kernel.T.astype("float64")[:, :, None, None], np.zeros(kernel.shape[1]))
-    return _result("convolution", call, [data], Convolution(weights))
+    rows = _rows(data)
+    product = Node("convolution", [rows], (rows.shape[0], kernel.shape[1]), "float32", Convolution(weights))
+    return _unrowed(product, _shape_and_dtype(call)[0])
+
+
+def _rows(node: Node) -> Node:
+    """`node` as a matrix of its last axis, taking back a reshape from one."""
+    if len(node.shape) == 2:
+        return node
+    shape = (math.prod(node.shape[:-1]), node.shape[-1])
+    if node.op == "reshape" and node.inputs[0].shape == shape:
+        return node.inputs[0]
+    return Node("reshape", [node], shape)
+
+
+def _unrowed(node: Node, shape: tuple[int, ...]) -> Node:
+    return node if node.shape == shape else Node("reshape", [node], shape)
+
+
+def _by_row(function: str, sides: Sequence[Any], shape: tuple[int, ...]) -> Node | None:
+    """Arithmetic between a matrix that was reshaped to `shape` and a vector along the last axis, on the
+    matrix.
+    """
+    for index in (0, 1):
+        rows, vector = sides[index], _known(sides[1 - index])
+        if vector is None or not isinstance(rows, Node) or rows.op != "reshape" or rows.shape != shape:
+            continue
+        matrix = rows.inputs[0]
+        if len(matrix.shape) != 2 or matrix.shape[1] != shape[-1] or vector.size not in (1, vector.shape[-1]):
+            continue
+        operands = [matrix, constant(vector.reshape(1, -1))]
+        ordered = operands if index == 0 else operands[::-1]
+        return _unrowed(Node("scalar", ordered, matrix.shape, "float32", Scalar(function)), shape)
+    return None
 
 
 def _batch_norm(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
@@ -244,8 +277,11 @@ def _binary(function: str) -> Rule:
     def rule(call: Any, arguments: Sequence[Any]) -> Node | None:
         left, right = arguments
         shape, dtype = _shape_and_dtype(call)
-        if dtype != "float32" or len(shape) not in (2, 4) or 0 in shape:
+        if dtype != "float32" or 0 in shape:
             return None
+        by_row = _by_row(function, arguments, shape) if function != "divide" else None
+        if by_row is not None or len(shape) not in (2, 4):
+            return by_row
         if all(_known(side) is not None for side in arguments):
             return None
         sides = [_aligned(side, shape) for side in (left, right)]

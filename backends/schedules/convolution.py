@@ -31,7 +31,6 @@ class ConvolutionSpec:
         banded: whether every output tile starts at an input block of its own, from a table.
         kernel, stride, dilation, padding: height then width; padding is above and to the left.
         tile: what is kept in registers.
-        unroll: input channels written out in the innermost loop.
     """
 
     source: View
@@ -44,7 +43,6 @@ class ConvolutionSpec:
     dilation: tuple[int, int]
     padding: tuple[int, int]
     tile: Tile
-    unroll: int
     epilogue: Epilogue
 
     @property
@@ -154,15 +152,13 @@ def _taps(
     image, first, top, left = corner
     origin, panel_block = panel
     row = spec.tile.blocks * spec.result.lanes
-    depth = spec.unroll if channels % spec.unroll == 0 else 1
     height, width = spec.kernel
-    with (
-        loops.serial(height) as kh,
-        loops.serial(width) as kw,
-        loops.serial(channels // depth) as outer,
-        loops.unroll(depth) as inner,
-    ):
-        channel = outer * depth + inner
+    if spec.dilation[1] * spec.source.column == channels:
+        # Neighbouring pixels follow each other: columns of the window are just more channels. One longer
+        # loop, which LLVM does not write out; doing so makes it load weights ahead of registers to keep
+        # them in.
+        width, channels = 1, width * channels
+    with loops.serial(height) as kh, loops.serial(width) as kw, loops.serial(channels) as channel:
         weight = origin + ((((panel_block * height) + kh) * width + kw) * channels + channel) * row
         with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
             at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]

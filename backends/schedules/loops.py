@@ -25,7 +25,6 @@ __all__ = [
     "local",
     "number",
     "parallel",
-    "select",
     "serial",
     "store",
     "table",
@@ -119,11 +118,6 @@ def table(buffer: Buffer, index: Expression) -> Expression:
 def at_most(value: Expression, bound: int) -> Expression:
     """The smaller of an index and a bound."""
     return tirx.min(value, tirx.const(bound, "int32"))
-
-
-def select(condition: Expression, yes: Expression, no: Expression) -> Expression:
-    """`yes` where `condition` holds; only the taken side is evaluated."""
-    return tirx.if_then_else(condition, yes, no)
 
 
 def tile_start(index: Expression, tile: int, extent: int) -> Expression:

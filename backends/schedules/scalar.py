@@ -14,7 +14,7 @@ from tvm import tirx
 
 from .loops import number
 
-__all__ = ["FUNCTIONS", "KEEPS_FINITE", "apply"]
+__all__ = ["FUNCTIONS", "apply"]
 
 Expression = Any
 
@@ -62,7 +62,6 @@ def _leaky(lanes: int, slope: float, x: Expression) -> Expression:
 
 
 FUNCTIONS: dict[str, Callable[..., Expression]] = {
-    "copy": lambda lanes, x: x,
     "relu": lambda lanes, x: tirx.max(x, number(0.0, lanes)),
     "clip": _clip,
     "leaky_relu": _leaky,
@@ -71,18 +70,15 @@ FUNCTIONS: dict[str, Callable[..., Expression]] = {
     "silu": lambda lanes, x: x * _sigmoid(lanes, x),
     "negative": lambda lanes, x: number(0.0, lanes) - x,
     "abs": lambda lanes, x: tirx.max(x, number(0.0, lanes) - x),
-    "exp": _exp,
     "add": lambda lanes, a, b: a + b,
     "subtract": lambda lanes, a, b: a - b,
     "multiply": lambda lanes, a, b: a * b,
-    "divide": lambda lanes, a, b: a / b,
     "maximum": lambda lanes, a, b: tirx.max(a, b),
     "minimum": lambda lanes, a, b: tirx.min(a, b),
 }
-"""Every function by name; called with the lanes, the literal parameters and then the vectors."""
+"""Every function by name; called with the lanes, the literal parameters and then the vectors.
 
-KEEPS_FINITE = frozenset(FUNCTIONS) - {"exp", "divide"}
-"""Functions that give a finite value for every finite small value. The unused lanes of a last channel block
-hold such values, which the next convolution multiplies by zero weights: a NaN or infinity there would come
-through.
+All give a finite value for finite small values, which the unused lanes of a last channel block hold: the next
+convolution multiplies them by zero weights, and a NaN or infinity would come through. So no exp, log or
+division.
 """

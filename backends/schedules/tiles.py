@@ -10,8 +10,12 @@ __all__ = ["Machine", "Tile", "choose_tile"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a schedule needs to know of a target: float32 vector lanes, vector registers, level-2 cache in
-    bytes.
+    """What a schedule needs to know of a target.
+
+    Attributes:
+        lanes: float32 elements of a vector.
+        registers: vector registers that a tile may fill: outputs, weights and the input.
+        l2_bytes: level-2 cache of a core.
     """
 
     lanes: int

@@ -92,6 +92,13 @@ def test_linear(features: tuple[int, int], rows: int) -> None:
     agree(nn.Sequential(nn.Linear(*features), nn.Tanh()), torch.randn(rows, features[0]))
 
 
+def test_linear_on_rows() -> None:
+    """As in transformers, where the features are the last of several axes."""
+    module = nn.Sequential(nn.Linear(20, 37), nn.Linear(37, 16), nn.ReLU())
+    agree(module, torch.randn(2, 7, 20))
+    agree(Apply(lambda x: module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)), torch.randn(1, 20, 3, 5))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (5, 3)])
 def test_flatten_before_linear(size: tuple[int, int]) -> None:
     """The weights of the linear layer take the order of the blocked image, gaps and halo included."""

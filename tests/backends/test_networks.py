@@ -7,6 +7,7 @@ import pytest
 import torch
 from reconvene.backends.compile import compile
 from reconvene.backends.measure import Timing, compare
+from reconvene.backends.threads import available_threads
 from reconvene.frontend.errors import CaptureError, InputError
 from torch import nn
 
@@ -53,6 +54,11 @@ def test_network(width: int) -> None:
     built = compile(module, (x,))
     close(built.run(x), module(x).detach())
     close(built.run(x.numpy()), module(x).detach())
+
+
+def test_all_threads_compute_the_same() -> None:
+    module, x = trained(Residual(24)), torch.randn(1, 3, 16, 16)
+    close(compile(module, (x,), threads=available_threads()).run(x), module(x).detach())
 
 
 def test_an_exported_graph_module_compiles() -> None:
