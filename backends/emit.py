@@ -92,11 +92,11 @@ class _Emitter:
             self.plains[node] = self.builder.emit(
                 relax.TupleGetItem(self._plain(node.inputs[0]), node.detail)
             )
-        elif node.op == "reshape":
-            self.plains[node] = self.builder.emit(relax.op.reshape(self._plain(node.inputs[0]), node.shape))
         elif node.op == "reindex":
             source = np.array(node.detail.source, dtype="int64")
             self.images[node] = selected(self._image(node.inputs[0]), source)
+        elif node.op == "reshape" or (node.op == "flatten" and node.inputs[0] not in self.images):
+            self.plains[node] = self.builder.emit(relax.op.reshape(self._plain(node.inputs[0]), node.shape))
         elif node.op == "flatten":
             self.images[node] = flattened(self._image(node.inputs[0]))
         else:

@@ -33,6 +33,9 @@ __all__ = [
 
 Slots = npt.NDArray[np.int64]
 
+_LINE = 16
+"""Elements in a cache line; a multiple of every target's lanes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -55,9 +58,12 @@ def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, hal
     """An image alone in its buffer."""
     row = (width + 2 * halo) * lanes
     block = (height + 2 * halo) * row
-    size = batch * blocks * block
+    image = blocks * block
+    if batch > 1 and height == width == 1:
+        # Rows of a matrix are read side by side; a power of two apart they would share a cache set.
+        image += _LINE
     start = halo * (row + lanes)
-    return View(batch, blocks, height, width, lanes, halo, size, start, blocks * block, block, row, lanes)
+    return View(batch, blocks, height, width, lanes, halo, batch * image, start, image, block, row, lanes)
 
 
 def selected(image: Image, source: Slots) -> Image:
