@@ -185,9 +185,7 @@ def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str
     """Evaluates what weights and biases are computed from when that is stored tensors only."""
     stored: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr":
-            stored.add(node)
-        elif _is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes):
+        if node.op == "get_attr" or (_is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes)):
             stored.add(node)
     new: dict[str, torch.Tensor] = {}
     for node in list(graph.nodes):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from reconvene.backends.bundle import load_bundle
 from reconvene.backends.compile import Built, compile
 from reconvene.frontend.errors import InputError
-from torch import nn
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

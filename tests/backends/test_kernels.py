@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from reconvene.backends.compile import compile
 from torch import nn
+
+from reconvene.backends.compile import compile
 
 TOLERANCE = 1e-5
 

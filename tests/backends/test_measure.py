@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from reconvene.backends.measure import time_calls
 from reconvene.frontend.errors import InputError
 

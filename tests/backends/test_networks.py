@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from reconvene.backends.compile import compile
 from reconvene.backends.measure import Timing, compare
 from reconvene.backends.threads import available_threads
 from reconvene.frontend.errors import CaptureError, InputError
-from torch import nn
 
 
 class Residual(nn.Module):
@@ -83,6 +84,7 @@ def test_both_pipelines_agree() -> None:
 def test_equal_layers_share_a_kernel() -> None:
     """What is compiled grows with the distinct layers, not with the depth."""
     import tvm
+
     from reconvene.backends.pipeline import import_module, scheduled_module
     from reconvene.backends.targets import find_target
 

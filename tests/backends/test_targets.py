@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from reconvene.backends.compile import compile
 from reconvene.backends.targets import Target, find_target, targets
 from reconvene.frontend.errors import InputError
-from torch import nn
 
 OWN = """
 description = "A board of mine"
