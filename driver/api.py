@@ -66,6 +66,7 @@ def compact(
     masks: Mapping[str, torch.Tensor] | None = None,
     *,
     plan: Plan | None = None,
+    fold_batch_norm: bool = False,
 ) -> Result:
     """Removes the channels that zeros in the model, and in `masks`, make removable, and proves the result.
 
@@ -74,6 +75,7 @@ def compact(
         example_inputs: as for `capture`.
         masks: parameter name to bool tensor, True to keep; of the parameter's shape, or one entry a channel.
         plan: instead of masks, what an earlier result did, to be done to this fresh copy of the model.
+        fold_batch_norm: also fold batch normalisation into the layers before it; for inference, not for training.
 
     Raises:
         InputError: the model, the inputs or a mask cannot be used, or the plan is for another model.
@@ -83,9 +85,9 @@ def compact(
         raise InputError("masks and a plan were given; a plan brings its own masks, give one of the two")
     module, inputs = captured(model, example_inputs)
     if plan is not None:
-        found = compaction_pass.apply_plan(plan, module, inputs)
+        found = compaction_pass.apply_plan(plan, module, inputs, fold=fold_batch_norm)
     else:
-        found = compaction_pass.compact(module, inputs, masks)
+        found = compaction_pass.compact(module, inputs, masks, fold=fold_batch_norm)
     return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
 
 
@@ -101,6 +103,7 @@ def prune(
     minimum_channels: int = 1,
     ignore: Sequence[str] = (),
     seed: int = 0,
+    fold_batch_norm: bool = False,
 ) -> Result:
     """Chooses channels by `method`, zeroes them, and compacts.
 
@@ -116,6 +119,7 @@ def prune(
         minimum_channels: what every layer keeps at least.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
         seed: of random methods and of the check's inputs.
+        fold_batch_norm: as for `compact`.
 
     Raises:
         InputError: the model, the inputs or an option cannot be used.
@@ -134,7 +138,7 @@ def prune(
         "ignore": tuple(ignore),
         "seed": seed,
     }
-    found = pruning.prune(module, inputs, method, sparsity, **choices)
+    found = pruning.prune(module, inputs, method, sparsity, **choices, fold=fold_batch_norm)
     options = {
         "action": "prune",
         "method": method,

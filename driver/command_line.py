@@ -49,6 +49,9 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to wr
 Seed = Annotated[int, typer.Option(help="Of initial weights, example inputs and random choices.")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write a report: .html, or .json.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="Also write which channels stay (JSON).")]
+Fold = Annotated[
+    bool, typer.Option("--fold-batch-norm", help="Also fold normalisation into the layers before; for inference only.")
+]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
@@ -94,6 +97,7 @@ def prune(
     report: ReportFile = None,
     plan: PlanFile = None,
     onnx: OnnxFile = None,
+    fold: Fold = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -107,6 +111,7 @@ def prune(
         "minimum_channels": minimum_channels,
         "ignore": tuple(ignore or ()),
         "seed": seed,
+        "fold_batch_norm": fold,
     }
     answer(json, lambda: verbs.prune(model, input or [], method, sparsity, target, options, outputs))
 
@@ -121,6 +126,7 @@ def compact(
     report: ReportFile = None,
     plan: PlanFile = None,
     onnx: OnnxFile = None,
+    fold: Fold = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -128,7 +134,7 @@ def compact(
     from . import verbs
 
     outputs = verbs.Outputs(output, report, plan, onnx)
-    answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed))
+    answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed, fold))
 
 
 @app.command("compile")

@@ -89,14 +89,21 @@ def prune(
 
 
 def compact(
-    model: str, inputs: Sequence[str], masks: Path | None, apply: Path | None, outputs: Outputs, seed: int
+    model: str,
+    inputs: Sequence[str],
+    masks: Path | None,
+    apply: Path | None,
+    outputs: Outputs,
+    seed: int,
+    fold: bool,
 ) -> Answer:
     outputs.checked(Path("model.pt2"))
     zeros = None if masks is None else read_masks(masks)
     plan = None if apply is None else Plan.load(apply)
     loaded = load_model(model, inputs, seed)
     places = outputs.checked(suffixed(loaded.beside, "-compact.pt2"))
-    return compacted(loaded, api.compact(loaded.module, loaded.example_inputs, zeros, plan=plan), places)
+    found = api.compact(loaded.module, loaded.example_inputs, zeros, plan=plan, fold_batch_norm=fold)
+    return compacted(loaded, found, places)
 
 
 def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer:

@@ -14,6 +14,7 @@ from ..frontend.errors import InputError
 from ..frontend.progress import stage
 from .canonicalize import canonicalize
 from .dependency import ChannelGroup, DependencyView, dependency_view
+from .fold_batch_norm import fold_batch_norm
 from .masks import check_finite, masked
 from .outcome import Compaction, GroupOutcome
 from .plan import Plan
@@ -34,6 +35,7 @@ def compact(
     example_inputs: Sequence[Any],
     masks: Mapping[str, torch.Tensor] | None = None,
     *,
+    fold: bool = False,
     dtype: torch.dtype | None = None,
     runs: int = 1,
     seed: int = 0,
@@ -45,6 +47,7 @@ def compact(
         module: a captured module (see ``frontend.capture``).
         example_inputs: positional inputs that fit it; the certificate runs on random ones of the same shapes.
         masks: by parameter name, True to keep; one entry per weight, or one per output channel.
+        fold: also fold batch normalisation into the layers before it, which is for inference only.
         dtype: floating type of the certificate; by default float64, or the model's own type where one float64 pass would
             take long (more than two thousand million multiply-accumulates).
         runs: how many random inputs the certificate uses.
@@ -61,6 +64,8 @@ def compact(
     clock.lap("analysis")
     with stage("rewriting the graph"):
         compacted = rewrite(view, live)
+        if fold:
+            compacted = fold_batch_norm(compacted)
     clock.lap("rewrite")
     before, after = total_size(view, view.module), total_size(view, compacted, live)
     dtype = dtype or _check_type(view.module, before.macs)
