@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -33,7 +33,7 @@ class PassOutcome(PassResult):
     def __new__(
         cls, module: fx.GraphModule, modified: bool, refused: tuple[str, ...] = (), compaction: Compaction | None = None
     ) -> PassOutcome:
-        outcome = super().__new__(cls, module, modified)
+        outcome = cast("PassOutcome", super().__new__(cls, module, modified))
         outcome.refused = refused
         outcome.compaction = compaction
         return outcome

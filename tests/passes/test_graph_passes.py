@@ -76,7 +76,7 @@ def test_options_are_frozen_fields() -> None:
 
 def test_a_graph_with_module_calls_is_refused_by_name() -> None:
     traced = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 3)))
-    with pytest.raises(InputError, match="'_0' is a call_module.*capture"):
+    with pytest.raises(InputError, match=r"'_0' is a call_module.*capture"):
         Canonicalize()(traced)
 
 
