@@ -28,9 +28,8 @@ MUTATED = "reconvene_mutated"
 
 _CHECKS = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async", "aten.sym_constrain_range_for_size",
            "aten.sym_constrain_range")
-_VIEWS = """view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim t mT slice select
-narrow expand expand_as alias detach chunk split split_with_sizes unbind contiguous to view_as reshape_as diagonal
-unfold dropout feature_dropout alpha_dropout feature_alpha_dropout""".split()
+_SOMETIMES_VIEWS = "dropout feature_dropout alpha_dropout feature_alpha_dropout type_as pin_memory".split()
+"""Operators that may give their input itself although their schema does not say so."""
 
 
 def canonicalize(module: fx.GraphModule) -> CapturedModule:
@@ -69,14 +68,19 @@ def _holder(tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
     return root
 
 
-def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Stores `tensor` under a dotted name, making the modules on the way; parameters stay parameters."""
+def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor | torch.nn.Module) -> None:
+    """Stores `tensor` under a dotted name, making the modules on the way; parameters stay parameters.
+
+    The graphs that ``torch.cond`` and its relatives call are stored in the same way.
+    """
     *path, last = name.split(".")
     for part in path:
         if not hasattr(root, part):
             root.add_module(part, torch.nn.Module())
         root = getattr(root, part)
-    if isinstance(tensor, torch.nn.Parameter):
+    if isinstance(tensor, torch.nn.Module):
+        root.add_module(last, tensor)
+    elif isinstance(tensor, torch.nn.Parameter):
         root.register_parameter(last, tensor)
     else:
         root.register_buffer(last, tensor)
@@ -145,12 +149,18 @@ def _storage_of(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
     storage: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         source = _mutated_operand(node)
-        if source is None and node.op == "call_function":
-            name = operator_name(node)
-            if (name == "getitem" or name.removeprefix("aten.") in _VIEWS) and node.all_input_nodes:
-                source = node.all_input_nodes[0]
+        if source is None and node.op == "call_function" and node.all_input_nodes and _may_be_view(node):
+            source = node.all_input_nodes[0]
         storage[node] = storage[source] if source is not None and source in storage else node
     return storage
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    """Returns if a call's result may share storage with its first operand."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True  # ``getitem``, and operators of higher order that nothing is known about.
+    results = (result.alias_info is not None for result in node.target._schema.returns)
+    return any(results) or operator_name(node).removeprefix("aten.") in _SOMETIMES_VIEWS
 
 
 def _mutated_operand(node: fx.Node) -> fx.Node | None:
@@ -184,7 +194,7 @@ def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str
         if node.op == "get_attr":
             stored.add(node)
         elif node.op == "call_function" and node.all_input_nodes and is_tensor(node) and not node.meta.get(MUTATED):
-            if all(operand in stored for operand in node.all_input_nodes):
+            if all(operand in stored for operand in node.all_input_nodes) and not _draws_numbers(node):
                 stored.add(node)
     new: dict[str, torch.Tensor] = {}
     for node in list(graph.nodes):
@@ -198,6 +208,16 @@ def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str
                 operand.replace_all_uses_with(attr)
                 stored.add(attr)
     return new
+
+
+def _draws_numbers(node: fx.Node) -> bool:
+    """Returns if two runs may give two results."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not _is_dropout(node)
+
+
+def _is_dropout(node: fx.Node) -> bool:
+    """Dropout in inference gives its input."""
+    return "dropout" in operator_name(node) and Operation(node, torch.nn.Module()).get("train") is False
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:

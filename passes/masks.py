@@ -41,10 +41,11 @@ def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> 
     """
     if not masks:
         return module
-    known = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    stored = {str(node.target): attribute(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"}
+    known = {name for name, value in stored.items() if isinstance(value, torch.Tensor)}
     root = torch.nn.Module()
-    for name in known:
-        place_tensor(root, name, attribute(module, name))
+    for name, value in stored.items():
+        place_tensor(root, name, value)
     for name, mask in masks.items():
         if name not in known:
             raise InputError(f"there is no parameter '{name}' to mask; the nearest is '{_nearest(name, known)}'")
@@ -61,12 +62,16 @@ def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> 
 
 
 def check_finite(module: torch.nn.Module) -> None:
-    """Raises InputError if a stored tensor holds NaN or infinity: nothing could be proved about such a model."""
+    """Raises InputError if a parameter holds NaN or infinity, or a buffer NaN: nothing could be proved about such a model.
+
+    Buffers may hold infinity: attention masks do.
+    """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if not tensor.is_floating_point() or bool(tensor.detach().sum().isfinite()):
             continue  # The sum of a tensor with NaN or infinity is neither; most tensors need no second look.
-        if not bool(tensor.isfinite().all()):
-            bad = int((~tensor.isfinite()).sum())
+        wrong = ~tensor.isfinite() if isinstance(tensor, torch.nn.Parameter) else tensor.isnan()
+        if bool(wrong.any()):
+            bad = int(wrong.sum())
             raise InputError(f"'{name}' holds {bad} entries that are NaN or infinite; repair the weights first")
 
 
