@@ -14,7 +14,7 @@ from ..frontend.errors import InputError
 from ..frontend.progress import stage
 from .canonicalize import canonicalize
 from .dependency import ChannelGroup, DependencyView, dependency_view
-from .masks import check_finite, masked
+from .masks import check_finite, masked, read_masks
 from .outcome import Compaction, GroupOutcome
 from .plan import Plan
 from .propagation import Liveness, propagate_constants, propagate_liveness
@@ -53,7 +53,7 @@ def compact(
     """
     clock = _Clock()
     with stage("analysing channels"):
-        canonical = masked(canonicalize(module), masks)
+        canonical = masked(canonicalize(module), read_masks(module, masks))
         check_finite(canonical)
         view = dependency_view(canonical)
         facts = propagate_constants(canonical, view.operations)

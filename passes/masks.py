@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import fx
 
 from ..frontend.errors import InputError
 from ..frontend.graph_module import CapturedModule, captured_module
@@ -31,6 +32,33 @@ def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch
         return mask.reshape(-1, *(1,) * (parameter.dim() - 1)).expand(parameter.shape)
     expected, got = ("x".join(map(str, shape)) for shape in (parameter.shape, mask.shape))
     raise InputError(f"the mask of '{name}' is {got}, but the parameter is {expected}; give one entry per weight or per filter")
+
+
+def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The masks under the names the graph uses: a tensor may have two, and nothing needs to be done where nobody reads it."""
+    if not masks:
+        return {}
+    reached, pending = set(), [module.graph.output_node()]
+    while pending:
+        node = pending.pop()
+        if node not in reached:
+            reached.add(node)
+            pending.extend(node.all_input_nodes)
+    names: dict[int, str] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and node in reached:
+            names.setdefault(id(attribute(module, str(node.target))), str(node.target))
+    stored = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    result: dict[str, torch.Tensor] = {}
+    for name, mask in masks.items():
+        used = names.get(id(stored[name]), "") if name in stored else name
+        if not used:
+            spread_mask(name, mask, stored[name])
+        elif used in result:
+            result[used] = spread_mask(used, result[used], stored[used]) & spread_mask(name, mask, stored[used])
+        else:
+            result[used] = mask
+    return result
 
 
 def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> CapturedModule:
