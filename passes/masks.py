@@ -38,7 +38,8 @@ def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None)
     """The masks under the names the graph uses: a tensor may have two, and nothing needs to be done where nobody reads it."""
     if not masks:
         return {}
-    reached, pending = set(), [module.graph.output_node()]
+    reached: set[fx.Node] = set()
+    pending = [node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())]
     while pending:
         node = pending.pop()
         if node not in reached:
