@@ -267,8 +267,9 @@ def _weight_name(node: fx.Node, taken: dict[str, torch.Tensor], module: fx.Graph
         pending.extend(current.all_input_nodes)
     for leaf in leaves:
         path, _, last = leaf.rpartition(".")
-        if last.endswith("_orig"):
-            name = f"{path}.{last.removesuffix('_orig')}" if path else last.removesuffix("_orig")
+        stem = last.removesuffix("_orig").removesuffix("_g")  # Pruning and spectral norm; weight norm's size.
+        if stem != last:
+            name = f"{path}.{stem}" if path else stem
         elif ".parametrizations." in f".{leaf}":
             head, _, tail = f".{leaf}".partition(".parametrizations.")
             name = f"{head}.{tail.split('.')[0]}".lstrip(".")
