@@ -15,7 +15,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from .errors import CaptureError, InputError
-from .graph_module import CapturedModule, captured_module
+from .graph_module import CapturedModule, captured_module, inline_grad_modes
 from .progress import stage
 
 __all__ = ["Model", "capture", "example_inputs_of", "export_program"]
@@ -93,6 +93,7 @@ def _from_program(program: ExportedProgram, dynamic_shapes: Any) -> CapturedModu
     for node in list(graph.nodes):
         if node.op == "call_module" and not node.users:
             graph.erase_node(node)  # Shape guards; whoever runs the graph checks its inputs.
+    inline_grad_modes(module)
     return captured_module(module, graph, meta)
 
 

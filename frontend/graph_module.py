@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-__all__ = ["CapturedModule", "captured_module", "copy_calling_convention"]
+__all__ = ["CapturedModule", "captured_module", "copy_calling_convention", "inline_grad_modes"]
 
 _FLAGS = ("training", "train", "use_input_stats")
 
@@ -56,10 +56,19 @@ def _set_training_flag(node: fx.Node, mode: bool) -> bool:
     for position, argument in enumerate(node.target._schema.arguments):
         if argument.name not in _FLAGS or not isinstance(argument.type, torch.BoolType):
             continue
-        if argument.name == "use_input_stats":
-            return False  # Instance norm without running statistics always normalises by its input.
+        if _argument(node, "running_mean", "absent") is None:
+            return False  # Without stored statistics a norm always uses those of its input.
         return _set_argument(node, position, argument.name, mode)
     return False
+
+
+def _argument(node: fx.Node, name: str, missing: Any) -> Any:
+    """An argument by its name in the schema; `missing` if the operator has none of that name."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for position, argument in enumerate(node.target._schema.arguments):
+        if argument.name == name:
+            return node.args[position] if position < len(node.args) else node.kwargs.get(name)
+    return missing
 
 
 def _set_argument(node: fx.Node, position: int, name: str, value: bool) -> bool:
@@ -72,3 +81,31 @@ def _set_argument(node: fx.Node, position: int, name: str, value: bool) -> bool:
         return False
     node.update_arg(position, value)
     return True
+
+
+def inline_grad_modes(module: fx.GraphModule) -> None:
+    """Puts what stood under ``torch.no_grad()`` into the graph itself; values that leave such a block are detached."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or getattr(node.target, "__name__", "") != "wrap_with_set_grad_enabled":
+            continue
+        enabled, holder, *operands = node.args
+        assert isinstance(holder, fx.Node)
+        body = getattr(module, str(holder.target))
+        inner = dict(zip((n for n in body.graph.nodes if n.op == "placeholder"), operands, strict=True))
+        with graph.inserting_before(node):
+            results = graph.graph_copy(body.graph, inner)
+            if not enabled:
+                results = fx.map_arg(results, lambda value: _detached(graph, value))
+        for user in list(node.users):
+            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index, call-overload]
+            graph.erase_node(user)
+        graph.erase_node(node)
+        if not holder.users:
+            graph.erase_node(holder)
+
+
+def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    detached = graph.call_function(torch.ops.aten.detach.default, (value,))
+    detached.meta = copy.copy(value.meta)
+    return detached

@@ -28,9 +28,8 @@ MUTATED = "reconvene_mutated"
 
 _CHECKS = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async", "aten.sym_constrain_range_for_size",
            "aten.sym_constrain_range")
-_VIEWS = """view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim t mT slice select
-narrow expand expand_as alias detach chunk split split_with_sizes unbind contiguous to view_as reshape_as diagonal
-unfold dropout feature_dropout alpha_dropout feature_alpha_dropout""".split()
+_SOMETIMES_VIEWS = "dropout feature_dropout alpha_dropout feature_alpha_dropout type_as pin_memory".split()
+"""Operators that may give their input itself although their schema does not say so."""
 
 
 def canonicalize(module: fx.GraphModule) -> CapturedModule:
@@ -70,14 +69,19 @@ def _holder(tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
     return root
 
 
-def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Stores `tensor` under a dotted name, making the modules on the way; parameters stay parameters."""
+def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor | torch.nn.Module) -> None:
+    """Stores `tensor` under a dotted name, making the modules on the way; parameters stay parameters.
+
+    The graphs that ``torch.cond`` and its relatives call are stored in the same way.
+    """
     *path, last = name.split(".")
     for part in path:
         if not hasattr(root, part):
             root.add_module(part, torch.nn.Module())
         root = getattr(root, part)
-    if isinstance(tensor, torch.nn.Parameter):
+    if isinstance(tensor, torch.nn.Module):
+        root.add_module(last, tensor)
+    elif isinstance(tensor, torch.nn.Parameter):
         root.register_parameter(last, tensor)
     else:
         root.register_buffer(last, tensor)
@@ -149,12 +153,18 @@ def _storage_of(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
     storage: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         source = _mutated_operand(node)
-        if source is None and node.op == "call_function":
-            name = operator_name(node)
-            if (name == "getitem" or name.removeprefix("aten.") in _VIEWS) and node.all_input_nodes:
-                source = node.all_input_nodes[0]
+        if source is None and node.op == "call_function" and node.all_input_nodes and _may_be_view(node):
+            source = node.all_input_nodes[0]
         storage[node] = storage[source] if source is not None and source in storage else node
     return storage
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    """Returns if a call's result may share storage with its first operand."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True  # ``getitem``, and operators of higher order that nothing is known about.
+    results = (result.alias_info is not None for result in node.target._schema.returns)
+    return any(results) or operator_name(node).removeprefix("aten.") in _SOMETIMES_VIEWS
 
 
 def _mutated_operand(node: fx.Node) -> fx.Node | None:
@@ -202,7 +212,19 @@ def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str
 
 
 def _is_pure_call(node: fx.Node) -> bool:
-    return node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node) and not node.meta.get(MUTATED)
+    """Returns if the node's value depends on its operands only."""
+    calls = node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node)
+    return calls and not node.meta.get(MUTATED) and not _draws_numbers(node)
+
+
+def _draws_numbers(node: fx.Node) -> bool:
+    """Returns if two runs may give two results."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not _is_dropout(node)
+
+
+def _is_dropout(node: fx.Node) -> bool:
+    """Dropout in inference gives its input."""
+    return "dropout" in operator_name(node) and Operation(node, torch.nn.Module()).get("train") is False
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
@@ -252,8 +274,9 @@ def _weight_name(node: fx.Node, taken: dict[str, torch.Tensor], module: fx.Graph
         pending.extend(current.all_input_nodes)
     for leaf in leaves:
         path, _, last = leaf.rpartition(".")
-        if last.endswith("_orig"):
-            name = f"{path}.{last.removesuffix('_orig')}" if path else last.removesuffix("_orig")
+        stem = last.removesuffix("_orig").removesuffix("_g")  # Pruning and spectral norm; weight norm's size.
+        if stem != last:
+            name = f"{path}.{stem}" if path else stem
         elif ".parametrizations." in f".{leaf}":
             head, _, tail = f".{leaf}".partition(".parametrizations.")
             name = f"{head}.{tail.split('.')[0]}".lstrip(".")

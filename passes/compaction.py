@@ -15,7 +15,7 @@ from ..frontend.progress import stage
 from .canonicalize import canonicalize
 from .dependency import ChannelGroup, DependencyView, dependency_view
 from .fold_batch_norm import fold_batch_norm
-from .masks import check_finite, masked
+from .masks import check_finite, masked, read_masks
 from .outcome import Compaction, GroupOutcome
 from .plan import Plan
 from .propagation import Liveness, propagate_constants, propagate_liveness
@@ -97,7 +97,7 @@ def analyse(
     Raises:
         InputError: masks that do not fit, weights that are not finite.
     """
-    canonical = masked(canonicalize(module), masks)
+    canonical = masked(canonicalize(module), read_masks(module, masks))
     check_finite(canonical)
     view = dependency_view(canonical)
     return view, propagate_liveness(view.axes, propagate_constants(canonical, view.operations))

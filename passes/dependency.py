@@ -96,7 +96,7 @@ class DependencyView:
     @cached_property
     def stored(self) -> dict[str, fx.Node]:
         """The node that reads each stored tensor, by the tensor's name."""
-        return {str(node.target): node for node in self.module.graph.nodes if node.op == "get_attr"}
+        return {str(node.target): node for node in self.module.graph.nodes if node.op == "get_attr" and is_tensor(node)}
 
     @cached_property
     def components(self) -> _Components:

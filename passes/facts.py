@@ -68,6 +68,10 @@ class Facts:
         """The same multiples of another plane; zero stays zero without any."""
         return self if not (self.known & (self.value != 0)).any() else replace(self, pattern=pattern)
 
+    def cut(self, node: str) -> Facts:
+        """Facts of a part of the tensor: another part of a pattern is another pattern."""
+        return self if self.pattern is None else self.with_pattern(node)
+
 
 def unknown(rank: int) -> Facts:
     """Nothing known about a tensor of `rank` axes."""

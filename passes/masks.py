@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import fx
 
 from ..frontend.errors import InputError
 from ..frontend.graph_module import CapturedModule, captured_module
@@ -33,6 +34,34 @@ def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch
     raise InputError(f"the mask of '{name}' is {got}, but the parameter is {expected}; give one entry per weight or per filter")
 
 
+def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The masks under the names the graph uses: a tensor may have two, and nothing needs to be done where nobody reads it."""
+    if not masks:
+        return {}
+    reached: set[fx.Node] = set()
+    pending = [node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())]
+    while pending:
+        node = pending.pop()
+        if node not in reached:
+            reached.add(node)
+            pending.extend(node.all_input_nodes)
+    names: dict[int, str] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and node in reached:
+            names.setdefault(id(attribute(module, str(node.target))), str(node.target))
+    stored = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    result: dict[str, torch.Tensor] = {}
+    for name, mask in masks.items():
+        used = names.get(id(stored[name]), "") if name in stored else name
+        if not used:
+            spread_mask(name, mask, stored[name])
+        elif used in result:
+            result[used] = spread_mask(used, result[used], stored[used]) & spread_mask(name, mask, stored[used])
+        else:
+            result[used] = mask
+    return result
+
+
 def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> CapturedModule:
     """A module with the masked entries set to zero. It shares every tensor that no mask names.
 
@@ -41,10 +70,11 @@ def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> 
     """
     if not masks:
         return module
-    known = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    stored = {str(node.target): attribute(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"}
+    known = {name for name, value in stored.items() if isinstance(value, torch.Tensor)}
     root = torch.nn.Module()
-    for name in known:
-        place_tensor(root, name, attribute(module, name))
+    for name, value in stored.items():
+        place_tensor(root, name, value)
     for name, mask in masks.items():
         if name not in known:
             raise InputError(f"there is no parameter '{name}' to mask; the nearest is '{_nearest(name, known)}'")
@@ -61,12 +91,16 @@ def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> 
 
 
 def check_finite(module: torch.nn.Module) -> None:
-    """Raises InputError if a stored tensor holds NaN or infinity: nothing could be proved about such a model."""
+    """Raises InputError if a parameter holds NaN or infinity, or a buffer NaN: nothing could be proved about such a model.
+
+    Buffers may hold infinity: attention masks do.
+    """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if not tensor.is_floating_point() or bool(tensor.detach().sum().isfinite()):
             continue  # The sum of a tensor with NaN or infinity is neither; most tensors need no second look.
-        if not bool(tensor.isfinite().all()):
-            bad = int((~tensor.isfinite()).sum())
+        wrong = ~tensor.isfinite() if isinstance(tensor, torch.nn.Parameter) else tensor.isnan()
+        if bool(wrong.any()):
+            bad = int(wrong.sum())
             raise InputError(f"'{name}' holds {bad} entries that are NaN or infinite; repair the weights first")
 
 

@@ -51,8 +51,8 @@ class Edit:
         return self._map[node]
 
     def set_argument(self, op: Operation, name: str, value: Any) -> None:
-        """Sets an argument of the new call by its name in the operator's schema. Nodes in `value` are new nodes."""
-        node = self._map[op.node]
+        """Sets an argument of the new call by its name in the operator's schema. Old nodes in `value` become new ones."""
+        node, value = self._map[op.node], self._translated(value)
         schema = op.node.target._schema  # type: ignore[union-attr]
         for position, argument in enumerate(schema.arguments):
             if argument.name != name:
@@ -70,9 +70,12 @@ class Edit:
                 node.kwargs = {key: kept for key, kept in node.kwargs.items() if key != name}
 
     def set_call(self, op: Operation, target: Any, args: tuple[Any, ...]) -> None:
-        """Replaces the new call by another operator's."""
+        """Replaces the new call by another operator's. Old nodes in `args` become new ones."""
         node = self._map[op.node]
-        node.target, node.args, node.kwargs = target, args, {}
+        node.target, node.args, node.kwargs = target, self._translated(args), {}
+
+    def _translated(self, value: Any) -> Any:
+        return fx.map_arg(value, lambda node: self._map.get(node, node))
 
     def parameter(self, node: fx.Node) -> torch.Tensor:
         """The tensor that replaces the one an old ``get_attr`` node reads: sliced, unless a rule has set it."""
@@ -99,7 +102,9 @@ class Edit:
             name += "_"
         self._tensors[name] = tensor
         with self._graph.inserting_before(self._map[op.node]):
-            return self._graph.get_attr(name)
+            node = self._graph.get_attr(name)
+        node.meta["val"] = op.example.new_empty(tensor.shape, dtype=tensor.dtype)
+        return node
 
     def _sliced(self, node: fx.Node) -> torch.Tensor:
         tensor = attribute(self._view.module, str(node.target)).detach()
@@ -162,6 +167,9 @@ def _store_tensors(
     for name, tensor in edit._tensors.items():
         if name not in view.stored:
             place_tensor(root, name, tensor)
+    for node in view.module.graph.nodes:
+        if node.op == "get_attr" and not is_tensor(node):  # A graph that an operator calls, such as a branch of ``cond``.
+            place_tensor(root, str(node.target), copy.deepcopy(attribute(view.module, str(node.target))))
 
 
 def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node, fx.Node]) -> None:
@@ -170,8 +178,23 @@ def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node
         if is_tensor(node):
             shape = [int(live.kept(node, axis).sum()) if isinstance(size, int) else size for axis, size in enumerate(shape_of(node))]
             if shape != list(shape_of(node)):
-                new.meta = {**new.meta, "val": node.meta["val"].new_empty(shape)}
-                new.meta.pop("tensor_meta", None)
+                _set_value(new, node.meta["val"].new_empty(shape))
+    for node, operation in view.operations.items():
+        if not is_tensor(node):
+            _set_value(node_map[node], _remaining_results(operation, node_map))
+
+
+def _set_value(node: fx.Node, value: Any) -> None:
+    node.meta = {**node.meta, "val": value}
+    node.meta.pop("tensor_meta", None)
+
+
+def _remaining_results(operation: Operation, node_map: dict[fx.Node, fx.Node]) -> Any:
+    """The values of an operator with several results; those that nobody reads keep the size they had."""
+    old = operation.node.meta["val"]
+    return type(old)(
+        value if out is None else node_map[out].meta["val"] for value, out in zip(old, operation.outputs, strict=True)
+    )
 
 
 def _drop_aliases(graph: fx.Graph) -> None:

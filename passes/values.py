@@ -118,9 +118,16 @@ class Operation:
         return operator_name(self.node)
 
     @property
+    def example(self) -> torch.Tensor:
+        """A tensor without data of the kind the operator gives: its first result."""
+        value = self.node.meta["val"]
+        tensor: torch.Tensor = value if isinstance(value, torch.Tensor) else value[0]
+        return tensor
+
+    @property
     def shape(self) -> tuple[Any, ...]:
         """The output's shape; the first output's where there are several."""
-        return shape_of(self.node if is_tensor(self.node) else next(out for out in self.outputs if out is not None))
+        return tuple(self.example.shape)
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """The stored tensor an argument reads, or None when it is absent or computed."""

@@ -16,6 +16,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from ..frontend.errors import CheckError
+from .canonicalize import MUTATED
 from .dependency import DependencyView
 from .outcome import Certificate
 from .propagation import Liveness
@@ -34,9 +35,11 @@ class _Caster(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, dtype: torch.dtype) -> None:
         super().__init__(module, garbage_collect_values=True)
         self._dtype = dtype
+        self._written = {str(node.target) for node in module.graph.nodes if node.op == "get_attr" and node.meta.get(MUTATED)}
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._cast(super().get_attr(target, args, kwargs))
+        value = self._cast(super().get_attr(target, args, kwargs))
+        return value.clone() if target in self._written and isinstance(value, torch.Tensor) else value
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = pytree.tree_map(self._retype, (args, kwargs))

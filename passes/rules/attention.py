@@ -175,9 +175,15 @@ class Attention(Rule):
         value = op["value"]
         given = facts[value].plain()
         rank = given.rank
-        if op.get("dropout_p") or op.get("enable_gqa") or given.known.shape[rank - 2] != 1:
+        if op.get("dropout_p") or given.known.shape[rank - 2] != 1:
             return unknown(rank)
-        return given
+        heads, goal = shape_of(value)[rank - 3] if rank > 2 else 1, shape_of(op.node)[rank - 3] if rank > 2 else 1
+        if given.known.shape[max(0, rank - 3)] == 1 or heads == goal:
+            return given
+        if not is_static(heads) or not is_static(goal):
+            return unknown(rank)
+        times = goal // heads  # Grouped queries: one head of values for several of queries.
+        return collapsed(given.value.repeat(times, rank - 3), given.known.repeat(times, rank - 3))
 
     def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
         query, key, value = shape(op["query"]), shape(op["key"]), shape(op["value"])

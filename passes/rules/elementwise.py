@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +56,8 @@ class Elementwise(Rule):
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank = len(shape_of(op.node))
         operands = [facts[node].plain() for node in tensor_inputs(op.node)]
-        if not operands or any(operand.nothing for operand in operands):
+        sized = any(not is_tensor(node) for node in op.node.all_input_nodes)  # A number known only when it runs.
+        if not operands or sized or any(operand.nothing for operand in operands):
             return unknown(rank)
         value = _evaluate(op.node, facts)
         known = np.ones((1,) * rank, bool)
@@ -86,13 +86,13 @@ class Multiply(Elementwise):
 
 @register
 class Identity(Rule):
-    """Casts between floating types, copies, and dropout in inference: the value as it was."""
+    """Casts between types, copies, and dropout in inference: the value as it was."""
 
     operators = tuple(
         f"aten.{name}"
         for name in (
             "alias alpha_dropout clone contiguous detach dropout feature_alpha_dropout feature_dropout _to_copy to "
-            "type_as positive lift_fresh_copy native_dropout"
+            "type_as positive lift_fresh_copy"
         ).split()
     )
 
@@ -100,14 +100,23 @@ class Identity(Rule):
         return ""
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        relate_broadcast(op, axes)
+        source, *others = op.node.all_input_nodes
+        axes.pass_through(source, op.node, ((axis, axis) for axis in range(len(shape_of(op.node)))))
+        for other in filter(is_tensor, others):  # Only the other's type is read.
+            axes.touch(*((other, axis) for axis in range(len(shape_of(other)))))
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         source = next(tensor_inputs(op.node))
-        given = facts[source]
-        if not op.node.meta["val"].dtype.is_floating_point and source.meta["val"].dtype.is_floating_point:
-            return collapsed(np.trunc(given.plain().value), given.plain().known)
-        return given
+        given, kind = facts[source], op.node.meta["val"].dtype
+        if kind.is_floating_point or kind is source.meta["val"].dtype:
+            return given
+        plain = given.plain()
+        if kind is torch.bool:
+            return collapsed(plain.value != 0, plain.known)
+        if kind.is_complex:
+            return unknown(given.rank)
+        whole, limits = np.trunc(plain.value), torch.iinfo(kind)
+        return collapsed(whole, plain.known & (whole >= limits.min) & (whole <= limits.max))
 
 
 @register
@@ -123,10 +132,11 @@ class ParametricRelu(Rule):
         source, slope = op.node.all_input_nodes[:2]
         rank = len(shape_of(op.node))
         axes.pass_through(source, op.node, ((axis, axis) for axis in range(rank)))
-        if shape_of(slope) == (1,) or len(shape_of(slope)) != 1:
-            axes.touch(*((slope, axis) for axis in range(len(shape_of(slope)))))
-        else:
+        if len(shape_of(slope)) == 1 and shape_of(slope) != (1,):
             axes.same((slope, 0), (op.node, 1 if rank > 1 else 0))
+        for axis, size in enumerate(shape_of(slope) if len(shape_of(slope)) == rank > 1 else ()):
+            if size != 1:
+                axes.same((slope, axis), (op.node, axis))
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         source, slope = op.node.all_input_nodes[:2]
@@ -135,6 +145,8 @@ class ParametricRelu(Rule):
         shape = [1] * rank
         if slopes.rank == 1:
             shape[1 if rank > 1 else 0] = slopes.known.size
+        elif slopes.rank == rank:
+            shape = list(slopes.known.shape)
         weight, known = slopes.value.reshape(shape), slopes.known.reshape(shape)
         value = np.where(given.value > 0, given.value, weight * given.value)
         return collapsed(value, np.broadcast_to(given.known & (known | (given.value >= 0)), value.shape))
@@ -177,8 +189,8 @@ def _scaled(given: Facts, op: Operation) -> Facts:
     """A pattern times a number is the same pattern."""
     factor = op.get("other")
     if given.pattern is None or not isinstance(factor, int | float):
-        return given.plain() if given.pattern is None else unknown(given.rank)
-    return replace(given, value=given.value * factor)
+        return unknown(given.rank)
+    return collapsed(given.value * factor, given.known, given.pattern)
 
 
 def _aligned(array: np.ndarray[Any, Any], rank: int) -> np.ndarray[Any, Any]:

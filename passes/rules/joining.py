@@ -61,7 +61,7 @@ class Concatenate(Rule):
         spread = [tuple(size if axis == dim else extents[axis] for axis in range(rank)) for size in sizes]
         value = np.concatenate([np.broadcast_to(fact.value, shape) for fact, shape in zip(given, spread, strict=True)], dim)
         known = np.concatenate([np.broadcast_to(fact.known, shape) for fact, shape in zip(given, spread, strict=True)], dim)
-        return collapsed(value, known, next(iter(patterns), None))
+        return collapsed(value, known, next(iter(patterns), None)).cut(op.node.name)
 
 
 @register
@@ -126,10 +126,12 @@ class _Ranges(Rule):
         if found is None:
             return [unknown(given.rank) for _ in op.outputs]
         dim, ranges = found
-        if given.known.shape[dim] == 1:
-            return [given for _ in op.outputs]
         cuts = [(slice(None),) * dim + (slice(start, end),) for start, end in ranges]
-        return [collapsed(given.value[cut], given.known[cut], given.pattern) for cut in cuts]
+        if given.known.shape[dim] == 1:
+            parts = [given for _ in op.outputs]
+        else:
+            parts = [collapsed(given.value[cut], given.known[cut], given.pattern) for cut in cuts]
+        return [part.cut(f"{op.node.name}_{place}") for place, part in enumerate(parts)]
 
 
 @register

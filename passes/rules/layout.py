@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, dimensions, is_static, shape_of
+from ..values import Operation, dimensions, is_static, is_tensor, shape_of
 from .base import FactTable, Rule, register
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Reshape(Rule):
 
     def reason(self, op: Operation) -> str:
         source = op.node.all_input_nodes[0]
+        if _reads_bits(op):
+            return "view reads the bits of one type as another"
         if refine(shape_of(source), op.shape) is None:
             return f"{op.name.removeprefix('aten.')} cuts across the channel axis"
         return ""
@@ -80,8 +83,10 @@ class Reshape(Rule):
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         source, out = op.node.all_input_nodes[0], op.node
         factors = refine(shape_of(source), shape_of(out))
-        if factors is None:
+        if factors is None or _reads_bits(op):
             return
+        for other in filter(is_tensor, op.node.all_input_nodes[1:]):  # ``view_as``: only the other's shape is read.
+            axes.pass_through(other, out, ((axis, axis) for axis in range(len(shape_of(out)))))
         owner = {number: axis for axis, part in enumerate(factors.source) for number in part}
         mirror = {number: axis for axis, part in enumerate(factors.target) for number in part}
         sides = ((source, factors.source), (out, factors.target))
@@ -115,7 +120,7 @@ class Reshape(Rule):
         given = facts[op.node.all_input_nodes[0]].plain()
         source, target = shape_of(op.node.all_input_nodes[0]), shape_of(op.node)
         factors = refine(source, target)
-        if given.nothing or factors is None:
+        if given.nothing or factors is None or _reads_bits(op):
             return unknown(len(target))
         return _reshaped(given, source, factors) or unknown(len(target))
 
@@ -128,7 +133,15 @@ class Reshape(Rule):
         for place, size in enumerate(sizes):
             if is_static(size) and size != -1 and is_static(shape_of(op.node)[first + place]):
                 sizes[place] = int(edit.kept(op.node, first + place).sum())
-        edit.set_argument(op, name, sizes)
+        if "stride" in op.arguments:  # Strides written out describe the old sizes.
+            edit.set_call(op, torch.ops.aten.reshape.default, (edit.new(op.node.all_input_nodes[0]), sizes))
+        else:
+            edit.set_argument(op, name, sizes)
+
+
+def _reads_bits(op: Operation) -> bool:
+    """``view`` with a type: the same bytes, other numbers."""
+    return "dtype" in op.arguments
 
 
 def _reshaped(given: Facts, source: tuple[Any, ...], factors: Factors) -> Facts | None:

@@ -43,6 +43,12 @@ class Geometry:
     transposed: bool
     uniform: bool
     """A constant input channel gives a constant output, border included."""
+    image: bool = True
+    """Axes behind the channel axis are an image."""
+
+
+_WEAK = 16.0
+"""A constant channel carries others that are at most this many times as large."""
 
 
 class LinearMap(Rule):
@@ -55,6 +61,8 @@ class LinearMap(Rule):
     def reason(self, op: Operation) -> str:
         if op.tensor("weight") is None:
             return f"the weight of {op.name} is computed from other values"
+        if len(shape_of(op["weight"])) < 2:
+            return f"the weight of {op.name} is a vector"
         if not self._usable(op):
             return f"a grouped {op.name} shares its weight with another call"
         return ""
@@ -90,7 +98,7 @@ class LinearMap(Rule):
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank = len(shape_of(op.node))
-        if op.tensor("weight") is None:
+        if op.tensor("weight") is None or len(shape_of(op["weight"])) < 2:
             return unknown(rank)
         geometry = self.geometry(op)
         value, known = self._input(geometry, facts)
@@ -193,21 +201,26 @@ class LinearMap(Rule):
 
     def _input(self, geometry: Geometry, facts: FactTable) -> tuple[Floats, Bools]:
         size = shape_of(geometry.source)[geometry.source_axis]
-        return facts[geometry.source].along(geometry.source_axis, size)
+        given = facts[geometry.source]
+        # A pattern is a plane of the image: along the last axis of a linear layer it is nothing to count on.
+        return (given if geometry.image else given.plain()).along(geometry.source_axis, size)
 
     def _folds(self, geometry: Geometry, facts: FactTable) -> bool:
-        return geometry.uniform and facts[geometry.source].pattern is None
+        return geometry.uniform and (facts[geometry.source].pattern is None or not geometry.image)
 
     def _usable(self, op: Operation) -> bool:
         """Two grouped calls of one weight could lose different channels of a block; such a weight stays whole."""
         if op.tensor("weight") is None or (op.get("bias") is not None and op.tensor("bias") is None):
+            return False
+        if len(shape_of(op["weight"])) < 2:
             return False
         geometry = self.geometry(op)
         return geometry.groups == 1 or _depthwise(op, geometry) or len(op["weight"].users) == 1
 
     def _shared(self, op: Operation) -> bool:
         """A parameter with another reader cannot absorb what is constant for this reader only."""
-        return any(len(node.users) > 1 for name in ("weight", "bias") for node in optional(op.get(name)))
+        stored = [node for name in ("weight", "bias") for node in optional(op.get(name))]
+        return op["input"] in stored or any(len(node.users) > 1 for node in stored)
 
     def _place_carriers(self, op: Operation, geometry: Geometry, live: Liveness, reached: Bools) -> None:
         """Makes sure that every group with removed non-zero constants keeps one channel to carry them."""
@@ -218,7 +231,9 @@ class LinearMap(Rule):
         candidates = known & (value != 0)
         by_group = (geometry.groups, -1)
         waiting = (candidates & ~kept & reached).reshape(by_group).any(1)
-        carried = (candidates & kept).reshape(by_group).any(1)
+        # A weak constant is known with a large relative error when it is a difference of large ones: it carries little.
+        largest = np.where(candidates & reached, np.abs(value), 0.0).reshape(by_group).max(1, keepdims=True)
+        carried = ((candidates & kept).reshape(by_group) & (np.abs(value).reshape(by_group) * _WEAK >= largest)).any(1)
         for group in np.flatnonzero(waiting & ~carried):
             strength = np.where(candidates, np.abs(value), -1.0).reshape(by_group)[group]
             chosen = np.zeros(by_group[0] * strength.size, bool)
@@ -304,7 +319,7 @@ class Linear(LinearMap):
 
     def geometry(self, op: Operation) -> Geometry:
         axis = len(shape_of(op["input"])) - 1
-        return Geometry(op["input"], axis, axis, 1, False, True)
+        return Geometry(op["input"], axis, axis, 1, False, True, image=False)
 
 
 def _weighted_taps(kernel: torch.Tensor, rows: NDArray[np.int64], weight: Floats) -> Floats:

@@ -43,12 +43,31 @@ def _per_channel(values: Floats, known: Bools, rank: int, axis: int = 1) -> Fact
 
 def _relate_channels(op: Operation, axes: AxesBuilder, source: fx.Node, parameters: Sequence[str], axis: int = 1) -> None:
     """All axes pass; the per-channel parameters belong to the channel axis."""
-    axes.pass_through(source, op.node, ((a, a) for a in range(len(shape_of(op.node)))))
+    if any(out is not None for out in op.outputs[1:]):
+        return  # Who reads the saved statistics needs them whole.
+    for out in op.outputs:
+        if out is not None:
+            axes.pass_through(source, out, ((a, a) for a in range(len(shape_of(out)))))
     for name in parameters:
         for parameter in optional(op.get(name)):
-            axes.same((parameter, 0), (op.node, axis))
+            axes.same((parameter, 0), (source, axis))
             if name in ("weight", "bias"):
                 axes.producer(parameter, 0)
+
+
+def _stored_statistics(op: Operation, facts: FactTable) -> Facts:
+    """Constants through normalisation by stored statistics, which is affine per channel."""
+    rank, size = len(op.shape), op.shape[1]
+    parts = [
+        _parameter(op, name, default, size)
+        for name, default in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0))
+    ]
+    if any(part is None for part in parts) or op.get("running_mean") is None:
+        return unknown(rank)
+    weight, bias, mean, variance = (part for part in parts if part is not None)
+    value, known = facts[op["input"]].plain().along(1, size)
+    out = (value - mean) / np.sqrt(variance + op["eps"]) * weight + bias
+    return _per_channel(np.where(weight == 0, bias, out), known | (weight == 0), rank)
 
 
 @register
@@ -63,18 +82,9 @@ class BatchNormalization(Rule):
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         _relate_channels(op, axes, op["input"], ("weight", "bias", "running_mean", "running_var"))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
-        rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
-        parts = [
-            _parameter(op, name, default, size)
-            for name, default in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0))
-        ]
-        if op.get("training") or any(part is None for part in parts) or op.get("running_mean") is None:
-            return unknown(rank)
-        weight, bias, mean, variance = (part for part in parts if part is not None)
-        value, known = facts[op["input"]].plain().along(1, size)
-        out = (value - mean) / np.sqrt(variance + op["eps"]) * weight + bias
-        return _per_channel(np.where(weight == 0, bias, out), known | (weight == 0), rank)
+    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+        found = unknown(len(op.shape)) if op.get("training") else _stored_statistics(op, facts)
+        return [found, *(unknown(1) for _ in op.outputs[1:])]
 
 
 @register
@@ -92,7 +102,9 @@ class InstanceNormalization(Rule):
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
         weight, bias = _parameter(op, "weight", 1.0, size), _parameter(op, "bias", 0.0, size)
-        if weight is None or bias is None or not op["use_input_stats"]:
+        if not op["use_input_stats"]:
+            return _stored_statistics(op, facts)
+        if weight is None or bias is None:
             return unknown(rank)
         _, known = facts[op["input"]].plain().along(1, size)
         return _per_channel(bias, known | (weight == 0), rank)
@@ -141,7 +153,9 @@ class LayerNormalization(Rule):
         return "layer normalisation's statistics run over all channels"
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        rank = len(shape_of(op.node)) if len(op.outputs) == 1 else 0
+        if len(op.outputs) != 1:
+            return
+        rank = len(shape_of(op.node))
         axes.pass_through(op["input"], op.node, ((axis, axis) for axis in range(rank)))
         first = rank - len(op["normalized_shape"])
         for axis in range(first, rank):

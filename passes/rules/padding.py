@@ -50,14 +50,14 @@ class Pad(Rule):
         channels = padded[0] == 1 or bool(varying)  # Other axes are spatial: a border, not new channels.
         if len(padded) == 1 and channels and self._appends(op, padded[0]) and is_static(shape_of(op.node)[padded[0]]):
             return self._appended(op, given.plain(), padded[0], amounts[padded[0]])
+        fill = _fill(op)
+        unchanged = collapsed(given.plain().value, given.plain().known & (given.plain().value == fill))
         if varying:
             return unknown(given.rank)
-        if _mode(op) != "constant" or all(before <= 0 and after <= 0 for before, after in amounts):
+        if _mode(op) != "constant" or not self._adds(amounts):
             return given.plain()
-        fill = _fill(op)
-        unchanged = given.plain().known & (given.plain().value == fill)
-        if fill != 0 or given.pattern is not None:
-            return collapsed(given.plain().value, unchanged)
+        if fill != 0 or (len(padded) > 1 and channels):
+            return unchanged  # Where channels are added too, not all of them are multiples of one plane.
         return given.with_pattern(op.node.name)
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
@@ -75,6 +75,10 @@ class Pad(Rule):
     def _appends(self, op: Operation, axis: int) -> bool:
         before, after = _amounts(op)[axis]
         return _mode(op) == "constant" and is_static(before) and is_static(after) and before >= 0 and after >= 0
+
+    def _adds(self, amounts: list[tuple[Any, Any]]) -> bool:
+        """Returns if anything may be put around the input, rather than cropped from it."""
+        return any(not is_static(amount) or amount > 0 for pair in amounts for amount in pair)
 
     def _appended(self, op: Operation, given: Facts, axis: int, amount: tuple[int, int]) -> Facts:
         """Facts along an axis that got new constant positions at its ends."""

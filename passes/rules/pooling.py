@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..facts import Facts, unknown
 from ..values import Operation, shape_of
@@ -19,6 +19,9 @@ __all__ = ["AveragePool", "Resample", "Window"]
 class _Spatial(Rule):
     """The leading axes pass; the last `spatial` ones are the image."""
 
+    linear: ClassVar[bool] = False
+    """Multiples of one plane give multiples of another."""
+
     def reason(self, op: Operation) -> str:
         return ""
 
@@ -34,8 +37,9 @@ class _Spatial(Rule):
                     axes.same((source, axis), (out, axis))
 
     def _uniform(self, op: Operation, facts: FactTable) -> Facts:
-        """The input's plain constants, forgotten if they differ within an image."""
-        given = facts[op.node.all_input_nodes[0]].plain()
+        """The input's constants, forgotten if they differ within an image. A pattern stays one if the operator is linear."""
+        given = facts[op.node.all_input_nodes[0]]
+        given = given.cut(op.node.name) if self.linear else given.plain()
         image = given.known.shape[given.rank - self.spatial(op) :]
         return given if all(extent == 1 for extent in image) else unknown(given.rank)
 
@@ -66,6 +70,7 @@ class AveragePool(_Spatial):
     """Averages over windows. Where the padding counts (``count_include_pad``), a constant wears off at the border:
     every constant channel is then a multiple of one and the same plane."""
 
+    linear = True
     operators = tuple(f"aten.avg_pool{rank}d" for rank in (1, 2, 3))
 
     def spatial(self, op: Operation) -> int:
@@ -85,6 +90,7 @@ class AveragePool(_Spatial):
 class Resample(_Spatial):
     """Nearest, linear and cubic upsampling: the weights of every output pixel sum to one."""
 
+    linear = True
     operators = tuple(
         f"aten.{name}"
         for name in (

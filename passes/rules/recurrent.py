@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..propagation import Liveness
     from ..rewriting import Edit
 
-__all__ = ["Recurrent"]
+__all__ = ["Recurrent", "RecurrentCell"]
 
 Bools = NDArray[np.bool_]
 
@@ -74,13 +74,12 @@ class Recurrent(Rule):
         axes.mixes(unit, unit)
 
     def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
-        silent = [unknown(3) for _ in op.outputs]
         if not self._usable(op):
-            return silent
+            return [unknown(3) for _ in op.outputs]
         directions = 1 + bool(op["bidirectional"])
-        known = np.concatenate([self._dead(op, cell, facts) for cell in self._cells(op)[-directions:]])
-        silent[0] = collapsed(np.zeros((1, 1, known.size)), known.reshape(1, 1, -1))
-        return silent
+        dead = [self._dead(op, cell, facts) for cell in self._cells(op)]
+        always = np.logical_and.reduce(dead)
+        return [_zero_where(np.concatenate(dead[-directions:])), *(_zero_where(always) for _ in op.outputs[1:])]
 
     def demand(self, op: Operation, live: Liveness) -> None:
         cells = self._cells(op)
@@ -155,6 +154,11 @@ class Recurrent(Rule):
         return bool(op["has_biases"])
 
 
+def _zero_where(known: Bools) -> Facts:
+    """Facts of a tensor of three axes whose last one holds the units."""
+    return collapsed(np.zeros((1, 1, known.size)), known.reshape(1, 1, -1))
+
+
 def _states(op: Operation) -> list[fx.Node]:
     """The initial hidden state, and the cell state of an LSTM."""
     hx = op["hx"]
@@ -167,3 +171,13 @@ def _stored(op: Operation, node: fx.Node) -> torch.Tensor:
         value = getattr(value, part)
     tensor: torch.Tensor = value.detach()
     return tensor
+
+
+@register
+class RecurrentCell(Rule):
+    """One step of a recurrent cell whose state the model carries itself: a barrier."""
+
+    operators = ("aten.gru_cell", "aten.lstm_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")
+
+    def reason(self, op: Operation) -> str:
+        return f"{op.name.removeprefix('aten.')} feeds its hidden state back through the model"

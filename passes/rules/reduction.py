@@ -58,10 +58,13 @@ class _Reducing(Rule):
         """`array` (facts of the input, reduced axes of extent 1) in the rank of the output."""
         return array if _keeps_rank(op) else array.squeeze(tuple(_axes_of(op)))
 
-    def _uniform(self, op: Operation, facts: FactTable) -> Facts | None:
-        """The input's constants where they do not differ along the reduced axes."""
+    def _uniform(self, op: Operation, facts: FactTable) -> Facts:
+        """The input's constants where they do not differ along the reduced axes, which get extent 1."""
         given = facts[op.node.all_input_nodes[0]].plain()
-        return given if all(given.known.shape[axis] == 1 for axis in _axes_of(op)) else None
+        axes = tuple(_axes_of(op)) if given.rank else ()
+        value = given.value.min(axis=axes, keepdims=True)
+        known = given.known.all(axis=axes, keepdims=True) & (value == given.value.max(axis=axes, keepdims=True))
+        return collapsed(value, known)
 
 
 @register
@@ -72,8 +75,6 @@ class Average(_Reducing):
 
     def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
         given = self._uniform(op, facts)
-        if given is None or len(op.outputs) != 1:
-            return super().constants(op, facts)
         return collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
 
 
@@ -84,10 +85,11 @@ class Extremum(_Reducing):
     operators = ("aten.amax", "aten.amin", "aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.any", "aten.all")
 
     def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
-        given = self._uniform(op, facts)
-        if given is None or op.name not in ("aten.amax", "aten.amin"):
+        if op.name not in ("aten.amax", "aten.amin", "aten.max", "aten.min") or "other" in op.arguments:
             return super().constants(op, facts)
-        return collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
+        given = self._uniform(op, facts)
+        found = collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
+        return [found, *(unknown(found.rank) for _ in op.outputs[1:])]
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         if "other" in op.arguments:
@@ -118,8 +120,6 @@ class Sum(_Reducing):
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         given = self._uniform(op, facts)
-        if given is None:
-            return unknown(len(op.shape))
         zero = given.known & (given.value == 0)
         return collapsed(self._shrunk(op, np.zeros_like(given.value)), self._shrunk(op, zero))
 

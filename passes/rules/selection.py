@@ -53,10 +53,12 @@ class _Picked(Rule):
         given = facts[op.node.all_input_nodes[0]]
         dim, index = self.axis(op), self.index(op)
         if given.known.shape[dim] == 1:
-            return given
-        if index is None:
+            picked = given
+        elif index is None:
             return unknown(given.rank)
-        return collapsed(given.value.take(index, dim), given.known.take(index, dim), given.pattern)
+        else:
+            picked = collapsed(given.value.take(index, dim), given.known.take(index, dim), given.pattern)
+        return picked.cut(op.node.name)
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
         source = op.node.all_input_nodes[0]
@@ -259,10 +261,10 @@ class PixelShuffle(Rule):
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         given = facts[op.node.all_input_nodes[0]].plain()
         axis = given.rank - 3
-        if given.known.shape[axis] == 1:
-            return given
         if any(given.known.shape[a] > 1 for a in range(given.rank) if a != axis):
             return unknown(given.rank)
+        if given.known.shape[axis] == 1:
+            return given
         value, known = given.along(axis, shape_of(op.node.all_input_nodes[0])[axis])
         blocks = value.reshape(-1, op["upscale_factor"] ** 2)
         equal = known.reshape(blocks.shape).all(1) & (blocks == blocks[:, :1]).all(1)

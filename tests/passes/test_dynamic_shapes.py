@@ -1,0 +1,115 @@
+"""Sizes left open at capture stay open: compacted at one size, exact at another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reconvene.frontend.capture import capture
+from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.compaction import compact
+from reconvene.passes.dependency import dependency_view
+
+from ..support.models import assert_same_outputs, channel_masks, masked_copy, randomise, widths
+
+FREE = torch.export.Dim.DYNAMIC
+DOUBLE = {"dtype": torch.float64}
+
+
+class Encoder(nn.Module):
+    """Padding, strides, shuffles, gates and resampling, all by sizes that are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8)
+        self.grouped, self.last = nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.Conv2d(16, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.first(x)).sigmoid()
+        n, c, h, w = y.shape
+        z = self.grouped(y).view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        z = F.avg_pool2d(F.pad(z, (0, w % 2, 0, h % 2)), 2)
+        z = F.interpolate(z, size=(h, w), mode="bilinear")
+        return self.head(self.last(torch.cat([y, z.relu()], 1)).flatten(2).unflatten(2, (h, w)).relu())
+
+
+class Tokens(nn.Module):
+    """Attention over a number of tokens that is not known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, stride=4)
+        self.query, self.key, self.value = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.up, self.down, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.patch(x).flatten(2).transpose(1, 2)
+        n, length, width = t.shape
+        q, k, v = (layer(t).reshape(n, length, 4, width // 4).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        t = t + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
+        return self.head((t + self.down(F.gelu(self.up(t)))).mean(1))
+
+
+def check(model: nn.Module, captured: tuple[int, ...], later: tuple[int, ...], kind: str) -> Any:
+    """Captures and compacts at one size, compares at another."""
+    model = randomise(model).double()
+    example = (torch.randn(captured, **DOUBLE),)
+    graph = capture(model, example, ({axis: FREE for axis in (0, 2, 3)},))
+    masks = channel_masks(dependency_view(canonicalize(graph)), kind)
+    result = compact(graph, example, masks)
+    result.module.graph.lint()
+    unseen = torch.randn(later, **DOUBLE)
+    with torch.no_grad():
+        assert_same_outputs(masked_copy(model, masks)(unseen), result.module(unseen))
+    return result
+
+
+@pytest.mark.parametrize("kind", ["M1", "M2"])
+def test_convolutions_captured_at_64_are_exact_at_96(kind: str) -> None:
+    result = check(Encoder(), (2, 3, 64, 64), (3, 3, 96, 96), kind)
+    assert widths(result)["first"] < 8
+    assert widths(result)["last"] < 8
+
+
+@pytest.mark.parametrize("kind", ["M1", "M2"])
+def test_odd_sizes(kind: str) -> None:
+    check(Encoder(), (2, 3, 64, 64), (1, 3, 91, 75), kind)
+
+
+@pytest.mark.parametrize("kind", ["M1", "M2"])
+def test_another_number_of_tokens(kind: str) -> None:
+    result = check(Tokens(), (2, 3, 32, 32), (5, 3, 64, 48), kind)
+    assert widths(result)["up"] == 8
+    assert widths(result)["value"] == 4
+
+
+def test_sizes_that_are_made_on_the_spot() -> None:
+    class Extended(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(12, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x).relu()
+            plane = y.new_ones(y.shape[0], 4, y.shape[2], y.shape[3])
+            return self.last(torch.cat([y, plane], 1) * torch.ones(1, 12, x.shape[2], 1, dtype=x.dtype).expand(-1, -1, -1, x.shape[3]))
+
+    assert widths(check(Extended(), (2, 3, 16, 16), (1, 3, 24, 20), "M2"))["first"] == 4
+
+
+def test_slices_up_to_a_size_that_is_not_known() -> None:
+    class Cropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(11, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x).relu()
+            return self.last(torch.cat([y, x[:, :, : y.shape[2], : y.shape[3]]], 1)[:, :, : x.shape[2] // 2])
+
+    assert widths(check(Cropped(), (2, 3, 16, 16), (1, 3, 24, 20), "M1"))["first"] == 4

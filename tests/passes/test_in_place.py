@@ -1,0 +1,145 @@
+"""Operators that write in place: exact whether they can be made pure or not, and the model itself stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..support.models import Exactness, assert_exact, randomise, widths
+
+IMAGE = (torch.zeros(2, 3, 8, 8),)
+
+
+class Between(nn.Module):
+    """A convolution, something in place, a convolution."""
+
+    def __init__(self, inner: Callable[[Tensor], Tensor], reads: int = 8) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(reads, 4, 3, padding=1)
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(self.first(x)))
+
+
+def relu_twice(x: Tensor) -> Tensor:
+    return F.relu(x, inplace=True) + F.hardsigmoid(x, inplace=True)
+
+
+def read_before(x: Tensor) -> Tensor:
+    before = x * 2
+    x.relu_()
+    return before + x
+
+
+def chain(x: Tensor) -> Tensor:
+    return x.mul_(0.5).add_(0.25).clamp_(-1, 1)
+
+
+@pytest.mark.parametrize("inner", [relu_twice, read_before, chain], ids=lambda f: f.__name__)
+def test_pure_forms_prune(inner: Callable[[Tensor], Tensor]) -> None:
+    for kind in ("M1", "M2"):
+        assert widths(assert_exact(randomise(Between(inner)), IMAGE, kind))["first"] < 8
+
+
+def view_written(x: Tensor) -> Tensor:
+    x[:, 2:5].relu_()
+    return x
+
+
+def view_read_later(x: Tensor) -> Tensor:
+    part = x[:, :, 1:]
+    x.sigmoid_()
+    return F.pad(part, (0, 0, 1, 0)) + x
+
+
+def flat_written(x: Tensor) -> Tensor:
+    x.flatten(1).mul_(0.3)
+    return x
+
+
+def half_written(x: Tensor) -> Tensor:
+    left, right = x[:, :4], x[:, 4:]
+    left.add_(right)
+    return x
+
+
+def tensor_split_written(x: Tensor) -> Tensor:
+    x.tensor_split(2, 1)[0].neg_()
+    return x
+
+
+def moved_written(x: Tensor) -> Tensor:
+    x.moveaxis(1, 3).mul_(2.0)
+    return x
+
+
+def broadcast_read(x: Tensor) -> Tensor:
+    same = torch.broadcast_to(x, x.shape)
+    x.tanh_()
+    return same
+
+
+def dropped_out_read(x: Tensor) -> Tensor:
+    same = F.dropout(x, 0.5, training=False)
+    x.tanh_()
+    return same
+
+
+def assigned(x: Tensor) -> Tensor:
+    x[:, 0] = 0.5
+    x[:, :, 0] = x[:, :, 1]
+    return x
+
+
+def filled(x: Tensor) -> Tensor:
+    buffer = torch.zeros(2, 8, 8, 8, dtype=x.dtype)
+    buffer[:, :, 1:7, 1:7] = x[:, :, 1:7, 1:7]
+    return buffer
+
+
+def same_twice(x: Tensor) -> Tensor:
+    return x.add_(x).relu_()
+
+
+def view_of_the_result(x: Tensor) -> Tensor:
+    y = x.relu_()
+    part = y[:, :4]
+    part.mul_(3.0)
+    return y
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        view_written, view_read_later, flat_written, half_written, tensor_split_written, moved_written, broadcast_read,
+        dropped_out_read, assigned, filled, same_twice, view_of_the_result,
+    ],
+    ids=lambda f: f.__name__,
+)  # fmt: skip
+def test_writing_behind_another_reader_is_exact(inner: Callable[[Tensor], Tensor]) -> None:
+    exactness = Exactness(randomise(Between(inner)), IMAGE)
+    for kind in ("M1", "M2"):
+        exactness.check(kind)
+        exactness.check({"first.weight": torch.arange(8) % 2 == 1, "first.bias": torch.arange(8) % 2 == 1})
+
+
+def test_a_counter_in_a_buffer_is_not_advanced_by_the_check() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1.0
+            return self.last(self.first(x).relu()) * self.calls
+
+    exactness = Exactness(randomise(Counting()), IMAGE)
+    result = exactness.check("M2")
+    assert widths(result)["first"] == 4
+    assert exactness.graph.calls == 0
