@@ -99,6 +99,26 @@ def test_blocks_of_a_grouped_convolution_lose_equally_many() -> None:
     assert widths(result)["1"] < 12
 
 
+def test_parts_of_one_layer_that_go_separate_ways_are_scored_by_themselves() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.left, self.right = nn.Conv2d(3, 16, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(12, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = self.first(x).relu().split([4, 12], 1)
+            return self.left(left) + self.right(right)
+
+    model = randomise(Parts())
+    with torch.no_grad():
+        strength = torch.tensor([9.0, 1, 9, 1, *[7, 2] * 6])
+        model.get_parameter("first.weight").copy_(strength.reshape(16, 1, 1, 1).expand(16, 3, 1, 1))
+    for scope in ("layer", "global"):
+        result = prune(capture(model, IMAGE), IMAGE, "magnitude", 0.5, scope=scope)
+        assert result.plan.kept["first.weight"][0].tolist() == list(range(0, 16, 2))
+        assert sorted((group.asked, group.got) for group in result.groups if group.name == "first.weight") == [(2, 2), (6, 6)]
+
+
 def test_nothing_asked_nothing_done() -> None:
     result = prune(capture(randomise(net()), IMAGE), IMAGE, "magnitude", 0.0)
     assert result.after == result.before
