@@ -6,8 +6,10 @@ import io
 import json
 import logging
 import os
+import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,29 +92,49 @@ def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: st
             raise ReconveneError(f"cannot export '{path}' to ONNX: {reason[0]}") from error
 
 
+_RECORDS = re.compile(
+    r"models/[^/]+\.json|data/weights/weight_\d+|data/constants/tensor_\d+|data/(weights|constants)/[^/]+_config\.json"
+    r"|data/sample_inputs/[^/]+\.pt|archive_format|archive_version|byteorder|version|\.format_version|\.storage_alignment"
+    r"|\.data/[^/]+|extra/.*"
+)
+"""All that an archive may hold: graphs, plain tensors, their descriptions, example inputs, and text.
+
+torch would also load compiled libraries (``data/aotinductor``), pickles of weights, and pickled constants of other kinds.
+"""
+
+
 def _refuse_pickles(file: Path) -> None:
-    """Looks into the archive before torch does: torch would unpickle whatever the archive asks for."""
+    """Looks into the archive before torch does: torch would unpickle or run whatever the archive asks for."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if not any("/models/" in name for name in names):
                 raise InputError(f"'{file}' is a zip file but not a .pt2 archive; write one with torch.export.save")
+            _refuse_ambiguous_names(file, names)
             for name in names:
-                _refuse_pickled_record(file, archive, name)
-    except (zipfile.BadZipFile, json.JSONDecodeError, KeyError, OSError, RuntimeError) as error:
+                _refuse_record(file, archive, name)
+    except (zipfile.BadZipFile, json.JSONDecodeError, KeyError, OSError, RuntimeError, NotImplementedError, EOFError) as error:
         raise InputError(f"cannot read '{file}': {error}; the file is damaged") from None
+    except (TypeError, AttributeError, UnicodeDecodeError, zlib.error):
+        raise InputError(f"cannot read '{file}': its description of the weights makes no sense; the file is damaged") from None
 
 
-def _refuse_pickled_record(file: Path, archive: zipfile.ZipFile, name: str) -> None:
-    folder = name.split("/", 1)[-1]
-    if name.endswith("_config.json"):
-        entries = json.loads(archive.read(name))["config"]
-        pickled = [key for key, entry in entries.items() if entry.get("use_pickle")]
-        if pickled:
-            raise InputError(f"'{file}' stores '{pickled[0]}' as a pickle, which may run code; save it as plain tensors")
-    elif folder.startswith(("data/weights/", "data/constants/")) and name.endswith((".pt", ".pkl")):
-        raise InputError(f"'{file}' holds the pickle '{folder}', which may run code; save it with a newer torch")
-    elif folder.startswith("data/sample_inputs/") and name.endswith(".pt"):
+def _refuse_ambiguous_names(file: Path, names: list[str]) -> None:
+    """torch finds records without regard to case, and of two with one name takes another one than Python does."""
+    if len({name.lower() for name in names}) < len(names) or len({name.partition("/")[0] for name in names}) > 1:
+        raise InputError(f"'{file}' holds several records of one name, so that what would be read is unclear; save it anew")
+
+
+def _refuse_record(file: Path, archive: zipfile.ZipFile, name: str) -> None:
+    record = name.partition("/")[2]
+    if not _RECORDS.fullmatch(record):
+        raise InputError(f"'{file}' holds '{record}', which may run code when it is read; save plain tensors with a newer torch")
+    if record.endswith("_config.json"):
+        for key, entry in json.loads(archive.read(name))["config"].items():
+            # Constants of other kinds than tensors are pickles, whatever they say.
+            if entry.get("use_pickle") or not str(entry.get("path_name")).startswith(("weight_", "tensor_")):
+                raise InputError(f"'{file}' stores '{key}' as a pickle, which may run code; save it as plain tensors")
+    elif record.startswith("data/sample_inputs/"):
         try:
             torch.load(io.BytesIO(archive.read(name)), weights_only=True)
         except Exception:

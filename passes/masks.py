@@ -46,14 +46,19 @@ def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None)
             reached.add(node)
             pending.extend(node.all_input_nodes)
     names: dict[int, str] = {}
+    read: set[int] = set()
     for node in module.graph.nodes:
-        if node.op == "get_attr" and node in reached:
-            names.setdefault(id(attribute(module, str(node.target))), str(node.target))
+        if node.op == "get_attr":
+            tensor = id(attribute(module, str(node.target)))
+            names.setdefault(tensor, str(node.target))
+            if node in reached:
+                read.add(tensor)
     stored = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
     result: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
-        used = names.get(id(stored[name]), "") if name in stored else name
-        if not used:
+        tensor = id(stored[name]) if name in stored else 0
+        used = names.get(tensor, name)
+        if name in stored and tensor not in read:
             spread_mask(name, mask, stored[name])
         elif used in result:
             result[used] = spread_mask(used, result[used], stored[used]) & spread_mask(name, mask, stored[used])

@@ -109,22 +109,22 @@ def decide(
     Raises:
         InputError: a pattern matches nothing, or no group can be pruned.
     """
-    ignored = {group.name: _ignored(group, ignore) for group in view.groups}
+    ignored = {group: _ignored(group, ignore) for group in view.groups}
     _check_patterns(view, ignore)
-    free = [group for group in view.groups if group.prunable and not ignored[group.name] and group.size > 1]
+    free = [group for group in view.groups if group.prunable and not ignored[group] and group.size > 1]
     if not free:
         raise InputError(_nothing_to_prune(view, ignore))
     generator = np.random.default_rng(seed)
-    scores = {group.name: SCORES[method](view.module, group, generator) for group in free}
+    scores = {group: SCORES[method](view.module, group, generator) for group in free}
     wanted = _wanted(free, scores, sparsity, scope)
     decisions = []
     for group in view.groups:
-        if group.name not in scores:
-            reason = group.reason or (f"left alone by '{ignored[group.name]}'" if ignored[group.name] else "only one channel")
-            count = 0 if ignored[group.name] else round(sparsity * group.size)
+        if group not in scores:
+            reason = group.reason or (f"left alone by '{ignored[group]}'" if ignored[group] else "only one channel")
+            count = 0 if ignored[group] else round(sparsity * group.size)
             decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
         else:
-            decisions.append(_rounded(group, scores[group.name], wanted[group.name], channel_multiple, minimum_channels))
+            decisions.append(_rounded(group, scores[group], wanted[group], channel_multiple, minimum_channels))
     return tuple(decisions)
 
 
@@ -179,15 +179,15 @@ def _nothing_to_prune(view: DependencyView, ignore: Sequence[str]) -> str:
     return f"no channel of this model can be removed: {listed}"
 
 
-def _wanted(groups: Sequence[ChannelGroup], scores: Mapping[str, Floats], sparsity: float, scope: str) -> dict[str, int]:
+def _wanted(groups: Sequence[ChannelGroup], scores: Mapping[ChannelGroup, Floats], sparsity: float, scope: str) -> dict[ChannelGroup, int]:
     """How many channels of each group fall to the sparsity."""
     if scope == "layer":
-        return {group.name: round(sparsity * group.size) for group in groups}
-    relative = {group.name: scores[group.name] / max(float(scores[group.name].mean()), 1e-300) for group in groups}
+        return {group: round(sparsity * group.size) for group in groups}
+    relative = {group: scores[group] / max(float(scores[group].mean()), 1e-300) for group in groups}
     everything = np.sort(np.concatenate(list(relative.values())))
     count = round(sparsity * everything.size)
     threshold = everything[count - 1] if count else -math.inf
-    return {name: int((values <= threshold).sum()) for name, values in relative.items()}
+    return {group: int((values <= threshold).sum()) for group, values in relative.items()}
 
 
 def _rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, minimum: int) -> Decision:
@@ -214,11 +214,12 @@ def _rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, min
 
 
 def _outcomes(found: Sequence[GroupOutcome], decisions: Sequence[Decision]) -> tuple[GroupOutcome, ...]:
-    """The compaction's view of every group, with what the method wanted as what was asked."""
-    by_name = {decision.group.name: decision for decision in decisions}
+    """The compaction's view of every group, with what the method wanted as what was asked.
+
+    Both lists are in the order of the graph's groups; a name may stand for several, such as the parts of a split.
+    """
     outcomes = []
-    for outcome in found:
-        decision = by_name[outcome.name]
+    for outcome, decision in zip(found, decisions, strict=True):
         reasons = (*decision.reasons, *outcome.reasons) if outcome.got < decision.wanted else ()
         outcomes.append(replace(outcome, asked=decision.wanted, reasons=tuple(dict.fromkeys(reasons))))
     return tuple(outcomes)
