@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +33,11 @@ _SOMETIMES_VIEWS = "dropout feature_dropout alpha_dropout feature_alpha_dropout 
 """Operators that may give their input itself although their schema does not say so."""
 
 
-def canonicalize(module: fx.GraphModule) -> CapturedModule:
-    """Gives the canonical form as a new module that shares stored tensors with `module`."""
+def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | None = None) -> CapturedModule:
+    """Gives the canonical form as a new module that shares stored tensors with `module`.
+
+    Tensors in `replaced` stand for those of the same name from the start: weights are computed from them.
+    """
     graph = fx.Graph()
     value_map: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(module.graph, value_map)
@@ -42,15 +46,13 @@ def canonicalize(module: fx.GraphModule) -> CapturedModule:
     _drop_checks(graph)
     _merge_aliases(module, graph)
     _make_pure(graph)
-    replaced = _store_computed_weights(module, graph)
-    replaced |= _fuse_shuffles(graph)
+    names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
+    tensors = {name: attribute(module, name) for name in names} | dict(replaced or {})
+    tensors |= _store_computed_weights(module, graph, tensors)
+    tensors |= _fuse_shuffles(graph)
     graph.eliminate_dead_code()
-    tensors = {
-        str(node.target): replaced[str(node.target)] if str(node.target) in replaced else attribute(module, str(node.target))
-        for node in graph.nodes
-        if node.op == "get_attr"
-    }
-    result = captured_module(_holder(tensors), graph, module.meta)
+    read = {str(node.target): tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
+    result = captured_module(_holder(read), graph, module.meta)
     graph.lint()
     return result
 
@@ -191,7 +193,9 @@ def _pure_form(node: fx.Node) -> torch._ops.OpOverload | None:
     return overload if same_shape else None
 
 
-def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str, torch.Tensor]:
+def _store_computed_weights(
+    module: fx.GraphModule, graph: fx.Graph, tensors: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """Evaluates what weights and biases are computed from when that is stored tensors only."""
     stored: set[fx.Node] = set()
     for node in graph.nodes:
@@ -202,7 +206,7 @@ def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str
         for operand in _weights_of(node):
             if operand in stored and operand.op != "get_attr":
                 name = _weight_name(operand, new, module)
-                new[name] = _evaluated(module, operand)
+                new[name] = _evaluated(tensors, operand)
                 with graph.inserting_before(operand):
                     attr = graph.get_attr(name)
                 attr.meta = copy.copy(operand.meta)
@@ -237,7 +241,7 @@ def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
             yield operand
 
 
-def _evaluated(module: fx.GraphModule, node: fx.Node) -> torch.nn.Parameter:
+def _evaluated(tensors: Mapping[str, Any], node: fx.Node) -> torch.nn.Parameter:
     """The value of a node that depends on stored tensors only."""
     values: dict[fx.Node, torch.Tensor] = {}
 
@@ -251,7 +255,7 @@ def _evaluated(module: fx.GraphModule, node: fx.Node) -> torch.nn.Parameter:
                 continue
             pending.pop()
             if current.op == "get_attr":
-                values[current] = attribute(module, str(current.target)).detach()
+                values[current] = tensors[str(current.target)].detach()
             else:
                 args, kwargs = fx.map_arg((current.args, dict(current.kwargs)), values.__getitem__)
                 values[current] = current.target(*args, **kwargs)  # type: ignore[operator]
@@ -259,35 +263,48 @@ def _evaluated(module: fx.GraphModule, node: fx.Node) -> torch.nn.Parameter:
 
     with torch.no_grad():
         value = value_of(node).clone()
-    trained = any(isinstance(attribute(module, str(leaf.target)), torch.nn.Parameter) for leaf in values if leaf.op == "get_attr")
+    trained = any(isinstance(tensors[str(leaf.target)], torch.nn.Parameter) for leaf in values if leaf.op == "get_attr")
     return torch.nn.Parameter(value, requires_grad=trained and value.is_floating_point())
 
 
-def _weight_name(node: fx.Node, taken: dict[str, torch.Tensor], module: fx.GraphModule) -> str:
-    """The name the weight had before it was pruned or parametrised, if that can be told; else one of the node's."""
-    leaves = []
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if current.op == "get_attr":
-            leaves.append(str(current.target))
-        pending.extend(current.all_input_nodes)
-    for leaf in leaves:
-        path, _, last = leaf.rpartition(".")
-        stem = last.removesuffix("_orig").removesuffix("_g")  # Pruning and spectral norm; weight norm's size.
-        if stem != last:
-            name = f"{path}.{stem}" if path else stem
-        elif ".parametrizations." in f".{leaf}":
-            head, _, tail = f".{leaf}".partition(".parametrizations.")
-            name = f"{head}.{tail.split('.')[0]}".lstrip(".")
-        else:
-            continue
+def _weight_name(node: fx.Node, taken: Mapping[str, torch.Tensor], module: fx.GraphModule) -> str:
+    """The name the weight had before it was pruned or parametrised, if that can be told; else that of the parameter it
+    is computed from, where nothing else reads that one (standardised weights); else one of the node's."""
+    ancestors = _ancestors(node)
+    leaves = [leaf for leaf in ancestors if leaf.op == "get_attr"]
+    for name in filter(None, (_plain_name(str(leaf.target)) for leaf in leaves)):
         if name not in taken and not _exists(module, name):
             return name
-    name = base = f"computed_{node.name}"
+    for leaf in leaves:
+        only_here = all(user is node or user in ancestors for user in leaf.users)
+        if only_here and shape_of(leaf) == shape_of(node) and str(leaf.target) not in taken:
+            return str(leaf.target)
+    name = f"computed_{node.name}"
     while name in taken or _exists(module, name):
         name += "_"
-    return name if name else base
+    return name
+
+
+def _ancestors(node: fx.Node) -> dict[fx.Node, None]:
+    """Everything a node is computed from, nearest first."""
+    found: dict[fx.Node, None] = {}
+    pending = list(node.all_input_nodes)
+    while pending:
+        current = pending.pop(0)
+        if current not in found:
+            found[current] = None
+            pending.extend(current.all_input_nodes)
+    return found
+
+
+def _plain_name(leaf: str) -> str | None:
+    """The name of a weight that pruning, spectral norm, weight norm or a parametrisation stores under another."""
+    path, _, last = leaf.rpartition(".")
+    stem = last.removesuffix("_orig").removesuffix("_g")
+    if stem != last:
+        return f"{path}.{stem}" if path else stem
+    head, found, tail = f".{leaf}".partition(".parametrizations.")
+    return f"{head}.{tail.split('.')[0]}".lstrip(".") if found else None
 
 
 def _exists(module: fx.GraphModule, name: str) -> bool:

@@ -12,10 +12,9 @@ from torch import fx
 
 from ..frontend.errors import InputError
 from ..frontend.progress import stage
-from .canonicalize import canonicalize
 from .dependency import ChannelGroup, DependencyView, dependency_view
 from .fold_batch_norm import fold_batch_norm
-from .masks import check_finite, masked, read_masks
+from .masks import canonical_and_masked, check_finite
 from .outcome import Compaction, GroupOutcome
 from .plan import Plan
 from .propagation import Liveness, propagate_constants, propagate_liveness
@@ -97,7 +96,7 @@ def analyse(
     Raises:
         InputError: masks that do not fit, weights that are not finite.
     """
-    canonical = masked(canonicalize(module), read_masks(module, masks))
+    canonical = canonical_and_masked(module, masks)
     check_finite(canonical)
     view = dependency_view(canonical)
     return view, propagate_liveness(view.axes, propagate_constants(canonical, view.operations))

@@ -18,7 +18,7 @@ from ..frontend.errors import InputError
 from .canonicalize import canonicalize
 from .compaction import compact
 from .fold_batch_norm import fold_batch_norm
-from .masks import check_finite, masked
+from .masks import canonical_and_masked, check_finite
 from .outcome import Compaction
 
 __all__ = ["ApplyMasks", "Canonicalize", "Compact", "FoldBatchNorm", "GraphPass", "PassOutcome"]
@@ -89,7 +89,7 @@ class ApplyMasks(GraphPass):
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
-        return PassOutcome(masked(canonicalize(graph_module), self.masks), bool(self.masks))
+        return PassOutcome(canonical_and_masked(graph_module, self.masks), bool(self.masks))
 
 
 @dataclass(frozen=True)
