@@ -50,7 +50,9 @@ class Tokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         t = self.patch(x).flatten(2).transpose(1, 2)
         n, length, width = t.shape
-        q, k, v = (layer(t).reshape(n, length, 4, width // 4).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        q, k, v = (
+            layer(t).reshape(n, length, 4, width // 4).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
         t = t + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
         return self.head((t + self.down(F.gelu(self.up(t)))).mean(1))
 
@@ -97,7 +99,10 @@ def test_sizes_that_are_made_on_the_spot() -> None:
         def forward(self, x: Tensor) -> Tensor:
             y = self.first(x).relu()
             plane = y.new_ones(y.shape[0], 4, y.shape[2], y.shape[3])
-            return self.last(torch.cat([y, plane], 1) * torch.ones(1, 12, x.shape[2], 1, dtype=x.dtype).expand(-1, -1, -1, x.shape[3]))
+            return self.last(
+                torch.cat([y, plane], 1)
+                * torch.ones(1, 12, x.shape[2], 1, dtype=x.dtype).expand(-1, -1, -1, x.shape[3])
+            )
 
     assert widths(check(Extended(), (2, 3, 16, 16), (1, 3, 24, 20), "M2"))["first"] == 4
 

@@ -84,7 +84,13 @@ class Reused(nn.Module):
         (lambda m, x: m.norm(m.conv(x)) + m.conv.bias.sum(), 1),
         (lambda m, x: m.norm(torch.conv2d(x, m.conv.weight, x.mean((0, 2, 3)), padding=1)), 1),
     ],
-    ids=["its layer has another reader", "its layer runs twice", "it is used twice", "the bias is read", "the bias is computed"],
+    ids=[
+        "its layer has another reader",
+        "its layer runs twice",
+        "it is used twice",
+        "the bias is read",
+        "the bias is computed",
+    ],
 )
 def test_shared_parts(finish: Callable[..., Tensor], left: int) -> None:
     assert norms_left(Reused(finish), (2, 3, 8, 8)) == left

@@ -25,7 +25,11 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+        self.first, self.second, self.last = (
+            nn.Conv2d(3, 8, 1),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.Conv2d(8, 4, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(torch.sigmoid(self.second(torch.sigmoid(self.first(x)))))
