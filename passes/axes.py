@@ -145,8 +145,8 @@ class AxesBuilder:
         handles = tuple(self._touch(factor) for factor in factors)
         self._products.append((self._here.node, self._touch(flat), handles, tuple(sizes)))
 
-    def hidden(self, name: Any, size: int) -> Axis:
-        """An axis of the operator's own that no tensor has."""
+    def hidden(self, name: Any, size: int | None) -> Axis:
+        """An axis of the operator's own that no tensor has; None where its size is dynamic."""
         axis = (self._here.node, ("hidden", name))
         self._parent.setdefault(axis, axis)
         self._size[axis] = size

@@ -48,7 +48,8 @@ def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[
         return
     op = Operation(layer, module)
     weight = op["weight"]
-    if op.tensor("weight") is None or len(weight.users) > 1 or any(len(n.users) > 1 for n in [op.get("bias")] if n is not None):
+    stored = [node for node in (weight, op.get("bias")) if node is not None]
+    if any(str(node.target) not in tensors or len(node.users) > 1 for node in stored):
         return
     geometry = rule.geometry(op)
     channels = shape_of(layer)[geometry.target_axis]
@@ -63,7 +64,7 @@ def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[
         kernel = (per_group * wide).reshape(kernel.shape)
     else:
         kernel = kernel * scale.reshape(-1, *(1,) * (kernel.dim() - 1))
-    bias = op.tensor("bias")
+    bias = tensors[str(op["bias"].target)].detach() if op.get("bias") is not None else None
     new_bias = (bias.double() if bias is not None else 0.0) * scale + shift
     tensors[str(weight.target)] = torch.nn.Parameter(kernel.to(old.dtype))
     if bias is not None:

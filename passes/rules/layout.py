@@ -90,8 +90,12 @@ class Reshape(Rule):
         owner = {number: axis for axis, part in enumerate(factors.source) for number in part}
         mirror = {number: axis for axis, part in enumerate(factors.target) for number in part}
         sides = ((source, factors.source), (out, factors.target))
+        known = [
+            is_static(shape_of(source)[owner[number]]) or is_static(shape_of(out)[mirror[number]])
+            for number in range(len(factors.sizes))
+        ]  # A symbol stands in the factors as a large prime, which is no size to make an axis of.
         hidden = {
-            number: axes.hidden(number, size)
+            number: axes.hidden(number, size if known[number] else None)
             for number, size in enumerate(factors.sizes)
             if len(factors.source[owner[number]]) > 1 or len(factors.target[mirror[number]]) > 1
         }

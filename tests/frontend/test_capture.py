@@ -67,7 +67,14 @@ def test_every_form_of_a_model_is_taken(tmp_path: Path) -> None:
     model = Plain().eval()
     program = torch.export.export(model, IMAGE)
     torch.export.save(program, tmp_path / "model.pt2")
-    forms = [model, fx.symbolic_trace(model), program, tmp_path / "model.pt2", str(tmp_path / "model.pt2"), capture(model, IMAGE)]
+    forms = [
+        model,
+        fx.symbolic_trace(model),
+        program,
+        tmp_path / "model.pt2",
+        str(tmp_path / "model.pt2"),
+        capture(model, IMAGE),
+    ]
     for form in forms:
         module = capture(form, IMAGE)  # type: ignore[arg-type]
         assert isinstance(module, CapturedModule)

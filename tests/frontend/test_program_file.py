@@ -88,7 +88,9 @@ def test_what_is_saved_is_what_is_loaded(saved: Path, small: Any) -> None:
     module, inputs = load_program(saved)
     assert inputs is not None
     assert torch.equal(inputs[0], IMAGE[0])
-    assert {name: p.shape for name, p in module.named_parameters()} == {name: p.shape for name, p in small.named_parameters()}
+    assert {name: p.shape for name, p in module.named_parameters()} == {
+        name: p.shape for name, p in small.named_parameters()
+    }
     assert torch.equal(module(*IMAGE), small(*IMAGE))
 
 

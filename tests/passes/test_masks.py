@@ -134,7 +134,10 @@ def test_infinity_in_a_buffer_is_an_attention_mask() -> None:
 def test_either_name_of_a_tied_weight_masks_it() -> None:
     model = randomise(Tied())
     rows = torch.arange(8) > 2
-    results = [assert_exact(model, IMAGE, {f"{name}.weight": rows[:, None, None, None].expand(8, 8, 1, 1)}) for name in ("one", "other")]
+    results = [
+        assert_exact(model, IMAGE, {f"{name}.weight": rows[:, None, None, None].expand(8, 8, 1, 1)})
+        for name in ("one", "other")
+    ]
     assert results[0].after == results[1].after
 
 

@@ -27,7 +27,9 @@ def net() -> nn.Module:
     """Two convolutions with normalisation, the same for every call."""
     torch.manual_seed(2)
     return randomise(
-        nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 4, 1))
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Conv2d(6, 4, 1)
+        )
     )
 
 
@@ -47,7 +49,11 @@ def refusal(path: Path) -> str:
 
 
 def test_kept_positions_are_those_of_the_original() -> None:
-    result = compact(capture(net(), IMAGE), IMAGE, {name: torch.arange(8) > 2 for name in ("0.weight", "0.bias", "1.weight", "1.bias")})
+    result = compact(
+        capture(net(), IMAGE),
+        IMAGE,
+        {name: torch.arange(8) > 2 for name in ("0.weight", "0.bias", "1.weight", "1.bias")},
+    )
     expected = [3, 4, 5, 6, 7]
     assert {name: {a: i.tolist() for a, i in axes.items()} for name, axes in result.plan.kept.items()} == {
         "0.weight": {0: expected},
@@ -69,7 +75,9 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path, pruned: Compaction) ->
     assert plan.origin["method"] == "magnitude"
     for mine, theirs in ((plan.kept, pruned.plan.kept),):
         assert mine.keys() == theirs.keys()
-        assert all(torch.equal(mine[name][axis], index) for name, axes in theirs.items() for axis, index in axes.items())
+        assert all(
+            torch.equal(mine[name][axis], index) for name, axes in theirs.items() for axis, index in axes.items()
+        )
     assert all(torch.equal(plan.masks[name], mask) for name, mask in pruned.plan.masks.items())
     assert sorted(os.listdir(tmp_path)) == ["plan.json", "plan.safetensors"]
 
@@ -150,7 +158,9 @@ def test_tensors_of_another_plan_are_refused(tmp_path: Path, pruned: Compaction)
     assert "keep both files together" in refusal(tmp_path / "plan.json")
 
 
-@pytest.mark.parametrize("damage", [{"parameters": 3}, {"parameters": {"a": 3}}, {"parameters": None}, {"tensors": 3}, {"tensors": ""}])
+@pytest.mark.parametrize(
+    "damage", [{"parameters": 3}, {"parameters": {"a": 3}}, {"parameters": None}, {"tensors": 3}, {"tensors": ""}]
+)
 def test_a_damaged_description_is_refused(tmp_path: Path, pruned: Compaction, damage: dict[str, object]) -> None:
     file = tmp_path / "plan.json"
     pruned.plan.save(file)

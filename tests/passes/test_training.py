@@ -86,7 +86,11 @@ def test_gradients_with_constant_channels_equal_where_weights_read_live_channels
     result, reference = compacted(randomise(Network()), "M1")
     x = torch.randn(4, 3, 8, 8, **DOUBLE)
     expected, found = gradients(reference.eval(), x), gradients(result.module.eval(), x)
-    live = {name: (parameter != 0).flatten(1).any(1) for name, parameter in result.module.named_parameters() if parameter.dim() > 1}
+    live = {
+        name: (parameter != 0).flatten(1).any(1)
+        for name, parameter in result.module.named_parameters()
+        if parameter.dim() > 1
+    }
     for name in ("stem.weight", "branch.weight", "squeeze.weight", "excite.weight", "head.weight"):
         part = kept_part(expected[name], result.plan.kept.get(name, {}))
         assert_same_outputs(part[live[name]], found[name][live[name]], 1e-10)

@@ -86,7 +86,9 @@ class Features(nn.Module):
 class Between(nn.Module):
     """linear layers for query, key and value, joined by `inner`, read by a linear layer."""
 
-    def __init__(self, inner: Callable[..., Any], width: int = 8, narrow: int | None = None, reads: int | None = 8) -> None:
+    def __init__(
+        self, inner: Callable[..., Any], width: int = 8, narrow: int | None = None, reads: int | None = 8
+    ) -> None:
         super().__init__()
         self.query = nn.Linear(6, width)
         self.key, self.value = nn.Linear(6, narrow or width), nn.Linear(6, narrow or width)

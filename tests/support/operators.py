@@ -111,7 +111,9 @@ case("to", lambda: Around(lambda x: x.to(torch.bool).to(x.dtype)), label="truth"
 case("to", lambda: Joined(lambda a, b: a.to(b.sum((0, 2, 3))[:5])), label="like another", observed="left.weight")
 case("_to_copy", lambda: Around(lambda x: A._to_copy(x)))
 case("type_as", lambda: Joined(lambda a, b: a.type_as(b) + b), observed="left.weight")
-case("type_as", lambda: Joined(lambda a, b: a.type_as(b.sum((0, 2, 3))[:5])), label="other shape", observed="left.weight")
+case(
+    "type_as", lambda: Joined(lambda a, b: a.type_as(b.sum((0, 2, 3))[:5])), label="other shape", observed="left.weight"
+)
 for name, module in {
     "dropout": nn.Dropout(0.4),
     "feature_dropout": nn.Dropout2d(0.4),
@@ -158,7 +160,10 @@ for name, call in called(A, "bitwise_and bitwise_or bitwise_xor logical_and logi
 case("prelu", lambda: Around(lambda x, slope: slope(x), slope=nn.PReLU(8)), label="per channel")
 case("prelu", lambda: Around(lambda x, slope: slope(x), slope=nn.PReLU()), label="one slope")
 case("prelu", lambda: Features(lambda x, slope: slope(x), slope=nn.PReLU(8)), (3, 6), label="features")
-case("_prelu_kernel", lambda: Around(lambda x, slope: A._prelu_kernel(x, slope.weight.reshape(1, 8, 1, 1)), slope=nn.PReLU(8)))
+case(
+    "_prelu_kernel",
+    lambda: Around(lambda x, slope: A._prelu_kernel(x, slope.weight.reshape(1, 8, 1, 1)), slope=nn.PReLU(8)),
+)
 case("glu", lambda: Around(lambda x: F.glu(x, 1), reads=4), label="channels")
 case("glu", lambda: Around(lambda x: F.glu(x, -1)), label="image")
 
@@ -255,7 +260,11 @@ case(
 case("linear", lambda: Features(F.gelu), TOKENS, label="tokens")
 case("linear", lambda: Features(torch.sigmoid), (3, 6), label="features")
 case("linear", lambda: Features(torch.cos), (6,), label="one vector")
-case("linear", lambda: Around(lambda x, head: head(x.relu().mean((2, 3))), reads=None, head=nn.Linear(8, 5)), label="head")
+case(
+    "linear",
+    lambda: Around(lambda x, head: head(x.relu().mean((2, 3))), reads=None, head=nn.Linear(8, 5)),
+    label="head",
+)
 case("embedding", lambda: Embedded(), inputs=lambda: (torch.randint(0, 11, (2, 5)),), observed="table.weight", axis=1)
 case(
     "embedding",
@@ -281,7 +290,9 @@ class Embedded(nn.Module):
 # Normalisation ----------------------------------------------------------------------------------------------------
 
 case("batch_norm", lambda: Around(torch.relu))
-case("batch_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.BatchNorm2d(8, affine=False)), label="no affine part")
+case(
+    "batch_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.BatchNorm2d(8, affine=False)), label="no affine part"
+)
 case(
     "batch_norm",
     lambda: Around(lambda x, norm: norm(x), norm=nn.BatchNorm2d(8, track_running_stats=False)),
@@ -314,13 +325,21 @@ case(
     lambda: Around(lambda x, norm: norm(x), norm=nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
     label="stored statistics",
 )
-case("group_norm", lambda: Around(lambda x, norm: norm(x), width=16, reads=16, norm=nn.GroupNorm(4, 16)), label="four groups")
+case(
+    "group_norm",
+    lambda: Around(lambda x, norm: norm(x), width=16, reads=16, norm=nn.GroupNorm(4, 16)),
+    label="four groups",
+)
 case("group_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(8, 8)), label="one channel a group")
 case("group_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(1, 8)), label="one group", prunes="")
 case("layer_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.LayerNorm(8)), TOKENS, prunes="")
-case("layer_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.LayerNorm([8, 8])), label="over the image", prunes="")
+case(
+    "layer_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.LayerNorm([8, 8])), label="over the image", prunes=""
+)
 case("rms_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.RMSNorm(8)), TOKENS, prunes="")
-case("native_layer_norm", lambda: Features(lambda x: A.native_layer_norm(x, [8], None, None, 1e-5)[0]), TOKENS, prunes="")
+case(
+    "native_layer_norm", lambda: Features(lambda x: A.native_layer_norm(x, [8], None, None, 1e-5)[0]), TOKENS, prunes=""
+)
 
 # Pooling and resampling -------------------------------------------------------------------------------------------
 
@@ -334,7 +353,11 @@ for rank, shape in {1: (2, 3, 11), 2: (2, 3, 9, 8), 3: (1, 3, 7, 6, 6)}.items():
         "ceil": {"kernel_size": 3, "stride": 2, "ceil_mode": True},
         "ceil, padded": {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
         "ceil, padding not counted": {
-            "kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False,
+            "kernel_size": 3,
+            "stride": 2,
+            "padding": 1,
+            "ceil_mode": True,
+            "count_include_pad": False,
         },
         **({"divisor": {"kernel_size": 2, "divisor_override": 3}} if rank > 1 else {}),
     }.items():
@@ -379,14 +402,19 @@ for rank, shape in {1: (2, 3, 11), 2: (2, 3, 9, 8), 3: (1, 3, 7, 6, 6)}.items():
                 shape,
                 label=f"{mode} {size}",
             )
-case("upsample_bilinear2d", lambda: Around(lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear", align_corners=True)))
+case(
+    "upsample_bilinear2d",
+    lambda: Around(lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear", align_corners=True)),
+)
 for mode in ("bilinear", "bicubic"):
     case(
         f"_upsample_{mode}2d_aa",
         lambda mode=mode: Around(lambda x: F.interpolate(x, size=(5, 4), mode=mode, antialias=True)),  # type: ignore[misc]
     )
 case("max_pool2d_with_indices", lambda: Around(lambda x: A.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])[0]))
-case("max_pool3d_with_indices", lambda: Around(lambda x: A.max_pool3d_with_indices(x, [2, 2, 2])[0], 3), (1, 3, 6, 6, 6))
+case(
+    "max_pool3d_with_indices", lambda: Around(lambda x: A.max_pool3d_with_indices(x, [2, 2, 2])[0], 3), (1, 3, 6, 6, 6)
+)
 
 # Padding ----------------------------------------------------------------------------------------------------------
 
@@ -425,7 +453,9 @@ case("replication_pad3d", lambda: Around(lambda x: A.replication_pad3d(x, [1] * 
 # Joining and taking apart -----------------------------------------------------------------------------------------
 
 
-def around(name: str, inner: Callable[..., Any], label: str = "", shape: tuple[int, ...] = IMAGE, **options: Any) -> None:
+def around(
+    name: str, inner: Callable[..., Any], label: str = "", shape: tuple[int, ...] = IMAGE, **options: Any
+) -> None:
     """A case of `Around`; options it does not know are the case's own."""
     own = {key: options.pop(key) for key in ("prunes", "observed", "axis") if key in options}
     case(name, lambda: Around(inner, **options), shape, label, **own)
@@ -594,7 +624,13 @@ around("sum", lambda x: x.relu().sum(), "everything", reads=None)
 around("mean", lambda x: x.relu().mean(), "everything", reads=None, prunes="")
 around("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x.relu(), dim=1, keepdim=True), reads=1)
 around("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True), "image", prunes="M2")
-around("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x.relu(), 0, dim=1, keepdim=True), "count", reads=1, prunes="")
+around(
+    "linalg_vector_norm",
+    lambda x: torch.linalg.vector_norm(x.relu(), 0, dim=1, keepdim=True),
+    "count",
+    reads=1,
+    prunes="",
+)
 around("norm", lambda x: A.norm(x.relu(), 2, [1], True), reads=1)
 around("any", lambda x: A.any((x > 0.5), 1, True).to(x.dtype), reads=1, prunes="")
 around("all", lambda x: A.all((x > -0.5), 3, True).to(x.dtype), "image", prunes="")
@@ -655,7 +691,9 @@ tokens("matmul", lambda q, k, v: torch.matmul(v.relu(), k.relu().transpose(1, 2)
 tokens("matmul", lambda q, k, v: torch.matmul(v.relu(), k[0, 0].relu()), "by a vector", reads=5)
 tokens("bmm", lambda q, k, v: torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v))
 tokens("bmm", lambda q, k, v: torch.bmm(torch.bmm(q.relu(), k.relu().transpose(1, 2)), v.relu()), "linear attention")
-case("mm", lambda: Between(lambda q, k, v: torch.mm(torch.mm(q, k.t()).softmax(-1), v)), (5, 6), observed="value.weight")
+case(
+    "mm", lambda: Between(lambda q, k, v: torch.mm(torch.mm(q, k.t()).softmax(-1), v)), (5, 6), observed="value.weight"
+)
 case("mv", lambda: Between(lambda q, k, v: torch.mv(v.relu(), k[0].relu()), reads=5), (5, 6), observed="value.weight")
 tokens("einsum", lambda q, k, v: torch.einsum("bqc,bkc->bqk", v.relu(), k.relu()), reads=5)
 tokens(
@@ -676,9 +714,7 @@ tokens(
 )
 tokens(
     "scaled_dot_product_attention",
-    lambda q, k, v: merged(
-        F.scaled_dot_product_attention(heads(q, 4), heads(k, 2), heads(v, 2), enable_gqa=True)
-    ),
+    lambda q, k, v: merged(F.scaled_dot_product_attention(heads(q, 4), heads(k, 2), heads(v, 2), enable_gqa=True)),
     "grouped queries",
     narrow=4,
 )

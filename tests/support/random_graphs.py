@@ -96,7 +96,12 @@ class RandomNetwork(nn.Module):
         groups = (1, 1, math.gcd(channels, width), channels if width % channels == 0 else 1)[second // 5 % 4]
         padding: Any = (0, kernel // 2, 1)[setting // 4 % 3]
         mode = ("zeros", "zeros", "zeros", "replicate")[setting // 12 % 4]
-        options = {"stride": (1, 2)[setting // 48 % 2], "groups": groups, "bias": setting % 5 != 0, "padding_mode": mode}
+        options = {
+            "stride": (1, 2)[setting // 48 % 2],
+            "groups": groups,
+            "bias": setting % 5 != 0,
+            "padding_mode": mode,
+        }
         return _applied, (a,), self._layer(nn.Conv2d(channels, width, kernel, padding=padding, **options))
 
     def _transposed(self, a: int, second: int, setting: int) -> Any:
@@ -182,12 +187,16 @@ class RandomNetwork(nn.Module):
         if groups is None:
             return None
         calls: tuple[Callable[[Tensor], Tensor], ...] = (
-            lambda x: x.view(2, groups, channels // groups, height, width).transpose(1, 2).reshape(2, channels, height, width),
+            lambda x: (
+                x.view(2, groups, channels // groups, height, width).transpose(1, 2).reshape(2, channels, height, width)
+            ),
             lambda x: F.channel_shuffle(x, groups),
             lambda x: x.reshape(-1, groups, channels // groups, height, width).sum(1),
             lambda x: x.reshape(2, groups, channels // groups, height, width).unbind(1)[0],
             lambda x: F.glu(x, 1) if channels % 2 == 0 else x,
-            lambda x: x.reshape(2, channels, height * width).permute(0, 2, 1).transpose(1, 2).reshape(2, -1, height, width),
+            lambda x: (
+                x.reshape(2, channels, height * width).permute(0, 2, 1).transpose(1, 2).reshape(2, -1, height, width)
+            ),
         )
         return calls[setting % len(calls)], (a,)
 
@@ -221,7 +230,11 @@ class RandomNetwork(nn.Module):
             lambda x: x[:, :, 1:, :-1],
             lambda x: F.pixel_shuffle(x, 2) if channels % 4 == 0 else x,
             lambda x: F.pixel_unshuffle(x, 2) if x.shape[2] % 2 == x.shape[3] % 2 == 0 else x,
-            lambda x: torch.cat([x[:, :, ::2, ::2], x[:, :, : 2 * (x.shape[2] // 2) : 2, ::2]], 1) if x.shape[2] % 2 == 0 else x,
+            lambda x: (
+                torch.cat([x[:, :, ::2, ::2], x[:, :, : 2 * (x.shape[2] // 2) : 2, ::2]], 1)
+                if x.shape[2] % 2 == 0
+                else x
+            ),
         )
         return calls[setting % len(calls)], (a,)
 
@@ -291,6 +304,6 @@ def _half(x: Tensor) -> Tensor:
 
 
 STEPS = (
-    "conv", "conv", "conv", "conv", "norm", "norm", "activation", "activation", "join", "join", "cat", "gate", "part", "shuffle",
-    "pool", "resize", "number", "inplace", "last_axis", "plane", "transposed", "again",
+    "conv", "conv", "conv", "conv", "norm", "norm", "activation", "activation", "join", "join", "cat", "gate", "part",
+    "shuffle", "pool", "resize", "number", "inplace", "last_axis", "plane", "transposed", "again",
 )  # fmt: skip

@@ -69,7 +69,11 @@ class SharedTwice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.shared, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 1)
+        self.first, self.shared, self.head = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.Conv2d(8, 3, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(x).relu()

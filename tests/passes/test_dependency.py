@@ -1,0 +1,173 @@
+"""The dependency view: which channels go together, as groups and as a graph, and what holds them in place."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import networkx as nx
+import torch
+from torch import Tensor, nn
+
+from ..support import topologies
+from ..support.models import view_of
+
+IMAGE = (torch.zeros(2, 3, 8, 8),)
+
+
+def chain() -> nn.Module:
+    """Convolution, normalisation, depthwise convolution, pointwise convolution."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)
+    ).eval()
+
+
+def test_a_group_is_all_that_a_channel_is_made_of_and_read_by() -> None:
+    group = view_of(chain(), IMAGE).groups[0]
+    assert (group.name, group.size, group.blocks, group.reason) == ("0.weight", 8, 1, None)
+    assert group.parameters == (
+        "0.weight[0] producer",
+        "0.bias[0] producer",
+        "1.weight[0] producer",
+        "1.bias[0] producer",
+        "1.running_mean[0] statistic",
+        "1.running_var[0] statistic",
+        "3.weight[0] producer",
+        "3.bias[0] producer",
+        "4.weight[1] consumer",
+    )
+    assert group.values == ("conv2d", "batch_norm", "relu", "conv2d_1")
+    assert all(part.positions.tolist() == [[channel] for channel in range(8)] for part in group.slices)
+
+
+def test_the_cost_of_a_channel_counts_its_scalars() -> None:
+    # 27 weights and a bias, scale and shift, 9 depthwise weights and a bias, 4 weights of the reader.
+    assert view_of(chain(), IMAGE).groups[0].cost == 27 + 1 + 2 + 9 + 1 + 4
+
+
+def test_the_output_holds_the_last_layer() -> None:
+    last = view_of(chain(), IMAGE).groups[-1]
+    assert (last.name, last.prunable, last.reason) == ("4.weight", False, "the model's output keeps its shape")
+
+
+def test_branches_of_a_sum_are_one_group() -> None:
+    view = view_of(topologies.BranchMasks().eval(), IMAGE)
+    group = view.groups[0]
+    assert [part.parameter for part in group.slices if part.role == "producer"] == [
+        "stem.weight", "stem.bias", "branch.weight", "branch.bias", "norm.weight", "norm.bias",
+    ]  # fmt: skip
+    assert {part.parameter for part in group.slices if part.role == "consumer"} == {"branch.weight", "head.weight"}
+
+
+def test_halves_that_are_taken_apart_are_groups_of_their_own() -> None:
+    first, second = view_of(topologies.CrossStage().eval(), IMAGE).groups[:2]
+    assert first.name == second.name == "first.weight"
+    assert (first.size, second.size) == (8, 8)
+    assert first.slices[0].positions[:, 0].tolist() == list(range(8))
+    assert second.slices[0].positions[:, 0].tolist() == list(range(8, 16))
+    assert "inner.weight[1] consumer" in second.parameters
+    assert "inner.weight[1] consumer" not in first.parameters
+
+
+def test_a_flattened_channel_is_read_by_a_block_of_columns() -> None:
+    group = view_of(topologies.LiteralReshape().eval(), IMAGE).groups[0]
+    reader = group.slices[-1]
+    assert (reader.parameter, reader.axis, reader.role) == ("hidden.weight", 1, "consumer")
+    assert reader.positions.shape == (8, 36)
+    assert reader.positions[2].tolist() == list(range(72, 108))
+
+
+def test_a_grouped_convolution_has_blocks() -> None:
+    first, grouped = view_of(topologies.Grouped().eval(), IMAGE).groups[:2]
+    assert (first.name, first.blocks, grouped.name, grouped.blocks) == ("first.weight", 4, "grouped.weight", 4)
+
+
+def test_heads_are_the_channels_of_an_attention() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value, self.out = (nn.Linear(12, 12) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (layer(x).view(2, 5, 3, 4).transpose(1, 2) for layer in (self.query, self.key, self.value))
+            y = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.out(y.transpose(1, 2).reshape(2, 5, 12))
+
+    group = view_of(Attention(), (torch.zeros(2, 5, 12),)).groups[0]
+    assert group.size == 3
+    producers = {part.parameter: part for part in group.slices if part.role == "producer"}
+    assert set(producers) == {f"{name}.{part}" for name in ("query", "key", "value") for part in ("weight", "bias")}
+    assert producers["value.weight"].positions[1].tolist() == [4, 5, 6, 7]
+
+
+def test_the_graph_holds_classes_and_relations_as_plain_values() -> None:
+    graph = view_of(topologies.Grouped().eval(), IMAGE).graph
+    labels = {data["label"]: (data["size"], data["frozen"], data["reason"]) for _, data in graph.nodes(data=True)}
+    assert labels == {
+        "first.weight[1]": (3, True, "the model's input keeps its shape"),
+        "first.weight[0]": (16, False, ""),
+        "grouped.weight[0]": (16, False, ""),
+        "head.weight[0]": (3, True, "the model's output keeps its shape"),
+    }
+    name = {number: data["label"] for number, data in graph.nodes(data=True)}
+    edges = sorted((name[a], name[b], data["kind"], data["node"]) for a, b, data in graph.edges(data=True))
+    assert edges == [
+        ("first.weight[0]", "grouped.weight[0]", "grouped", "conv2d_1"),
+        ("first.weight[0]", "grouped.weight[0]", "mixes", "conv2d_1"),
+        ("first.weight[1]", "first.weight[0]", "mixes", "conv2d"),
+        ("grouped.weight[0]", "head.weight[0]", "mixes", "conv2d_2"),
+    ]
+    assert all(data["operator"] == "aten.conv2d" for _, _, data in graph.edges(data=True))
+
+
+def test_index_maps_are_edges_of_their_kind() -> None:
+    kinds = {data["kind"] for _, _, data in view_of(topologies.CrossStage().eval(), IMAGE).graph.edges(data=True)}
+    assert kinds == {"gather", "mixes"}
+    kinds = {data["kind"] for _, _, data in view_of(topologies.LiteralReshape().eval(), IMAGE).graph.edges(data=True)}
+    assert kinds == {"product", "mixes"}
+
+
+def test_the_graph_is_a_networkx_graph_that_its_tools_take() -> None:
+    graph = view_of(topologies.CrossStage().eval(), IMAGE).graph
+    assert isinstance(graph, nx.MultiDiGraph)
+    assert nx.number_weakly_connected_components(graph) == 1
+
+
+class Transformed(nn.Module):
+    """A Fourier transform along the channels, and a recurrent layer after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.free, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.fft.fft(self.first(x), dim=1).real
+        return self.last(self.free(y).relu())
+
+
+def test_a_barrier_is_listed_with_its_line_and_what_it_holds() -> None:
+    view = view_of(Transformed(), IMAGE)
+    (barrier, *_) = [found for found in view.barriers if "fft" in found.operator]
+    lines, start = inspect.getsourcelines(Transformed.forward)
+    line = start + next(place for place, text in enumerate(lines) if "fft" in text)
+    assert barrier.reason.startswith("no rule for")
+    assert barrier.source is not None
+    assert barrier.source.endswith(f"{Path(__file__).name}:{line}")
+    assert barrier.blocks == ("first.weight",)
+
+
+def test_what_is_beyond_a_barrier_can_still_be_pruned() -> None:
+    groups = {group.name: group for group in view_of(Transformed(), IMAGE).groups}
+    assert not groups["first.weight"].prunable
+    assert groups["free.weight"].prunable
+
+
+def test_layer_normalisation_says_why_it_holds_its_channels() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    view = view_of(model, (torch.zeros(2, 6),))
+    assert view.groups[0].reason == "layer normalisation's statistics run over all channels"
+    assert [barrier.operator for barrier in view.barriers] == ["aten.layer_norm"]
+
+
+def test_a_model_without_barriers_lists_none() -> None:
+    assert view_of(chain(), IMAGE).barriers == ()
