@@ -13,7 +13,6 @@ from torch import fx
 from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
 from .canonicalize import place_tensor
 from .dependency import DependencyView
-from .facts import Facts
 from .propagation import KnownConstants, Liveness
 from .rules import Rule, rule_for
 from .values import Operation, attribute, is_tensor, shape_of
@@ -37,10 +36,6 @@ class Edit:
     def facts(self) -> KnownConstants:
         """The constants known about the old graph."""
         return self._live.facts
-
-    def facts_of(self, node: fx.Node) -> Facts:
-        """The constants known about one old node."""
-        return self._live.facts[node]
 
     def kept(self, node: fx.Node, axis: int) -> Bools:
         """Which positions of an old node's axis stay."""
