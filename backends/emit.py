@@ -27,6 +27,7 @@ from .schedules.convolution import ConvolutionSpec, convolution_kernel
 from .schedules.depthwise import DepthwiseSpec, depthwise_kernel
 from .schedules.elementwise import ConcatSpec, ElementwiseSpec, concat_kernel, elementwise_kernel
 from .schedules.epilogue import Epilogue, Operand, Step
+from .schedules.frame import FrameSpec, frame_kernel
 from .schedules.image import View
 from .schedules.pooling import MeanSpec, PoolSpec, mean_kernel, pool_kernel
 from .schedules.relayout import (
@@ -105,6 +106,7 @@ class _Emitter:
                 "pool": self._pool,
                 "mean": self._mean,
                 "concat": self._concat,
+                "frame": self._frame,
                 "scalar": self._elementwise,
             }
             self.images[group.sink] = lower[node.op](group)
@@ -218,6 +220,15 @@ class _Emitter:
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = MeanSpec(source.view, result, epilogue)
         variable = self._call("mean", mean_kernel, spec, [source.variable, *leaves], (result.size,))
+        return Image(variable, result, source.slots)
+
+    def _frame(self, group: Group) -> Image:
+        node = _anchor(group)
+        frame, source = node.detail, self._image(node.inputs[0])
+        result = self._like(source, group.sink)
+        epilogue, leaves = self._epilogue(group, result, source.slots)
+        spec = FrameSpec(source.view, result, frame.margins[:2], frame.step, frame.fill, epilogue)
+        variable = self._call("frame", frame_kernel, spec, [source.variable, *leaves], (result.size,))
         return Image(variable, result, source.slots)
 
     def _concat(self, group: Group) -> Image:

@@ -18,6 +18,7 @@ from .graph import (
     Array,
     Convolution,
     Foreign,
+    Frame,
     Graph,
     Node,
     Pool,
@@ -337,24 +338,52 @@ def _split(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     return tuple(parts)
 
 
+def _pad(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """Constant padding and cropping of the image area.
+
+    Not with an infinity: the kernel would write it into unused lanes too.
+    """
+    data, attrs = arguments[0], call.attrs
+    widths, fill = [int(width) for width in attrs.pad_width], float(attrs.pad_value)
+    if not _float_image(data) or len(widths) != 8 or any(widths[:4]) or not math.isfinite(fill):
+        return None
+    if str(attrs.pad_mode) != "constant" or 0 in _shape_and_dtype(call)[0]:
+        return None
+    top, bottom, left, right = widths[4:]
+    return _result("frame", call, [data], Frame((top, left, bottom, right), fill=fill))
+
+
 def _strided_slice(call: Any, arguments: Sequence[Any]) -> Node | None:
-    """Only along channels; slices of the image area stay foreign."""
+    """Along channels in any order, along rows and columns forwards."""
     data = arguments[0]
     shape, _ = _shape_and_dtype(call)
-    if not _float_image(data) or (*data.shape[:1], *data.shape[2:]) != (*shape[:1], *shape[2:]):
+    kept = _kept(data, arguments[1:]) if _float_image(data) and 0 not in shape else None
+    if kept is None or tuple(len(axis) for axis in kept) != shape or shape[0] != data.shape[0]:
         return None
-    literal = [_literals(argument) for argument in arguments[1:]]
+    node: Node = data
+    if kept[1] != range(data.shape[1]):
+        node = Node("reindex", [node], (*shape[:2], *data.shape[2:]), "float32", Reindex(tuple(kept[1])))
+    area = list(zip(kept[2:], data.shape[2:], strict=True))
+    if any(axis.step < 0 for axis, _ in area):
+        return None
+    if any(axis != range(extent) for axis, extent in area):
+        (rows, height), (columns, width) = area
+        margins = (-rows.start, -columns.start, rows[-1] + 1 - height, columns[-1] + 1 - width)
+        node = Node("frame", [node], shape, "float32", Frame(margins, (rows.step, columns.step)))
+    return node
+
+
+def _kept(data: Node, arguments: Sequence[Any]) -> list[range] | None:
+    """What a slice keeps of every axis of `data`; None where that is not known."""
+    literal = [_literals(argument) for argument in arguments]
     if len(literal) < 3 or any(values is None for values in literal):
         return None
     axes, begin, end = literal[0] or [], literal[1] or [], literal[2] or []
     step = (literal[3] if len(literal) > 3 else None) or [1] * len(axes)
-    source: tuple[int, ...] | None = None
+    kept = [range(extent) for extent in data.shape]
     for axis, first, last, stride in zip(axes, begin, end, step, strict=True):
-        if axis % len(data.shape) == 1:
-            source = tuple(range(data.shape[1]))[slice(first, last, stride)]
-    if source is None or len(source) != shape[1]:
-        return None
-    return _result("reindex", call, [data], Reindex(source))
+        kept[axis] = kept[axis][slice(first, last, stride)]
+    return kept
 
 
 def _literals(value: Any) -> list[int] | None:
@@ -434,6 +463,7 @@ RULES: dict[str, Rule] = {
     "relax.divide": _binary("divide"),
     "relax.maximum": _binary("maximum"),
     "relax.minimum": _binary("minimum"),
+    "relax.nn.pad": _pad,
     "relax.concat": _concat,
     "relax.split": _split,
     "relax.strided_slice": _strided_slice,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -69,6 +70,45 @@ def seed() -> None:
 def test_convolution(channels, kernel, stride, padding, dilation, groups, size) -> None:
     layer = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups)
     agree(nn.Sequential(layer, nn.ReLU()), torch.randn(1, channels[0], *size))
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.5])
+@pytest.mark.parametrize("margins", [(0, 1, 0, 1), (2, 1, 0, 3), (-1, 1, 0, -2), (-1, -1, -2, -1)])
+def test_padding_before_a_convolution(margins: tuple[int, ...], fill: float) -> None:
+    """Unequal, cropping, and not of zeros: only what the convolution's own padding can say is folded."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 20, 1)
+            self.alone, self.padded = nn.Conv2d(20, 18, 3, 2), nn.Conv2d(20, 5, 3, padding=1)
+            self.depthwise = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            y = F.pad(self.first(x), margins, value=fill)
+            return self.alone(y), self.padded(y), self.depthwise(y)
+
+    agree(Net(), torch.randn(2, 3, 9, 11))
+
+
+@pytest.mark.parametrize(
+    ("function", "native"),
+    [
+        (lambda x: x[:, :, ::2, 1:-1], True),
+        (lambda x: x[:, 2:9, 1:, ::3], True),
+        (lambda x: F.pad(F.pad(x, (1, 1, 1, 1)), (-1, 0, 0, -2)), True),
+        (lambda x: F.relu(F.pad(x, (1, 0, 2, 1), value=-3.0) + 1), True),
+        (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 3, 2), False),
+        (lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), False),
+    ],
+)
+def test_frames(function: Callable[[torch.Tensor], torch.Tensor], native: bool) -> None:
+    """Padding, cropping and slicing of the image area, alone and before a convolution."""
+    module = nn.Sequential(nn.Conv2d(3, 20, 1), Apply(function))
+    x = torch.randn(2, 3, 9, 11)
+    agree(module, x)
+    agree(nn.Sequential(module, nn.LazyConv2d(5, 3, padding=1)), x)
+    assert bool(compile(module, (x,)).foreign) is not native
 
 
 @pytest.mark.parametrize("batch", [2, 3])
