@@ -29,6 +29,7 @@ from .schedules.elementwise import ConcatSpec, ElementwiseSpec, concat_kernel, e
 from .schedules.epilogue import Epilogue, Operand, Step
 from .schedules.frame import FrameSpec, frame_kernel
 from .schedules.image import View
+from .schedules.matrices import ProductSpec, SoftmaxSpec, product_kernel, softmax_kernel
 from .schedules.pooling import MeanSpec, PoolSpec, mean_kernel, pool_kernel
 from .schedules.relayout import (
     PackSpec,
@@ -93,6 +94,12 @@ class _Emitter:
             self.plains[node] = self.builder.emit(
                 relax.TupleGetItem(self._plain(node.inputs[0]), node.detail)
             )
+        elif node.op == "product":
+            self._product(node)
+        elif node.op == "softmax":
+            spec = SoftmaxSpec(node.shape, self.machine.lanes)
+            plain = self._plain(node.inputs[0])
+            self.plains[node] = self._call("softmax", softmax_kernel, spec, [plain], node.shape)
         elif node.op == "reindex":
             source = np.array(node.detail.source, dtype="int64")
             self.images[node] = selected(self._image(node.inputs[0]), source)
@@ -258,6 +265,15 @@ class _Emitter:
         return Image(
             self._call("elementwise", elementwise_kernel, spec, leaves, (result.size,)), result, leading.slots
         )
+
+    def _product(self, node: Node) -> None:
+        left, right = node.inputs
+        rows, columns = node.shape[-2:]
+        lanes = min(self.machine.lanes, 1 << (columns.bit_length() - 1))
+        tile = choose_tile(self.machine, columns // lanes, 1, rows, left.shape[-1])
+        spec = ProductSpec(left.shape, right.shape, lanes, tile.columns, tile.blocks)
+        arguments = [self._plain(left), self._plain(right)]
+        self.plains[node] = self._call("product", product_kernel, spec, arguments, node.shape)
 
     def _foreign(self, node: Node) -> None:
         foreign: Foreign = node.detail

@@ -38,7 +38,8 @@ class Node:
 
     Attributes:
         op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
-            ``frame``, ``flatten``, ``reshape``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
+            ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``, ``reshape``, ``item`` (of a tuple) or
+            ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, Frame, a numpy
             array, an item's index, or the Relax call of a foreign operator.
         shape: of the value; empty for a tuple.

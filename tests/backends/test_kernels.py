@@ -293,6 +293,38 @@ def test_two_convolutions_added() -> None:
     agree(Net(), torch.randn(1, 6, 9, 9))
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((2, 3, 13, 8), (2, 3, 8, 37)), ((5, 20, 33), (5, 33, 16)), ((1, 1, 7), (1, 7, 3)), ((4, 9), (9, 1))],
+)
+def test_products_of_computed_matrices(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    module = Apply(lambda x, y: torch.softmax((x * 2) @ y, -1))
+    agree(module, torch.randn(left) * 3, torch.randn(right))
+    foreign = compile(module, (torch.randn(left), torch.randn(right))).foreign
+    assert not {"matmul", "nn.softmax"} & set(foreign)
+
+
+@pytest.mark.parametrize("width", [1, 5, 16, 50, 197])
+def test_softmax_of_rows(width: int) -> None:
+    x = torch.randn(3, 4, width) * 30
+    if width > 1:
+        x[0, 0, 0], x[0, 0, -1], x[0, 1, 0] = -1e30, -math.inf, 1e30
+    agree(Apply(lambda x: torch.softmax(x, -1)), x)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_between_linear_layers(approximate: str) -> None:
+    """Rows along several axes, as in transformers, and the ends of the number line."""
+    module = nn.Sequential(nn.Linear(20, 37), nn.GELU(approximate), nn.Linear(37, 16))
+    x = torch.randn(2, 3, 7, 20)
+    agree(module, x)
+    assert not compile(module, (x,)).foreign
+    ends = torch.tensor([[0.0, 1e-30, -1e-6, 0.5, -0.5, 3.0, -3.0, 5.7, -5.7, 30.0, -30.0, 1e30, -1e30]])
+    expected = nn.functional.gelu(ends, approximate=approximate)
+    got = compile(nn.GELU(approximate), (ends,)).run(ends)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_foreign_operators_keep_working() -> None:
     """Transposed convolution, interpolation and attention have no family here."""
 
