@@ -48,6 +48,8 @@ class Built:
         returns_tuple: whether `run` gives a tuple even for one output.
         threads: what `run` uses; None leaves the pool as it is.
         library: TVM's executable, or the module loaded from a bundle.
+        foreign: operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and
+            empty, for ``tvm-default`` and for loaded bundles.
     """
 
     target: Target
@@ -57,6 +59,7 @@ class Built:
     threads: int | None
     pipeline: str
     library: Any = field(repr=False)
+    foreign: tuple[str, ...] = ()
     _machines: list[Any] = field(default_factory=list, repr=False)
 
     def run(self, *inputs: Any) -> Any:
@@ -179,10 +182,13 @@ def compile(
     inputs = tuple(example_inputs)
     imported, returns_tuple = _import(module, inputs)
     llvm = tvm.target.Target(chosen.llvm())
-    scheduled = scheduled_module(imported, chosen.machine, llvm) if pipeline == "reconvene" else imported
+    scheduled = imported
+    foreign: tuple[str, ...] = ()
+    if pipeline == "reconvene":
+        scheduled, foreign = scheduled_module(imported, chosen.machine, llvm)
     executable = tvm.compile(scheduled, target=llvm)
     specs, outputs = _signature(imported)
-    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, executable)
+    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, executable, foreign)
 
 
 def _import(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[tvm.IRModule, bool]:

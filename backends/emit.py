@@ -27,7 +27,9 @@ from .schedules.convolution import ConvolutionSpec, convolution_kernel
 from .schedules.depthwise import DepthwiseSpec, depthwise_kernel
 from .schedules.elementwise import ConcatSpec, ElementwiseSpec, concat_kernel, elementwise_kernel
 from .schedules.epilogue import Epilogue, Operand, Step
+from .schedules.frame import FrameSpec, frame_kernel
 from .schedules.image import View
+from .schedules.matrices import ProductSpec, SoftmaxSpec, product_kernel, softmax_kernel
 from .schedules.pooling import MeanSpec, PoolSpec, mean_kernel, pool_kernel
 from .schedules.relayout import (
     PackSpec,
@@ -92,6 +94,12 @@ class _Emitter:
             self.plains[node] = self.builder.emit(
                 relax.TupleGetItem(self._plain(node.inputs[0]), node.detail)
             )
+        elif node.op == "product":
+            self._product(node)
+        elif node.op == "softmax":
+            spec = SoftmaxSpec(node.shape, self.machine.lanes)
+            plain = self._plain(node.inputs[0])
+            self.plains[node] = self._call("softmax", softmax_kernel, spec, [plain], node.shape)
         elif node.op == "reindex":
             source = np.array(node.detail.source, dtype="int64")
             self.images[node] = selected(self._image(node.inputs[0]), source)
@@ -105,6 +113,7 @@ class _Emitter:
                 "pool": self._pool,
                 "mean": self._mean,
                 "concat": self._concat,
+                "frame": self._frame,
                 "scalar": self._elementwise,
             }
             self.images[group.sink] = lower[node.op](group)
@@ -220,6 +229,15 @@ class _Emitter:
         variable = self._call("mean", mean_kernel, spec, [source.variable, *leaves], (result.size,))
         return Image(variable, result, source.slots)
 
+    def _frame(self, group: Group) -> Image:
+        node = _anchor(group)
+        frame, source = node.detail, self._image(node.inputs[0])
+        result = self._like(source, group.sink)
+        epilogue, leaves = self._epilogue(group, result, source.slots)
+        spec = FrameSpec(source.view, result, frame.margins[:2], frame.step, frame.fill, epilogue)
+        variable = self._call("frame", frame_kernel, spec, [source.variable, *leaves], (result.size,))
+        return Image(variable, result, source.slots)
+
     def _concat(self, group: Group) -> Image:
         parts = [self._image(part) for part in _anchor(group).inputs]
         lanes = self.machine.lanes
@@ -247,6 +265,15 @@ class _Emitter:
         return Image(
             self._call("elementwise", elementwise_kernel, spec, leaves, (result.size,)), result, leading.slots
         )
+
+    def _product(self, node: Node) -> None:
+        left, right = node.inputs
+        rows, columns = node.shape[-2:]
+        lanes = min(self.machine.lanes, 1 << (columns.bit_length() - 1))
+        tile = choose_tile(self.machine, columns // lanes, 1, rows, left.shape[-1])
+        spec = ProductSpec(left.shape, right.shape, lanes, tile.columns, tile.blocks)
+        arguments = [self._plain(left), self._plain(right)]
+        self.plains[node] = self._call("product", product_kernel, spec, arguments, node.shape)
 
     def _foreign(self, node: Node) -> None:
         foreign: Foreign = node.detail

@@ -1,12 +1,14 @@
-"""Folds channel-wise factors and offsets (BatchNorm, biases) into the convolution they follow."""
+"""Folds what surrounds a convolution into it: BatchNorm and biases behind it, zero padding in front of it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from .graph import Array, Convolution, Graph, Node, Weights
+from .graph import Array, Convolution, Frame, Graph, Node, Weights
 
-__all__ = ["fold_channels"]
+__all__ = ["fold_channels", "fold_margins"]
 
 
 def fold_channels(graph: Graph) -> int:
@@ -51,10 +53,35 @@ def _merge(convolution: Convolution, function: str, vector: Array) -> Convolutio
         kernel, bias = kernel * vector[:, None, None, None], bias * vector
     else:
         bias = bias + vector if function == "add" else bias - vector
-    return Convolution(
-        Weights(kernel, bias),
-        convolution.stride,
-        convolution.padding,
-        convolution.dilation,
-        convolution.groups,
-    )
+    return replace(convolution, weights=Weights(kernel, bias))
+
+
+def fold_margins(graph: Graph) -> int:
+    """Makes zero padding and cropping in front of convolutions their own; returns how often.
+
+    Other readers of the padded image keep it.
+    """
+    folded = 0
+    for node in graph.nodes:
+        while node.op == "convolution" and node.inputs[0].op == "frame":
+            frame = node.inputs[0]
+            padding = _joined(frame.detail, node.detail.padding)
+            if padding is None:
+                break
+            node.detail = replace(node.detail, padding=padding)
+            node.inputs = list(frame.inputs)
+            folded += 1
+    graph.refresh()
+    return folded
+
+
+def _joined(frame: Frame, padding: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+    """`padding` around `frame` as padding around what it frames, or None where that is something else.
+
+    Where one crops and the other pads, the convolution would see pixels again that were cut off.
+    """
+    sides = list(zip(frame.margins, padding, strict=True))
+    if frame.step != (1, 1) or frame.fill != 0 or any(inner * outer < 0 for inner, outer in sides):
+        return None
+    top, left, bottom, right = (inner + outer for inner, outer in sides)
+    return top, left, bottom, right

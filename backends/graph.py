@@ -18,6 +18,7 @@ __all__ = [
     "Array",
     "Convolution",
     "Foreign",
+    "Frame",
     "Graph",
     "Node",
     "Pool",
@@ -37,10 +38,10 @@ class Node:
 
     Attributes:
         op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
-            ``flatten``, ``reshape``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
-        detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, a numpy
-        array, an
-            item's index, or the Relax call of a foreign operator.
+            ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``, ``reshape``, ``item`` (of a tuple) or
+            ``foreign`` (kept as TVM's operator).
+        detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, Frame, a numpy
+            array, an item's index, or the Relax call of a foreign operator.
         shape: of the value; empty for a tuple.
     """
 
@@ -94,6 +95,17 @@ class Pool:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     counts_padding: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Another frame around the pixels: padding with `fill` where a margin is positive, cropping where it is
+    negative, and of what is left every `step`-th row and column. `margins`: top, left, bottom, right.
+    """
+
+    margins: tuple[int, int, int, int]
+    step: tuple[int, int] = (1, 1)
+    fill: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ ENGINES = ("reconvene", "tvm-default", "eager")
 """What `compare` can time: our pipeline, TVM's own, and PyTorch without compilation."""
 
 _SLOW_SECONDS = 0.5
-_SLOW_REPEATS = 3
+_SECONDS = 5.0
+"""What one candidate may take of the timed rounds, judged by its warm-up."""
+_LEAST_REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def time_calls(
 ) -> dict[str, Timing]:
     """Times `candidates` in turns, so that what disturbs the machine disturbs all of them alike.
 
-    A candidate whose first call takes more than half a second is called three times only; its timing says so.
-    `threads` and `batch` are recorded, not set.
+    Slow candidates are called less often, for about five seconds but at least three times; their timing says
+    how often. `threads` and `batch` are recorded, not set.
 
     Raises:
         InputError: `repeat` is below 1 or `warmup` below 0.
@@ -60,10 +62,11 @@ def time_calls(
         raise InputError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}")
     rounds: dict[str, int] = {}
     for name, call in candidates.items():
-        slow = _seconds(call) > _SLOW_SECONDS
-        rounds[name] = min(repeat, _SLOW_REPEATS) if slow else repeat
-        for _ in range(0 if slow else warmup):
-            call()
+        seconds = _seconds(call)
+        for _ in range(0 if seconds > _SLOW_SECONDS else warmup):
+            # The first call may wait for memory or other programs; it should not make a candidate look slow.
+            seconds = min(seconds, _seconds(call))
+        rounds[name] = min(repeat, max(_LEAST_REPEATS, int(_SECONDS / max(seconds, 1e-9))))
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(repeat):
         for name, call in candidates.items():

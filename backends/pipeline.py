@@ -11,7 +11,7 @@ from tvm import IRModule, relax
 from tvm.relax.frontend.torch import from_exported_program
 
 from .emit import emit_module
-from .fold import fold_channels
+from .fold import fold_channels, fold_margins
 from .read import read_relax
 from .schedules.generic import schedule_foreign
 from .schedules.tiles import Machine
@@ -29,12 +29,15 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[I
     return from_exported_program(exported, keep_params_as_input=False), not returns_one
 
 
-def scheduled_module(imported: IRModule, machine: Machine, target: tvm.target.Target) -> IRModule:
+def scheduled_module(
+    imported: IRModule, machine: Machine, target: tvm.target.Target
+) -> tuple[IRModule, tuple[str, ...]]:
     """The whole pipeline: read, fold, fuse, lay out, schedule; what is foreign goes TVM's way with our
-    schedule.
+    schedule, and is named.
     """
     graph = read_relax(imported)
     fold_channels(graph)
+    fold_margins(graph)
     module = emit_module(graph, machine)
     with target:
         module = tvm.transform.Sequential(
@@ -47,4 +50,5 @@ def scheduled_module(imported: IRModule, machine: Machine, target: tvm.target.Ta
                 relax.transform.FuseTIR(),
             ]
         )(module)
-    return schedule_foreign(module, machine.lanes)
+    foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
+    return schedule_foreign(module, machine.lanes), foreign

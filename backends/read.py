@@ -18,6 +18,7 @@ from .graph import (
     Array,
     Convolution,
     Foreign,
+    Frame,
     Graph,
     Node,
     Pool,
@@ -148,7 +149,9 @@ def _pair(values: Any) -> tuple[int, int]:
 def _matmul(call: Any, arguments: Sequence[Any]) -> Node | None:
     """Rows times known weights are a 1x1 convolution of one-pixel images, one for each row."""
     data, kernel = arguments[0], _known(arguments[1])
-    if kernel is None or kernel.ndim != 2 or kernel.dtype != np.float32:
+    if kernel is None or kernel.ndim != 2:
+        return _product(call, arguments)
+    if kernel.dtype != np.float32:
         return None
     if not isinstance(data, Node) or data.dtype != "float32" or len(data.shape) < 2 or 0 in data.shape:
         return None
@@ -156,6 +159,26 @@ def _matmul(call: Any, arguments: Sequence[Any]) -> Node | None:
     rows = _rows(data)
     product = Node("convolution", [rows], (rows.shape[0], kernel.shape[1]), "float32", Convolution(weights))
     return _unrowed(product, _shape_and_dtype(call)[0])
+
+
+def _product(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """Matrices times matrices of one batch, as in attention."""
+    left, right = arguments
+    shape, dtype = _shape_and_dtype(call)
+    if dtype != "float32" or len(shape) < 2 or 0 in (*left.shape, *right.shape):
+        return None
+    if left.dtype != dtype or left.shape[:-2] != shape[:-2] or right.shape[:-2] != shape[:-2]:
+        return None
+    return _result("product", call, [left, right], None)
+
+
+def _softmax(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """Along the last axis. Images of ``(N, C)`` are such rows too."""
+    data = arguments[0]
+    shape, dtype = _shape_and_dtype(call)
+    if dtype != "float32" or 0 in shape or not shape or int(call.attrs.axis) % len(shape) != len(shape) - 1:
+        return None
+    return _result("softmax", call, [data], None)
 
 
 def _rows(node: Node) -> Node:
@@ -256,10 +279,12 @@ def _mean(call: Any, arguments: Sequence[Any]) -> Node | None:
 
 def _unary(function: str, *names: str) -> Rule:
     def rule(call: Any, arguments: Sequence[Any]) -> Node | None:
-        if not _float_image(arguments[0]):
-            return None
-        parameters = tuple(float(getattr(call.attrs, name)) for name in names)
-        return _result("scalar", call, [arguments[0]], Scalar(function, parameters))
+        data = arguments[0]
+        scalar = Scalar(function, tuple(float(getattr(call.attrs, name)) for name in names))
+        if isinstance(data, Node) and data.op == "reshape" and len(data.inputs[0].shape) == 2:
+            matrix = data.inputs[0]
+            return _unrowed(Node("scalar", [matrix], matrix.shape, "float32", scalar), data.shape)
+        return _result("scalar", call, [data], scalar) if _float_image(data) else None
 
     return rule
 
@@ -337,24 +362,52 @@ def _split(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     return tuple(parts)
 
 
+def _pad(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """Constant padding and cropping of the image area.
+
+    Not with an infinity: the kernel would write it into unused lanes too.
+    """
+    data, attrs = arguments[0], call.attrs
+    widths, fill = [int(width) for width in attrs.pad_width], float(attrs.pad_value)
+    if not _float_image(data) or len(widths) != 8 or any(widths[:4]) or not math.isfinite(fill):
+        return None
+    if str(attrs.pad_mode) != "constant" or 0 in _shape_and_dtype(call)[0]:
+        return None
+    top, bottom, left, right = widths[4:]
+    return _result("frame", call, [data], Frame((top, left, bottom, right), fill=fill))
+
+
 def _strided_slice(call: Any, arguments: Sequence[Any]) -> Node | None:
-    """Only along channels; slices of the image area stay foreign."""
+    """Along channels in any order, along rows and columns forwards."""
     data = arguments[0]
     shape, _ = _shape_and_dtype(call)
-    if not _float_image(data) or (*data.shape[:1], *data.shape[2:]) != (*shape[:1], *shape[2:]):
+    kept = _kept(data, arguments[1:]) if _float_image(data) and 0 not in shape else None
+    if kept is None or tuple(len(axis) for axis in kept) != shape or shape[0] != data.shape[0]:
         return None
-    literal = [_literals(argument) for argument in arguments[1:]]
+    node: Node = data
+    if kept[1] != range(data.shape[1]):
+        node = Node("reindex", [node], (*shape[:2], *data.shape[2:]), "float32", Reindex(tuple(kept[1])))
+    area = list(zip(kept[2:], data.shape[2:], strict=True))
+    if any(axis.step < 0 for axis, _ in area):
+        return None
+    if any(axis != range(extent) for axis, extent in area):
+        (rows, height), (columns, width) = area
+        margins = (-rows.start, -columns.start, rows[-1] + 1 - height, columns[-1] + 1 - width)
+        node = Node("frame", [node], shape, "float32", Frame(margins, (rows.step, columns.step)))
+    return node
+
+
+def _kept(data: Node, arguments: Sequence[Any]) -> list[range] | None:
+    """What a slice keeps of every axis of `data`; None where that is not known."""
+    literal = [_literals(argument) for argument in arguments]
     if len(literal) < 3 or any(values is None for values in literal):
         return None
     axes, begin, end = literal[0] or [], literal[1] or [], literal[2] or []
     step = (literal[3] if len(literal) > 3 else None) or [1] * len(axes)
-    source: tuple[int, ...] | None = None
+    kept = [range(extent) for extent in data.shape]
     for axis, first, last, stride in zip(axes, begin, end, step, strict=True):
-        if axis % len(data.shape) == 1:
-            source = tuple(range(data.shape[1]))[slice(first, last, stride)]
-    if source is None or len(source) != shape[1]:
-        return None
-    return _result("reindex", call, [data], Reindex(source))
+        kept[axis] = kept[axis][slice(first, last, stride)]
+    return kept
 
 
 def _literals(value: Any) -> list[int] | None:
@@ -379,6 +432,13 @@ def _reshape(call: Any, arguments: Sequence[Any]) -> Node | None:
     shuffle = _shuffle(data, shape)
     if shuffle is not None:
         return shuffle
+    if data.op == "reshape" and data.inputs[0].shape == shape:
+        return data.inputs[0]
+    return _flat(call, data, shape) or _row_by_row(data, shape)
+
+
+def _flat(call: Any, data: Node, shape: tuple[int, ...]) -> Node | None:
+    """An image as one row of numbers, or such a row as an image of one pixel."""
     if not data.is_image or len(shape) not in (2, 4):
         return None
     batch, channels, height, width = data.image_shape
@@ -387,6 +447,12 @@ def _reshape(call: Any, arguments: Sequence[Any]) -> Node | None:
     if len(data.shape) == 2 and shape == (batch, channels, 1, 1):
         return _result("flatten", call, [data], None)
     return None
+
+
+def _row_by_row(data: Node, shape: tuple[int, ...]) -> Node | None:
+    """Between a matrix and the same rows along several axes: what rules for matrices look through."""
+    rows = shape[-1:] == data.shape[-1:] and 2 in (len(shape), len(data.shape))
+    return Node("reshape", [data], shape) if rows and 0 not in shape else None
 
 
 def _shuffle(data: Node, shape: tuple[int, ...]) -> Node | None:
@@ -426,6 +492,9 @@ RULES: dict[str, Rule] = {
     "relax.nn.silu": _unary("silu"),
     "relax.negative": _unary("negative"),
     "relax.abs": _unary("abs"),
+    "relax.nn.gelu": _unary("gelu"),
+    "relax.nn.gelu_tanh": _unary("gelu_tanh"),
+    "relax.nn.softmax": _softmax,
     "relax.nn.leakyrelu": _unary("leaky_relu", "alpha"),
     "relax.clip": _clip,
     "relax.add": _binary("add"),
@@ -434,6 +503,7 @@ RULES: dict[str, Rule] = {
     "relax.divide": _binary("divide"),
     "relax.maximum": _binary("maximum"),
     "relax.minimum": _binary("minimum"),
+    "relax.nn.pad": _pad,
     "relax.concat": _concat,
     "relax.split": _split,
     "relax.strided_slice": _strided_slice,

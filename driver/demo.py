@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -23,6 +24,9 @@ from .latency import ENGINES, measure
 from .page import report_page
 from .report import Fact, Latency, Report, reports_to_json, speeds
 from .wording import change, milliseconds, relative, times
+
+if TYPE_CHECKING:
+    from ..backends.compile import Built
 
 __all__ = ["run_demo"]
 
@@ -79,9 +83,12 @@ def vgg(repeat: int) -> Report:
     model = vgg16_cifar().eval()
     image = images[:1]
     found = api.prune(model, (image,), "magnitude", 0.5, "host", seed=SEED)
-    facts = (compiled_agrees("Predictions of TVM that equal PyTorch's", model, found.module, images),)
+    variants = {"dense": api.capture(model, (image,)), "compacted": found.module}
+    built = compiled(variants, image)
+    outputs = {name: scores(module, images) for name, module in variants.items()}
+    facts = (compiled_agrees("Predictions of TVM that equal PyTorch's", built, outputs, images),)
     report = dataclasses.replace(found.report, title="VGG-16 on CIFAR-10", facts=facts, notes=(f"{_UNTRAINED} {note}",))
-    return report.with_latency(timed(model, found, image, repeat, ENGINES))
+    return report.with_latency(timed(variants, built, image, repeat, ENGINES))
 
 
 def efficientnet(repeat: int) -> Report:
@@ -91,18 +98,21 @@ def efficientnet(repeat: int) -> Report:
     image = images[:1]
     found = api.prune(model, (image,), "magnitude", 0.2, "host", seed=SEED)
     labels = torch.from_numpy(photographs.labels)
-    dense, compacted = scores(model, images), scores(found.module, images)
+    variants = {"dense": api.capture(model, (image,)), "compacted": found.module}
+    built = compiled(variants, image)
+    outputs = {name: scores(module, images) for name, module in variants.items()}
+    dense, compacted = outputs["dense"], outputs["compacted"]
     same = int((dense.argmax(1) == compacted.argmax(1)).sum())
     facts = (
         Fact("Top-1 of 20 photographs", hits(dense, labels, 1), hits(compacted, labels, 1)),
         Fact("Top-5 of 20 photographs", hits(dense, labels, 5), hits(compacted, labels, 5)),
         Fact("Predictions that equal the dense network's", "", f"{same}/{len(labels)}"),
-        compiled_agrees("Predictions of TVM that equal PyTorch's", model, found.module, images),
+        compiled_agrees("Predictions of TVM that equal PyTorch's", built, outputs, images),
     )
     report = dataclasses.replace(
         found.report, title="EfficientNet-Lite0 on ImageNet", facts=facts, notes=(_NOT_RETRAINED,)
     )
-    return report.with_latency(timed(model, found, image, repeat, ("reconvene", "eager")))
+    return report.with_latency(timed(variants, built, image, repeat, ("reconvene", "eager")))
 
 
 def images_or_noise() -> tuple[Tensor, str]:
@@ -115,19 +125,33 @@ def images_or_noise() -> tuple[Tensor, str]:
     return found.batch(0, _IMAGES), f"Images: {found.name}, test set."
 
 
-def timed(model: nn.Module, found: api.Result, image: Tensor, repeat: int, engines: tuple[str, ...]) -> list[Latency]:
-    variants = {"dense": (api.capture(model, (image,)), (image,)), "compacted": (found.module, (image,))}
-    return measure(variants, threads=THREADS, repeat=repeat, engines=engines)
+def compiled(variants: Mapping[str, torch.fx.GraphModule], image: Tensor) -> dict[str, Built]:
+    """Every variant compiled, once for both the comparison and the timing."""
+    made = {}
+    for name, module in variants.items():
+        with stage(f"compiling the {name} network"):
+            made[name] = api.compile(module, (image,), "host", threads=THREADS)
+    return made
 
 
-def compiled_agrees(label: str, dense: nn.Module, compacted: torch.fx.GraphModule, images: Tensor) -> Fact:
-    """How many predictions the compiled networks share with PyTorch, image by image."""
+def timed(
+    variants: Mapping[str, torch.fx.GraphModule],
+    built: Mapping[str, Built],
+    image: Tensor,
+    repeat: int,
+    engines: tuple[str, ...],
+) -> list[Latency]:
+    calls = {name: (module, (image,)) for name, module in variants.items()}
+    return measure(calls, threads=THREADS, repeat=repeat, engines=engines, built=built)
+
+
+def compiled_agrees(label: str, built: Mapping[str, Built], outputs: Mapping[str, Tensor], images: Tensor) -> Fact:
+    """How many predictions the compiled networks share with PyTorch's `outputs`, image by image."""
     shares = []
-    for name, module in (("dense", dense), ("compacted", compacted)):
-        built = api.compile(module, (images[:1],), "host", threads=THREADS)
-        expected = scores(module, images).argmax(1)
+    for name in ("dense", "compacted"):
+        expected = outputs[name].argmax(1)
         agree = sum(
-            int(first(built.run(images[index : index + 1])).argmax()) == int(expected[index])
+            int(first(built[name].run(images[index : index + 1])).argmax()) == int(expected[index])
             for index in track(range(len(images)), f"checking the compiled {name} network")
         )
         shares.append(f"{agree}/{len(images)}")
@@ -135,8 +159,14 @@ def compiled_agrees(label: str, dense: nn.Module, compacted: torch.fx.GraphModul
 
 
 def scores(module: nn.Module, images: Tensor) -> Tensor:
-    """Outputs (N, classes), one image at a time: the graphs are captured for a batch of one."""
-    with torch.inference_mode():
+    """Outputs (N, classes), one image at a time: the graphs are captured for a batch of one.
+
+    On one thread: PyTorch's threads wait for each other in every layer, which beside another program takes
+    longer by far than the network does.
+    """
+    from ..backends.measure import torch_threads
+
+    with torch.inference_mode(), torch_threads(THREADS):
         return torch.cat([first(module(image[None])) for image in images])
 
 

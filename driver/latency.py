@@ -13,6 +13,8 @@ from .report import Latency
 if TYPE_CHECKING:
     from torch import fx
 
+    from ..backends.compile import Built
+
 __all__ = ["ENGINES", "measure"]
 
 ENGINES = ("reconvene", "tvm-default", "eager")
@@ -25,6 +27,7 @@ def measure(
     threads: int = 1,
     repeat: int = 50,
     engines: Sequence[str] = ENGINES,
+    built: Mapping[str, Built] | None = None,
 ) -> list[Latency]:
     """Latency of every engine and variant, grouped by engine.
 
@@ -32,8 +35,9 @@ def measure(
         variants: name, such as ``dense``, to graph and inputs.
         target: what the TVM engines compile for; it must run here.
         threads: of TVM's and of PyTorch's pool.
-        repeat: runs after warm-up. Calls of more than half a second are repeated less; the rows say how often.
+        repeat: runs after warm-up. Slow calls are repeated less; the rows say how often.
         engines: of `ENGINES`.
+        built: by name, variants that `reconvene` has compiled already, for these inputs, target and threads.
 
     Raises:
         InputError: the target does not run here, or a model cannot be compiled.
@@ -44,7 +48,11 @@ def measure(
     for engine in engines:
         for name, (module, inputs) in variants.items():
             with stage(f"preparing {name} for {engine}"):
-                calls[engine, name] = prepared(engine, module, tuple(inputs), target, threads)
+                done = (built or {}).get(name) if engine == "reconvene" else None
+                if done is not None:
+                    calls[engine, name] = done.prepared(*inputs)
+                else:
+                    calls[engine, name] = prepared(engine, module, tuple(inputs), target, threads)
     batch = batch_of(next(iter(variants.values()))[1])
     with stage(f"measuring {', '.join(variants)}"), torch_threads(threads):
         keyed = {f"{engine} {name}": call for (engine, name), call in calls.items()}

@@ -14,7 +14,7 @@ from tvm import tirx
 
 from .loops import number
 
-__all__ = ["FUNCTIONS", "apply"]
+__all__ = ["FUNCTIONS", "apply", "exponential"]
 
 Expression = Any
 
@@ -24,7 +24,7 @@ def apply(function: str, parameters: Sequence[float], values: Sequence[Expressio
     return FUNCTIONS[function](lanes, *parameters, *values)
 
 
-def _exp(lanes: int, x: Expression) -> Expression:
+def exponential(lanes: int, x: Expression) -> Expression:
     """``2**k * p(r)`` with ``x = k ln 2 + r`` and Cephes' polynomial for ``|r| <= ln 2 / 2``."""
     x = tirx.max(tirx.min(x, number(88.0, lanes)), number(-87.0, lanes))
     whole = tirx.floor(x * number(1.0 / math.log(2.0), lanes) + number(0.5, lanes))
@@ -42,12 +42,48 @@ def _exp(lanes: int, x: Expression) -> Expression:
 
 def _sigmoid(lanes: int, x: Expression) -> Expression:
     one = number(1.0, lanes)
-    return one / (one + _exp(lanes, number(0.0, lanes) - x))
+    return one / (one + exponential(lanes, number(0.0, lanes) - x))
 
 
 def _tanh(lanes: int, x: Expression) -> Expression:
     one = number(1.0, lanes)
-    return one - number(2.0, lanes) / (_exp(lanes, x * number(2.0, lanes)) + one)
+    return one - number(2.0, lanes) / (exponential(lanes, x * number(2.0, lanes)) + one)
+
+
+def _polynomial(lanes: int, x: Expression, *coefficients: float) -> Expression:
+    """Horner's scheme; the highest power's coefficient first."""
+    value = number(coefficients[0], lanes)
+    for coefficient in coefficients[1:]:
+        value = value * x + number(coefficient, lanes)
+    return value
+
+
+def _erf(lanes: int, x: Expression) -> Expression:
+    """Eigen's quotient of polynomials, which is 1 to the last bit from 4 on."""
+    x = tirx.max(tirx.min(x, number(4.0, lanes)), number(-4.0, lanes))
+    square = x * x
+    upper = _polynomial(
+        lanes, square,
+        -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+        -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+    )  # fmt: skip
+    lower = _polynomial(
+        lanes, square,
+        -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
+        -1.42647390514189e-02,
+    )  # fmt: skip
+    return x * upper / lower
+
+
+def _gelu(lanes: int, x: Expression) -> Expression:
+    half = x * number(0.5, lanes)
+    return half + half * _erf(lanes, x * number(math.sqrt(0.5), lanes))
+
+
+def _gelu_tanh(lanes: int, x: Expression) -> Expression:
+    half = x * number(0.5, lanes)
+    inner = x + x * x * x * number(0.044715, lanes)
+    return half + half * _tanh(lanes, inner * number(math.sqrt(2 / math.pi), lanes))
 
 
 def _clip(lanes: int, low: float, high: float, x: Expression) -> Expression:
@@ -67,6 +103,8 @@ FUNCTIONS: dict[str, Callable[..., Expression]] = {
     "leaky_relu": _leaky,
     "sigmoid": _sigmoid,
     "tanh": _tanh,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
     "silu": lambda lanes, x: x * _sigmoid(lanes, x),
     "negative": lambda lanes, x: number(0.0, lanes) - x,
     "abs": lambda lanes, x: tirx.max(x, number(0.0, lanes) - x),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -69,6 +70,45 @@ def seed() -> None:
 def test_convolution(channels, kernel, stride, padding, dilation, groups, size) -> None:
     layer = nn.Conv2d(*channels, kernel, stride, padding, dilation, groups)
     agree(nn.Sequential(layer, nn.ReLU()), torch.randn(1, channels[0], *size))
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.5])
+@pytest.mark.parametrize("margins", [(0, 1, 0, 1), (2, 1, 0, 3), (-1, 1, 0, -2), (-1, -1, -2, -1)])
+def test_padding_before_a_convolution(margins: tuple[int, ...], fill: float) -> None:
+    """Unequal, cropping, and not of zeros: only what the convolution's own padding can say is folded."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 20, 1)
+            self.alone, self.padded = nn.Conv2d(20, 18, 3, 2), nn.Conv2d(20, 5, 3, padding=1)
+            self.depthwise = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            y = F.pad(self.first(x), margins, value=fill)
+            return self.alone(y), self.padded(y), self.depthwise(y)
+
+    agree(Net(), torch.randn(2, 3, 9, 11))
+
+
+@pytest.mark.parametrize(
+    ("function", "native"),
+    [
+        (lambda x: x[:, :, ::2, 1:-1], True),
+        (lambda x: x[:, 2:9, 1:, ::3], True),
+        (lambda x: F.pad(F.pad(x, (1, 1, 1, 1)), (-1, 0, 0, -2)), True),
+        (lambda x: F.relu(F.pad(x, (1, 0, 2, 1), value=-3.0) + 1), True),
+        (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 3, 2), False),
+        (lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), False),
+    ],
+)
+def test_frames(function: Callable[[torch.Tensor], torch.Tensor], native: bool) -> None:
+    """Padding, cropping and slicing of the image area, alone and before a convolution."""
+    module = nn.Sequential(nn.Conv2d(3, 20, 1), Apply(function))
+    x = torch.randn(2, 3, 9, 11)
+    agree(module, x)
+    agree(nn.Sequential(module, nn.LazyConv2d(5, 3, padding=1)), x)
+    assert bool(compile(module, (x,)).foreign) is not native
 
 
 @pytest.mark.parametrize("batch", [2, 3])
@@ -251,6 +291,38 @@ def test_two_convolutions_added() -> None:
             return F.relu(self.left(x) + self.right(x))
 
     agree(Net(), torch.randn(1, 6, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((2, 3, 13, 8), (2, 3, 8, 37)), ((5, 20, 33), (5, 33, 16)), ((1, 1, 7), (1, 7, 3)), ((4, 9), (9, 1))],
+)
+def test_products_of_computed_matrices(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    module = Apply(lambda x, y: torch.softmax((x * 2) @ y, -1))
+    agree(module, torch.randn(left) * 3, torch.randn(right))
+    foreign = compile(module, (torch.randn(left), torch.randn(right))).foreign
+    assert not {"matmul", "nn.softmax"} & set(foreign)
+
+
+@pytest.mark.parametrize("width", [1, 5, 16, 50, 197])
+def test_softmax_of_rows(width: int) -> None:
+    x = torch.randn(3, 4, width) * 30
+    if width > 1:
+        x[0, 0, 0], x[0, 0, -1], x[0, 1, 0] = -1e30, -math.inf, 1e30
+    agree(Apply(lambda x: torch.softmax(x, -1)), x)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_between_linear_layers(approximate: str) -> None:
+    """Rows along several axes, as in transformers, and the ends of the number line."""
+    module = nn.Sequential(nn.Linear(20, 37), nn.GELU(approximate), nn.Linear(37, 16))
+    x = torch.randn(2, 3, 7, 20)
+    agree(module, x)
+    assert not compile(module, (x,)).foreign
+    ends = torch.tensor([[0.0, 1e-30, -1e-6, 0.5, -0.5, 3.0, -3.0, 5.7, -5.7, 30.0, -30.0, 1e30, -1e30]])
+    expected = nn.functional.gelu(ends, approximate=approximate)
+    got = compile(nn.GELU(approximate), (ends,)).run(ends)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_foreign_operators_keep_working() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from reconvene.backends.measure import time_calls
@@ -13,6 +15,11 @@ def test_candidates_take_turns() -> None:
     timings = time_calls({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, 0, batch=4)
     assert "".join(calls[2:]) == "ababab"
     assert (timings["a"].repeats, timings["a"].batch) == (3, 4)
+
+
+def test_slow_candidates_are_called_less_often() -> None:
+    timings = time_calls({"slow": lambda: time.sleep(0.6), "fast": lambda: None}, 9, 2)
+    assert timings["fast"].repeats == 9 > timings["slow"].repeats >= 3
 
 
 @pytest.mark.parametrize(("repeat", "warmup"), [(0, 1), (1, -1)])

@@ -93,7 +93,7 @@ def test_equal_layers_share_a_kernel() -> None:
     ).eval()
     host = find_target("host")
     imported, _ = import_module(module, (torch.randn(1, 16, 8, 8),))
-    scheduled = scheduled_module(imported, host.machine, tvm.target.Target(host.llvm()))
+    scheduled, _ = scheduled_module(imported, host.machine, tvm.target.Target(host.llvm()))
     kernels = [name.name_hint for name, _ in scheduled.functions_items() if "convolution" in name.name_hint]
     assert len(kernels) <= 2
 
