@@ -21,10 +21,13 @@ from .rules import rule_for
 from .rules.layout import permutation_of, refine
 from .values import Operation, attribute, is_static, is_tensor, operator_name, shape_of
 
-__all__ = ["MUTATED", "canonicalize"]
+__all__ = ["MUTATED", "READ", "canonicalize"]
 
 MUTATED = "reconvene_mutated"
 """Key in ``node.meta`` of values whose storage an in-place operator changes behind their readers' backs."""
+
+READ = "reconvene_read"
+"""Key in the module's ``meta``: names of the stored tensors that its outputs depend on, before weights were computed."""
 
 _CHECKS = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async", "aten.sym_constrain_range_for_size",
            "aten.sym_constrain_range")
@@ -41,6 +44,8 @@ def canonicalize(module: fx.GraphModule) -> CapturedModule:
     _drop_checks(graph)
     _merge_aliases(module, graph)
     _make_pure(graph)
+    graph.eliminate_dead_code()
+    read = frozenset(str(node.target) for node in graph.nodes if node.op == "get_attr")
     replaced = _store_computed_weights(module, graph)
     replaced |= _fuse_shuffles(graph)
     graph.eliminate_dead_code()
@@ -50,6 +55,7 @@ def canonicalize(module: fx.GraphModule) -> CapturedModule:
         if node.op == "get_attr"
     }
     result = captured_module(_holder(tensors), graph, module.meta)
+    result.meta[READ] = read
     graph.lint()
     return result
 

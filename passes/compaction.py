@@ -53,7 +53,8 @@ def compact(
     """
     clock = _Clock()
     with stage("analysing channels"):
-        canonical = masked(canonicalize(module), read_masks(module, masks))
+        canonical = canonicalize(module)
+        canonical = masked(canonical, read_masks(module, canonical, masks))
         check_finite(canonical)
         view = dependency_view(canonical)
         facts = propagate_constants(canonical, view.operations)

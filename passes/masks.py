@@ -9,7 +9,7 @@ from torch import fx
 
 from ..frontend.errors import InputError
 from ..frontend.graph_module import CapturedModule, captured_module
-from .canonicalize import place_tensor
+from .canonicalize import READ, place_tensor
 from .values import attribute
 
 __all__ = ["check_finite", "masked", "spread_mask"]
@@ -34,36 +34,26 @@ def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch
     raise InputError(f"the mask of '{name}' is {got}, but the parameter is {expected}; give one entry per weight or per filter")
 
 
-def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-    """The masks under the names the graph uses: a tensor may have two, and nothing needs to be done where nobody reads it."""
+def read_masks(
+    module: fx.GraphModule, canonical: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor]:
+    """The masks under the names of the canonical form: a tied tensor has two, and what nobody reads needs no mask."""
     if not masks:
         return {}
-    reached: set[fx.Node] = set()
-    pending = [node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())]
-    while pending:
-        node = pending.pop()
-        if node not in reached:
-            reached.add(node)
-            pending.extend(node.all_input_nodes)
-    names: dict[int, str] = {}
-    read: set[int] = set()
+    first: dict[int, str] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
-            tensor = id(attribute(module, str(node.target)))
-            names.setdefault(tensor, str(node.target))
-            if node in reached:
-                read.add(tensor)
+            first.setdefault(id(attribute(module, str(node.target))), str(node.target))
     stored = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
     result: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
-        tensor = id(stored[name]) if name in stored else 0
-        used = names.get(tensor, name)
-        if name in stored and tensor not in read:
-            spread_mask(name, mask, stored[name])
-        elif used in result:
+        used = first.get(id(stored[name]), name) if name in stored else name
+        if used in result:
             result[used] = spread_mask(used, result[used], stored[used]) & spread_mask(name, mask, stored[used])
-        else:
+        elif name not in stored or used in canonical.meta[READ]:
             result[used] = mask
+        else:
+            spread_mask(name, mask, stored[name])
     return result
 
 
