@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -31,13 +31,16 @@ Inputs = Sequence[Any]
 
 @dataclass(frozen=True)
 class Result:
-    """A smaller model, with what was done, what it is worth, and the check that it computes the same."""
+    """A smaller model, with what was done, what it is worth, and the check that it computes the same.
 
-    module: fx.GraphModule
+    Printed, it is its certificate: the rest runs to thousands of lines.
+    """
+
+    module: fx.GraphModule = field(repr=False)
     """The compacted graph; trainable, `.train()` and `.eval()` work."""
-    plan: Plan
+    plan: Plan = field(repr=False)
     """Which channels stay, by parameter name; ``save(path)``, and apply it to a fresh copy of the model."""
-    report: Report
+    report: Report = field(repr=False)
     """What was asked, got and refused, sizes before and after; ``to_json()``, ``to_html()``."""
     certificate: Certificate
     """The comparison with the masked model that was run."""
@@ -58,7 +61,12 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
 
 
 def compact(
-    model: Model, example_inputs: Inputs | None = None, masks: Mapping[str, torch.Tensor] | None = None
+    model: Model,
+    example_inputs: Inputs | None = None,
+    masks: Mapping[str, torch.Tensor] | None = None,
+    *,
+    plan: Plan | None = None,
+    fold_batch_norm: bool = False,
 ) -> Result:
     """Removes the channels that zeros in the model, and in `masks`, make removable, and proves the result.
 
@@ -66,14 +74,21 @@ def compact(
         model: as for `capture`; models pruned with ``torch.nn.utils.prune`` are taken as they are.
         example_inputs: as for `capture`.
         masks: parameter name to bool tensor, True to keep; of the parameter's shape, or one entry a channel.
+        plan: instead of masks, what an earlier result did, to be done to this fresh copy of the model.
+        fold_batch_norm: also fold batch normalisation into the layers before it; for inference, not for training.
 
     Raises:
-        InputError: the model, the inputs or a mask cannot be used.
+        InputError: the model, the inputs or a mask cannot be used, or the plan is for another model.
         CheckError: the compacted graph does not compute what the masked one does; nothing is returned.
     """
+    if plan is not None and masks is not None:
+        raise InputError("masks and a plan were given; a plan brings its own masks, give one of the two")
     module, inputs = captured(model, example_inputs)
-    found = compaction_pass.compact(module, inputs, masks)
-    return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or ())})
+    if plan is not None:
+        found = compaction_pass.apply_plan(plan, module, inputs, fold=fold_batch_norm)
+    else:
+        found = compaction_pass.compact(module, inputs, masks, fold=fold_batch_norm)
+    return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
 
 
 def prune(
@@ -88,6 +103,7 @@ def prune(
     minimum_channels: int = 1,
     ignore: Sequence[str] = (),
     seed: int = 0,
+    fold_batch_norm: bool = False,
 ) -> Result:
     """Chooses channels by `method`, zeroes them, and compacts.
 
@@ -95,20 +111,22 @@ def prune(
         model: as for `capture`.
         example_inputs: as for `capture`.
         method: how channels are scored; ``reconvene.passes.pruning.METHODS`` lists them.
-        sparsity: share of the prunable channels to remove, 0..1.
+        sparsity: share of the channels to remove, from 0 to below 1.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
             None rounds to nothing.
         scope: the share holds in every layer, or over the whole network.
         channel_multiple: rounds to this instead of the target's multiple.
         minimum_channels: what every layer keeps at least.
-        ignore: patterns (``fnmatch``) of parameter names to leave alone.
+        ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
         seed: of random methods and of the check's inputs.
+        fold_batch_norm: as for `compact`.
 
     Raises:
         InputError: the model, the inputs or an option cannot be used.
         CheckError: as for `compact`.
     """
     checked_sparsity(sparsity)
+    checked_method(method)
     multiple = channel_multiple if channel_multiple is not None else multiple_of(target)
     if multiple < 1 or minimum_channels < 1:
         raise InputError(f"channel multiple {multiple} and minimum channels {minimum_channels} must be 1 or more")
@@ -120,7 +138,7 @@ def prune(
         "ignore": tuple(ignore),
         "seed": seed,
     }
-    found = pruning.prune(module, inputs, method, sparsity, **choices)
+    found = pruning.prune(module, inputs, method, sparsity, **choices, fold=fold_batch_norm)
     options = {
         "action": "prune",
         "method": method,
@@ -166,9 +184,15 @@ def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
 
 
 def checked_sparsity(sparsity: float) -> None:
-    """Raises InputError unless `sparsity` is a number from 0 to 1. (At 1 every layer keeps its minimum.)"""
-    if not (math.isfinite(sparsity) and 0 <= sparsity <= 1):
-        raise InputError(f"sparsity {sparsity} is not a share from 0 to 1; 0.5 removes half of the channels")
+    """Raises InputError unless `sparsity` is a number from 0 to below 1."""
+    if not (math.isfinite(sparsity) and 0 <= sparsity < 1):
+        raise InputError(f"sparsity {sparsity} is not a share from 0 to below 1; 0.5 removes half of the channels")
+
+
+def checked_method(method: str) -> None:
+    """Raises InputError unless there is a scoring method of that name."""
+    if method not in pruning.METHODS:
+        raise InputError(f"no method is called '{method}'; there are {', '.join(pruning.METHODS)}")
 
 
 def multiple_of(target: str | Target | None) -> int:

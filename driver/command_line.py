@@ -33,7 +33,6 @@ app = typer.Typer(
     name="reconvene",
     help="A compiler for pruned neural networks: proves which channels can go, removes them exactly, and compiles"
     " what is left.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -50,6 +49,9 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to wr
 Seed = Annotated[int, typer.Option(help="Of initial weights, example inputs and random choices.")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write a report: .html, or .json.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="Also write which channels stay (JSON).")]
+Fold = Annotated[
+    bool, typer.Option("--fold-batch-norm", help="Also fold normalisation into the layers before; for inference only.")
+]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
@@ -95,6 +97,7 @@ def prune(
     report: ReportFile = None,
     plan: PlanFile = None,
     onnx: OnnxFile = None,
+    fold: Fold = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -108,6 +111,7 @@ def prune(
         "minimum_channels": minimum_channels,
         "ignore": tuple(ignore or ()),
         "seed": seed,
+        "fold_batch_norm": fold,
     }
     answer(json, lambda: verbs.prune(model, input or [], method, sparsity, target, options, outputs))
 
@@ -116,11 +120,13 @@ def prune(
 def compact(
     model: Model,
     masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
+    apply: Annotated[Path | None, typer.Option(help="Do to this model what a plan (.json) says was done.")] = None,
     input: InputShapes = None,
     output: Output = None,
     report: ReportFile = None,
     plan: PlanFile = None,
     onnx: OnnxFile = None,
+    fold: Fold = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -128,7 +134,7 @@ def compact(
     from . import verbs
 
     outputs = verbs.Outputs(output, report, plan, onnx)
-    answer(json, lambda: verbs.compact(model, input or [], masks, outputs, seed))
+    answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed, fold))
 
 
 @app.command("compile")
@@ -136,6 +142,7 @@ def compile_(
     model: Model,
     target: Target = "host",
     threads: Threads = 1,
+    link: Annotated[bool, typer.Option(help="Link here; else leave object files for a linker elsewhere.")] = True,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -144,7 +151,7 @@ def compile_(
     """Compile a model with TVM into a bundle (a folder)."""
     from . import verbs
 
-    answer(json, lambda: verbs.compile(model, input or [], target, threads, output, seed))
+    answer(json, lambda: verbs.compile(model, input or [], target, threads, link, output, seed))
 
 
 @app.command()
@@ -242,7 +249,8 @@ def main(arguments: Sequence[str]) -> int:
         # torch and TVM warn about their own insides; nobody at the keyboard can act on that.
         warnings.simplefilter("ignore")
     try:
-        done = app([item for item in arguments if item != "--debug"], prog_name="reconvene", standalone_mode=False)
+        line = [item for item in arguments if item != "--debug"] or ["--help"]
+        done = app(line, prog_name="reconvene", standalone_mode=False)
         # typer turns Ctrl-C into an exit code, of some versions only.
         return failed("interrupted", INTERRUPTED) if done == INTERRUPTED else done if isinstance(done, int) else 0
     except (typer.Abort, KeyboardInterrupt):

@@ -85,5 +85,5 @@ def eager(module: fx.GraphModule, inputs: tuple[Any, ...]) -> object:
 
 
 def batch_of(inputs: Sequence[Any]) -> int:
-    shape = getattr(inputs[0], "shape", ()) if inputs else ()
+    shape: Sequence[int] = getattr(inputs[0], "shape", ()) if inputs else ()
     return int(shape[0]) if len(shape) else 1

@@ -22,14 +22,13 @@ def check_file(path: Path | None) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Makes the folder `path` if need be. Raises InputError unless files can be written into it."""
+    """Raises InputError unless files can be written into the folder `path`, or it can be made. It is not made here."""
     if path.exists() and not path.is_dir():
         raise InputError(f"cannot write into '{path}': it is a file; name a folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder '{path}': {error.strerror}; choose another with -o") from None
-    check_writable(path, path)
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"cannot make the folder '{path}': '{nearest}' is a file; choose another place")
+    check_writable(nearest, path)
 
 
 def check_writable(folder: Path, what: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...], dynamic_sh
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        return torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
+        with warnings.catch_warnings():
+            # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
+            warnings.filterwarnings("ignore", message=".*assigned during export.*")
+            return torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise _capture_error(model, example_inputs, error) from error
     finally:

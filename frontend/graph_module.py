@@ -7,12 +7,13 @@ flag arguments of dropout and normalisation nodes, because a captured graph has 
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
 from torch import fx
 
-__all__ = ["CapturedModule", "captured_module", "inline_grad_modes"]
+__all__ = ["CapturedModule", "captured_module", "copy_calling_convention", "inline_grad_modes"]
 
 _FLAGS = ("training", "train", "use_input_stats")
 
@@ -40,6 +41,13 @@ def captured_module(root: Any, graph: fx.Graph, meta: dict[str, Any] | None = No
     module = CapturedModule(root, graph, class_name="CapturedModule")
     module.meta.update(copy.copy(meta) if meta else {})
     return module.eval()
+
+
+def copy_calling_convention(source: fx.Graph, target: fx.Graph) -> None:
+    """Makes `target` take and give its values in the containers that `source` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch copies its own tree specifications in a deprecated way.
+        target._codegen = copy.deepcopy(source._codegen)
 
 
 def _set_training_flag(node: fx.Node, mode: bool) -> bool:

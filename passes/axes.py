@@ -72,7 +72,6 @@ class Freeze:
     """Something that needs every position of a class."""
 
     node: fx.Node
-    axis: int
     reason: str
     barrier: bool
     """An operator without an exact rule, rather than the model's interface or a spatial axis."""
@@ -168,7 +167,7 @@ class AxesBuilder:
     def freeze(self, axis: Axis, reason: str, barrier: bool = True) -> None:
         """Every position of the axis is needed."""
         handle = self._touch(axis)
-        self._freezes.append((handle, Freeze(self._here.node, 0, reason, barrier)))
+        self._freezes.append((handle, Freeze(self._here.node, reason, barrier)))
 
     def producer(self, parameter: Any, axis: int) -> None:
         """Slices of `parameter` along `axis` make the channels of their class."""
@@ -194,14 +193,14 @@ class AxesBuilder:
                 handle = (value, axis)
                 if handle not in self._touched and size != 1:
                     self._register(handle)
-                    freeze = Freeze(operation.node, axis, reason, bool(reason))
+                    freeze = Freeze(operation.node, reason, bool(reason))
                     self._freezes.append((handle, freeze))
 
     def interface(self, node: fx.Node, value: fx.Node, reason: str) -> None:
         """An input or output of the model: all its axes stay whole."""
         for axis in range(len(shape_of(value))):
             handle = self._register((value, axis))
-            self._freezes.append((handle, Freeze(node, axis, reason, False)))
+            self._freezes.append((handle, Freeze(node, reason, False)))
 
     def finish(self, graph: fx.Graph) -> Axes:
         """Numbers the classes in the order of the graph."""
@@ -209,19 +208,19 @@ class AxesBuilder:
             if is_tensor(node):
                 for axis in range(len(shape_of(node))):
                     self._register((node, axis))
-        numbers: dict[Axis, int] = {}
+        numbers: dict[Axis, int] = {}  # By the root of each class.
         index: dict[Axis, int] = {}
         members: list[list[Axis]] = []
         sizes: list[int] = []
-        for axis in self._parent:
-            root = self._find(axis)
+        for handle in self._parent:
+            root = self._find(handle)
             number = numbers.get(root)
             if number is None:
                 number = numbers[root] = len(members)
                 members.append([])
                 sizes.append(self._size[root] if is_static(self._size[root]) else 0)
-            index[axis] = number
-            members[number].append(axis)
+            index[handle] = number
+            members[number].append(handle)
         freezes: dict[int, list[Freeze]] = {}
         for handle, freeze in self._freezes:
             freezes.setdefault(index[handle], []).append(freeze)

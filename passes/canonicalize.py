@@ -10,24 +10,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
-from ..frontend.graph_module import CapturedModule, captured_module
+from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
 from .rules import rule_for
 from .rules.layout import permutation_of, refine
 from .values import Operation, attribute, is_static, is_tensor, operator_name, shape_of
 
-__all__ = ["MUTATED", "READ", "canonicalize"]
+__all__ = ["MUTATED", "canonicalize"]
 
 MUTATED = "reconvene_mutated"
 """Key in ``node.meta`` of values whose storage an in-place operator changes behind their readers' backs."""
-
-READ = "reconvene_read"
-"""Key in the module's ``meta``: names of the stored tensors that its outputs depend on, before weights were computed."""
 
 _CHECKS = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async", "aten.sym_constrain_range_for_size",
            "aten.sym_constrain_range")
@@ -35,27 +33,26 @@ _SOMETIMES_VIEWS = "dropout feature_dropout alpha_dropout feature_alpha_dropout 
 """Operators that may give their input itself although their schema does not say so."""
 
 
-def canonicalize(module: fx.GraphModule) -> CapturedModule:
-    """Gives the canonical form as a new module that shares stored tensors with `module`."""
+def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | None = None) -> CapturedModule:
+    """Gives the canonical form as a new module that shares stored tensors with `module`.
+
+    Tensors in `replaced` stand for those of the same name from the start: weights are computed from them.
+    """
     graph = fx.Graph()
-    graph.graph_copy(module.graph, value_map := {})
+    value_map: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(module.graph, value_map)
     _finish_output(module.graph, graph, value_map)
-    graph._codegen = copy.deepcopy(module.graph._codegen)
+    copy_calling_convention(module.graph, graph)
     _drop_checks(graph)
     _merge_aliases(module, graph)
     _make_pure(graph)
+    names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
+    tensors = {name: attribute(module, name) for name in names} | dict(replaced or {})
+    tensors |= _store_computed_weights(module, graph, tensors)
+    tensors |= _fuse_shuffles(graph)
     graph.eliminate_dead_code()
-    read = frozenset(str(node.target) for node in graph.nodes if node.op == "get_attr")
-    replaced = _store_computed_weights(module, graph)
-    replaced |= _fuse_shuffles(graph)
-    graph.eliminate_dead_code()
-    tensors = {
-        str(node.target): replaced[str(node.target)] if str(node.target) in replaced else attribute(module, str(node.target))
-        for node in graph.nodes
-        if node.op == "get_attr"
-    }
-    result = captured_module(_holder(tensors), graph, module.meta)
-    result.meta[READ] = read
+    read = {str(node.target): tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
+    result = captured_module(_holder(read), graph, module.meta)
     graph.lint()
     return result
 
@@ -94,9 +91,7 @@ def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor | torch.
 
 def _drop_checks(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
-        if node.op == "call_function" and not node.users and operator_name(node) in _CHECKS:
-            graph.erase_node(node)
-        elif node.op == "call_module" and not node.users:
+        if (node.op == "call_function" and not node.users and operator_name(node) in _CHECKS) or (node.op == "call_module" and not node.users):
             graph.erase_node(node)
 
 
@@ -139,7 +134,7 @@ def _make_pure(graph: fx.Graph) -> None:
         if stored:
             node.meta[MUTATED] = target.meta[MUTATED] = True
             continue
-        target.replace_all_uses_with(node, delete_user_cb=lambda user, at=order[node]: order[user] > at)
+        _replace_after(target, node, order)
         node.target = pure
         storage[node] = node
         sharers[node] = [node]
@@ -148,6 +143,11 @@ def _make_pure(graph: fx.Graph) -> None:
             if order[other] > order[node]:
                 storage[other] = node
                 sharers[node].append(other)
+
+
+def _replace_after(target: fx.Node, node: fx.Node, order: dict[fx.Node, int]) -> None:
+    """Readers of `target` that come after `node` read `node`."""
+    target.replace_all_uses_with(node, delete_user_cb=lambda user: order[user] > order[node])
 
 
 def _storage_of(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -193,27 +193,32 @@ def _pure_form(node: fx.Node) -> torch._ops.OpOverload | None:
     return overload if same_shape else None
 
 
-def _store_computed_weights(module: fx.GraphModule, graph: fx.Graph) -> dict[str, torch.Tensor]:
+def _store_computed_weights(
+    module: fx.GraphModule, graph: fx.Graph, tensors: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """Evaluates what weights and biases are computed from when that is stored tensors only."""
     stored: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr":
+        if node.op == "get_attr" or (_is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes)):
             stored.add(node)
-        elif node.op == "call_function" and node.all_input_nodes and is_tensor(node) and not node.meta.get(MUTATED):
-            if all(operand in stored for operand in node.all_input_nodes) and not _draws_numbers(node):
-                stored.add(node)
     new: dict[str, torch.Tensor] = {}
     for node in list(graph.nodes):
         for operand in _weights_of(node):
             if operand in stored and operand.op != "get_attr":
                 name = _weight_name(operand, new, module)
-                new[name] = _evaluated(module, operand)
+                new[name] = _evaluated(tensors, operand)
                 with graph.inserting_before(operand):
                     attr = graph.get_attr(name)
                 attr.meta = copy.copy(operand.meta)
                 operand.replace_all_uses_with(attr)
                 stored.add(attr)
     return new
+
+
+def _is_pure_call(node: fx.Node) -> bool:
+    """Returns if the node's value depends on its operands only."""
+    calls = node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node)
+    return calls and not node.meta.get(MUTATED) and not _draws_numbers(node)
 
 
 def _draws_numbers(node: fx.Node) -> bool:
@@ -236,7 +241,7 @@ def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
             yield operand
 
 
-def _evaluated(module: fx.GraphModule, node: fx.Node) -> torch.nn.Parameter:
+def _evaluated(tensors: Mapping[str, Any], node: fx.Node) -> torch.nn.Parameter:
     """The value of a node that depends on stored tensors only."""
     values: dict[fx.Node, torch.Tensor] = {}
 
@@ -250,7 +255,7 @@ def _evaluated(module: fx.GraphModule, node: fx.Node) -> torch.nn.Parameter:
                 continue
             pending.pop()
             if current.op == "get_attr":
-                values[current] = attribute(module, str(current.target)).detach()
+                values[current] = tensors[str(current.target)].detach()
             else:
                 args, kwargs = fx.map_arg((current.args, dict(current.kwargs)), values.__getitem__)
                 values[current] = current.target(*args, **kwargs)  # type: ignore[operator]
@@ -258,35 +263,48 @@ def _evaluated(module: fx.GraphModule, node: fx.Node) -> torch.nn.Parameter:
 
     with torch.no_grad():
         value = value_of(node).clone()
-    trained = any(isinstance(attribute(module, str(leaf.target)), torch.nn.Parameter) for leaf in values if leaf.op == "get_attr")
+    trained = any(isinstance(tensors[str(leaf.target)], torch.nn.Parameter) for leaf in values if leaf.op == "get_attr")
     return torch.nn.Parameter(value, requires_grad=trained and value.is_floating_point())
 
 
-def _weight_name(node: fx.Node, taken: dict[str, torch.Tensor], module: fx.GraphModule) -> str:
-    """The name the weight had before it was pruned or parametrised, if that can be told; else one of the node's."""
-    leaves = []
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if current.op == "get_attr":
-            leaves.append(str(current.target))
-        pending.extend(current.all_input_nodes)
-    for leaf in leaves:
-        path, _, last = leaf.rpartition(".")
-        stem = last.removesuffix("_orig").removesuffix("_g")  # Pruning and spectral norm; weight norm's size.
-        if stem != last:
-            name = f"{path}.{stem}" if path else stem
-        elif ".parametrizations." in f".{leaf}":
-            head, _, tail = f".{leaf}".partition(".parametrizations.")
-            name = f"{head}.{tail.split('.')[0]}".lstrip(".")
-        else:
-            continue
+def _weight_name(node: fx.Node, taken: Mapping[str, torch.Tensor], module: fx.GraphModule) -> str:
+    """The name the weight had before it was pruned or parametrised, if that can be told; else that of the parameter it
+    is computed from, where nothing else reads that one (standardised weights); else one of the node's."""
+    ancestors = _ancestors(node)
+    leaves = [leaf for leaf in ancestors if leaf.op == "get_attr"]
+    for name in filter(None, (_plain_name(str(leaf.target)) for leaf in leaves)):
         if name not in taken and not _exists(module, name):
             return name
-    name = base = f"computed_{node.name}"
+    for leaf in leaves:
+        only_here = all(user is node or user in ancestors for user in leaf.users)
+        if only_here and shape_of(leaf) == shape_of(node) and str(leaf.target) not in taken:
+            return str(leaf.target)
+    name = f"computed_{node.name}"
     while name in taken or _exists(module, name):
         name += "_"
-    return name if name else base
+    return name
+
+
+def _ancestors(node: fx.Node) -> dict[fx.Node, None]:
+    """Everything a node is computed from, nearest first."""
+    found: dict[fx.Node, None] = {}
+    pending = list(node.all_input_nodes)
+    while pending:
+        current = pending.pop(0)
+        if current not in found:
+            found[current] = None
+            pending.extend(current.all_input_nodes)
+    return found
+
+
+def _plain_name(leaf: str) -> str | None:
+    """The name of a weight that pruning, spectral norm, weight norm or a parametrisation stores under another."""
+    path, _, last = leaf.rpartition(".")
+    stem = last.removesuffix("_orig").removesuffix("_g")
+    if stem != last:
+        return f"{path}.{stem}" if path else stem
+    head, found, tail = f".{leaf}".partition(".parametrizations.")
+    return f"{head}.{tail.split('.')[0]}".lstrip(".") if found else None
 
 
 def _exists(module: fx.GraphModule, name: str) -> bool:
@@ -297,6 +315,7 @@ def _exists(module: fx.GraphModule, name: str) -> bool:
     return True
 
 
+_PERMUTES = ("permute", "transpose", "swapaxes", "swapdims", "movedim")
 _MOVES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
           "movedim", "contiguous", "clone", "squeeze", "unsqueeze", "alias")
 
@@ -370,14 +389,15 @@ def _axis_permutation(source: fx.Node, chain: list[fx.Node]) -> tuple[int, np.nd
     shape = shape_of(source)
     if [str(size) for size in shape_of(chain[-1])] != [str(size) for size in shape]:
         return None
-    if not any(operator_name(node).removeprefix("aten.") in ("permute", "transpose", "swapaxes", "swapdims", "movedim") for node in chain):
+    if not any(operator_name(node).removeprefix("aten.") in _PERMUTES for node in chain):
         return None
-    layout: list[list[tuple[int, ...]]] | None = [[(axis,)] for axis in range(len(shape))]
+    layout: list[list[tuple[int, ...]]] = [[(axis,)] for axis in range(len(shape))]
     sizes: dict[tuple[int, ...], object] = {(axis,): size for axis, size in enumerate(shape)}
     for node in chain:
-        layout = _moved(node, layout, sizes)
-        if layout is None:
+        moved = _moved(node, layout, sizes)
+        if moved is None:
             return None
+        layout = moved
     return _single_axis_order(shape, layout, sizes)
 
 
@@ -389,7 +409,7 @@ def _moved(
     source = node.all_input_nodes[0]
     if name in ("contiguous", "clone", "alias"):
         return layout
-    if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim"):
+    if name in _PERMUTES:
         return [layout[axis] for axis in permutation_of(Operation(node, torch.nn.Module()))]
     factors = refine(shape_of(source), shape_of(node))
     if factors is None:

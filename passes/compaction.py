@@ -12,9 +12,9 @@ from torch import fx
 
 from ..frontend.errors import InputError
 from ..frontend.progress import stage
-from .canonicalize import canonicalize
 from .dependency import ChannelGroup, DependencyView, dependency_view
-from .masks import check_finite, masked, read_masks
+from .fold_batch_norm import fold_batch_norm
+from .masks import canonical_and_masked, check_finite
 from .outcome import Compaction, GroupOutcome
 from .plan import Plan
 from .propagation import Liveness, propagate_constants, propagate_liveness
@@ -23,7 +23,10 @@ from .sizes import layer_widths, total_size
 from .values import attribute
 from .verification import verify
 
-__all__ = ["apply_plan", "compact"]
+__all__ = ["analyse", "apply_plan", "compact"]
+
+_FLOAT64_MACS = 2_000_000_000
+"""Networks of more multiply-accumulates than this are checked in their own type unless float64 is asked for."""
 
 
 def compact(
@@ -31,7 +34,8 @@ def compact(
     example_inputs: Sequence[Any],
     masks: Mapping[str, torch.Tensor] | None = None,
     *,
-    dtype: torch.dtype = torch.float64,
+    fold: bool = False,
+    dtype: torch.dtype | None = None,
     runs: int = 1,
     seed: int = 0,
     origin: Mapping[str, Any] | None = None,
@@ -42,7 +46,9 @@ def compact(
         module: a captured module (see ``frontend.capture``).
         example_inputs: positional inputs that fit it; the certificate runs on random ones of the same shapes.
         masks: by parameter name, True to keep; one entry per weight, or one per output channel.
-        dtype: floating type of the certificate.
+        fold: also fold batch normalisation into the layers before it, which is for inference only.
+        dtype: floating type of the certificate; by default float64, or the model's own type where one float64 pass would
+            take long (more than two thousand million multiply-accumulates).
         runs: how many random inputs the certificate uses.
         seed: of these inputs.
         origin: what the plan should say about where the masks came from.
@@ -53,16 +59,15 @@ def compact(
     """
     clock = _Clock()
     with stage("analysing channels"):
-        canonical = canonicalize(module)
-        canonical = masked(canonical, read_masks(module, canonical, masks))
-        check_finite(canonical)
-        view = dependency_view(canonical)
-        facts = propagate_constants(canonical, view.operations)
-        live = propagate_liveness(view.axes, facts)
+        view, live = analyse(module, masks)
     clock.lap("analysis")
     with stage("rewriting the graph"):
         compacted = rewrite(view, live)
+        if fold:
+            compacted = fold_batch_norm(compacted)
     clock.lap("rewrite")
+    before, after = total_size(view, view.module), total_size(view, compacted, live)
+    dtype = dtype or _check_type(view.module, before.macs)
     with stage(f"checking against the masked model in {str(dtype).removeprefix('torch.')}"):
         certificate = verify(view, live, compacted, example_inputs, dtype=dtype, runs=runs, seed=seed)
     clock.lap("certificate")
@@ -72,8 +77,8 @@ def compact(
         compacted,
         _plan(view, live, masks, origin),
         certificate,
-        total_size(view, canonical),
-        total_size(view, compacted, live),
+        before,
+        after,
         layer_widths(view, live),
         groups,
         view.barriers,
@@ -81,6 +86,26 @@ def compact(
               for group in groups if group.got < group.asked),
         clock.seconds,
     )
+
+
+def analyse(
+    module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None = None
+) -> tuple[DependencyView, Liveness]:
+    """The dependency view of the masked module and which channels of it stay.
+
+    Raises:
+        InputError: masks that do not fit, weights that are not finite.
+    """
+    canonical = canonical_and_masked(module, masks)
+    check_finite(canonical)
+    view = dependency_view(canonical)
+    return view, propagate_liveness(view.axes, propagate_constants(canonical, view.operations))
+
+
+def _check_type(module: fx.GraphModule, macs: int) -> torch.dtype:
+    """The type of the certificate: exact arithmetic is slow, and a large network is checked well in its own."""
+    own = next((parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()), torch.float64)
+    return torch.float64 if macs <= _FLOAT64_MACS else own
 
 
 def apply_plan(plan: Plan, module: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> Compaction:

@@ -7,7 +7,8 @@ groups are the connected components of the index maps between axis classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import networkx as nx
@@ -192,7 +193,7 @@ class _Components:
     """Connected components of positions. Position p of class c is atom ``start[c] + p``."""
 
     start: Index
-    label: NDArray[np.int32]
+    label: Index
     owner: Index
     frozen: NDArray[np.bool_]
     """By component."""
@@ -215,6 +216,7 @@ def _components(axes: Axes, units: dict[int, int]) -> _Components:
     row, column = np.concatenate(rows), np.concatenate(columns)
     matrix = coo_matrix((np.ones(row.size, np.int8), (row, column)), shape=(total, total))
     count, label = connected_components(matrix, directed=False)
+    label = label.astype(np.int64)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     frozen_class = np.array([axes.frozen(number) for number in range(len(sizes))], bool)
     frozen = np.zeros(count, bool)
@@ -224,32 +226,42 @@ def _components(axes: Axes, units: dict[int, int]) -> _Components:
 
 def _resolved_components(axes: Axes) -> _Components:
     """Decides which factor of every product its channels follow: the outermost that is not held in place."""
+    loose = _components(axes, {})
+    _spread_frozen(axes, loose)
     units: dict[int, int] = {}
+    for place, product in enumerate(axes.products):
+        free = [i for i, size in enumerate(product.sizes) if size > 1 and not _all_frozen(axes, loose, product.factors[i])]
+        if free and not _all_frozen(axes, loose, product.flat):
+            units[place] = free[0]
     components = _components(axes, units)
-    for _ in range(3):
-        decided = {
-            place: factor
-            for place, product in enumerate(axes.products)
-            if (factor := _free_factor(axes, components, product.factors, product.sizes)) is not None
-        }
-        if decided == units:
-            break
-        units = decided
-        components = _components(axes, units)
-        for place, product in enumerate(axes.products):
-            if place not in units:
-                span = slice(components.start[product.flat], components.start[product.flat + 1])
-                components.frozen[components.label[span]] = True
+    _spread_frozen(axes, components)
     return components
 
 
-def _free_factor(axes: Axes, components: _Components, factors: tuple[int, ...], sizes: tuple[int, ...]) -> int | None:
-    for place, (factor, size) in enumerate(zip(factors, sizes, strict=True)):
-        if size > 1 and axes.sizes[factor]:
-            span = slice(components.start[factor], components.start[factor + 1])
-            if not components.frozen[components.label[span]].all():
-                return place
-    return None
+def _spread_frozen(axes: Axes, components: _Components) -> None:
+    """A product whose factors are all held is held, and the factors of a held product are: to a fixpoint."""
+    changed = True
+    while changed:
+        changed = False
+        for product in axes.products:
+            real = [factor for factor, size in zip(product.factors, product.sizes, strict=True) if size > 1]
+            held = _all_frozen(axes, components, product.flat)
+            factors_held = all(_all_frozen(axes, components, factor) for factor in real)
+            if held == factors_held:
+                continue
+            changed = True
+            for number in [product.flat, *real]:
+                components.frozen[_labels(components, number)] = True
+
+
+def _labels(components: _Components, number: int) -> Index:
+    """The component of every position of a class."""
+    labels: Index = components.label[components.start[number] : components.start[number + 1]]
+    return labels
+
+
+def _all_frozen(axes: Axes, components: _Components, number: int) -> bool:
+    return axes.frozen(number) or bool(components.frozen[_labels(components, number)].all())
 
 
 def _groups(view: DependencyView) -> tuple[ChannelGroup, ...]:
@@ -263,7 +275,23 @@ def _groups(view: DependencyView) -> tuple[ChannelGroup, ...]:
         if producers:
             groups.append(_group(view, components, classes, labels, reasons))
     place = {name: number for number, name in enumerate(view.stored)}
-    return tuple(sorted(groups, key=lambda group: place.get(group.name, 0)))
+    return _distinctly_named(sorted(groups, key=lambda group: place.get(group.name, 0)))
+
+
+def _distinctly_named(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+    """A weight whose rows fall into several groups (a slice of them is added elsewhere) gives its name to none alone."""
+    makers = Counter(group.name for group in groups)
+    seen: Counter[str] = Counter()
+    named = []
+    for group in groups:
+        name = group.name
+        if makers[name] > 1:
+            part = next(part for part in group.slices if part.parameter == name and part.role == "producer")
+            used = part.positions[part.positions >= 0]
+            name = f"{name}[{int(used.min())}:{int(used.max()) + 1}]"
+        seen[name] += 1
+        named.append(replace(group, name=name if seen[name] == 1 else f"{name}#{seen[name]}"))
+    return tuple(named)
 
 
 def _channels(components: _Components, classes: int) -> list[tuple[tuple[int, ...], Index]]:
@@ -294,8 +322,7 @@ def _frozen_reasons(axes: Axes, components: _Components) -> dict[int, str]:
             continue
         best = max(((f.barrier, f.reason) for f in axes.freezes.get(number, [])), default=(False, ""))
         reason = best[1] or "an operator needs this axis whole"
-        span = components.label[components.start[number] : components.start[number + 1]]
-        for label in np.unique(span).tolist():
+        for label in np.unique(_labels(components, number)).tolist():
             if label not in reasons or (best[0], reason) > reasons[label]:
                 reasons[label] = (best[0], reason)
     return {label: reason for label, (_, reason) in reasons.items()}
@@ -309,8 +336,7 @@ def _group(
     slices: list[Slices] = []
     values: list[str] = []
     for number in classes:
-        span = components.label[components.start[number] : components.start[number + 1]]
-        positions = _positions_by_channel(span, rank, len(labels))
+        positions = _positions_by_channel(_labels(components, number), rank, len(labels))
         makers, readers = set(axes.producers.get(number, [])), set(axes.consumers.get(number, []))
         for node, axis in axes.members[number]:
             if node.op == "get_attr":
@@ -370,14 +396,14 @@ def _barriers(view: DependencyView) -> tuple[Barrier, ...]:
     components = view.components
     makers: dict[int, set[str]] = {}
     for number, producers in axes.producers.items():
-        for label in np.unique(components.label[components.start[number] : components.start[number + 1]]).tolist():
+        for label in np.unique(_labels(components, number)).tolist():
             makers.setdefault(label, set()).update(str(node.target) for node, _ in producers if str(node.target).endswith("weight"))
     found: dict[tuple[fx.Node, str], set[str]] = {}
     for number, freezes in axes.freezes.items():
         if not axes.sizes[number]:
             continue
         held: set[str] = set()
-        for label in np.unique(components.label[components.start[number] : components.start[number + 1]]).tolist():
+        for label in np.unique(_labels(components, number)).tolist():
             held |= makers.get(label, set())
         for freeze in freezes:
             if held and freeze.barrier:

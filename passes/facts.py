@@ -7,14 +7,13 @@ ordinary array code: concatenation concatenates, a permutation permutes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Facts", "constants_of", "unknown"]
+__all__ = ["Facts", "collapsed", "constants_of", "unknown"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -56,7 +55,7 @@ class Facts:
         """Per position of `axis` (length `size`): the constant, and whether the whole slice is that constant."""
         axis %= self.rank
         others = tuple(a for a in range(self.rank) if a != axis)
-        known = self.known.all(axis=others)
+        known = np.asarray(self.known.all(axis=others))
         value = self.value.min(axis=others)
         if any(self.known.shape[a] != 1 for a in others):
             known = known & (value == self.value.max(axis=others))
@@ -98,9 +97,3 @@ def constants_of(tensor: Any, largest: int = 1 << 22) -> Facts:
         if array.shape[axis] > 1 and (array == array.take([0], axis)).all():
             array = array.take([0], axis)
     return Facts(np.array(array), np.isfinite(array))
-
-
-def expanded(array: NDArray[Any], sizes: Sequence[int], axes: Sequence[int]) -> NDArray[Any]:
-    """`array` with its size-1 extents along `axes` spelled out to `sizes`."""
-    shape = tuple(sizes[a] if a in axes else array.shape[a] for a in range(array.ndim))
-    return np.broadcast_to(array, shape)

@@ -8,11 +8,11 @@ import torch
 from torch import fx
 
 from ..frontend.errors import InputError
-from ..frontend.graph_module import CapturedModule, captured_module
-from .canonicalize import READ, place_tensor
+from ..frontend.graph_module import CapturedModule
+from .canonicalize import canonicalize, place_tensor
 from .values import attribute
 
-__all__ = ["check_finite", "masked", "spread_mask"]
+__all__ = ["canonical_and_masked", "check_finite", "masked_tensors", "spread_mask"]
 
 
 def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
@@ -34,55 +34,78 @@ def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch
     raise InputError(f"the mask of '{name}' is {got}, but the parameter is {expected}; give one entry per weight or per filter")
 
 
-def read_masks(
-    module: fx.GraphModule, canonical: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None
-) -> dict[str, torch.Tensor]:
-    """The masks under the names of the canonical form: a tied tensor has two, and what nobody reads needs no mask."""
+def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The masks under the names the graph uses: a tensor may have two, and nothing needs to be done where nobody reads it."""
     if not masks:
         return {}
-    first: dict[int, str] = {}
+    reached: set[fx.Node] = set()
+    pending = [node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())]
+    while pending:
+        node = pending.pop()
+        if node not in reached:
+            reached.add(node)
+            pending.extend(node.all_input_nodes)
+    names: dict[int, str] = {}
+    read: set[int] = set()
     for node in module.graph.nodes:
         if node.op == "get_attr":
-            first.setdefault(id(attribute(module, str(node.target))), str(node.target))
+            tensor = id(attribute(module, str(node.target)))
+            names.setdefault(tensor, str(node.target))
+            if node in reached:
+                read.add(tensor)
     stored = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
     result: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
-        used = first.get(id(stored[name]), name) if name in stored else name
-        if used in result:
-            result[used] = spread_mask(used, result[used], stored[used]) & spread_mask(name, mask, stored[used])
-        elif name not in stored or used in canonical.meta[READ]:
-            result[used] = mask
-        else:
+        tensor = id(stored[name]) if name in stored else 0
+        used = names.get(tensor, name)
+        if name in stored and tensor not in read:
             spread_mask(name, mask, stored[name])
+        elif used in result:
+            result[used] = spread_mask(used, result[used], stored[used]) & spread_mask(name, mask, stored[used])
+        else:
+            result[used] = mask
     return result
 
 
-def masked(module: CapturedModule, masks: Mapping[str, torch.Tensor] | None) -> CapturedModule:
-    """A module with the masked entries set to zero. It shares every tensor that no mask names.
+def masked_tensors(module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The parameters that masks name, with the masked entries set to zero; the module's own are not touched.
 
     Raises:
         InputError: a mask names no parameter of the graph, does not fit, or leaves nothing of a weight.
     """
-    if not masks:
-        return module
     stored = {str(node.target): attribute(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"}
     known = {name for name, value in stored.items() if isinstance(value, torch.Tensor)}
-    root = torch.nn.Module()
-    for name, value in stored.items():
-        place_tensor(root, name, value)
+    zeroed: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
         if name not in known:
             raise InputError(f"there is no parameter '{name}' to mask; the nearest is '{_nearest(name, known)}'")
-        parameter = attribute(module, name)
+        parameter = stored[name]
         kept = spread_mask(name, mask, parameter)
         if not bool(kept.any()) and parameter.dim() > 1:
             raise InputError(f"the mask of '{name}' leaves nothing of it; keep at least one channel, or take the layer out")
-        zeroed = parameter.detach() * kept.to(parameter.dtype)
+        value = torch.where(kept, parameter.detach(), torch.zeros((), dtype=parameter.dtype))
+        trained = isinstance(parameter, torch.nn.Parameter)
+        zeroed[name] = torch.nn.Parameter(value, parameter.requires_grad) if trained else value
+    return zeroed
+
+
+def canonical_and_masked(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None) -> CapturedModule:
+    """The canonical form of `module` with the masked entries set to zero.
+
+    A mask of a tensor that the graph stores acts before weights are computed from it; one of a weight that only the
+    canonical form stores (a parametrised weight under its plain name) acts after.
+
+    Raises:
+        InputError: a mask names no parameter of the graph, does not fit, or leaves nothing of a weight.
+    """
+    wanted = read_masks(module, masks)
+    stored = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    canonical = canonicalize(module, masked_tensors(module, {name: m for name, m in wanted.items() if name in stored}))
+    for name, tensor in masked_tensors(canonical, {n: m for n, m in wanted.items() if n not in stored}).items():
         path, _, last = name.rpartition(".")
-        owner = root.get_submodule(path)
-        delattr(owner, last)
-        place_tensor(root, name, torch.nn.Parameter(zeroed, parameter.requires_grad) if isinstance(parameter, torch.nn.Parameter) else zeroed)
-    return captured_module(root, module.graph, module.meta)
+        delattr(canonical.get_submodule(path), last)
+        place_tensor(canonical, name, tensor)
+    return canonical
 
 
 def check_finite(module: torch.nn.Module) -> None:

@@ -33,9 +33,9 @@ class Plan:
         origin: how it came about: method, sparsity, seed and the like; plain JSON values.
     """
 
-    kept: Mapping[str, Mapping[int, torch.Tensor]]
-    shapes: Mapping[str, tuple[int, ...]]
-    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[int, torch.Tensor]] = field(repr=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:

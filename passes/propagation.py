@@ -25,6 +25,7 @@ from .values import Operation, attribute, is_tensor, shape_of
 __all__ = ["KnownConstants", "Liveness", "propagate_constants", "propagate_liveness"]
 
 Bools = NDArray[np.bool_]
+Index = NDArray[np.int64]
 
 
 class KnownConstants(Mapping[fx.Node, Facts]):
@@ -61,7 +62,7 @@ class KnownConstants(Mapping[fx.Node, Facts]):
 def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> KnownConstants:
     """Runs every rule's forward transfer function once, in the order of the graph."""
     facts = KnownConstants(module)
-    for node, operation in operations.items():
+    for operation in operations.values():
         found = rule_for(operation.name).constants(operation, facts)
         results = [found] if isinstance(found, Facts) else list(found)
         if any(output is not None and output.meta.get(MUTATED) for output in operation.outputs):
@@ -112,6 +113,18 @@ class Liveness:
             self._why[number][new] = self._causes.setdefault(cause, len(self._causes))
             self._changed.add(number)
 
+    def inherit_in(self, number: int, mask: Bools, why: NDArray[np.int32]) -> None:
+        """Positions of a class that stay because others do; `why` gives the others' causes."""
+        new = mask & ~self._keep[number]
+        if new.any():
+            self._keep[number] = self._keep[number] | new
+            self._why[number][new] = why[new]
+            self._changed.add(number)
+
+    def why_in(self, number: int) -> NDArray[np.int32]:
+        """For every position of a class, the number of the cause it stays for; -1 where it may go."""
+        return self._why[number]
+
     def causes_of(self, number: int, positions: Bools) -> tuple[str, ...]:
         """Why the given positions of a class stay, most frequent first."""
         codes, counts = np.unique(self._why[number][positions & self._keep[number]], return_counts=True)
@@ -140,6 +153,8 @@ def propagate_liveness(axes: Axes, facts: KnownConstants) -> Liveness:
             first[0] = True
             live.require_in(number, first, "one channel stays so that the layer keeps a shape")
             engine.settle()
+    for mix in axes.mixes:
+        mix.operation.cache.clear()  # As large as a quarter of the weights, and not needed any more.
     return live
 
 
@@ -213,30 +228,36 @@ def _apply(step: Any, live: Liveness) -> None:
 
 
 def _apply_gather(step: Gather, live: Liveness) -> None:
-    forward = np.zeros(live.axes.sizes[step.target], bool)
-    forward[step.target_index[live.kept_in(step.source)[step.source_index]]] = True
-    live.require_in(step.target, forward, f"needed on the other side of '{step.node.name}'")
-    backward = np.zeros(live.axes.sizes[step.source], bool)
-    backward[step.source_index[live.kept_in(step.target)[step.target_index]]] = True
-    live.require_in(step.source, backward, f"needed on the other side of '{step.node.name}'")
+    _carry(live, step.source, step.source_index, step.target, step.target_index)
+    _carry(live, step.target, step.target_index, step.source, step.source_index)
+
+
+def _carry(live: Liveness, source: int, source_index: Index, target: int, target_index: Index) -> None:
+    """What stays on one side of an index map stays on the other, for the same cause."""
+    stays = live.kept_in(source)[source_index]
+    mask, why = np.zeros(live.axes.sizes[target], bool), np.full(live.axes.sizes[target], -1, np.int32)
+    mask[target_index[stays]] = True
+    why[target_index[stays]] = live.why_in(source)[source_index[stays]]
+    live.inherit_in(target, mask, why)
 
 
 def _apply_product(step: Product, live: Liveness) -> None:
-    cause = f"'{step.node.name}' splits or merges the axis; what stays must be a full block"
-    flat = live.kept_in(step.flat).reshape(step.sizes)
+    flat, why = (array.reshape(step.sizes) for array in (live.kept_in(step.flat), live.why_in(step.flat)))
     for place, factor in enumerate(step.factors):
         others = tuple(axis for axis in range(len(step.sizes)) if axis != place)
-        live.require_in(factor, flat.any(axis=others), cause)
-    kept = np.ones((), bool)
+        live.inherit_in(factor, np.asarray(flat.any(axis=others)), why.max(axis=others))
+    kept, reason = np.ones((), bool), np.full((), -1, np.int32)
     for factor in step.factors:
         kept = np.logical_and.outer(kept, live.kept_in(factor))
-    live.require_in(step.flat, kept.reshape(-1), cause)
+        # Axes held in place have the earliest causes; the latest one is the telling one.
+        reason = np.maximum.outer(reason, live.why_in(factor))
+    live.inherit_in(step.flat, kept.reshape(-1), reason.reshape(-1))
 
 
 def _apply_grouped(step: Grouped, live: Liveness) -> None:
     source = live.kept_in(step.source).reshape(step.groups, -1)
     target = live.kept_in(step.target).reshape(step.groups, -1)
-    active = source.any(1) | target.any(1)
+    active = np.asarray(source.any(1) | target.any(1))
     if not active.any():
         return
     cause = f"every group of '{step.node.name}' keeps equally many channels"

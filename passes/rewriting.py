@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from ..frontend.graph_module import CapturedModule, captured_module
+from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
 from .canonicalize import place_tensor
 from .dependency import DependencyView
-from .facts import Facts
 from .propagation import KnownConstants, Liveness
 from .rules import Rule, rule_for
 from .values import Operation, attribute, is_tensor, shape_of
@@ -38,10 +37,6 @@ class Edit:
         """The constants known about the old graph."""
         return self._live.facts
 
-    def facts_of(self, node: fx.Node) -> Facts:
-        """The constants known about one old node."""
-        return self._live.facts[node]
-
     def kept(self, node: fx.Node, axis: int) -> Bools:
         """Which positions of an old node's axis stay."""
         return self._live.kept(node, axis)
@@ -61,8 +56,10 @@ class Edit:
                 node.update_kwarg(name, value)
             else:
                 args = list(node.args)
-                for missing in schema.arguments[len(args) : position + 1]:
-                    args.append(node.kwargs.get(missing.name, missing.default_value if missing.has_default_value() else None))
+                args.extend(
+                    node.kwargs.get(missing.name, missing.default_value if missing.has_default_value() else None)
+                    for missing in schema.arguments[len(args) : position + 1]
+                )
                 args[position] = value
                 node.args = tuple(args)
                 node.kwargs = {key: kept for key, kept in node.kwargs.items() if key != name}
@@ -96,8 +93,7 @@ class Edit:
         return self._add(op, name, tensor)
 
     def _add(self, op: Operation, name: str, tensor: torch.Tensor) -> fx.Node:
-        taken = {str(node.target) for node in self._graph.nodes if node.op == "get_attr"} | set(self._tensors)
-        while name in taken:
+        while name in self._view.stored or name in self._tensors:
             name += "_"
         self._tensors[name] = tensor
         with self._graph.inserting_before(self._map[op.node]):
@@ -127,18 +123,19 @@ def kept_positions(view: DependencyView, live: Liveness) -> dict[str, dict[int, 
 
 def rewrite(view: DependencyView, live: Liveness) -> CapturedModule:
     """Makes the compacted module. The view's module is not touched and shares no tensor with the result."""
-    graph, node_map = fx.Graph(), {}
+    graph = fx.Graph()
+    node_map: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(view.module.graph, node_map)
     _copy_output(view.module.graph, graph, node_map)
     edit = Edit(view, live, graph, node_map)
-    for node, operation in view.operations.items():
+    for operation in view.operations.values():
         rule = rule_for(operation.name)
         if type(rule).rewrite is not Rule.rewrite:
             rule.rewrite(operation, edit)
     root = torch.nn.Module()
     _store_tensors(view, edit, graph, node_map, root)
     _refresh_shapes(view, live, node_map)
-    graph._codegen = copy.deepcopy(view.module.graph._codegen)
+    copy_calling_convention(view.module.graph, graph)
     _drop_aliases(graph)
     graph.eliminate_dead_code()
     _prune_unread(root, graph)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import sympy
@@ -57,7 +57,7 @@ def _prime_value(size: torch.SymInt) -> int:
     return int(expression.subs(values))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _prime_for(symbol: str) -> int:
     digits = re.sub(r"\D", "", symbol) or "0"
     return int(sympy.nextprime(_FIRST_PRIME + 1000 * int(digits)))

@@ -89,6 +89,8 @@ def verify(
 ) -> Certificate:
     """Compares the view's (masked) module with `compacted` on generated inputs.
 
+    Where the graph was captured with dynamic sizes, one more run uses sizes half as large again.
+
     Raises:
         CheckError: they differ by more than the tolerance; the message names the first node that differs.
     """
@@ -96,10 +98,17 @@ def verify(
     tolerance = max(TOLERANCE.get(kind, 1e-2) for kind in {dtype, *_stored_types(compacted)})
     absolute, relative = 0.0, 0.0
     shapes: list[tuple[str, ...]] = []
-    for run in range(runs):
-        inputs = generated_inputs(example_inputs, seed + run)
+    larger = _enlarged(view.module, example_inputs)
+    for run in range(runs + (larger is not None)):
+        resized = larger is not None and run == runs
+        inputs = generated_inputs(larger if resized and larger is not None else example_inputs, seed + run)
+        try:
+            expected = run_graph(view.module, inputs, dtype)
+        except Exception:
+            if resized:
+                continue  # The model itself does not run at this size, so there is nothing to compare.
+            raise
         shapes.append(tuple("x".join(map(str, x.shape)) for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)))
-        expected = run_graph(view.module, inputs, dtype)
         try:
             found = run_graph(compacted, inputs, dtype)
         except Exception as error:
@@ -113,6 +122,23 @@ def verify(
     return Certificate(
         str(dtype).removeprefix("torch."), tuple(shapes), seed, absolute, relative, tolerance, time.perf_counter() - began
     )
+
+
+def _enlarged(module: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[Any, ...] | None:
+    """The inputs with every dynamic size half as large again, or None where no size is dynamic."""
+    holders = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
+    leaves, structure = pytree.tree_flatten(tuple(example_inputs))
+    if len(holders) != len(leaves):
+        return None
+    chosen: dict[str, int] = {}
+    resized = []
+    for holder, leaf in zip(holders, leaves, strict=True):
+        if isinstance(leaf, torch.Tensor) and isinstance(holder, torch.Tensor):
+            pairs = zip(leaf.shape, holder.shape, strict=True)
+            sizes = [n if isinstance(size, int) else chosen.setdefault(str(size), n + n // 2) for n, size in pairs]
+            leaf = leaf if sizes == list(leaf.shape) else leaf.new_zeros(sizes)
+        resized.append(leaf)
+    return tuple(pytree.tree_unflatten(resized, structure)) if chosen else None
 
 
 def _stored_types(module: fx.GraphModule) -> set[torch.dtype]:

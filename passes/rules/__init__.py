@@ -1,5 +1,7 @@
 """One file per operator family: constants forward, liveness backward, and how to slice."""
 
+from importlib.metadata import entry_points
+
 from . import (
     attention,
     creation,
@@ -17,6 +19,20 @@ from . import (
 )
 from .base import Rule, register, registered, rule_for
 
+_GROUP = "reconvene.rules"
+
+
+def load_rules_of_other_packages() -> None:
+    """Imports the modules that installed packages name under the entry point group ``reconvene.rules``.
+
+    Such a module registers its rules when it is imported; a rule for an operator that has one already replaces it.
+    """
+    for entry in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name):
+        entry.load()
+
+
+load_rules_of_other_packages()
+
 __all__ = [
     "Rule",
     "attention",
@@ -26,6 +42,7 @@ __all__ = [
     "joining",
     "layout",
     "linear_map",
+    "load_rules_of_other_packages",
     "normalization",
     "padding",
     "pooling",

@@ -158,9 +158,8 @@ def _reshaped(given: Facts, source: tuple[Any, ...], factors: Factors) -> Facts 
     result: list[int] = []
     for part in factors.target:
         varies = any(fine[number] > 1 for number in part)
-        for number in part:
-            if varies and fine[number] == 1:
-                spread.append((number, factors.sizes[number]))
+        if varies:
+            spread.extend((number, factors.sizes[number]) for number in part if fine[number] == 1)
         result.append(int(np.prod([factors.sizes[number] for number in part])) if varies else 1)
     if any(size > 1_000_000 for _, size in spread) or np.prod(result) > 1 << 24:
         return None
@@ -195,8 +194,9 @@ class _Arranged(Rule):
         dropped = [axis for axis in range(given.rank) if axis not in order]
         present = [axis for axis in order if axis is not None]
         places = [place for place, axis in enumerate(order) if axis is None]
-        value = np.expand_dims(given.value.transpose(present + dropped).reshape([given.value.shape[a] for a in present]), places)
-        known = np.expand_dims(given.known.transpose(present + dropped).reshape([given.known.shape[a] for a in present]), places)
+        shape = [given.known.shape[axis] for axis in present]
+        value = np.expand_dims(given.value.transpose(present + dropped).reshape(shape), places)
+        known = np.expand_dims(given.known.transpose(present + dropped).reshape(shape), places)
         stochastic = order.index(given.stochastic) if given.stochastic in present else None
         return collapsed(value, known, given.pattern, stochastic)
 

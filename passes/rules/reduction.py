@@ -153,4 +153,6 @@ class Softmax(Rule):
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank = len(shape_of(op.node))
         nothing = unknown(rank)
-        return replace(nothing, stochastic=op["dim"] % max(1, rank)) if "log" not in op.name and "cum" not in op.name else nothing
+        if op.name in ("aten.softmax", "aten._softmax"):
+            return replace(nothing, stochastic=op["dim"] % max(1, rank))
+        return nothing

@@ -168,6 +168,12 @@ def test_compile_run_and_bench(folder: Path, capsys: pytest.CaptureFixture[str])
     assert all(row["median_ms"] > 0 and row["threads"] == 1 for row in rows)
 
 
+def test_a_bundle_can_be_left_unlinked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answered(capsys, "compile", *MODEL, "--target", "rpi4", "--no-link")
+    assert (folder / "net-rpi4" / "manifest.json").is_file()
+    assert "rpi4" in refused(capsys, "bench", *MODEL, "--target", "rpi4", "--engine", "reconvene")
+
+
 def test_what_a_model_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["capture", "net.py:loud", "--input", "1x3x8x8", "--json"]) == 0
     out, err = capsys.readouterr()
@@ -197,6 +203,8 @@ def test_what_a_model_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixtu
         (["prune", "net.py:net", "--input", "1xx8"], "1xx8"),
         (["compact", *MODEL, "--masks", "missing.safetensors"], "missing.safetensors"),
         (["compact", *MODEL, "--masks", "net.py"], "net.py"),
+        (["compact", *MODEL, "--apply", "missing.json"], "missing.json"),
+        (["compact", *MODEL, "--apply", "net.py"], "net.py"),
         (["compact", *MODEL, "--masks", "wrong-name.safetensors"], "c.weight"),
         (["compact", *MODEL, "--masks", "wrong-shape.safetensors"], "a.weight"),
         (["compact", *MODEL, "--masks", "all.safetensors"], "a"),
@@ -232,6 +240,15 @@ def test_outputs_are_checked_before_the_model_is_loaded(
     monkeypatch.setattr(verbs, "load_model", None)
     for verb in ("prune", "compact", "capture"):
         assert "none" in refused(capsys, verb, *MODEL, "-o", "none/small.pt2")
+
+
+def test_a_plan_is_done_again_to_a_fresh_copy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pruned = answered(capsys, "prune", *MODEL, "-o", "small.pt2", "--plan", "plan.json")
+    again = answered(capsys, "compact", *MODEL, "--apply", "plan.json", "-o", "again.pt2")
+    assert again["report"]["after"] == pruned["report"]["after"]
+    first, second = (dict(load_program(folder / name)[0].named_parameters()) for name in ("small.pt2", "again.pt2"))
+    assert first.keys() == second.keys()
+    assert all(first[name].shape == second[name].shape for name in first)
 
 
 def raising(error: BaseException) -> Any:
@@ -273,8 +290,9 @@ def test_a_reader_that_leaves_early_is_no_error(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_names_every_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
     out = capsys.readouterr().out
     assert all(verb in out for verb in ("capture", "prune", "compact", "compile", "run", "bench", "explain", "targets"))
     assert command_line.app.info.name == "reconvene"

@@ -15,7 +15,8 @@ def test_good_places_pass_and_nothing_is_left_behind(tmp_path: Path) -> None:
     check_file(tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
     check_folder(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+    check_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="it is a file"):
         check_folder(tmp_path / "file")
-    with pytest.raises(InputError, match="cannot make"):
+    with pytest.raises(InputError, match="cannot make the folder"):
         check_folder(tmp_path / "file" / "inside")
     with pytest.raises(InputError, match="cannot"):
         check_folder(Path("/proc/inside"))

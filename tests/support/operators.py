@@ -739,17 +739,50 @@ around("zeros_like", lambda x: torch.maximum(x, torch.zeros_like(x)))
 around("ones_like", lambda x: x + torch.ones_like(x))
 around("full_like", lambda x: torch.maximum(x, torch.full_like(x, 0.2)))
 
-# Recurrent layers keep everything ---------------------------------------------------------------------------------
+# Recurrent layers: input features fold into biases; a unit that is zero for ever goes, a cell on its own keeps all --
 
 
-def recurrent(name: str, layer: Callable[[], nn.Module]) -> None:
-    """A layer with a state: what goes in and what comes out stay whole."""
-    case(name, lambda: Features(lambda x, layer: layer(x)[0], layer=layer()), TOKENS, prunes="")
+def recurrent(name: str, layer: Callable[..., nn.Module]) -> None:
+    """A layer with a state, with one or two layers and directions."""
+    for directions in (1, 2):
+        for layers in (1, 2):
+
+            def build(directions: int = directions, layers: int = layers) -> nn.Module:
+                made = layer(8, 8, num_layers=layers, bidirectional=directions == 2, batch_first=True)
+                return Features(lambda x, layer: layer(x)[0], reads=8 * directions, layer=made)
+
+            label = f"{layers}-layers-{directions}-directions"
+            case(name, build, TOKENS, label=label)
+            units = "parts.layer.weight_hh_l0"
+            case(name, build, TOKENS, label=f"{label}-units", prunes="M2", observed=units)
+            case(name, build, TOKENS, label=f"{label}-states", prunes="M2", observed=units, axis=1)
 
 
-recurrent("gru", lambda: nn.GRU(8, 8, batch_first=True))
-recurrent("lstm", lambda: nn.LSTM(8, 8, batch_first=True, bidirectional=False))
-recurrent("rnn_tanh", lambda: nn.RNN(8, 8))
-recurrent("rnn_relu", lambda: nn.RNN(8, 8, nonlinearity="relu"))
+recurrent("gru", nn.GRU)
+recurrent("lstm", nn.LSTM)
+recurrent("rnn_tanh", nn.RNN)
+recurrent("rnn_relu", lambda *sizes, **options: nn.RNN(*sizes, nonlinearity="relu", **options))
+case(
+    "gru",
+    lambda: Features(lambda x, layer: layer(x)[0], layer=nn.GRU(8, 8, bias=False, batch_first=True)),
+    TOKENS,
+    label="without-biases",
+    observed="parts.layer.weight_hh_l0",
+)
+case(
+    "lstm",
+    lambda: Features(lambda x, layer: torch.cat([part[-1] for part in layer(x)[1]], 1), reads=16, layer=nn.LSTM(8, 8)),
+    TOKENS,
+    label="last-states",
+    prunes="M2",
+    observed="parts.layer.weight_hh_l0",
+)
 case("gru_cell", lambda: Features(lambda x, layer: layer(x), layer=nn.GRUCell(8, 8)), (3, 6), prunes="")
 case("lstm_cell", lambda: Features(lambda x, layer: layer(x)[0], layer=nn.LSTMCell(8, 8)), (3, 6), prunes="")
+case("rnn_tanh_cell", lambda: Features(lambda x, layer: layer(x), layer=nn.RNNCell(8, 8)), (3, 6), prunes="")
+case(
+    "rnn_relu_cell",
+    lambda: Features(lambda x, layer: layer(x), layer=nn.RNNCell(8, 8, nonlinearity="relu")),
+    (3, 6),
+    prunes="",
+)

@@ -1,0 +1,232 @@
+"""Compiling a module for a target, and what comes out: a model that runs, is timed, and is exported."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tvm
+from torch import nn
+from tvm import relax
+
+from ..frontend.errors import CaptureError, InputError
+from .measure import Timing, time_calls
+from .pipeline import import_module, scheduled_module
+from .targets import Target, find_target
+from .threads import use_threads
+
+__all__ = ["Built", "TensorSpec", "compile"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and dtype (as numpy spells it) of an input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A compiled model.
+
+    Attributes:
+        target: what it was compiled for.
+        inputs, outputs: in the order of the model's arguments and results.
+        returns_tuple: whether `run` gives a tuple even for one output.
+        threads: what `run` uses; None leaves the pool as it is.
+        library: TVM's executable, or the module loaded from a bundle.
+    """
+
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    returns_tuple: bool
+    threads: int | None
+    pipeline: str
+    library: Any = field(repr=False)
+    _machines: list[Any] = field(default_factory=list, repr=False)
+
+    def run(self, *inputs: Any) -> Any:
+        """The model's outputs for torch tensors or numpy arrays: one tensor, or a tuple of them.
+
+        Raises:
+            InputError: number, shape or dtype of the inputs is wrong, or the model is for another machine.
+        """
+        call = self.prepared(*inputs)
+        return self._torch(call())
+
+    def prepared(self, *inputs: Any) -> Callable[[], Any]:
+        """A call without arguments on inputs that were checked and converted; what `benchmark` times.
+
+        Raises:
+            InputError: as `run`.
+        """
+        machine = self._machine()
+        tensors = [self._tensor(i, value) for i, value in enumerate(self._counted(inputs))]
+        if self.threads is not None:
+            use_threads(self.threads)
+        main = machine["main"]
+        return lambda: main(*tensors)
+
+    def benchmark(self, repeat: int = 50, warmup: int = 5, threads: int | None = None) -> Timing:
+        """Wall time of one call on random inputs (seed 0), with `threads` or else those it was compiled with.
+
+        Raises:
+            InputError: the model is for another machine, or a number is out of range.
+        """
+        generator = np.random.default_rng(0)
+        call = self.prepared(*[_random(spec, generator) for spec in self.inputs])
+        used = threads or self.threads or 1
+        use_threads(used)
+        batch = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
+        try:
+            return time_calls({"model": call}, repeat, warmup, threads=used, batch=batch)["model"]
+        finally:
+            use_threads(self.threads or 1)
+
+    def export(self, folder: str | os.PathLike[str], *, link: bool = True) -> Path:
+        """Writes a bundle: the model as a shared library, and a manifest with checksums.
+
+        With ``link=False`` the library stays an archive of object files (``model.tar``), for a linker
+        elsewhere.
+
+        Raises:
+            InputError: the folder cannot be written, or the target's linker is missing or fails.
+        """
+        from .bundle import write_bundle
+
+        return write_bundle(self, Path(folder), link=link)
+
+    def _machine(self) -> Any:
+        if not self._machines:
+            if not self.target.runs_here:
+                raise InputError(
+                    f"the model was compiled for '{self.target.name}' ({self.target.triple}) and cannot run"
+                    " here; export() it and run the bundle on the target"
+                )
+            self._machines.append(relax.VirtualMachine(self.library, tvm.cpu()))
+        return self._machines[0]
+
+    def _counted(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(inputs) != len(self.inputs):
+            names = ", ".join(f"{spec.name} ({spec})" for spec in self.inputs)
+            raise InputError(f"the model takes {len(self.inputs)} inputs, got {len(inputs)}; give {names}")
+        return inputs
+
+    def _tensor(self, index: int, value: Any) -> Any:
+        """`value` for TVM, without a copy where its memory is contiguous and aligned for vectors."""
+        spec = self.inputs[index]
+        if not isinstance(value, torch.Tensor | np.ndarray):
+            raise InputError(
+                f"input '{spec.name}' must be a torch tensor or numpy array, got {type(value).__name__}"
+            )
+        tensor = torch.as_tensor(value).detach()
+        got = TensorSpec(spec.name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        if got != spec:
+            raise InputError(f"input '{spec.name}' must be {spec}, got {got}")
+        tensor = tensor.cpu().contiguous()
+        if tensor.data_ptr() % 64:
+            tensor = tensor.clone()
+        return (
+            tvm.runtime.from_dlpack(tensor)
+            if not tensor.data_ptr() % 64
+            else tvm.runtime.tensor(tensor.numpy())
+        )
+
+    def _torch(self, result: Any) -> Any:
+        tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        outputs = tuple(torch.from_dlpack(tensor) for tensor in tensors)
+        return outputs if self.returns_tuple else outputs[0]
+
+
+def compile(
+    module: nn.Module,
+    example_inputs: tuple[Any, ...],
+    target: str | Target = "host",
+    *,
+    threads: int | None = 1,
+    pipeline: Literal["reconvene", "tvm-default"] = "reconvene",
+) -> Built:
+    """Compiles `module`, in eval mode and for the shapes of `example_inputs`.
+
+    Args:
+        target: a preset's name, a ``.toml`` file, or a Target.
+        threads: what the model runs with; None keeps whatever TVM's pool has.
+        pipeline: ``reconvene``, or ``tvm-default`` for TVM without schedules of ours, as a baseline.
+
+    Raises:
+        InputError: the target is unknown, or `pipeline` or `threads` is not one of its values.
+        CaptureError: the model cannot be exported, or TVM has no importer for one of its operators.
+    """
+    chosen = find_target(target)
+    if pipeline not in ("reconvene", "tvm-default"):
+        raise InputError(f"unknown pipeline '{pipeline}'; choose reconvene or tvm-default")
+    if threads is not None and chosen.runs_here:
+        use_threads(threads)
+    inputs = tuple(example_inputs)
+    imported, returns_tuple = _import(module, inputs)
+    llvm = tvm.target.Target(chosen.llvm())
+    scheduled = scheduled_module(imported, chosen.machine, llvm) if pipeline == "reconvene" else imported
+    executable = tvm.compile(scheduled, target=llvm)
+    specs, outputs = _signature(imported)
+    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, executable)
+
+
+def _import(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[tvm.IRModule, bool]:
+    with _eval_mode(module), warnings.catch_warnings():
+        # Export and import warn about their own internals, which nobody who compiles a model can act on.
+        warnings.simplefilter("ignore")
+        try:
+            return import_module(module, inputs)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CaptureError(f"cannot compile {type(module).__name__}: {reason}") from error
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode within the block. A graph module fresh from torch.export refuses `eval()`: it keeps its own
+    mode.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    with suppress(NotImplementedError):
+        module.eval()
+    try:
+        yield
+    finally:
+        if modes[0][1]:
+            with suppress(NotImplementedError):
+                module.train()
+        for part, training in modes:
+            part.training = training
+
+
+def _signature(imported: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    function = imported["main"]
+    inputs = tuple(_spec(p.name, p.ty) for p in function.params)
+    result = function.ret_ty
+    kinds = [result] if isinstance(result, relax.TensorType) else list(result.fields)
+    return inputs, tuple(_spec(f"output{i}", kind) for i, kind in enumerate(kinds))
+
+
+def _spec(name: str, kind: Any) -> TensorSpec:
+    return TensorSpec(name, tuple(int(extent) for extent in kind.shape), str(kind.dtype))
+
+
+def _random(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    if spec.dtype.startswith("float"):
+        return generator.standard_normal(spec.shape).astype(spec.dtype)
+    return np.zeros(math.prod(spec.shape), spec.dtype).reshape(spec.shape)

@@ -1,0 +1,184 @@
+"""The backend's small graph: what has to be computed, before any choice of layout.
+
+Values are logical: an image is ``(N, C, H, W)`` whatever order its bytes get later. A node produces one
+value.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Array",
+    "Convolution",
+    "Foreign",
+    "Graph",
+    "Node",
+    "Pool",
+    "Reference",
+    "Reindex",
+    "Scalar",
+    "Weights",
+    "constant",
+]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation.
+
+    Attributes:
+        op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
+            ``flatten``, ``reshape``, ``item`` (of a tuple) or ``foreign`` (kept as TVM's operator).
+        detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, a numpy
+        array, an
+            item's index, or the Relax call of a foreign operator.
+        shape: of the value; empty for a tuple.
+    """
+
+    op: str
+    inputs: list[Node]
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    detail: Any = None
+    name: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the value can live in the packed layout: float32 ``(N, C, H, W)`` or ``(N, C)``."""
+        return self.dtype == "float32" and len(self.shape) in (2, 4) and 0 not in self.shape
+
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """``(N, C, H, W)``; a matrix ``(N, C)`` is an image of one pixel."""
+        batch, channels, *area = self.shape
+        height, width = area or (1, 1)
+        return batch, channels, height, width
+
+
+@dataclass
+class Weights:
+    """Weights ``(O, I / groups, KH, KW)`` and bias ``(O,)``, in float64 until they are packed."""
+
+    kernel: Array
+    bias: Array
+
+
+@dataclass
+class Convolution:
+    """A 2-D convolution, or with a 1x1 kernel on one pixel a linear layer. `padding`: top, left, bottom,
+    right.
+    """
+
+    weights: Weights
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pooling window. `kind` is ``max`` or ``average``; `counts_padding` belongs to the average."""
+
+    kind: str
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    counts_padding: bool = False
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A function of single elements, by name in `schedules.scalar`, with its literal parameters."""
+
+    function: str
+    parameters: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reindex:
+    """Output channel ``i`` is input channel ``source[i]``: a slice, a split's part, a channel shuffle."""
+
+    source: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Stands for a node's input in the arguments of a foreign call."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A Relax call that is kept, and its arguments: references, tuples of them, or Relax expressions."""
+
+    call: Any
+    arguments: tuple[Any, ...]
+
+
+@dataclass
+class Graph:
+    """Nodes in an order in which every node follows its inputs."""
+
+    nodes: list[Node]
+    inputs: list[Node]
+    outputs: list[Node]
+    returns_tuple: bool
+    users: dict[Node, list[Node]] = field(default_factory=dict)
+
+    def refresh(self) -> None:
+        """Drops nodes that no output needs and recounts the users of the rest."""
+        self.nodes = _ordered(self.outputs, self.inputs)
+        users: defaultdict[Node, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for source in node.inputs:
+                users[source].append(node)
+        self.users = dict(users)
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Lets every reader of `old` read `new`, which nobody else reads; call `refresh` when all is done."""
+        readers = self.users.pop(old, [])
+        for node in readers:
+            node.inputs = [new if source is old else source for source in node.inputs]
+        self.users[new] = readers
+        self.outputs = [new if node is old else node for node in self.outputs]
+
+    def only_user(self, node: Node) -> Node | None:
+        """The single reader of `node`, or None when there are several or it is an output."""
+        users = self.users.get(node, [])
+        return users[0] if len(users) == 1 and node not in self.outputs else None
+
+
+def constant(value: Array, name: str = "") -> Node:
+    """A node that holds a known array."""
+    array = np.asarray(value)
+    return Node("constant", [], tuple(array.shape), str(array.dtype), array, name)
+
+
+def _ordered(outputs: Iterable[Node], inputs: Iterable[Node]) -> list[Node]:
+    """Depth-first order without recursion, because networks are thousands of nodes deep."""
+    order: list[Node] = []
+    state: dict[Node, bool] = {}
+    for root in [*inputs, *outputs]:
+        stack = [(root, False)]
+        while stack:
+            node, expanded = stack.pop()
+            if expanded:
+                if not state[node]:
+                    state[node] = True
+                    order.append(node)
+            elif node not in state:
+                state[node] = False
+                stack.append((node, True))
+                stack.extend((source, False) for source in reversed(node.inputs) if source not in state)
+    return order

@@ -1,0 +1,140 @@
+"""Timing callables side by side, and one model through several engines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..frontend.errors import InputError
+from .threads import use_threads
+
+if TYPE_CHECKING:
+    from .targets import Target
+
+__all__ = ["ENGINES", "Timing", "compare", "time_calls", "torch_threads"]
+
+ENGINES = ("reconvene", "tvm-default", "eager")
+"""What `compare` can time: our pipeline, TVM's own, and PyTorch without compilation."""
+
+_SLOW_SECONDS = 0.5
+_SLOW_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of a call in milliseconds, over `repeats` calls with `threads` threads on `batch` images."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    minimum_ms: float
+    repeats: int
+    threads: int
+    batch: int
+
+
+def time_calls(
+    candidates: Mapping[str, Callable[[], object]],
+    repeat: int = 50,
+    warmup: int = 5,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+) -> dict[str, Timing]:
+    """Times `candidates` in turns, so that what disturbs the machine disturbs all of them alike.
+
+    A candidate whose first call takes more than half a second is called three times only; its timing says so.
+    `threads` and `batch` are recorded, not set.
+
+    Raises:
+        InputError: `repeat` is below 1 or `warmup` below 0.
+    """
+    if repeat < 1 or warmup < 0:
+        raise InputError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}")
+    rounds: dict[str, int] = {}
+    for name, call in candidates.items():
+        slow = _seconds(call) > _SLOW_SECONDS
+        rounds[name] = min(repeat, _SLOW_REPEATS) if slow else repeat
+        for _ in range(0 if slow else warmup):
+            call()
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(repeat):
+        for name, call in candidates.items():
+            if turn < rounds[name]:
+                samples[name].append(_seconds(call) * 1e3)
+    return {name: _timing(values, threads, batch) for name, values in samples.items()}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _timing(samples: Sequence[float], threads: int, batch: int) -> Timing:
+    low, median, high = np.percentile(samples, [10, 50, 90])
+    return Timing(float(median), float(low), float(high), min(samples), len(samples), threads, batch)
+
+
+def compare(
+    module: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    target: str | Target = "host",
+    threads: int = 1,
+    repeat: int = 50,
+    engines: Sequence[str] = ENGINES,
+) -> dict[str, Timing]:
+    """One model, in eval mode, through several engines in one interleaved run.
+
+    Raises:
+        InputError: an engine is unknown, or the target or thread count cannot be used here.
+    """
+    from .compile import compile as compile_module
+
+    unknown = [engine for engine in engines if engine not in ENGINES]
+    if unknown:
+        raise InputError(f"unknown engine '{unknown[0]}'; choose from {', '.join(ENGINES)}")
+    use_threads(threads)
+    candidates: dict[str, Callable[[], object]] = {}
+    for engine in engines:
+        if engine == "eager":
+            candidates[engine] = _eager(module, example_inputs)
+        else:
+            pipeline: Literal["reconvene", "tvm-default"]
+            pipeline = "reconvene" if engine == "reconvene" else "tvm-default"
+            built = compile_module(module, example_inputs, target, threads=threads, pipeline=pipeline)
+            candidates[engine] = built.prepared(*example_inputs)
+    with torch_threads(threads):
+        return time_calls(candidates, repeat, threads=threads, batch=_batch(example_inputs))
+
+
+def _batch(inputs: tuple[Any, ...]) -> int:
+    shape = tuple(getattr(inputs[0], "shape", ())) if inputs else ()
+    return int(shape[0]) if shape else 1
+
+
+def _eager(module: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], object]:
+    def call() -> object:
+        with torch.inference_mode():
+            return module(*inputs)
+
+    return call
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """PyTorch's thread count within the block; the old one afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

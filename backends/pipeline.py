@@ -1,0 +1,50 @@
+"""From a torch module to a Relax module of scheduled kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import tvm
+from torch import nn
+from tvm import IRModule, relax
+from tvm.relax.frontend.torch import from_exported_program
+
+from .emit import emit_module
+from .fold import fold_channels
+from .read import read_relax
+from .schedules.generic import schedule_foreign
+from .schedules.tiles import Machine
+
+__all__ = ["import_module", "scheduled_module"]
+
+
+def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[IRModule, bool]:
+    """`module` as Relax with its parameters as constants, and whether it returns several values.
+
+    The Relax function always returns a tuple; structure deeper than that is flattened in export's order.
+    """
+    exported = torch.export.export(module, example_inputs, strict=False)
+    returns_one = exported.call_spec.out_spec is not None and exported.call_spec.out_spec.is_leaf()
+    return from_exported_program(exported, keep_params_as_input=False), not returns_one
+
+
+def scheduled_module(imported: IRModule, machine: Machine, target: tvm.target.Target) -> IRModule:
+    """The whole pipeline: read, fold, fuse, lay out, schedule; what is foreign goes TVM's way with our
+    schedule.
+    """
+    graph = read_relax(imported)
+    fold_channels(graph)
+    module = emit_module(graph, machine)
+    with target:
+        module = tvm.transform.Sequential(
+            [
+                relax.transform.DecomposeOpsForInference(),
+                relax.transform.LegalizeOps(),
+                relax.transform.AnnotateTIROpPattern(),
+                relax.transform.FoldConstant(),
+                relax.transform.FuseOps(),
+                relax.transform.FuseTIR(),
+            ]
+        )(module)
+    return schedule_foreign(module, machine.lanes)

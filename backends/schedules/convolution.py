@@ -1,0 +1,202 @@
+"""Direct convolution over channel-blocked images: register tiles of channel blocks times pixels.
+
+Serves 3x3 and larger, 1x1 (as pixels in a row), linear layers (one pixel) and grouped convolutions (a band
+of input blocks for every tile of output blocks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from . import loops
+from .epilogue import Epilogue
+from .image import View, clear_border
+from .tiles import Tile
+
+__all__ = ["ConvolutionSpec", "convolution_kernel", "panel_rows"]
+
+
+@dataclass(frozen=True)
+class ConvolutionSpec:
+    """One convolution, with everything its code depends on.
+
+    Attributes:
+        source: the input; its halo covers the padding.
+        result: the output.
+        blocks: input blocks read for every output tile, the last with `rest` channels (0: all of them).
+        banded: whether every output tile starts at an input block of its own, from a table.
+        kernel, stride, dilation, padding: height then width; padding is above and to the left.
+        tile: what is kept in registers.
+    """
+
+    source: View
+    result: View
+    blocks: int
+    rest: int
+    banded: bool
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int]
+    tile: Tile
+    epilogue: Epilogue
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of output blocks."""
+        return -(-self.result.blocks // self.tile.blocks)
+
+
+def panel_rows(spec: ConvolutionSpec) -> int:
+    """Weight vectors' rows for one tile of output blocks; a row is ``tile.blocks * lanes`` weights."""
+    channels = (
+        spec.blocks * spec.source.lanes
+        if not spec.rest
+        else (spec.blocks - 1) * spec.source.lanes + spec.rest
+    )
+    return channels * spec.kernel[0] * spec.kernel[1]
+
+
+def convolution_kernel(spec: ConvolutionSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(source, weights, bias[, starts], leaves..., result)``.
+
+    Weights are ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, read once, front to
+    back.
+    """
+    row = spec.tile.blocks * spec.result.lanes
+    arguments: list[tuple[str, Sequence[int], str]] = [
+        ("source", (spec.source.size,), "float32"),
+        ("weights", (spec.tiles * panel_rows(spec) * row,), "float32"),
+        ("bias", (spec.result.blocks * spec.result.lanes,), "float32"),
+    ]
+    if spec.banded:
+        arguments.append(("starts", (spec.tiles,), "int32"))
+    arguments += [*spec.epilogue.arguments(), ("result", (spec.result.size,), "float32")]
+    return loops.kernel(name, arguments, lambda *buffers: _body(spec, *buffers))
+
+
+def _body(
+    spec: ConvolutionSpec,
+    source: loops.Buffer,
+    weights: loops.Buffer,
+    bias: loops.Buffer,
+    *rest: loops.Buffer,
+) -> None:
+    starts, leaves, result = (rest[0] if spec.banded else None), rest[int(spec.banded) : -1], rest[-1]
+    clear_border(result, spec.result)
+    tile, view = spec.tile, spec.result
+    row_tiles = -(-view.height // tile.rows)
+    with loops.parallel(view.batch * spec.tiles * row_tiles) as work:
+        image = work // (spec.tiles * row_tiles) if view.batch > 1 else 0
+        panel = (work // row_tiles) % spec.tiles
+        block = loops.tile_start(panel, tile.blocks, view.blocks)
+        top = loops.tile_start(work % row_tiles, tile.rows, view.height)
+        first = loops.table(starts, panel) if spec.banded else 0
+        with loops.serial(-(-view.width // tile.columns)) as column_tile:
+            left = loops.tile_start(column_tile, tile.columns, view.width)
+            sums = loops.local(tile.blocks * tile.pixels * view.lanes)
+            _start(spec, sums, bias, block)
+            _reduce(spec, sums, source, weights, (image, first, top, left), panel)
+            _finish(spec, sums, leaves, result, (image, block, top, left))
+
+
+def _slot(spec: ConvolutionSpec, block: Any, row: Any, column: Any) -> Any:
+    return ((block * spec.tile.rows + row) * spec.tile.columns + column) * spec.result.lanes
+
+
+def _start(spec: ConvolutionSpec, sums: loops.Buffer, bias: loops.Buffer, block: Any) -> None:
+    lanes = spec.result.lanes
+    with (
+        loops.unroll(spec.tile.blocks) as b,
+        loops.unroll(spec.tile.rows) as y,
+        loops.unroll(spec.tile.columns) as x,
+    ):
+        loops.store(sums, _slot(spec, b, y, x), loops.load(bias, (block + b) * lanes, lanes), lanes)
+
+
+def _reduce(
+    spec: ConvolutionSpec,
+    sums: loops.Buffer,
+    source: loops.Buffer,
+    weights: loops.Buffer,
+    corner: tuple[Any, Any, Any, Any],
+    panel: Any,
+) -> None:
+    """All whole input blocks, then the channels of the last, partial one."""
+    whole = spec.blocks - bool(spec.rest)
+    lanes_in = spec.source.lanes
+    origin = panel * (panel_rows(spec) * spec.tile.blocks * spec.result.lanes)
+    if whole:
+        with loops.serial(whole) as block:
+            _taps(spec, sums, source, weights, corner, block, lanes_in, (origin, block))
+    if spec.rest:
+        window = spec.kernel[0] * spec.kernel[1]
+        rest_origin = origin + whole * lanes_in * window * spec.tile.blocks * spec.result.lanes
+        _taps(spec, sums, source, weights, corner, whole, spec.rest, (rest_origin, 0))
+
+
+def _taps(
+    spec: ConvolutionSpec,
+    sums: loops.Buffer,
+    source: loops.Buffer,
+    weights: loops.Buffer,
+    corner: tuple[Any, Any, Any, Any],
+    block: Any,
+    channels: int,
+    panel: tuple[Any, Any],
+) -> None:
+    image, first, top, left = corner
+    origin, panel_block = panel
+    row = spec.tile.blocks * spec.result.lanes
+    height, width = spec.kernel
+    if spec.dilation[1] * spec.source.column == channels:
+        # Neighbouring pixels follow each other: columns of the window are just more channels. One longer
+        # loop, which LLVM does not write out; doing so makes it load weights ahead of registers to keep
+        # them in.
+        width, channels = 1, width * channels
+    with loops.serial(height) as kh, loops.serial(width) as kw, loops.serial(channels) as channel:
+        weight = origin + ((((panel_block * height) + kh) * width + kw) * channels + channel) * row
+        with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
+            at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
+            at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
+            element = spec.source.offset(image, first + block, at_row, at_column) + channel
+            _multiply(spec, sums, loops.load(source, element), weights, weight, (y, x))
+
+
+def _multiply(
+    spec: ConvolutionSpec,
+    sums: loops.Buffer,
+    element: Any,
+    weights: loops.Buffer,
+    weight: Any,
+    at: tuple[Any, Any],
+) -> None:
+    """One input element times the weight vectors of all blocks of the tile."""
+    lanes = spec.result.lanes
+    with loops.unroll(spec.tile.blocks) as b:
+        slot = _slot(spec, b, *at)
+        product = loops.broadcast(element, lanes) * loops.load(weights, weight + b * lanes, lanes)
+        loops.store(sums, slot, loops.load(sums, slot, lanes) + product, lanes)
+
+
+def _finish(
+    spec: ConvolutionSpec,
+    sums: loops.Buffer,
+    leaves: Sequence[loops.Buffer],
+    result: loops.Buffer,
+    corner: tuple[Any, Any, Any, Any],
+) -> None:
+    image, block, top, left = corner
+    lanes = spec.result.lanes
+    with (
+        loops.unroll(spec.tile.blocks) as b,
+        loops.unroll(spec.tile.rows) as y,
+        loops.unroll(spec.tile.columns) as x,
+    ):
+        position = (image, block + b, top + y, left + x)
+        value = spec.epilogue.value(loops.load(sums, _slot(spec, b, y, x), lanes), leaves, position, lanes)
+        loops.store(result, spec.result.offset(*position), value, lanes)

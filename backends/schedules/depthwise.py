@@ -1,0 +1,92 @@
+"""Depthwise convolution: every channel by itself, so a vector of channels at a time and no reduction over
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from . import loops
+from .epilogue import Epilogue
+from .image import View, clear_border
+
+__all__ = ["DepthwiseSpec", "depthwise_kernel"]
+
+
+@dataclass(frozen=True)
+class DepthwiseSpec:
+    """A depthwise convolution. `columns` outputs of a row are kept in registers; the rest as in
+    ConvolutionSpec.
+    """
+
+    source: View
+    result: View
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int]
+    columns: int
+    epilogue: Epilogue
+
+
+def depthwise_kernel(spec: DepthwiseSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(source, weights, bias, leaves..., result)``; weights are ``(blocks, KH, KW,
+    lanes)``.
+    """
+    height, width = spec.kernel
+    slots = spec.result.blocks * spec.result.lanes
+    arguments: list[tuple[str, Sequence[int], str]] = [
+        ("source", (spec.source.size,), "float32"),
+        ("weights", (slots * height * width,), "float32"),
+        ("bias", (slots,), "float32"),
+        *spec.epilogue.arguments(),
+        ("result", (spec.result.size,), "float32"),
+    ]
+    return loops.kernel(name, arguments, lambda *buffers: _body(spec, *buffers))
+
+
+def _body(
+    spec: DepthwiseSpec, source: loops.Buffer, weights: loops.Buffer, bias: loops.Buffer, *rest: loops.Buffer
+) -> None:
+    leaves, result = rest[:-1], rest[-1]
+    view, lanes = spec.result, spec.result.lanes
+    clear_border(result, view)
+    with loops.parallel(view.batch * view.blocks * view.height) as work:
+        image = work // (view.blocks * view.height) if view.batch > 1 else 0
+        block, row = (work // view.height) % view.blocks, work % view.height
+        with loops.serial(-(-view.width // spec.columns)) as tile:
+            left = loops.tile_start(tile, spec.columns, view.width)
+            sums = loops.local(spec.columns * lanes)
+            with loops.unroll(spec.columns) as x:
+                loops.store(sums, x * lanes, loops.load(bias, block * lanes, lanes), lanes)
+            _window(spec, sums, source, weights, (image, block, row, left))
+            with loops.unroll(spec.columns) as x:
+                position = (image, block, row, left + x)
+                value = spec.epilogue.value(loops.load(sums, x * lanes, lanes), leaves, position, lanes)
+                loops.store(result, view.offset(*position), value, lanes)
+
+
+def _window(
+    spec: DepthwiseSpec,
+    sums: loops.Buffer,
+    source: loops.Buffer,
+    weights: loops.Buffer,
+    position: tuple[Any, Any, Any, Any],
+) -> None:
+    """Adds all products; a row of the window is written out, so that neighbouring outputs share their
+    loads.
+    """
+    image, block, row, left = position
+    height, width = spec.kernel
+    lanes = spec.result.lanes
+    with loops.serial(height) as kh, loops.unroll(width) as kw:
+        weight = loops.load(weights, ((block * height + kh) * width + kw) * lanes, lanes)
+        with loops.unroll(spec.columns) as x:
+            at_row = row * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
+            at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
+            pixel = loops.load(source, spec.source.offset(image, block, at_row, at_column), lanes)
+            loops.store(sums, x * lanes, loops.load(sums, x * lanes, lanes) + pixel * weight, lanes)

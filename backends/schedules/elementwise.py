@@ -1,0 +1,77 @@
+"""Kernels that compute every pixel from the same pixel of other images: arithmetic, and joining channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from . import loops
+from .epilogue import Epilogue
+from .image import View, clear_border
+
+__all__ = ["ConcatSpec", "ElementwiseSpec", "concat_kernel", "elementwise_kernel"]
+
+
+@dataclass(frozen=True)
+class ElementwiseSpec:
+    """An epilogue without an anchor."""
+
+    result: View
+    epilogue: Epilogue
+
+
+@dataclass(frozen=True)
+class ConcatSpec:
+    """Images joined block by block; their channels keep their lanes."""
+
+    parts: tuple[View, ...]
+    result: View
+    epilogue: Epilogue
+
+
+def elementwise_kernel(spec: ElementwiseSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(leaves..., result)``."""
+    arguments = [*spec.epilogue.arguments(), ("result", (spec.result.size,), "float32")]
+    return loops.kernel(name, arguments, lambda *buffers: _elementwise(spec, *buffers))
+
+
+def _elementwise(spec: ElementwiseSpec, *buffers: loops.Buffer) -> None:
+    leaves, result = buffers[:-1], buffers[-1]
+    view = spec.result
+    clear_border(result, view)
+    with loops.parallel(view.batch * view.blocks * view.height) as work:
+        image = work // (view.blocks * view.height) if view.batch > 1 else 0
+        block, row = (work // view.height) % view.blocks, work % view.height
+        with loops.serial(view.width) as column:
+            position = (image, block, row, column)
+            value = spec.epilogue.value(None, leaves, position, view.lanes)
+            loops.store(result, view.offset(*position), value, view.lanes)
+
+
+def concat_kernel(spec: ConcatSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(parts..., leaves..., result)``."""
+    arguments: list[tuple[str, Sequence[int], str]] = [
+        *[(f"part{i}", (part.size,), "float32") for i, part in enumerate(spec.parts)],
+        *spec.epilogue.arguments(),
+        ("result", (spec.result.size,), "float32"),
+    ]
+    return loops.kernel(name, arguments, lambda *buffers: _concat(spec, *buffers))
+
+
+def _concat(spec: ConcatSpec, *buffers: loops.Buffer) -> None:
+    parts, leaves, result = buffers[: len(spec.parts)], buffers[len(spec.parts) : -1], buffers[-1]
+    view = spec.result
+    clear_border(result, view)
+    first = 0
+    for buffer, part in zip(parts, spec.parts, strict=True):
+        with loops.parallel(view.batch * part.blocks * view.height) as work:
+            image = work // (part.blocks * view.height) if view.batch > 1 else 0
+            block, row = (work // view.height) % part.blocks, work % view.height
+            with loops.serial(view.width) as column:
+                position = (image, first + block, row, column)
+                pixel = loops.load(buffer, part.offset(image, block, row, column), view.lanes)
+                value = spec.epilogue.value(pixel, leaves, position, view.lanes)
+                loops.store(result, view.offset(*position), value, view.lanes)
+        first += part.blocks

@@ -1,0 +1,87 @@
+"""What happens to an element between the register it was computed in and the place it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import loops
+from .image import View
+from .scalar import apply
+
+__all__ = ["Epilogue", "Operand", "Step"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a step reads: the anchor's result, another image (`leaf`), an earlier `step`, or a literal."""
+
+    kind: str
+    index: int = 0
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One elementwise function of operands."""
+
+    function: str
+    parameters: tuple[float, ...]
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """Steps in order; the last one's value is stored. Without steps the anchor's result is stored."""
+
+    steps: tuple[Step, ...] = ()
+    leaves: tuple[View, ...] = ()
+
+    def arguments(self) -> list[tuple[str, Sequence[int], str]]:
+        """Kernel arguments for the leaves, in order."""
+        return [(f"leaf{i}", (leaf.size,), "float32") for i, leaf in enumerate(self.leaves)]
+
+    def value(
+        self, result: Any, buffers: Sequence[loops.Buffer], position: tuple[Any, Any, Any, Any], lanes: int
+    ) -> Any:
+        """The vector for `position` (image, block, row, column), given the anchor's `result` there."""
+        values: list[Any] = []
+        uses = self._uses()
+        for number, step in enumerate(self.steps):
+            operands = [self._operand(o, result, values, buffers, position, lanes) for o in step.operands]
+            value = apply(step.function, step.parameters, operands, lanes)
+            values.append(_kept(value, lanes) if uses[number] > 1 else value)
+        return values[-1] if values else result
+
+    def _operand(
+        self,
+        operand: Operand,
+        result: Any,
+        values: Sequence[Any],
+        buffers: Sequence[loops.Buffer],
+        position: tuple[Any, Any, Any, Any],
+        lanes: int,
+    ) -> Any:
+        if operand.kind == "anchor":
+            return result
+        if operand.kind == "step":
+            return values[operand.index]
+        if operand.kind == "number":
+            return loops.number(operand.value, lanes)
+        return loops.load(buffers[operand.index], self.leaves[operand.index].offset(*position), lanes)
+
+    def _uses(self) -> list[int]:
+        counts = [0] * len(self.steps)
+        for step in self.steps:
+            for operand in step.operands:
+                if operand.kind == "step":
+                    counts[operand.index] += 1
+        return counts
+
+
+def _kept(value: Any, lanes: int) -> Any:
+    """`value` in a register, so that reading it twice does not compute it twice."""
+    register = loops.local(lanes)
+    loops.store(register, 0, value, lanes)
+    return loops.load(register, 0, lanes)

@@ -1,0 +1,57 @@
+"""How an image lies in memory, and the work every kernel has with its border."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import loops
+
+__all__ = ["View", "clear_border"]
+
+
+@dataclass(frozen=True)
+class View:
+    """An image of ``batch x blocks x height x width x lanes`` float32 in a flat buffer of `size` elements.
+
+    A border of `halo` zero pixels surrounds every plane, so that a convolution reads its padding without a
+    test. `row`, `column`, `block` and `image` are distances in elements; a distance of 0 repeats the
+    element (a gate that is the same for every pixel).
+    """
+
+    batch: int
+    blocks: int
+    height: int
+    width: int
+    lanes: int
+    halo: int
+    size: int
+    start: int
+    image: int
+    block: int
+    row: int
+    column: int
+
+    def offset(self, image: Any, block: Any, row: Any, column: Any) -> Any:
+        """Offset of the first lane; rows and columns count from the first pixel inside the halo."""
+        return self.start + image * self.image + block * self.block + row * self.row + column * self.column
+
+
+def clear_border(buffer: loops.Buffer, view: View) -> None:
+    """Writes the zero border of every plane; buffers are used again for other values between runs."""
+    if not view.halo:
+        return
+    halo, lanes = view.halo, view.lanes
+    columns = view.width + 2 * halo
+    zero = loops.number(0.0, lanes)
+    with loops.parallel(view.batch * view.blocks) as plane:
+        image, block = (plane // view.blocks, plane % view.blocks) if view.batch > 1 else (0, plane)
+        corner = view.offset(image, block, 0, 0) - halo * (view.row + view.column)
+        with loops.serial(halo) as row, loops.serial(columns) as column:
+            loops.store(buffer, corner + row * view.row + column * view.column, zero, lanes)
+            bottom = corner + (row + view.height + halo) * view.row
+            loops.store(buffer, bottom + column * view.column, zero, lanes)
+        with loops.serial(view.height) as row, loops.serial(halo) as column:
+            left = corner + (row + halo) * view.row + column * view.column
+            loops.store(buffer, left, zero, lanes)
+            loops.store(buffer, left + (halo + view.width) * view.column, zero, lanes)

@@ -1,0 +1,132 @@
+"""The one place that speaks to TVM's TIR builder: loop nests, vectors, and named buffers.
+
+Kernels are written as explicit loops over flat buffers, so that what is in registers is visible in the
+source, and so that a change of TVM's builder is a change of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from tvm import tirx
+from tvm.s_tir import SBlock, SBlockRealize
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as builder
+
+__all__ = [
+    "SCHEDULED",
+    "Buffer",
+    "at_most",
+    "broadcast",
+    "kernel",
+    "load",
+    "local",
+    "number",
+    "parallel",
+    "serial",
+    "store",
+    "table",
+    "tile_start",
+    "unroll",
+]
+
+Buffer = Any
+Expression = Any
+
+SCHEDULED = "reconvene.scheduled"
+"""Attribute of functions that are finished and must not be scheduled again."""
+
+
+def kernel(
+    name: str,
+    arguments: Sequence[tuple[str, Sequence[int], str]],
+    body: Callable[..., None],
+) -> tirx.PrimFunc:
+    """A TIR function over `arguments` (name, shape, dtype); `body` gets one flat buffer for each."""
+    with IRBuilder() as frame:
+        with builder.prim_func(s_tir=True):
+            builder.func_name(name)
+            builder.func_attr({"tirx.noalias": True, "op_pattern": 8, SCHEDULED: True})
+            buffers = [builder.arg(n, builder.buffer(tuple(s), d, layout=None)) for n, s, d in arguments]
+            body(*[_flat(buffer, shape) for buffer, (_, shape, _) in zip(buffers, arguments, strict=True)])
+        return _rooted(frame.get())
+
+
+def _rooted(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with its body in the root block that Relax' passes expect of every TIR function."""
+    root = SBlock([], [], [], "root", function.body)
+    return function.with_body(SBlockRealize([], tirx.const(True, "bool"), root))
+
+
+def _flat(buffer: Buffer, shape: Sequence[int]) -> Buffer:
+    """A view of `buffer` with one dimension, since all addressing here is by offset."""
+    if len(shape) == 1:
+        return buffer
+    size = 1
+    for extent in shape:
+        size *= extent
+    return builder.decl_buffer((size,), buffer.dtype, data=buffer.data, layout=None)
+
+
+def parallel(extent: int) -> AbstractContextManager[Any]:
+    """A loop whose turns are shared among threads; one turn needs no threads."""
+    return builder.parallel(0, extent) if extent > 1 else builder.serial(0, extent)
+
+
+def serial(extent: int) -> AbstractContextManager[Any]:
+    """A loop that stays a loop."""
+    return builder.serial(0, extent)
+
+
+def unroll(extent: int) -> AbstractContextManager[Any]:
+    """A loop that is written out."""
+    return builder.unroll(0, extent)
+
+
+def local(size: int, dtype: str = "float32") -> Buffer:
+    """A small array that the code generator keeps in registers when all its indices are literal."""
+    return builder.alloc_buffer((size,), dtype, scope="local", layout=None)
+
+
+def number(value: float, lanes: int = 1, dtype: str = "float32") -> Expression:
+    """A literal, repeated over `lanes`."""
+    return broadcast(tirx.const(value, dtype), lanes)
+
+
+def broadcast(value: Expression, lanes: int) -> Expression:
+    """`value` in each of `lanes`."""
+    return tirx.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def load(buffer: Buffer, offset: Expression, lanes: int = 1) -> Expression:
+    """`lanes` neighbouring elements from `offset`."""
+    return buffer[tirx.Ramp(offset, 1, lanes)] if lanes > 1 else buffer[offset]
+
+
+def store(buffer: Buffer, offset: Expression, value: Expression, lanes: int = 1) -> None:
+    """Writes `lanes` neighbouring elements from `offset`."""
+    builder.buffer_store(buffer, value, [tirx.Ramp(offset, 1, lanes) if lanes > 1 else offset])
+
+
+def table(buffer: Buffer, index: Expression) -> Expression:
+    """One entry of an int32 table."""
+    return buffer[index]
+
+
+def at_most(value: Expression, bound: int) -> Expression:
+    """The smaller of an index and a bound."""
+    return tirx.min(value, tirx.const(bound, "int32"))
+
+
+def tile_start(index: Expression, tile: int, extent: int) -> Expression:
+    """Where tile `index` begins. The last tile is moved back to end at `extent`, so that no tile is ever
+    partial.
+
+    Moved tiles compute a few elements twice, with the same result: cheaper than a second, slower loop for
+    the rest.
+    """
+    if tile >= extent:
+        return 0
+    return index * tile if extent % tile == 0 else at_most(index * tile, extent - tile)

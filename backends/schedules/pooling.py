@@ -1,0 +1,161 @@
+"""Pooling windows and the mean over an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from . import loops
+from .epilogue import Epilogue
+from .image import View, clear_border
+
+__all__ = ["MeanSpec", "PoolSpec", "mean_kernel", "pool_kernel"]
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """A pooling; `kind` is ``max`` or ``average``, `padding` above and to the left."""
+
+    kind: str
+    source: View
+    result: View
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    counts_padding: bool
+    epilogue: Epilogue
+
+    @property
+    def inside(self) -> bool:
+        """Whether every window lies within the image."""
+        bottom = (self.result.height - 1) * self.stride[0] + self.window[0]
+        right = (self.result.width - 1) * self.stride[1] + self.window[1]
+        return self.padding == (0, 0) and bottom <= self.source.height and right <= self.source.width
+
+
+@dataclass(frozen=True)
+class MeanSpec:
+    """The mean over all pixels of every channel."""
+
+    source: View
+    result: View
+    epilogue: Epilogue
+
+
+def pool_kernel(spec: PoolSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(source, leaves..., result)``."""
+    return loops.kernel(name, _arguments(spec), lambda *buffers: _pool(spec, *buffers))
+
+
+def mean_kernel(spec: MeanSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(source, leaves..., result)``."""
+    return loops.kernel(name, _arguments(spec), lambda *buffers: _mean(spec, *buffers))
+
+
+def _arguments(spec: PoolSpec | MeanSpec) -> list[tuple[str, Sequence[int], str]]:
+    return [
+        ("source", (spec.source.size,), "float32"),
+        *spec.epilogue.arguments(),
+        ("result", (spec.result.size,), "float32"),
+    ]
+
+
+def _pool(spec: PoolSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
+    leaves, result = rest[:-1], rest[-1]
+    view, lanes = spec.result, spec.result.lanes
+    clear_border(result, view)
+    with loops.parallel(view.batch * view.blocks * view.height) as work:
+        image = work // (view.blocks * view.height) if view.batch > 1 else 0
+        block, row = (work // view.height) % view.blocks, work % view.height
+        with loops.serial(view.width) as column:
+            position = (image, block, row, column)
+            value = (
+                _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
+            )
+            loops.store(
+                result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes
+            )
+
+
+def _corner(spec: PoolSpec, position: tuple[Any, Any, Any, Any]) -> tuple[Any, Any]:
+    return (
+        position[2] * spec.stride[0] - spec.padding[0],
+        position[3] * spec.stride[1] - spec.padding[1],
+    )
+
+
+def _clamped(index: Any, extent: int, inside: bool) -> Any:
+    return index if inside else tirx.max(loops.at_most(index, extent - 1), tirx.const(0, "int32"))
+
+
+def _maximum(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any, Any]) -> Any:
+    """Indices outside are moved to the nearest pixel: it is in the window too, so the maximum stays the
+    same.
+    """
+    lanes = spec.result.lanes
+    top, left = _corner(spec, position)
+    best = loops.local(lanes)
+    loops.store(best, 0, loops.number(-3.4028234e38, lanes), lanes)
+    with loops.unroll(spec.window[0]) as kh, loops.unroll(spec.window[1]) as kw:
+        row = _clamped(top + kh, spec.source.height, spec.inside)
+        column = _clamped(left + kw, spec.source.width, spec.inside)
+        pixel = loops.load(source, spec.source.offset(position[0], position[1], row, column), lanes)
+        loops.store(best, 0, tirx.max(loops.load(best, 0, lanes), pixel), lanes)
+    return loops.load(best, 0, lanes)
+
+
+def _average(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any, Any]) -> Any:
+    """Pixels outside count as zero, and in the divisor only where `counts_padding` says so."""
+    lanes = spec.result.lanes
+    top, left = _corner(spec, position)
+    total = loops.local(lanes)
+    loops.store(total, 0, loops.number(0.0, lanes), lanes)
+    with loops.serial(spec.window[0]) as kh, loops.unroll(spec.window[1]) as kw:
+        row = _clamped(top + kh, spec.source.height, spec.inside)
+        column = _clamped(left + kw, spec.source.width, spec.inside)
+        pixel = loops.load(source, spec.source.offset(position[0], position[1], row, column), lanes)
+        if not spec.inside:
+            within = tirx.all(tirx.EQ(row, top + kh), tirx.EQ(column, left + kw))
+            weight = tirx.Select(within, loops.number(1.0), loops.number(0.0))
+            pixel = pixel * loops.broadcast(weight, lanes)
+        loops.store(total, 0, loops.load(total, 0, lanes) + pixel, lanes)
+    return loops.load(total, 0, lanes) * loops.broadcast(_share(spec, top, left), lanes)
+
+
+def _share(spec: PoolSpec, top: Any, left: Any) -> Any:
+    """One divided by the number of pixels that count."""
+    if spec.inside or spec.counts_padding:
+        return loops.number(1.0 / (spec.window[0] * spec.window[1]))
+    zero = tirx.const(0, "int32")
+    rows = loops.at_most(top + spec.window[0], spec.source.height) - tirx.max(top, zero)
+    columns = loops.at_most(left + spec.window[1], spec.source.width) - tirx.max(left, zero)
+    return loops.number(1.0) / (rows * columns).astype("float32")
+
+
+def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
+    """Several partial sums, because an addition depends on the one before it."""
+    leaves, result = rest[:-1], rest[-1]
+    view, lanes = spec.result, spec.result.lanes
+    height, width = spec.source.height, spec.source.width
+    parts = next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if width % p == 0)
+    clear_border(result, view)
+    with loops.parallel(view.batch * view.blocks) as work:
+        image, block = (work // view.blocks, work % view.blocks) if view.batch > 1 else (0, work)
+        sums = loops.local(parts * lanes)
+        with loops.unroll(parts) as part:
+            loops.store(sums, part * lanes, loops.number(0.0, lanes), lanes)
+        with loops.serial(height) as row, loops.serial(width // parts) as column, loops.unroll(parts) as part:
+            offset = spec.source.offset(image, block, row, column * parts + part)
+            pixel = loops.load(source, offset, lanes)
+            loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + pixel, lanes)
+        total = loops.load(sums, 0, lanes)
+        for part in range(1, parts):
+            total = total + loops.load(sums, part * lanes, lanes)
+        value = total * loops.number(1.0 / (height * width), lanes)
+        position = (image, block, 0, 0)
+        loops.store(
+            result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes
+        )

@@ -1,0 +1,125 @@
+"""Kernels that only move elements: into the blocked layout, out of it, and between channel slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from . import loops
+from .image import View, clear_border
+
+__all__ = ["PackSpec", "RearrangeSpec", "UnpackSpec", "pack_kernel", "rearrange_kernel", "unpack_kernel"]
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """``(N, C, H, W)`` in rows to blocks of channels."""
+
+    channels: int
+    shape: tuple[int, ...]
+    result: View
+
+
+@dataclass(frozen=True)
+class UnpackSpec:
+    """Blocks of channels to `shape`, ``(N, C, H, W)`` or ``(N, C)``; channel c is in slot c unless
+    `tabled`.
+    """
+
+    source: View
+    channels: int
+    shape: tuple[int, ...]
+    tabled: bool
+
+
+@dataclass(frozen=True)
+class RearrangeSpec:
+    """Channels of several images to slots of one; `counts` of them from each, by tables of slots."""
+
+    sources: tuple[View, ...]
+    counts: tuple[int, ...]
+    result: View
+
+
+def pack_kernel(spec: PackSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(plain, result)``."""
+    arguments = [("plain", spec.shape, "float32"), ("result", (spec.result.size,), "float32")]
+    return loops.kernel(name, arguments, lambda *buffers: _pack(spec, *buffers))
+
+
+def _pack(spec: PackSpec, plain: loops.Buffer, result: loops.Buffer) -> None:
+    view = spec.result
+    clear_border(result, view)
+    with loops.parallel(view.batch * view.height) as work:
+        image, row = (work // view.height, work % view.height) if view.batch > 1 else (0, work)
+        whole, rest = divmod(spec.channels, view.lanes)
+        if whole:
+            with loops.serial(whole) as block:
+                _pack_row(spec, plain, result, (image, block, row), view.lanes)
+        if rest:
+            _pack_row(spec, plain, result, (image, whole, row), rest)
+
+
+def _pack_row(
+    spec: PackSpec, plain: loops.Buffer, result: loops.Buffer, at: tuple[Any, Any, Any], channels: int
+) -> None:
+    view = spec.result
+    image, block, row = at
+    with loops.serial(view.width) as column:
+        offset = view.offset(image, block, row, column)
+        if channels < view.lanes:
+            loops.store(result, offset, loops.number(0.0, view.lanes), view.lanes)
+        with loops.serial(channels) as lane:
+            channel = block * view.lanes + lane
+            source = ((image * spec.channels + channel) * view.height + row) * view.width + column
+            loops.store(result, offset + lane, loops.load(plain, source))
+
+
+def unpack_kernel(spec: UnpackSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(source[, slots], plain)``; `slots` is int32, one for each channel."""
+    table = [("slots", (spec.channels,), "int32")] if spec.tabled else []
+    arguments = [("source", (spec.source.size,), "float32"), *table, ("plain", spec.shape, "float32")]
+    return loops.kernel(name, arguments, lambda *buffers: _unpack(spec, *buffers))
+
+
+def _unpack(spec: UnpackSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
+    plain = rest[-1]
+    view = spec.source
+    with loops.parallel(view.batch * spec.channels) as work:
+        image, channel = (work // spec.channels, work % spec.channels) if view.batch > 1 else (0, work)
+        slot = loops.table(rest[0], channel) if spec.tabled else channel
+        with loops.serial(view.height) as row, loops.serial(view.width) as column:
+            offset = view.offset(image, slot // view.lanes, row, column) + slot % view.lanes
+            target = (work * view.height + row) * view.width + column
+            loops.store(plain, target, loops.load(source, offset))
+
+
+def rearrange_kernel(spec: RearrangeSpec, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(sources..., tables..., result)``; a table is int32 pairs (slot in source, in
+    result).
+    """
+    arguments = [
+        *[(f"source{i}", (view.size,), "float32") for i, view in enumerate(spec.sources)],
+        *[(f"table{i}", (2 * count,), "int32") for i, count in enumerate(spec.counts)],
+        ("result", (spec.result.size,), "float32"),
+    ]
+    return loops.kernel(name, arguments, lambda *buffers: _rearrange(spec, *buffers))
+
+
+def _rearrange(spec: RearrangeSpec, *buffers: loops.Buffer) -> None:
+    count = len(spec.sources)
+    sources, tables, result = buffers[:count], buffers[count:-1], buffers[-1]
+    view = spec.result
+    with loops.parallel(view.size // view.lanes) as pixel:
+        loops.store(result, pixel * view.lanes, loops.number(0.0, view.lanes), view.lanes)
+    for buffer, table, source, channels in zip(sources, tables, spec.sources, spec.counts, strict=True):
+        with loops.parallel(view.batch * view.height) as work:
+            image, row = (work // view.height, work % view.height) if view.batch > 1 else (0, work)
+            with loops.serial(channels) as channel:
+                old, new = loops.table(table, channel * 2), loops.table(table, channel * 2 + 1)
+                with loops.serial(view.width) as column:
+                    offset = source.offset(image, old // source.lanes, row, column) + old % source.lanes
+                    target = view.offset(image, new // view.lanes, row, column) + new % view.lanes
+                    loops.store(result, target, loops.load(buffer, offset))

@@ -1,0 +1,201 @@
+"""The machines models are compiled for: presets, the host, and a user's own file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm.target import codegen
+
+from ..frontend.errors import InputError
+from .schedules.tiles import Machine
+
+__all__ = ["Target", "find_target", "targets"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine. `targets.toml` explains the fields; sizes are bytes, `lanes` counts float32 elements."""
+
+    name: str
+    description: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    float_abi: str | None
+    lanes: int
+    registers: int
+    cores: int
+    channel_multiple: int
+    l1_bytes: int
+    l2_bytes: int
+    link: tuple[str, ...]
+
+    def llvm(self) -> dict[str, Any]:
+        """The target as TVM takes it."""
+        target: dict[str, Any] = {
+            "kind": "llvm",
+            "mtriple": self.triple,
+            "mcpu": self.cpu,
+            "num-cores": self.cores,
+        }
+        if self.features:
+            target["mattr"] = list(self.features)
+        if self.float_abi is not None:
+            # The triple's "hf" alone is ignored by LLVM here, and the object would not link.
+            target["mfloat-abi"] = self.float_abi
+        return target
+
+    @property
+    def architecture(self) -> str:
+        """``x86_64``, ``aarch64`` or ``arm``."""
+        first = self.triple.split("-")[0]
+        return "arm" if first.startswith("armv") else first
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this process can run the code: the same architecture, and no wider vectors."""
+        here = _host()
+        return self.architecture == here.architecture and self.lanes <= here.lanes
+
+    @property
+    def machine(self) -> Machine:
+        """What the schedules need to know.
+
+        On ARM, LLVM loads inputs ahead into registers of their own: a tile that fills all of them spills.
+        """
+        spare = 0 if self.architecture == "x86_64" else self.registers // 6
+        return Machine(self.lanes, self.registers - spare, self.l2_bytes)
+
+
+def find_target(name_or_target: str | Target) -> Target:
+    """The target of that name, the one described in a ``.toml`` file, or the one given.
+
+    Raises:
+        InputError: there is no such name or file, or the file lacks a field.
+    """
+    if isinstance(name_or_target, Target):
+        return name_or_target
+    if name_or_target.endswith(".toml"):
+        return _from_file(Path(name_or_target))
+    known = {target.name: target for target in targets()}
+    if name_or_target not in known:
+        close = difflib.get_close_matches(name_or_target, known, n=3)
+        choices = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(known)}"
+        raise InputError(f"unknown target '{name_or_target}'; {choices}")
+    return known[name_or_target]
+
+
+@cache
+def targets() -> tuple[Target, ...]:
+    """The host and all presets."""
+    text = resources.files(__package__).joinpath("targets.toml").read_text(encoding="utf-8")
+    presets = (
+        _target({"name": name, **values}, "targets.toml") for name, values in tomllib.loads(text).items()
+    )
+    return (_host(), *presets)
+
+
+def _from_file(path: Path) -> Target:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise InputError(f"cannot read target file '{path}': {reason}; give a readable .toml file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"target file '{path}' is not TOML: {error}") from None
+    return _target({"name": path.stem, **values}, str(path))
+
+
+_KINDS: dict[str, type] = {
+    "name": str,
+    "description": str,
+    "triple": str,
+    "cpu": str,
+    "features": list,
+    "float_abi": str,
+    "link": list,
+}
+
+
+def _target(values: dict[str, Any], where: str) -> Target:
+    """Checks `values` field by field, since they may be a user's."""
+    complete = {"description": "", "features": [], "float_abi": None, "link": [], **values}
+    names = [field.name for field in fields(Target)]
+    missing, unknown = [n for n in names if n not in complete], [n for n in complete if n not in names]
+    if missing or unknown:
+        problem = f"lacks '{missing[0]}'" if missing else f"has an unknown field '{unknown[0]}'"
+        raise InputError(
+            f"target '{complete['name']}' in {where} {problem}; the fields are {', '.join(names)}"
+        )
+    for name in names:
+        wanted = _wanted(name, complete[name])
+        if wanted:
+            raise InputError(f"target '{complete['name']}' in {where}: '{name}' must be {wanted}")
+    if complete["registers"] < 8 or complete["lanes"] & (complete["lanes"] - 1):
+        raise InputError(
+            f"target '{complete['name']}' in {where}: registers must be 8 or more and lanes a power of two"
+        )
+    return Target(**{**complete, "features": tuple(complete["features"]), "link": tuple(complete["link"])})
+
+
+def _wanted(name: str, value: Any) -> str | None:
+    """What a field must be, if `value` is not that."""
+    kind = _KINDS.get(name)
+    if kind is None:
+        good = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return None if good else f"a positive whole number, got {value!r}"
+    good = isinstance(value, kind) or (name == "float_abi" and value is None)
+    return None if good else f"a {kind.__name__}, got {value!r}"
+
+
+@cache
+def _host() -> Target:
+    """This machine, as LLVM and the operating system describe it."""
+    triple, cpu = str(codegen.llvm_get_system_triple()), str(codegen.llvm_get_system_cpu())
+    lanes, registers = _vectors(tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}), triple)
+    return Target(
+        name="host",
+        description=f"This machine ({cpu})",
+        triple=triple,
+        cpu=cpu,
+        features=(),
+        float_abi="hard" if triple.startswith("armv") else None,
+        lanes=lanes,
+        registers=registers,
+        cores=os.cpu_count() or 1,
+        channel_multiple=lanes,
+        l1_bytes=_cache_bytes(1) or 32768,
+        l2_bytes=_cache_bytes(2) or 262144,
+        link=("g++",) if platform.system() == "Linux" else ("c++",),
+    )
+
+
+def _vectors(target: tvm.target.Target, triple: str) -> tuple[int, int]:
+    """Lanes and registers of the widest vectors."""
+    if not triple.startswith("x86_64"):
+        return (4, 32) if triple.startswith(("aarch64", "arm64")) else (4, 16)
+    if codegen.llvm_cpu_has_features("avx512f", target):
+        return 16, 32
+    return (8, 16) if codegen.llvm_cpu_has_features("avx2", target) else (4, 16)
+
+
+def _cache_bytes(level: int) -> int | None:
+    """Size of core 0's data cache of `level`, where Linux tells it."""
+    units = {"K": 1024, "M": 1024**2}
+    for entry in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            found, kind, size = ((entry / n).read_text().strip() for n in ("level", "type", "size"))
+        except OSError:
+            continue
+        if found == str(level) and kind != "Instruction" and size[-1:] in units:
+            return int(size[:-1]) * units[size[-1]]
+    return None

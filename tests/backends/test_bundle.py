@@ -1,0 +1,117 @@
+"""Bundles: out and in again, and every fault by its name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from reconvene.backends.bundle import load_bundle
+from reconvene.backends.compile import Built, compile
+from reconvene.frontend.errors import InputError
+
+X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def built() -> Built:
+    torch.manual_seed(0)
+    return compile(nn.Sequential(nn.Conv2d(3, 10, 3, padding=1), nn.ReLU(), nn.Conv2d(10, 7, 1)).eval(), (X,))
+
+
+@pytest.fixture(scope="module")
+def original(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built.export(tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def test_round_trip(built: Built, bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert torch.equal(loaded.run(X), built.run(X))
+    assert (loaded.inputs, loaded.outputs, loaded.target) == (built.inputs, built.outputs, built.target)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    assert set(manifest["files"]) == {"model.so"}
+    assert {"apache-tvm", "torch"} <= set(manifest["versions"])
+
+
+def test_export_says_nothing(built: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    built.export(tmp_path / "bundle")
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_export_replaces_a_bundle_only(built: Built, bundle: Path, tmp_path: Path) -> None:
+    built.export(bundle)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("keep me")
+    with pytest.raises(InputError, match="exists and is not a bundle"):
+        built.export(other)
+    with pytest.raises(InputError, match="cannot write"):
+        built.export(tmp_path / "missing" / "bundle")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "other"]
+
+
+def edit(bundle: Path, change: Callable[[dict], object]) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def spoil(bundle: Path) -> None:
+    data = bytearray((bundle / "model.so").read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / "model.so").write_bytes(data)
+
+
+FAULTS: list[tuple[Callable[[Path], object], str]] = [
+    (lambda b: (b / "manifest.json").unlink(), "has no manifest.json"),
+    (lambda b: (b / "manifest.json").write_text("{"), "cannot read manifest.json"),
+    (lambda b: (b / "manifest.json").write_text("[]"), "has format None"),
+    (lambda b: edit(b, lambda m: m.update(format=99)), "has format 99, this version reads 1"),
+    (lambda b: edit(b, lambda m: m.pop("inputs")), "is not usable"),
+    (lambda b: (b / "model.so").unlink(), "lacks 'model.so'"),
+    (lambda b: (b / "model.so").write_bytes((b / "model.so").read_bytes()[:-7]), "bytes instead of"),
+    (spoil, "does not have its checksum"),
+    (lambda b: edit(b, lambda m: m["files"].update({"../x": {"bytes": 0, "sha256": ""}})), "outside itself"),
+    (lambda b: edit(b, lambda m: m["versions"].update({"apache-tvm": "0.1"})), "compiled with TVM 0.1"),
+    (lambda b: edit(b, lambda m: m["target"].update(triple="riscv64-linux-gnu")), "cannot run here"),
+    (
+        lambda b: edit(b, lambda m: m["target"].update(triple="armv7l-linux")),
+        "as its manifest says",
+    ),
+    (lambda b: edit(b, lambda m: m["files"].pop("model.so")), "not linked"),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[message for _, message in FAULTS])
+def test_faults_are_refused_by_name(bundle: Path, fault: Callable[[Path], object], message: str) -> None:
+    fault(bundle)
+    with pytest.raises(InputError, match=message) as caught:
+        load_bundle(bundle)
+    assert str(bundle) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no bundle"):
+        load_bundle(tmp_path / "none")
+
+
+def test_linking_needs_the_targets_linker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    built = compile(nn.ReLU(), (torch.randn(1, 4, 2, 2),), "rpi4")
+    with pytest.raises(InputError, match=r"needs 'aarch64-linux-gnu-g\+\+'; install it"):
+        built.export(tmp_path / "bundle")

@@ -1,0 +1,92 @@
+"""The public functions: options that are checked, options that arrive, and a result that can be printed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import reconvene
+from reconvene.driver import api
+
+IMAGES = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5)
+    )
+
+
+def widths(result: reconvene.Result) -> list[int]:
+    return [layer.channels_after for layer in result.report.layers]
+
+
+def test_prune_carries_module_plan_report_and_certificate() -> None:
+    model = net()
+    result = reconvene.prune(model, (IMAGES,), sparsity=0.5)
+    assert widths(result) == [8, 12, 5]
+    assert result.module(IMAGES).shape == (1, 5)
+    assert result.certificate.max_relative <= result.certificate.tolerance
+    assert result.report.options["sparsity"] == 0.5 and result.report.title == "Sequential"
+    assert sum(value.numel() for value in result.module.parameters()) == result.report.after.parameters
+    assert sum(value.numel() for value in model.parameters()) == result.report.before.parameters
+    assert len(repr(result)) < 1000
+
+
+def test_channels_are_rounded_for_the_target_or_as_told() -> None:
+    target: Any = SimpleNamespace(name="board", channel_multiple=8)
+    result = reconvene.prune(net(), (IMAGES,), sparsity=0.6, target=target)
+    assert widths(result) == [8, 16, 5]
+    assert result.report.options["target"] == "board" and result.report.options["channel_multiple"] == 8
+    assert widths(reconvene.prune(net(), (IMAGES,), sparsity=0.6, target=target, channel_multiple=1))[0] == 6
+
+
+def test_compact_takes_masks() -> None:
+    mask = torch.ones(24, dtype=torch.bool)
+    mask[3:9] = False
+    result = reconvene.compact(net(), (IMAGES,), {"2.weight": mask, "2.bias": mask})
+    assert widths(result) == [16, 18, 5]
+    assert result.report.options == {"action": "compact", "masks": ["2.bias", "2.weight"]}
+
+
+def test_a_captured_graph_brings_its_inputs() -> None:
+    graph = reconvene.capture(net(), (IMAGES,))
+    assert widths(reconvene.prune(graph, sparsity=0.5)) == [8, 12, 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sparsity": 1.0}, "sparsity 1.0"),
+        ({"sparsity": -0.5}, "sparsity -0.5"),
+        ({"sparsity": float("nan")}, "sparsity nan"),
+        ({"sparsity": float("inf")}, "sparsity inf"),
+        ({"method": "astrology"}, r"'astrology'.*magnitude"),
+        ({"target": "toaster"}, "toaster"),
+        ({"channel_multiple": 0}, "channel multiple 0"),
+        ({"minimum_channels": 0}, "minimum channels 0"),
+    ],
+)
+def test_options_are_checked_before_the_model_is_captured(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "capture_model", None)
+    with pytest.raises(reconvene.InputError, match=message):
+        reconvene.prune(net(), (IMAGES,), **options)
+
+
+def test_a_model_without_inputs_is_refused() -> None:
+    with pytest.raises(reconvene.InputError, match="example inputs"):
+        reconvene.prune(net())
+
+
+def test_compiled_equals_captured() -> None:
+    graph = reconvene.capture(net(), (IMAGES,))
+    built = reconvene.compile(graph, (IMAGES,))
+    found = built.run(IMAGES)
+    found = found[0] if isinstance(found, tuple) else found
+    torch.testing.assert_close(torch.as_tensor(found), graph(IMAGES), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,36 @@
+"""The networks exactness is shown on, and those that other libraries break: exact, and really smaller."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import EXACTNESS, build, image_size
+from zoo import SUBSET, fitting_inputs
+from zoo import build as build_any
+
+from ..support.models import Exactness, randomise
+
+# Half of the channels leave about a quarter of the weights of a plain network. Residual streams under layer
+# normalisation stay whole, and depthwise kernels shrink in one direction only.
+MOST_PARAMETERS_KEPT = {"convnext_tiny": 0.56, "vit_b_32": 0.70, "swin_t": 0.56, "shufflenet_v2_x0_5": 0.46, "mnasnet0_5": 0.42}
+
+
+@pytest.mark.parametrize("name", EXACTNESS)
+def test_compacted_equals_masked(name: str) -> None:
+    size = image_size(name, small=True)
+    exactness = Exactness(randomise(build(name), 0), (torch.randn(1, 3, size, size),))
+    for kind in ("M1", "M2"):
+        found = exactness.check(kind)
+        assert found.after.parameters / found.before.parameters < MOST_PARAMETERS_KEPT.get(name, 0.37)
+        short = [group for group in found.groups if group.got < group.asked]
+        assert kind == "M1" or not short
+        assert all(any("carries" in reason or "equally" in reason for reason in group.reasons) for group in short)
+
+
+@pytest.mark.parametrize("name", [name for name in SUBSET if name not in EXACTNESS and "/" not in name])
+def test_the_rest_of_the_zoo_subset(name: str) -> None:
+    network, shapes = build_any(name)
+    inputs = fitting_inputs(network.double(), shapes, False)
+    exactness = Exactness(randomise(network, 0), inputs)
+    for kind in ("M1", "M2"):
+        assert exactness.check(kind).after.parameters < 0.6 * sum(p.numel() for p in network.parameters())
