@@ -128,7 +128,7 @@ def _refuse_ambiguous_names(file: Path, names: list[str]) -> None:
 def _refuse_record(file: Path, archive: zipfile.ZipFile, name: str) -> None:
     record = name.partition("/")[2]
     if not _RECORDS.fullmatch(record):
-        raise InputError(f"'{file}' holds '{record}', which may run code when it is read; save plain tensors with a newer torch")
+        raise InputError(f"'{file}' holds '{record}', which may run code when read; save plain tensors with a newer torch")
     if record.endswith("_config.json"):
         for key, entry in json.loads(archive.read(name))["config"].items():
             # Constants of other kinds than tensors are pickles, whatever they say.

@@ -179,7 +179,9 @@ def _nothing_to_prune(view: DependencyView, ignore: Sequence[str]) -> str:
     return f"no channel of this model can be removed: {listed}"
 
 
-def _wanted(groups: Sequence[ChannelGroup], scores: Mapping[ChannelGroup, Floats], sparsity: float, scope: str) -> dict[ChannelGroup, int]:
+def _wanted(
+    groups: Sequence[ChannelGroup], scores: Mapping[ChannelGroup, Floats], sparsity: float, scope: str
+) -> dict[ChannelGroup, int]:
     """How many channels of each group fall to the sparsity."""
     if scope == "layer":
         return {group: round(sparsity * group.size) for group in groups}

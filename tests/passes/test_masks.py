@@ -161,3 +161,19 @@ def test_a_mask_of_a_layer_that_is_not_read_must_fit_too() -> None:
             return y
 
     assert "8x8x1x1" in refusal({"unread.weight": torch.ones(3, dtype=torch.bool)}, Dead())
+
+
+def test_a_layer_that_only_a_dropped_in_place_operator_reads_needs_no_mask() -> None:
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.unread, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x).relu()
+            self.unread(y).relu_()
+            return self.last(y)
+
+    rows = (torch.arange(8) > 2)[:, None, None, None]
+    masks = {"unread.weight": rows.expand(8, 8, 1, 1), "first.weight": rows.expand(8, 3, 1, 1)}
+    assert widths(assert_exact(randomise(Dead()), IMAGE, masks))["first"] == 5
