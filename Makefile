@@ -31,6 +31,7 @@ test: env lint types unit
 
 lint: env
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 # The type checker does not see through the editable install, so it reads a real one; which is also asked for help from
 # another folder, and for a file that is no Python.

@@ -69,9 +69,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Built:
         rest = (bool(manifest["returns_tuple"]), manifest["threads"], str(manifest["pipeline"]))
         sums = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"manifest of bundle '{path}' is not usable ({error}); export the model again"
-        ) from None
+        raise InputError(f"manifest of bundle '{path}' is not usable ({error}); export the model again") from None
     for name, (size, digest) in sums.items():
         _check_file(path, name, size, digest)
     if versions.get("apache-tvm") != metadata.version("apache-tvm"):
@@ -93,9 +91,7 @@ def _folder_beside(folder: Path) -> Iterator[Path]:
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise InputError(
-            f"cannot write '{folder}': {error.strerror}; choose a folder you can write to"
-        ) from None
+        raise InputError(f"cannot write '{folder}': {error.strerror}; choose a folder you can write to") from None
     old = temporary.with_name(temporary.name + "-old")
     try:
         yield temporary
@@ -116,9 +112,7 @@ def _write_library(built: Built, library: Path, link: bool) -> None:
     command = built.target.link
     if link and (not command or shutil.which(command[0]) is None):
         wanted = f"'{command[0]}'" if command else "a link command, which the target does not name"
-        raise InputError(
-            f"linking for '{built.target.name}' needs {wanted}; install it, or export with link=False"
-        )
+        raise InputError(f"linking for '{built.target.name}' needs {wanted}; install it, or export with link=False")
     options = {"fcompile": _linker(command)} if link else {}
     with _without_noise():
         built.library.export_library(str(library), **options)
@@ -183,14 +177,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"'{folder}' has no {MANIFEST}; give the folder that export() wrote") from None
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read {MANIFEST} of bundle '{folder}': {error}; copy the bundle again"
-        ) from None
+        raise InputError(f"cannot read {MANIFEST} of bundle '{folder}': {error}; copy the bundle again") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
-        raise InputError(
-            f"bundle '{folder}' has format {found!r}, this version reads {FORMAT}; export it again"
-        )
+        raise InputError(f"bundle '{folder}' has format {found!r}, this version reads {FORMAT}; export it again")
     return dict(manifest)
 
 
@@ -202,9 +192,7 @@ def _check_file(folder: Path, name: str, size: int, digest: str) -> None:
         raise InputError(f"bundle '{folder}' lacks '{name}'; copy the bundle again")
     found = path.stat().st_size
     if found != size:
-        raise InputError(
-            f"'{name}' in bundle '{folder}' has {found} bytes instead of {size}; copy the bundle again"
-        )
+        raise InputError(f"'{name}' in bundle '{folder}' has {found} bytes instead of {size}; copy the bundle again")
     if _sha256(path) != digest:
         raise InputError(f"'{name}' in bundle '{folder}' does not have its checksum; copy the bundle again")
 
@@ -214,17 +202,13 @@ def _target(values: dict[str, Any]) -> Target:
 
 
 def _specs(values: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(str(v["name"]), tuple(int(n) for n in v["shape"]), str(v["dtype"])) for v in values
-    )
+    return tuple(TensorSpec(str(v["name"]), tuple(int(n) for n in v["shape"]), str(v["dtype"])) for v in values)
 
 
 def _library(folder: Path, files: dict[str, Any], target: Target) -> Path:
     """The shared library, if this machine can load it."""
     if "model.so" not in files:
-        raise InputError(
-            f"bundle '{folder}' holds objects that are not linked; link model.tar for {target.triple}"
-        )
+        raise InputError(f"bundle '{folder}' holds objects that are not linked; link model.tar for {target.triple}")
     library = folder / "model.so"
     machine = _elf_machine(library)
     if machine is not None and machine != _ELF_MACHINES.get(target.architecture, machine):

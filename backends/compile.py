@@ -133,9 +133,7 @@ class Built:
         """`value` for TVM, without a copy where its memory is contiguous and aligned for vectors."""
         spec = self.inputs[index]
         if not isinstance(value, torch.Tensor | np.ndarray):
-            raise InputError(
-                f"input '{spec.name}' must be a torch tensor or numpy array, got {type(value).__name__}"
-            )
+            raise InputError(f"input '{spec.name}' must be a torch tensor or numpy array, got {type(value).__name__}")
         tensor = torch.as_tensor(value).detach()
         got = TensorSpec(spec.name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
         if got != spec:
@@ -143,11 +141,7 @@ class Built:
         tensor = tensor.cpu().contiguous()
         if tensor.data_ptr() % 64:
             tensor = tensor.clone()
-        return (
-            tvm.runtime.from_dlpack(tensor)
-            if not tensor.data_ptr() % 64
-            else tvm.runtime.tensor(tensor.numpy())
-        )
+        return tvm.runtime.from_dlpack(tensor) if not tensor.data_ptr() % 64 else tvm.runtime.tensor(tensor.numpy())
 
     def _torch(self, result: Any) -> Any:
         tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)

@@ -91,9 +91,7 @@ class _Emitter:
         if node.op == "foreign":
             self._foreign(node)
         elif node.op == "item":
-            self.plains[node] = self.builder.emit(
-                relax.TupleGetItem(self._plain(node.inputs[0]), node.detail)
-            )
+            self.plains[node] = self.builder.emit(relax.TupleGetItem(self._plain(node.inputs[0]), node.detail))
         elif node.op == "product":
             self._product(node)
         elif node.op == "softmax":
@@ -199,9 +197,7 @@ class _Emitter:
         )
         weights, bias = pack_depthwise(convolution.weights, source)
         arguments = [source.variable, relax.const(weights), relax.const(bias), *leaves]
-        return Image(
-            self._call("depthwise", depthwise_kernel, spec, arguments, (result.size,)), result, source.slots
-        )
+        return Image(self._call("depthwise", depthwise_kernel, spec, arguments, (result.size,)), result, source.slots)
 
     def _pool(self, group: Group) -> Image:
         node = _anchor(group)
@@ -242,9 +238,7 @@ class _Emitter:
         parts = [self._image(part) for part in _anchor(group).inputs]
         lanes = self.machine.lanes
         firsts = np.cumsum([0] + [part.view.blocks for part in parts])
-        slots = np.concatenate(
-            [part.slots + first * lanes for part, first in zip(parts, firsts, strict=False)]
-        )
+        slots = np.concatenate([part.slots + first * lanes for part, first in zip(parts, firsts, strict=False)])
         batch, _, height, width = group.sink.image_shape
         result = dense_view(batch, int(firsts[-1]), height, width, lanes, self.halos.get(group.sink, 0))
         if Image(None, result, slots).wasteful:
@@ -262,9 +256,7 @@ class _Emitter:
         result = self._like(leading, group.sink)
         epilogue, leaves = self._epilogue(group, result, leading.slots, anchor)
         spec = ElementwiseSpec(result, epilogue)
-        return Image(
-            self._call("elementwise", elementwise_kernel, spec, leaves, (result.size,)), result, leading.slots
-        )
+        return Image(self._call("elementwise", elementwise_kernel, spec, leaves, (result.size,)), result, leading.slots)
 
     def _product(self, node: Node) -> None:
         left, right = node.inputs
@@ -338,9 +330,7 @@ class _Emitter:
     def _like(self, source: Image, sink: Node) -> View:
         """An image for `sink` with the blocks of `source`."""
         batch, _, height, width = sink.image_shape
-        return dense_view(
-            batch, source.view.blocks, height, width, source.view.lanes, self.halos.get(sink, 0)
-        )
+        return dense_view(batch, source.view.blocks, height, width, source.view.lanes, self.halos.get(sink, 0))
 
     def _image(self, node: Node) -> Image:
         """`node` in blocks, packed from its plain value where it has only that."""
@@ -405,9 +395,7 @@ class _Emitter:
         ]
         spec = RearrangeSpec(tuple(image.view for image in images), counts, result)
         arguments = [*[image.variable for image in images], *tables]
-        return Image(
-            self._call("rearrange", rearrange_kernel, spec, arguments, (result.size,)), result, slots
-        )
+        return Image(self._call("rearrange", rearrange_kernel, spec, arguments, (result.size,)), result, slots)
 
     def _call(
         self,
@@ -422,9 +410,7 @@ class _Emitter:
         if key not in self.kernels:
             name = f"{family}_{sum(1 for known in self.kernels if known[0] == family)}"
             self.kernels[key] = self.builder.add_func(build(spec, name), name)
-        return self.builder.emit(
-            relax.call_tir(self.kernels[key], arguments, relax.TensorType(list(shape), "float32"))
-        )
+        return self.builder.emit(relax.call_tir(self.kernels[key], arguments, relax.TensorType(list(shape), "float32")))
 
 
 def _anchor(group: Group) -> Node:

@@ -20,12 +20,7 @@ def fold_channels(graph: Graph) -> int:
     folded = 0
     for node in list(graph.nodes):
         source, vector = _channel_operation(node)
-        if (
-            source is None
-            or vector is None
-            or source.op != "convolution"
-            or graph.only_user(source) is not node
-        ):
+        if source is None or vector is None or source.op != "convolution" or graph.only_user(source) is not node:
             continue
         source.detail = _merge(source.detail, node.detail.function, vector)
         graph.replace(node, source)

@@ -99,9 +99,7 @@ def in_a_row(view: View) -> View | None:
     return None
 
 
-def input_bands(
-    spec_tiles: list[tuple[int, int]], groups: int, per_group: tuple[int, int], image: Image
-) -> Slots:
+def input_bands(spec_tiles: list[tuple[int, int]], groups: int, per_group: tuple[int, int], image: Image) -> Slots:
     """For every range of output channels the first and last input block it reads: ``(tiles, 2)``."""
     outputs, inputs = per_group
     bands = []

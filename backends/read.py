@@ -217,12 +217,7 @@ def _batch_norm(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     data = arguments[0]
     known = [_known(argument) for argument in arguments[1:5]]
     attrs = call.attrs
-    if (
-        attrs.training
-        or int(attrs.axis) != 1
-        or not _float_image(data)
-        or any(value is None for value in known)
-    ):
+    if attrs.training or int(attrs.axis) != 1 or not _float_image(data) or any(value is None for value in known):
         return None
     gamma, beta, mean, variance = (np.asarray(value, "float64") for value in known)
     scale = (gamma if attrs.scale else 1.0) / np.sqrt(variance + float(attrs.epsilon))
@@ -247,9 +242,7 @@ def _pool(kind: str) -> Rule:
         counts = kind == "average" and bool(attrs.count_include_pad)
         if counts and bool(attrs.ceil_mode):
             return None
-        return _result(
-            "pool", call, [arguments[0]], Pool(kind, window, stride, (top, left, bottom, right), counts)
-        )
+        return _result("pool", call, [arguments[0]], Pool(kind, window, stride, (top, left, bottom, right), counts))
 
     return rule
 

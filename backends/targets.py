@@ -98,9 +98,7 @@ def find_target(name_or_target: str | Target) -> Target:
 def targets() -> tuple[Target, ...]:
     """The host and all presets."""
     text = resources.files(__package__).joinpath("targets.toml").read_text(encoding="utf-8")
-    presets = (
-        _target({"name": name, **values}, "targets.toml") for name, values in tomllib.loads(text).items()
-    )
+    presets = (_target({"name": name, **values}, "targets.toml") for name, values in tomllib.loads(text).items())
     return (_host(), *presets)
 
 
@@ -133,9 +131,7 @@ def _target(values: dict[str, Any], where: str) -> Target:
     missing, unknown = [n for n in names if n not in complete], [n for n in complete if n not in names]
     if missing or unknown:
         problem = f"lacks '{missing[0]}'" if missing else f"has an unknown field '{unknown[0]}'"
-        raise InputError(
-            f"target '{complete['name']}' in {where} {problem}; the fields are {', '.join(names)}"
-        )
+        raise InputError(f"target '{complete['name']}' in {where} {problem}; the fields are {', '.join(names)}")
     for name in names:
         wanted = _wanted(name, complete[name])
         if wanted:

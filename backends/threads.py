@@ -32,7 +32,5 @@ def use_threads(threads: int) -> None:
     """
     most = available_threads()
     if not 1 <= threads <= most:
-        raise InputError(
-            f"threads must be between 1 and {most}, got {threads}; for more set TVM_NUM_THREADS first"
-        )
+        raise InputError(f"threads must be between 1 and {most}, got {threads}; for more set TVM_NUM_THREADS first")
     tvm.get_global_func("runtime.config_threadpool")(_STRONGEST_CORES_FIRST, threads)

@@ -75,7 +75,12 @@ def cost(name: str, repeats: int) -> dict[str, Any]:
         found = compact(module, (inputs,), masks)
         runs.append(replace(found, module=torch.fx.GraphModule({}, torch.fx.Graph())))  # Keeps no second model alive.
     seconds = {phase: median(run.seconds[phase] for run in runs) for phase in runs[0].seconds}
-    return {"capture_seconds": captured, "seconds": seconds, "peak_over_model": (held + peak) / held, "model_bytes": held}
+    return {
+        "capture_seconds": captured,
+        "seconds": seconds,
+        "peak_over_model": (held + peak) / held,
+        "model_bytes": held,
+    }
 
 
 def _reset_peak() -> int:
@@ -135,7 +140,16 @@ def main() -> None:
         return
     rows = []
     for name in options.networks:
-        command = [sys.executable, __file__, "--one", name, "--seed", str(options.seed), "--repeats", str(options.repeats)]
+        command = [
+            sys.executable,
+            __file__,
+            "--one",
+            name,
+            "--seed",
+            str(options.seed),
+            "--repeats",
+            str(options.repeats),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stderr}")

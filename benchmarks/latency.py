@@ -83,10 +83,7 @@ def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     with torch_threads(options.threads):
         named = {f"{variant}/{engine}": call for (variant, engine), call in calls.items()}
         timings = time_calls(named, options.repeat, threads=options.threads, batch=options.batch)
-    return [
-        row(network, variant, engine, macs[variant], timings[f"{variant}/{engine}"])
-        for variant, engine in calls
-    ]
+    return [row(network, variant, engine, macs[variant], timings[f"{variant}/{engine}"]) for variant, engine in calls]
 
 
 def candidate(module: nn.Module, inputs: tuple[Any, ...], engine: str, threads: int) -> Callable[[], object]:

@@ -172,7 +172,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     barriers: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if not row.get("captured"):
-            lines.append(f"| {row['network']} | {row.get('input', '')} | not captured: {row['error'][:150]} | | | | | | |")
+            lines.append(
+                f"| {row['network']} | {row.get('input', '')} | not captured: {row['error'][:150]} | | | | | | |"
+            )
             continue
         first, second = row["M1"], row["M2"]
         seconds = first["seconds"]

@@ -48,7 +48,9 @@ def capture(
     if isinstance(model, ExportedProgram):
         return _from_program(model, None)
     if not isinstance(model, nn.Module):
-        raise InputError(f"cannot capture a {type(model).__name__}; give a torch.nn.Module, an ExportedProgram or a .pt2 path")
+        raise InputError(
+            f"cannot capture a {type(model).__name__}; give a torch.nn.Module, an ExportedProgram or a .pt2 path"
+        )
     if example_inputs is None:
         raise InputError(f"cannot capture {type(model).__name__} without example inputs; pass a tuple of tensors")
     with stage("capturing the graph"):
@@ -98,7 +100,10 @@ def _from_program(program: ExportedProgram, dynamic_shapes: Any) -> CapturedModu
 
 
 _ADVICE = (
-    ("data-dependent", "the shape or a branch depends on the values of a tensor; use fixed shapes, torch.where or masks"),
+    (
+        "data-dependent",
+        "the shape or a branch depends on the values of a tensor; use fixed shapes, torch.where or masks",
+    ),
     ("GuardOnDataDependentSymNode", "a branch depends on the values of a tensor; use torch.where or masks"),
     ("dynamic_shapes", "the sizes declared dynamic do not fit this model; declare fewer of them, or use Dim.AUTO"),
     ("Constraints violated", "a size declared dynamic is fixed by the model; do not declare it dynamic"),
@@ -141,5 +146,7 @@ def _where(error: Exception) -> str:
         (file, line)
         for file, line in frames
         if not file.startswith((inside_torch, here, "<")) and os.path.exists(file) and "/lib/python" not in file
-    ] or [(file, line) for file, line in frames if not file.startswith((inside_torch, here, "<")) and os.path.exists(file)]
+    ] or [
+        (file, line) for file, line in frames if not file.startswith((inside_torch, here, "<")) and os.path.exists(file)
+    ]
     return f" at {frames[-1][0]}:{frames[-1][1]}" if frames else ""

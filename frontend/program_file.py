@@ -44,7 +44,9 @@ def load_program(path: str | os.PathLike[str]) -> tuple[CapturedModule, tuple[An
             program = torch.export.load(str(file))
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"cannot read '{file}': {reason[0]}; the file is damaged or from another version of torch") from error
+        raise InputError(
+            f"cannot read '{file}': {reason[0]}; the file is damaged or from another version of torch"
+        ) from error
     module = _from_program(program, None)
     return module, module.meta.get("example_inputs")
 
@@ -80,9 +82,7 @@ def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: st
         raise InputError("ONNX export needs two more packages; run: pip install onnx onnxscript") from None
     with replacing(path) as temporary, _quiet():
         try:
-            program = torch.onnx.export(
-                module.eval(), tuple(example_inputs), dynamo=True, verbose=False, optimize=True
-            )
+            program = torch.onnx.export(module.eval(), tuple(example_inputs), dynamo=True, verbose=False, optimize=True)
             assert program is not None
             program.save(str(temporary), external_data=False)
         except OSError:
@@ -113,22 +113,36 @@ def _refuse_pickles(file: Path) -> None:
             _refuse_ambiguous_names(file, names)
             for name in names:
                 _refuse_record(file, archive, name)
-    except (zipfile.BadZipFile, json.JSONDecodeError, KeyError, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        json.JSONDecodeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+        EOFError,
+    ) as error:
         raise InputError(f"cannot read '{file}': {error}; the file is damaged") from None
     except (TypeError, AttributeError, UnicodeDecodeError, zlib.error):
-        raise InputError(f"cannot read '{file}': its description of the weights makes no sense; the file is damaged") from None
+        raise InputError(
+            f"cannot read '{file}': its description of the weights makes no sense; the file is damaged"
+        ) from None
 
 
 def _refuse_ambiguous_names(file: Path, names: list[str]) -> None:
     """torch finds records without regard to case, and of two with one name takes another one than Python does."""
     if len({name.lower() for name in names}) < len(names) or len({name.partition("/")[0] for name in names}) > 1:
-        raise InputError(f"'{file}' holds several records of one name, so that what would be read is unclear; save it anew")
+        raise InputError(
+            f"'{file}' holds several records of one name, so that what would be read is unclear; save it anew"
+        )
 
 
 def _refuse_record(file: Path, archive: zipfile.ZipFile, name: str) -> None:
     record = name.partition("/")[2]
     if not _RECORDS.fullmatch(record):
-        raise InputError(f"'{file}' holds '{record}', which may run code when read; save plain tensors with a newer torch")
+        raise InputError(
+            f"'{file}' holds '{record}', which may run code when read; save plain tensors with a newer torch"
+        )
     if record.endswith("_config.json"):
         for key, entry in json.loads(archive.read(name))["config"].items():
             # Constants of other kinds than tensors are pickles, whatever they say.
@@ -138,7 +152,9 @@ def _refuse_record(file: Path, archive: zipfile.ZipFile, name: str) -> None:
         try:
             torch.load(io.BytesIO(archive.read(name)), weights_only=True)
         except Exception:
-            raise InputError(f"'{file}' stores example inputs that need unpickling; export it with tensors only") from None
+            raise InputError(
+                f"'{file}' stores example inputs that need unpickling; export it with tensors only"
+            ) from None
 
 
 @contextmanager

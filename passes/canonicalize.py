@@ -27,8 +27,13 @@ __all__ = ["MUTATED", "canonicalize"]
 MUTATED = "reconvene_mutated"
 """Key in ``node.meta`` of values whose storage an in-place operator changes behind their readers' backs."""
 
-_CHECKS = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async", "aten.sym_constrain_range_for_size",
-           "aten.sym_constrain_range")
+_CHECKS = (
+    "aten._assert_tensor_metadata",
+    "aten._assert_scalar",
+    "aten._assert_async",
+    "aten.sym_constrain_range_for_size",
+    "aten.sym_constrain_range",
+)
 _SOMETIMES_VIEWS = "dropout feature_dropout alpha_dropout feature_alpha_dropout type_as pin_memory".split()
 """Operators that may give their input itself although their schema does not say so."""
 
@@ -91,7 +96,9 @@ def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor | torch.
 
 def _drop_checks(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
-        if (node.op == "call_function" and not node.users and operator_name(node) in _CHECKS) or (node.op == "call_module" and not node.users):
+        if (node.op == "call_function" and not node.users and operator_name(node) in _CHECKS) or (
+            node.op == "call_module" and not node.users
+        ):
             graph.erase_node(node)
 
 
@@ -199,7 +206,9 @@ def _store_computed_weights(
     """Evaluates what weights and biases are computed from when that is stored tensors only."""
     stored: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr" or (_is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes)):
+        if node.op == "get_attr" or (
+            _is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes)
+        ):
             stored.add(node)
     new: dict[str, torch.Tensor] = {}
     for node in list(graph.nodes):
@@ -316,8 +325,23 @@ def _exists(module: fx.GraphModule, name: str) -> bool:
 
 
 _PERMUTES = ("permute", "transpose", "swapaxes", "swapdims", "movedim")
-_MOVES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
-          "movedim", "contiguous", "clone", "squeeze", "unsqueeze", "alias")
+_MOVES = (
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "flatten",
+    "unflatten",
+    "permute",
+    "transpose",
+    "swapaxes",
+    "swapdims",
+    "movedim",
+    "contiguous",
+    "clone",
+    "squeeze",
+    "unsqueeze",
+    "alias",
+)
 
 
 def _fuse_shuffles(graph: fx.Graph) -> dict[str, torch.Tensor]:
@@ -363,7 +387,10 @@ def _fuse_chain(graph: fx.Graph, chain: list[fx.Node], tables: dict[str, torch.T
 
 def _fuse_native_shuffles(graph: fx.Graph, tables: dict[str, torch.Tensor]) -> None:
     for node in list(graph.nodes):
-        if node.op == "call_function" and operator_name(node) in ("aten.channel_shuffle", "aten.native_channel_shuffle"):
+        if node.op == "call_function" and operator_name(node) in (
+            "aten.channel_shuffle",
+            "aten.native_channel_shuffle",
+        ):
             source, groups = node.args[0], node.args[1]
             assert isinstance(source, fx.Node) and isinstance(groups, int)
             order = np.arange(shape_of(source)[1]).reshape(groups, -1).T.reshape(-1)

@@ -82,15 +82,16 @@ def compact(
         layer_widths(view, live),
         groups,
         view.barriers,
-        tuple(f"{group.name}: {group.asked - group.got} of {group.asked} masked channels stay: {'; '.join(group.reasons)}"
-              for group in groups if group.got < group.asked),
+        tuple(
+            f"{group.name}: {group.asked - group.got} of {group.asked} masked channels stay: {'; '.join(group.reasons)}"
+            for group in groups
+            if group.got < group.asked
+        ),
         clock.seconds,
     )
 
 
-def analyse(
-    module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None = None
-) -> tuple[DependencyView, Liveness]:
+def analyse(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None = None) -> tuple[DependencyView, Liveness]:
     """The dependency view of the masked module and which channels of it stay.
 
     Raises:
@@ -125,9 +126,12 @@ def apply_plan(plan: Plan, module: fx.GraphModule, example_inputs: Sequence[Any]
     return result
 
 
-def _same_kept(first: Mapping[str, Mapping[int, torch.Tensor]], second: Mapping[str, Mapping[int, torch.Tensor]]) -> bool:
+def _same_kept(
+    first: Mapping[str, Mapping[int, torch.Tensor]], second: Mapping[str, Mapping[int, torch.Tensor]]
+) -> bool:
     return first.keys() == second.keys() and all(
-        axes.keys() == second[name].keys() and all(torch.equal(index, second[name][axis]) for axis, index in axes.items())
+        axes.keys() == second[name].keys()
+        and all(torch.equal(index, second[name][axis]) for axis, index in axes.items())
         for name, axes in first.items()
     )
 
@@ -159,7 +163,9 @@ def _group_outcome(view: DependencyView, live: Liveness, group: ChannelGroup) ->
     reasons: list[str] = []
     if stays.any():
         reasons = [group.reason] if group.reason else _causes(view, live, group, stays)
-    return GroupOutcome(group.name, group.size, int(asked.sum()), int((asked & gone).sum()), tuple(reasons), group.parameters)
+    return GroupOutcome(
+        group.name, group.size, int(asked.sum()), int((asked & gone).sum()), tuple(reasons), group.parameters
+    )
 
 
 def _causes(view: DependencyView, live: Liveness, group: ChannelGroup, stays: np.ndarray) -> list[str]:

@@ -230,7 +230,9 @@ def _resolved_components(axes: Axes) -> _Components:
     _spread_frozen(axes, loose)
     units: dict[int, int] = {}
     for place, product in enumerate(axes.products):
-        free = [i for i, size in enumerate(product.sizes) if size > 1 and not _all_frozen(axes, loose, product.factors[i])]
+        free = [
+            i for i, size in enumerate(product.sizes) if size > 1 and not _all_frozen(axes, loose, product.factors[i])
+        ]
         if free and not _all_frozen(axes, loose, product.flat):
             units[place] = free[0]
     components = _components(axes, units)
@@ -397,7 +399,9 @@ def _barriers(view: DependencyView) -> tuple[Barrier, ...]:
     makers: dict[int, set[str]] = {}
     for number, producers in axes.producers.items():
         for label in np.unique(_labels(components, number)).tolist():
-            makers.setdefault(label, set()).update(str(node.target) for node, _ in producers if str(node.target).endswith("weight"))
+            makers.setdefault(label, set()).update(
+                str(node.target) for node, _ in producers if str(node.target).endswith("weight")
+            )
     found: dict[tuple[fx.Node, str], set[str]] = {}
     for number, freezes in axes.freezes.items():
         if not axes.sizes[number]:

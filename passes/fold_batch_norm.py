@@ -25,7 +25,9 @@ def fold_batch_norm(module: fx.GraphModule) -> CapturedModule:
     """
     module = canonicalize(module)
     graph = module.graph
-    tensors: dict[str, torch.Tensor] = {str(n.target): attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
+    tensors: dict[str, torch.Tensor] = {
+        str(n.target): attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"
+    }
     for node in list(graph.nodes):
         if node.op == "call_function" and operator_name(node) == "aten.batch_norm":
             _fold(module, graph, node, tensors)

@@ -58,7 +58,9 @@ class GraphPass(PassBase):
         """
         for node in graph_module.graph.nodes:
             if node.op in ("call_module", "call_method") and node.users:
-                raise InputError(f"'{node.name}' is a {node.op}: the graph is not captured; call reconvene.capture first")
+                raise InputError(
+                    f"'{node.name}' is a {node.op}: the graph is not captured; call reconvene.capture first"
+                )
 
     def call(self, graph_module: fx.GraphModule) -> PassOutcome:
         """The pass itself."""

@@ -31,7 +31,9 @@ def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch
     if mask.dim() == 1 and parameter.dim() > 1 and mask.shape[0] == parameter.shape[0]:
         return mask.reshape(-1, *(1,) * (parameter.dim() - 1)).expand(parameter.shape)
     expected, got = ("x".join(map(str, shape)) for shape in (parameter.shape, mask.shape))
-    raise InputError(f"the mask of '{name}' is {got}, but the parameter is {expected}; give one entry per weight or per filter")
+    raise InputError(
+        f"the mask of '{name}' is {got}, but the parameter is {expected}; give one entry per weight or per filter"
+    )
 
 
 def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
@@ -39,7 +41,9 @@ def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None)
     if not masks:
         return {}
     reached: set[fx.Node] = set()
-    pending = [node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())]
+    pending = [
+        node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())
+    ]
     while pending:
         node = pending.pop()
         if node not in reached:
@@ -53,7 +57,10 @@ def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None)
             names.setdefault(tensor, str(node.target))
             if node in reached:
                 read.add(tensor)
-    stored = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    stored = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
     result: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
         tensor = id(stored[name]) if name in stored else 0
@@ -73,7 +80,9 @@ def masked_tensors(module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) ->
     Raises:
         InputError: a mask names no parameter of the graph, does not fit, or leaves nothing of a weight.
     """
-    stored = {str(node.target): attribute(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"}
+    stored = {
+        str(node.target): attribute(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"
+    }
     known = {name for name, value in stored.items() if isinstance(value, torch.Tensor)}
     zeroed: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
@@ -82,7 +91,9 @@ def masked_tensors(module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) ->
         parameter = stored[name]
         kept = spread_mask(name, mask, parameter)
         if not bool(kept.any()) and parameter.dim() > 1:
-            raise InputError(f"the mask of '{name}' leaves nothing of it; keep at least one channel, or take the layer out")
+            raise InputError(
+                f"the mask of '{name}' leaves nothing of it; keep at least one channel, or take the layer out"
+            )
         value = torch.where(kept, parameter.detach(), torch.zeros((), dtype=parameter.dtype))
         trained = isinstance(parameter, torch.nn.Parameter)
         zeroed[name] = torch.nn.Parameter(value, parameter.requires_grad) if trained else value

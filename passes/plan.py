@@ -77,23 +77,30 @@ class Plan:
         except OSError as error:
             raise InputError(f"cannot read the plan '{file}': {error.strerror}") from None
         except (json.JSONDecodeError, UnicodeDecodeError):
-            raise InputError(f"'{file}' is not a plan: it is not JSON; give the .json file that Plan.save wrote") from None
+            raise InputError(
+                f"'{file}' is not a plan: it is not JSON; give the .json file that Plan.save wrote"
+            ) from None
         if not isinstance(description, dict) or description.get("format") != _FORMAT:
             raise InputError(f"'{file}' is not a plan; give the .json file that Plan.save wrote")
         if description.get("version") != _VERSION:
-            raise InputError(f"'{file}' has plan version {description.get('version')}; this program reads version {_VERSION}")
+            raise InputError(
+                f"'{file}' has plan version {description.get('version')}; this program reads version {_VERSION}"
+            )
         beside = file.parent / Path(str(description.get("tensors", ""))).name
         try:
             tensors = load_file(beside)
             return cls._assembled(description, tensors)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
-            raise InputError(f"cannot read '{beside}', the tensors of plan '{file}'; keep both files together") from None
+            raise InputError(
+                f"cannot read '{beside}', the tensors of plan '{file}'; keep both files together"
+            ) from None
 
     @classmethod
     def _assembled(cls, description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Plan:
         parameters = description["parameters"]
         kept = {
-            name: {int(axis): tensors[f"kept/{name}/{axis}"] for axis in entry["kept"]} for name, entry in parameters.items()
+            name: {int(axis): tensors[f"kept/{name}/{axis}"] for axis in entry["kept"]}
+            for name, entry in parameters.items()
         }
         shapes = {name: tuple(entry["shape"]) for name, entry in parameters.items()}
         masks = {key.removeprefix("mask/"): value.bool() for key, value in tensors.items() if key.startswith("mask/")}

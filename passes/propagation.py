@@ -173,7 +173,9 @@ class _Engine:
         operations = {mix.operation.node: mix.operation for mix in axes.mixes}
         self._steps: list[Any] = [*axes.gathers, *axes.products, *axes.grouped, *operations.values()]
         self._watchers: dict[int, list[int]] = {}
-        places = {operation.node: len(self._steps) - len(operations) + i for i, operation in enumerate(operations.values())}
+        places = {
+            operation.node: len(self._steps) - len(operations) + i for i, operation in enumerate(operations.values())
+        }
         for place, step in enumerate(self._steps):
             for number in _classes_of(step):
                 self._watchers.setdefault(number, []).append(place)

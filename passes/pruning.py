@@ -84,11 +84,24 @@ def prune(
     view = dependency_view(canonicalize(module))
     check_finite(view.module)
     decisions = decide(
-        view, method, sparsity, scope=scope, channel_multiple=channel_multiple, minimum_channels=minimum_channels,
-        ignore=ignore, seed=seed,
+        view,
+        method,
+        sparsity,
+        scope=scope,
+        channel_multiple=channel_multiple,
+        minimum_channels=minimum_channels,
+        ignore=ignore,
+        seed=seed,
     )
-    origin = {"method": method, "sparsity": sparsity, "scope": scope, "channel_multiple": channel_multiple,
-              "minimum_channels": minimum_channels, "ignore": list(ignore), "seed": seed}
+    origin = {
+        "method": method,
+        "sparsity": sparsity,
+        "scope": scope,
+        "channel_multiple": channel_multiple,
+        "minimum_channels": minimum_channels,
+        "ignore": list(ignore),
+        "seed": seed,
+    }
     result = compact(module, example_inputs, masks_of(view, decisions), origin=origin, **check)
     return replace(result, groups=_outcomes(result.groups, decisions))
 

@@ -163,7 +163,9 @@ def _store_tensors(
         if name not in view.stored:
             place_tensor(root, name, tensor)
     for node in view.module.graph.nodes:
-        if node.op == "get_attr" and not is_tensor(node):  # A graph that an operator calls, such as a branch of ``cond``.
+        if node.op == "get_attr" and not is_tensor(
+            node
+        ):  # A graph that an operator calls, such as a branch of ``cond``.
             place_tensor(root, str(node.target), copy.deepcopy(attribute(view.module, str(node.target))))
 
 
@@ -171,7 +173,10 @@ def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node
     """Gives every new node the shape it has now, for passes that come after."""
     for node, new in node_map.items():
         if is_tensor(node):
-            shape = [int(live.kept(node, axis).sum()) if isinstance(size, int) else size for axis, size in enumerate(shape_of(node))]
+            shape = [
+                int(live.kept(node, axis).sum()) if isinstance(size, int) else size
+                for axis, size in enumerate(shape_of(node))
+            ]
             if shape != list(shape_of(node)):
                 _set_value(new, node.meta["val"].new_empty(shape))
     for node, operation in view.operations.items():

@@ -34,7 +34,12 @@ def random_score(module: fx.GraphModule, group: ChannelGroup, generator: np.rand
     return generator.random(group.size)
 
 
-SCORES: Mapping[str, Score] = {"magnitude": l2_norm, "magnitude-l1": l1_norm, "magnitude-l2": l2_norm, "random": random_score}
+SCORES: Mapping[str, Score] = {
+    "magnitude": l2_norm,
+    "magnitude-l1": l1_norm,
+    "magnitude-l2": l2_norm,
+    "random": random_score,
+}
 """Scores by the method name the command line and `prune` use."""
 
 

@@ -56,7 +56,9 @@ def _channel_axis(op: Operation) -> int:
 
 
 def _layer_size(view: DependencyView, op: Operation, shape: Shape) -> Size:
-    stored = [op[name] for name in ("weight", "bias") if isinstance(op.get(name), fx.Node) and op.tensor(name) is not None]
+    stored = [
+        op[name] for name in ("weight", "bias") if isinstance(op.get(name), fx.Node) and op.tensor(name) is not None
+    ]
     numbers = [int(np.prod(shape(node))) for node in stored]
     widths = [attribute(view.module, str(node.target)).element_size() for node in stored]
     size = sum(number * width for number, width in zip(numbers, widths, strict=True))

@@ -35,7 +35,9 @@ class _Caster(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, dtype: torch.dtype) -> None:
         super().__init__(module, garbage_collect_values=True)
         self._dtype = dtype
-        self._written = {str(node.target) for node in module.graph.nodes if node.op == "get_attr" and node.meta.get(MUTATED)}
+        self._written = {
+            str(node.target) for node in module.graph.nodes if node.op == "get_attr" and node.meta.get(MUTATED)
+        }
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = self._cast(super().get_attr(target, args, kwargs))
@@ -108,19 +110,31 @@ def verify(
             if resized:
                 continue  # The model itself does not run at this size, so there is nothing to compare.
             raise
-        shapes.append(tuple("x".join(map(str, x.shape)) for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)))
+        shapes.append(
+            tuple("x".join(map(str, x.shape)) for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor))
+        )
         try:
             found = run_graph(compacted, inputs, dtype)
         except Exception as error:
-            raise CheckError(f"the compacted graph does not run: {str(error).splitlines()[0]}; please report this") from error
+            raise CheckError(
+                f"the compacted graph does not run: {str(error).splitlines()[0]}; please report this"
+            ) from error
         for a, b in zip(expected, found, strict=True):
             difference, size = _difference(a, b)
             absolute, relative = max(absolute, difference), max(relative, difference / size)
         if not relative <= tolerance:
             where = _first_difference(view, live, compacted, inputs, dtype, tolerance)
-            raise CheckError(f"the compacted graph differs from the masked one by {relative:.1e}{where}; it is withheld")
+            raise CheckError(
+                f"the compacted graph differs from the masked one by {relative:.1e}{where}; it is withheld"
+            )
     return Certificate(
-        str(dtype).removeprefix("torch."), tuple(shapes), seed, absolute, relative, tolerance, time.perf_counter() - began
+        str(dtype).removeprefix("torch."),
+        tuple(shapes),
+        seed,
+        absolute,
+        relative,
+        tolerance,
+        time.perf_counter() - began,
     )
 
 
@@ -176,12 +190,19 @@ class _Recorder(_Caster):
 
 
 def _first_difference(
-    view: DependencyView, live: Liveness, compacted: fx.GraphModule, inputs: Sequence[Any], dtype: torch.dtype, limit: float
+    view: DependencyView,
+    live: Liveness,
+    compacted: fx.GraphModule,
+    inputs: Sequence[Any],
+    dtype: torch.dtype,
+    limit: float,
 ) -> str:
     """Names the first node whose kept channels differ: `` first at 'conv2d_3' (model.py:12)``."""
     recorders = [_Recorder(view.module, dtype), _Recorder(compacted, dtype)]
     for recorder in recorders:
-        values = [recorder._cast(v).clone() if isinstance(v, torch.Tensor) else v for v in pytree.tree_leaves(tuple(inputs))]
+        values = [
+            recorder._cast(v).clone() if isinstance(v, torch.Tensor) else v for v in pytree.tree_leaves(tuple(inputs))
+        ]
         try:
             with torch.no_grad():
                 recorder.run(*values, enable_io_processing=False)

@@ -53,11 +53,7 @@ class ConvolutionSpec:
 
 def panel_rows(spec: ConvolutionSpec) -> int:
     """Weight vectors' rows for one tile of output blocks; a row is ``tile.blocks * lanes`` weights."""
-    channels = (
-        spec.blocks * spec.source.lanes
-        if not spec.rest
-        else (spec.blocks - 1) * spec.source.lanes + spec.rest
-    )
+    channels = spec.blocks * spec.source.lanes if not spec.rest else (spec.blocks - 1) * spec.source.lanes + spec.rest
     return channels * spec.kernel[0] * spec.kernel[1]
 
 

@@ -73,9 +73,7 @@ def _schedule_map(schedule: Any, spatial: list[Any], lanes: int) -> None:
     schedule.vectorize(inner)
 
 
-def _schedule_wide_reduction(
-    schedule: Any, block: Any, spatial: list[Any], reduced: list[Any], lanes: int
-) -> None:
+def _schedule_wide_reduction(schedule: Any, block: Any, spatial: list[Any], reduced: list[Any], lanes: int) -> None:
     """Keeps a vector of neighbouring results through the reduction."""
     outer, inner = schedule.split(spatial[-1], [None, lanes])
     schedule.reorder(*spatial[:-1], outer, *reduced, inner)

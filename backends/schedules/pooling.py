@@ -72,12 +72,8 @@ def _pool(spec: PoolSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
         block, row = (work // view.height) % view.blocks, work % view.height
         with loops.serial(view.width) as column:
             position = (image, block, row, column)
-            value = (
-                _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
-            )
-            loops.store(
-                result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes
-            )
+            value = _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
+            loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
 
 
 def _corner(spec: PoolSpec, position: tuple[Any, Any, Any, Any]) -> tuple[Any, Any]:
@@ -156,6 +152,4 @@ def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
             total = total + loops.load(sums, part * lanes, lanes)
         value = total * loops.number(1.0 / (height * width), lanes)
         position = (image, block, 0, 0)
-        loops.store(
-            result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes
-        )
+        loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)

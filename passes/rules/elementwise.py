@@ -212,5 +212,3 @@ def _evaluate(node: fx.Node, facts: FactTable) -> np.ndarray[Any, Any]:
     with torch.no_grad():
         result = node.target(*args, **kwargs)  # type: ignore[operator]
     return np.asarray(result.double().numpy())
-
-

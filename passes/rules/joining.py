@@ -59,8 +59,12 @@ class Concatenate(Rule):
             return unknown(rank)
         extents = [max(fact.known.shape[axis] for fact in given) for axis in range(rank)]
         spread = [tuple(size if axis == dim else extents[axis] for axis in range(rank)) for size in sizes]
-        value = np.concatenate([np.broadcast_to(fact.value, shape) for fact, shape in zip(given, spread, strict=True)], dim)
-        known = np.concatenate([np.broadcast_to(fact.known, shape) for fact, shape in zip(given, spread, strict=True)], dim)
+        value = np.concatenate(
+            [np.broadcast_to(fact.value, shape) for fact, shape in zip(given, spread, strict=True)], dim
+        )
+        known = np.concatenate(
+            [np.broadcast_to(fact.known, shape) for fact, shape in zip(given, spread, strict=True)], dim
+        )
         return collapsed(value, known, next(iter(patterns), None)).cut(op.node.name)
 
 

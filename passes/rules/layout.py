@@ -69,7 +69,8 @@ class Reshape(Rule):
     """``view``, ``reshape``, ``flatten``, ``unflatten`` and the unit-axis operators."""
 
     operators = tuple(
-        f"aten.{name}" for name in "view reshape _unsafe_view view_as reshape_as flatten unflatten _reshape_alias".split()
+        f"aten.{name}"
+        for name in "view reshape _unsafe_view view_as reshape_as flatten unflatten _reshape_alias".split()
     )
 
     def reason(self, op: Operation) -> str:
@@ -107,7 +108,12 @@ class Reshape(Rule):
                 self._relate_axis(axes, (value, axis), part, factors, hidden)
 
     def _relate_axis(
-        self, axes: AxesBuilder, axis: tuple[fx.Node, int], part: tuple[int, ...], factors: Factors, hidden: dict[int, Any]
+        self,
+        axes: AxesBuilder,
+        axis: tuple[fx.Node, int],
+        part: tuple[int, ...],
+        factors: Factors,
+        hidden: dict[int, Any],
     ) -> None:
         if not part or part[0] not in hidden:
             axes.touch(axis)
@@ -206,7 +212,8 @@ class Permute(_Arranged):
     """``permute``, ``transpose`` and their relatives."""
 
     operators = tuple(
-        f"aten.{name}" for name in "permute transpose swapaxes swapdims movedim moveaxis t mT mH numpy_T adjoint".split()
+        f"aten.{name}"
+        for name in "permute transpose swapaxes swapdims movedim moveaxis t mT mH numpy_T adjoint".split()
     )
 
     def order(self, op: Operation) -> list[int | None]:
@@ -297,5 +304,3 @@ def _listed(value: Any) -> list[Any]:
 
 def _one(value: Any) -> int:
     return int(value)
-
-

@@ -41,7 +41,9 @@ def _per_channel(values: Floats, known: Bools, rank: int, axis: int = 1) -> Fact
     return collapsed(values.reshape(shape), known.reshape(shape))
 
 
-def _relate_channels(op: Operation, axes: AxesBuilder, source: fx.Node, parameters: Sequence[str], axis: int = 1) -> None:
+def _relate_channels(
+    op: Operation, axes: AxesBuilder, source: fx.Node, parameters: Sequence[str], axis: int = 1
+) -> None:
     """All axes pass; the per-channel parameters belong to the channel axis."""
     if any(out is not None for out in op.outputs[1:]):
         return  # Who reads the saved statistics needs them whole.

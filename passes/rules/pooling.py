@@ -109,5 +109,3 @@ class Resample(_Spatial):
 
 def _list(value: Any) -> list[Any]:
     return [value] if isinstance(value, int) else list(value)
-
-

@@ -139,7 +139,14 @@ class AlongAxis(_Reducing):
 class Softmax(Rule):
     """``softmax`` and scans: the axis stays whole, the others pass; along its axis the result sums to one."""
 
-    operators = ("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax", "aten.cumsum", "aten.cumprod")
+    operators = (
+        "aten.softmax",
+        "aten._softmax",
+        "aten.log_softmax",
+        "aten._log_softmax",
+        "aten.cumsum",
+        "aten.cumprod",
+    )
 
     def reason(self, op: Operation) -> str:
         return f"{op.name.removeprefix('aten.')} runs over the channel axis"

@@ -93,7 +93,11 @@ class Slice(_Picked):
         if not is_static(size):
             return None
         if op.name == "aten.narrow":
-            bounds: tuple[Any, ...] = (op["start"], None if isinstance(op["start"], fx.Node) else op["start"] + op["length"], 1)
+            bounds: tuple[Any, ...] = (
+                op["start"],
+                None if isinstance(op["start"], fx.Node) else op["start"] + op["length"],
+                1,
+            )
         else:
             bounds = (op.get("start"), op.get("end"), op.get("step", 1))
         if any(isinstance(bound, fx.Node | torch.SymInt) for bound in bounds):

@@ -18,9 +18,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.body = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width),
@@ -88,9 +86,7 @@ def test_equal_layers_share_a_kernel() -> None:
     from reconvene.backends.pipeline import import_module, scheduled_module
     from reconvene.backends.targets import find_target
 
-    module = nn.Sequential(
-        *[nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()) for _ in range(6)]
-    ).eval()
+    module = nn.Sequential(*[nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()) for _ in range(6)]).eval()
     host = find_target("host")
     imported, _ = import_module(module, (torch.randn(1, 16, 8, 8),))
     scheduled, _ = scheduled_module(imported, host.machine, tvm.target.Target(host.llvm()))

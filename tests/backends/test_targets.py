@@ -93,9 +93,7 @@ def test_missing_file() -> None:
 @pytest.mark.parametrize(("name", "machine"), [("rpi4", 183), ("rpi2", 40)])
 def test_objects_for_other_machines(tmp_path: Path, name: str, machine: int) -> None:
     """Cross-compiled objects carry the target's ELF machine number, and do not run here."""
-    module = nn.Sequential(
-        nn.Conv2d(3, 10, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(10, 7, 1)
-    ).eval()
+    module = nn.Sequential(nn.Conv2d(3, 10, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(10, 7, 1)).eval()
     x = torch.randn(1, 3, 8, 8)
     built = compile(module, (x,), name)
     if not built.target.runs_here:

@@ -116,7 +116,9 @@ def test_parts_of_one_layer_that_go_separate_ways_are_scored_by_themselves() -> 
     for scope in ("layer", "global"):
         result = prune(capture(model, IMAGE), IMAGE, "magnitude", 0.5, scope=scope)
         assert result.plan.kept["first.weight"][0].tolist() == list(range(0, 16, 2))
-        parts = {group.name: (group.asked, group.got) for group in result.groups if group.name.startswith("first.weight")}
+        parts = {
+            group.name: (group.asked, group.got) for group in result.groups if group.name.startswith("first.weight")
+        }
         assert parts == {"first.weight[0:4]": (2, 2), "first.weight[4:16]": (6, 6)}
 
 

@@ -12,7 +12,13 @@ from ..support.models import Exactness, randomise
 
 # Half of the channels leave about a quarter of the weights of a plain network. Residual streams under layer
 # normalisation stay whole, and depthwise kernels shrink in one direction only.
-MOST_PARAMETERS_KEPT = {"convnext_tiny": 0.56, "vit_b_32": 0.70, "swin_t": 0.56, "shufflenet_v2_x0_5": 0.46, "mnasnet0_5": 0.42}
+MOST_PARAMETERS_KEPT = {
+    "convnext_tiny": 0.56,
+    "vit_b_32": 0.70,
+    "swin_t": 0.56,
+    "shufflenet_v2_x0_5": 0.46,
+    "mnasnet0_5": 0.42,
+}
 
 
 @pytest.mark.parametrize("name", EXACTNESS)
