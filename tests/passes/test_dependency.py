@@ -61,7 +61,7 @@ def test_branches_of_a_sum_are_one_group() -> None:
 
 def test_halves_that_are_taken_apart_are_groups_of_their_own() -> None:
     first, second = view_of(topologies.CrossStage().eval(), IMAGE).groups[:2]
-    assert first.name == second.name == "first.weight"
+    assert (first.name, second.name) == ("first.weight[0:8]", "first.weight[8:16]")
     assert (first.size, second.size) == (8, 8)
     assert first.slices[0].positions[:, 0].tolist() == list(range(8))
     assert second.slices[0].positions[:, 0].tolist() == list(range(8, 16))
