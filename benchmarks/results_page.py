@@ -1,8 +1,8 @@
 """Writes docs/results.md from the JSON files that the other programs left in docs/results/.
 
-    python benchmarks/exactness.py --json docs/results/exactness.json
-    python benchmarks/latency.py --json docs/results/latency.json
-    python benchmarks/results_page.py
+python benchmarks/exactness.py --json docs/results/exactness.json
+python benchmarks/latency.py --json docs/results/latency.json
+python benchmarks/results_page.py
 """
 
 from __future__ import annotations
