@@ -171,6 +171,7 @@ def _store_tensors(
 
 def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node, fx.Node]) -> None:
     """Gives every new node the shape it has now, for passes that come after."""
+    made: dict[Any, torch.Tensor] = {}  # Nodes of one shape share its stand-in: making one costs as much as a rule.
     for node, new in node_map.items():
         if is_tensor(node):
             shape = [
@@ -178,7 +179,11 @@ def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node
                 for axis, size in enumerate(shape_of(node))
             ]
             if shape != list(shape_of(node)):
-                _set_value(new, node.meta["val"].new_empty(shape))
+                old = node.meta["val"]
+                key = (old.dtype, old.device, *shape) if all(isinstance(size, int) for size in shape) else node
+                if key not in made:
+                    made[key] = old.new_empty(shape)
+                _set_value(new, made[key])
     for node, operation in view.operations.items():
         if not is_tensor(node):
             _set_value(node_map[node], _remaining_results(operation, node_map))
