@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..facts import Facts, unknown
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..axes import AxesBuilder
 
-__all__ = ["AveragePool", "Resample", "Window"]
+__all__ = ["AveragePool", "GridSample", "Resample", "Window"]
 
 
 class _Spatial(Rule):
@@ -105,6 +106,21 @@ class Resample(_Spatial):
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         return self._uniform(op, facts)
+
+
+@register
+class GridSample(_Spatial):
+    """Sampling at given points, channel by channel. Points beyond the image read zeros unless the padding is another."""
+
+    operators = ("aten.grid_sampler", "aten.grid_sampler_2d", "aten.grid_sampler_3d")
+
+    def spatial(self, op: Operation) -> int:
+        return len(shape_of(op.node)) - 2
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = self._uniform(op, facts)
+        reads_zeros = op["padding_mode"] == 0
+        return replace(given, known=given.known & (given.value == 0)) if reads_zeros else given
 
 
 def _list(value: Any) -> list[Any]:

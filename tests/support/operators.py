@@ -411,6 +411,20 @@ for mode in ("bilinear", "bicubic"):
         f"_upsample_{mode}2d_aa",
         lambda mode=mode: Around(lambda x: F.interpolate(x, size=(5, 4), mode=mode, antialias=True)),  # type: ignore[misc]
     )
+POINTS = 1.3 * torch.rand(2, 4, 3, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.3
+"""Some of them outside of the image."""
+for number, padding in enumerate(("zeros", "border", "reflection")):
+    for operator, rank in (("grid_sampler", 2), ("grid_sampler", 3), ("grid_sampler_2d", 2), ("grid_sampler_3d", 3)):
+        case(
+            operator,
+            lambda operator=operator, number=number, rank=rank: Around(  # type: ignore[misc]
+                lambda x: getattr(A, operator)(x, POINTS[:, :, :, 0, :2] if rank == 2 else POINTS, 0, number, False),
+                rank,
+            ),
+            (2, 3, *(9, 8, 7)[:rank]),
+            label=padding,
+            prunes="M2" if padding == "zeros" else "M1 M2",
+        )
 case("max_pool2d_with_indices", lambda: Around(lambda x: A.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])[0]))
 case(
     "max_pool3d_with_indices", lambda: Around(lambda x: A.max_pool3d_with_indices(x, [2, 2, 2])[0], 3), (1, 3, 6, 6, 6)
