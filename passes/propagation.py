@@ -29,9 +29,14 @@ Index = NDArray[np.int64]
 
 
 class KnownConstants(Mapping[fx.Node, Facts]):
-    """Facts by node. Those of stored tensors are made when first asked for: most weights never are."""
+    """Facts by node. Those of stored tensors are made when first asked for: most weights never are.
+
+    Attributes:
+        memo: what rules conclude from facts of several nodes and want to conclude only once.
+    """
 
     def __init__(self, module: torch.nn.Module) -> None:
+        self.memo: dict[Any, Any] = {}
         self._module = module
         self._facts: dict[fx.Node, Facts] = {}
 

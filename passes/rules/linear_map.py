@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, is_static, shape_of
+from ..values import Operation, is_static, operator_name, shape_of
 from .base import FactTable, Rule, optional, register
 
 if TYPE_CHECKING:
     from ..axes import AxesBuilder
-    from ..propagation import Liveness
+    from ..propagation import KnownConstants, Liveness
     from ..rewriting import Edit
 
 __all__ = ["Convolution", "Geometry", "Linear", "LinearMap", "TransposedConvolution"]
@@ -117,7 +117,7 @@ class LinearMap(Rule):
         geometry = self.geometry(op)
         reached = self._reached(op, geometry, live)
         value, known = self._input(geometry, live.facts)
-        needed = reached & (~known | ((value != 0) & self._shared(op)))
+        needed = reached & (~known | ((value != 0) & (not self._absorbs(op, live.facts))))
         live.require(geometry.source, geometry.source_axis, needed, f"read by '{op.node.name}'")
         if live.placing_carriers:
             self._place_carriers(op, geometry, live, reached)
@@ -131,15 +131,18 @@ class LinearMap(Rule):
         if kept_in.all() and kept_out.all():
             return
         selection = _Selection.of(kept_in, kept_out)
+        absorbs = self._absorbs(op, edit.facts)
         if geometry.groups > 1:
             edit.set_argument(op, "groups", len(selection.groups))
-        elif self._shared(op):
+        elif not absorbs:
             return  # Plain slicing is right for every reader, and nothing is folded.
+        if absorbs and op.node is not next(iter(op["weight"].users)):
+            return  # The first reader of the weight has done it for all.
         kernel = self._kernel(op, geometry)
         new = selection.apply(kernel)
         folded = None
-        if not self._shared(op):
-            new, folded = self._absorb(geometry, edit, kernel, selection, new)
+        if absorbs:
+            new, folded = self._absorb(op, geometry, edit, kernel, selection, new)
         weight = op.tensor("weight")
         assert weight is not None
         edit.set_parameter(op["weight"], self._weight(new, geometry, tuple(weight.shape)).to(weight.dtype))
@@ -217,14 +220,47 @@ class LinearMap(Rule):
         geometry = self.geometry(op)
         return geometry.groups == 1 or _depthwise(op, geometry) or len(op["weight"].users) == 1
 
-    def _shared(self, op: Operation) -> bool:
-        """A parameter with another reader cannot absorb what is constant for this reader only."""
-        stored = [node for name in ("weight", "bias") for node in optional(op.get(name))]
-        return op["input"] in stored or any(len(node.users) > 1 for node in stored)
+    def _absorbs(self, op: Operation, facts: KnownConstants) -> bool:
+        """Returns if what constant inputs add may go into the parameters: it is the same for all who read them."""
+        stored = _stored(op)
+        if op["input"] in stored:
+            return False
+        if all(len(node.users) == 1 for node in stored):
+            return True
+        key = ("absorbs", *stored)
+        if key not in facts.memo:
+            facts.memo[key] = self._readers_agree(op, facts)
+        return bool(facts.memo[key])
+
+    def _readers_agree(self, op: Operation, facts: KnownConstants) -> bool:
+        """Returns if all who read the parameters are calls like this one, with the same constants coming in."""
+        stored = _stored(op)
+        readers = set(stored[0].users)
+        if any(set(node.users) != readers or operator_name(reader) != op.name for node in stored for reader in readers):
+            return False
+        calls = [Operation(reader, op.module) for reader in readers]
+        if any(_stored(call) != stored or call["input"] in stored for call in calls):
+            return False
+        wanted, (value, known) = self._kind(op, facts), self._input(self.geometry(op), facts)
+        for call in calls:
+            other, other_known = self._input(self.geometry(call), facts)
+            same = np.array_equal(known, other_known) and np.array_equal(value[known], other[known])
+            if not same or self._kind(call, facts) != wanted:
+                return False
+        return True
+
+    def _kind(self, op: Operation, facts: KnownConstants) -> tuple[Any, ...]:
+        """What decides how constants are absorbed, beside their values."""
+        geometry = self.geometry(op)
+        return (geometry.source_axis, geometry.groups, geometry.transposed, self._into_bias(op, geometry, facts))
+
+    def _into_bias(self, op: Operation, geometry: Geometry, facts: FactTable) -> bool:
+        """Returns if the bias can take what constant inputs add; readers that share a weight cannot be given a new one."""
+        return self._folds(geometry, facts) and (op.get("bias") is not None or len(op["weight"].users) == 1)
 
     def _place_carriers(self, op: Operation, geometry: Geometry, live: Liveness, reached: Bools) -> None:
         """Makes sure that every group with removed non-zero constants keeps one channel to carry them."""
-        if self._folds(geometry, live.facts):
+        if self._into_bias(op, geometry, live.facts):
             return
         value, known = self._input(geometry, live.facts)
         kept = live.kept(geometry.source, geometry.source_axis)
@@ -243,7 +279,13 @@ class LinearMap(Rule):
             )
 
     def _absorb(
-        self, geometry: Geometry, edit: Edit, kernel: torch.Tensor, selection: _Selection, new: torch.Tensor
+        self,
+        op: Operation,
+        geometry: Geometry,
+        edit: Edit,
+        kernel: torch.Tensor,
+        selection: _Selection,
+        new: torch.Tensor,
     ) -> tuple[torch.Tensor, Floats | None]:
         """`new` with its carriers loaded, or what folds into the bias of the kept output channels instead."""
         value, known = self._input(geometry, edit.facts)
@@ -255,7 +297,7 @@ class LinearMap(Rule):
             return new, None
         rows = np.flatnonzero(selection.kept_out.any(0))
         rank_of_row = np.cumsum(selection.kept_out.any(0)) - 1
-        if self._folds(geometry, edit.facts):
+        if self._into_bias(op, geometry, edit.facts):
             folded = np.zeros(selection.kept_out.shape)
             folded[:, rows] = _weighted_taps(kernel, rows, np.where(gone, value, 0.0)).sum(2)
             return new, folded[selection.kept_out]
@@ -320,6 +362,11 @@ class Linear(LinearMap):
     def geometry(self, op: Operation) -> Geometry:
         axis = len(shape_of(op["input"])) - 1
         return Geometry(op["input"], axis, axis, 1, False, True, image=False)
+
+
+def _stored(op: Operation) -> list[fx.Node]:
+    """The nodes of the call's parameters."""
+    return [node for name in ("weight", "bias") for node in optional(op.get(name))]
 
 
 def _weighted_taps(kernel: torch.Tensor, rows: NDArray[np.int64], weight: Floats) -> Floats:

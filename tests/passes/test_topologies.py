@@ -80,6 +80,27 @@ def test_a_sum_loses_the_channels_that_both_branches_lost(everything: bool) -> N
     assert widths(result)["stem"] == widths(result)["branch"] == 6
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_layers_shared_by_the_levels_of_a_pyramid_absorb_their_constants_once(padding: int, bias: bool) -> None:
+    class Levels(nn.Module):
+        """What detectors do: one head over feature maps of several sizes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Conv2d(3, 8, 3)
+            self.shared = nn.Conv2d(8, 8, 3, padding=padding, bias=bias)
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            levels = (x, nn.functional.avg_pool2d(x, 2), x * 2)
+            return tuple(self.head(self.shared(self.inner(level).sigmoid()).relu()) for level in levels)
+
+    result = Exactness(randomise(Levels()), (torch.zeros(2, 3, 12, 12),)).check("M1")
+    # Of four dead channels one stays as a carrier, unless all fold into a bias that the levels share.
+    assert widths(result)["inner"] == (4 if bias and not padding else 5)
+
+
 def test_a_shared_weight_keeps_nonzero_constants() -> None:
     model = topologies.SharedTwice()
     randomise(model)
