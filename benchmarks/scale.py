@@ -1,6 +1,6 @@
 """How analysis and rewriting grow with the graph: generated networks of 1,000 to 50,000 nodes.
 
-    python benchmarks/scale.py [--nodes 1000 5000 20000 50000] [--json docs/results/scale.json] [--plot scale.html]
+    python benchmarks/scale.py [--nodes 1000 5000 20000 50000] [--json docs/results/scale.json] [--plot docs/results/scale.svg]
 
 Three kinds: residual chains, dense concatenations (every block reads the last eight), and layers of 2,000 channels. The
 graphs are made directly in torch.export's vocabulary, because capturing 50,000 nodes would take longer than what is
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -25,6 +26,10 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from charts import chart, save
+
+from reconvene.frontend.files import write_text
 from reconvene.frontend.graph_module import CapturedModule, captured_module
 from reconvene.passes.canonicalize import canonicalize, place_tensor
 from reconvene.passes.compaction import analyse
@@ -178,17 +183,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Seconds over nodes, both logarithmic, as a page."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
+    """Seconds over nodes, both logarithmic, beside a line of slope 1."""
+    figure, axes = chart("nodes", "seconds, analysis + rewrite", logarithmic=True)
     for kind in dict.fromkeys(row["kind"] for row in rows):
         chosen = [row for row in rows if row["kind"] == kind]
         seconds = [row["analysis_seconds"] + row["rewrite_seconds"] for row in chosen]
-        figure.add_scatter(x=[row["nodes"] for row in chosen], y=seconds, name=kind, mode="lines+markers")
-    figure.update_xaxes(type="log", title="nodes")
-    figure.update_yaxes(type="log", title="seconds, analysis + rewrite")
-    figure.write_html(path)
+        axes.plot([row["nodes"] for row in chosen], seconds, "o-", label=f"{kind} (exponent {exponent(chosen):.2f})")
+    ends = [min(row["nodes"] for row in rows), max(row["nodes"] for row in rows)]
+    first = min(row["analysis_seconds"] + row["rewrite_seconds"] for row in rows if row["nodes"] < 2 * ends[0])
+    axes.plot(ends, [first, first * ends[1] / ends[0]], "--", color="grey", label="proportional")
+    save(figure, axes, path)
 
 
 def main() -> None:
@@ -214,7 +218,13 @@ def main() -> None:
             print(f"{kind} {rows[-1]['nodes']} done", file=sys.stderr)
     print(table(rows))
     if options.json:
-        options.json.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+        setting = {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "threads": 2,
+            "repeats": options.repeats,
+        }
+        write_text(options.json, json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
     if options.plot:
         plot(rows, options.plot)
 
