@@ -24,6 +24,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from memory import peak_bytes, reset_peak
 from models import EXACTNESS, build, image_size, masked_copy, masks_for, randomise
 
 from reconvene.frontend.capture import capture
@@ -68,9 +69,9 @@ def cost(name: str, repeats: int) -> dict[str, Any]:
     masks = masks_for(dependency_view(canonicalize(module)), "M1")
     held = sum(tensor.numel() * tensor.element_size() for tensor in [*network.parameters(), *network.buffers()])
     runs: list[Compaction] = []
-    before = _reset_peak()
+    before = reset_peak()
     rewrite(*analyse(module, masks))
-    peak = _peak() - before
+    peak = peak_bytes() - before
     for _ in range(repeats):
         found = compact(module, (inputs,), masks)
         runs.append(replace(found, module=torch.fx.GraphModule({}, torch.fx.Graph())))  # Keeps no second model alive.
@@ -81,21 +82,6 @@ def cost(name: str, repeats: int) -> dict[str, Any]:
         "peak_over_model": (held + peak) / held,
         "model_bytes": held,
     }
-
-
-def _reset_peak() -> int:
-    """Forgets the process' peak memory and gives what it holds now, in bytes (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    return _status("VmHWM")
-
-
-def _status(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def measure(name: str, seed: int, repeats: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from charts import chart, save
+from memory import peak_bytes, reset_peak
 
 from reconvene.frontend.files import write_text
 from reconvene.frontend.graph_module import CapturedModule, captured_module
@@ -133,8 +134,7 @@ def measure(kind: str, nodes: int, repeats: int) -> dict[str, Any]:
     free = any(group.prunable for group in groups)
     masks = masks_of(view, decide(view, "random", 0.5)) if free else {}
     del view
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = reset_peak()
     phases: list[tuple[float, float]] = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -151,13 +151,8 @@ def measure(kind: str, nodes: int, repeats: int) -> dict[str, Any]:
         "grouping_seconds": grouping,
         "analysis_seconds": median(first for first, _ in phases),
         "rewrite_seconds": median(second for _, second in phases),
-        "peak_bytes": _status("VmHWM") - before,
+        "peak_bytes": peak_bytes() - before,
     }
-
-
-def _status(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def exponent(rows: list[dict[str, Any]]) -> float:

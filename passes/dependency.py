@@ -19,10 +19,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import fx
 
 from .axes import Axes, AxesBuilder
-from .canonicalize import MUTATED
 from .outcome import Barrier
 from .rules import rule_for
-from .values import Operation, is_tensor, operator_name, shape_of, source_line
+from .values import MUTATED, Operation, is_tensor, operator_name, shape_of, source_line
 
 __all__ = ["ChannelGroup", "DependencyView", "Slices", "dependency_view", "operations_of"]
 

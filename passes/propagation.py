@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from torch import fx
 
 from .axes import Axes, Gather, Grouped, Product
-from .canonicalize import MUTATED
 from .facts import Facts, constants_of, unknown
 from .rules import rule_for
-from .values import Operation, attribute, is_tensor, shape_of
+from .values import MUTATED, Operation, attribute, is_tensor, shape_of
 
 __all__ = ["KnownConstants", "Liveness", "propagate_constants", "propagate_liveness"]
 

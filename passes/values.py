@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 __all__ = [
+    "MUTATED",
     "Operation",
     "attribute",
     "dimensions",
@@ -22,6 +23,9 @@ __all__ = [
     "source_line",
     "tensor_inputs",
 ]
+
+MUTATED = "reconvene_mutated"
+"""Key in ``node.meta`` of values whose storage an in-place operator changes behind their readers' backs."""
 
 _FIRST_PRIME = 1_000_003
 

@@ -16,11 +16,10 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from ..frontend.errors import CheckError
-from .canonicalize import MUTATED
 from .dependency import DependencyView
 from .outcome import Certificate
 from .propagation import Liveness
-from .values import is_tensor, shape_of, source_line
+from .values import MUTATED, is_tensor, shape_of, source_line
 
 __all__ = ["TOLERANCE", "generated_inputs", "run_graph", "verify"]
 

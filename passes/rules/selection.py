@@ -1,4 +1,4 @@
-"""Operators that pick positions of an axis: slices, index maps, repetition, flips, rolls, pixel shuffle."""
+"""Operators that pick positions of an axis: slices, index maps, repetition, flips, rolls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..axes import AxesBuilder
     from ..rewriting import Edit
 
-__all__ = ["IndexSelect", "PixelShuffle", "PixelUnshuffle", "Repeat", "Roll", "Select", "Slice", "TakeRows"]
+__all__ = ["IndexSelect", "Repeat", "Roll", "Select", "Slice", "TakeRows"]
 
 Index = NDArray[np.int64]
 
@@ -244,59 +244,3 @@ class TakeRows(Rule):
                 axes.same((source, axis), (out, axis))
             elif axis > used[-1]:
                 axes.same((source, axis), (out, axis - len(used) + width))
-
-
-@register
-class PixelShuffle(Rule):
-    """``pixel_shuffle``: r*r neighbouring channels become one, r times as high and wide; they go together."""
-
-    operators = ("aten.pixel_shuffle",)
-
-    def reason(self, op: Operation) -> str:
-        return ""
-
-    def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        source, out = op.node.all_input_nodes[0], op.node
-        rank = len(shape_of(out))
-        axes.pass_through(source, out, ((axis, axis) for axis in range(rank - 3)))
-        wide = np.arange(shape_of(source)[rank - 3])
-        axes.gather((source, rank - 3), (out, rank - 3), wide, wide // op["upscale_factor"] ** 2)
-
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
-        given = facts[op.node.all_input_nodes[0]].plain()
-        axis = given.rank - 3
-        if any(given.known.shape[a] > 1 for a in range(given.rank) if a != axis):
-            return unknown(given.rank)
-        if given.known.shape[axis] == 1:
-            return given
-        value, known = given.along(axis, shape_of(op.node.all_input_nodes[0])[axis])
-        blocks = value.reshape(-1, op["upscale_factor"] ** 2)
-        equal = known.reshape(blocks.shape).all(1) & (blocks == blocks[:, :1]).all(1)
-        shape = [1] * given.rank
-        shape[axis] = len(blocks)
-        return collapsed(blocks[:, 0].reshape(shape), equal.reshape(shape))
-
-
-@register
-class PixelUnshuffle(Rule):
-    """``pixel_unshuffle``: one channel becomes r*r neighbouring ones, which go together."""
-
-    operators = ("aten.pixel_unshuffle",)
-
-    def reason(self, op: Operation) -> str:
-        return ""
-
-    def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        source, out = op.node.all_input_nodes[0], op.node
-        rank = len(shape_of(out))
-        axes.pass_through(source, out, ((axis, axis) for axis in range(rank - 3)))
-        wide = np.arange(shape_of(out)[rank - 3])
-        axes.gather((source, rank - 3), (out, rank - 3), wide // op["downscale_factor"] ** 2, wide)
-
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
-        given = facts[op.node.all_input_nodes[0]].plain()
-        axis = given.rank - 3
-        if any(given.known.shape[a] > 1 for a in range(given.rank) if a != axis) or given.known.shape[axis] == 1:
-            return given if given.known.size == 1 else unknown(given.rank)
-        times = op["downscale_factor"] ** 2
-        return collapsed(given.value.repeat(times, axis), given.known.repeat(times, axis))
