@@ -13,6 +13,7 @@ from functools import cached_property
 
 import networkx as nx
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -21,11 +22,13 @@ from torch import fx
 from .axes import Axes, AxesBuilder
 from .outcome import Barrier
 from .rules import rule_for
-from .values import MUTATED, Operation, is_tensor, operator_name, shape_of, source_line
+from .values import MUTATED, Operation, attribute, is_tensor, operator_name, shape_of, source_line
 
 __all__ = ["ChannelGroup", "DependencyView", "Slices", "dependency_view", "operations_of"]
 
 Index = NDArray[np.int64]
+
+_MAKING = tuple(f"aten.{name}" for name in ("add", "sub", "mul", "cat", "stack", "expand", "expand_as", "repeat"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +344,8 @@ def _group(
         makers, readers = set(axes.producers.get(number, [])), set(axes.consumers.get(number, []))
         for node, axis in axes.members[number]:
             if node.op == "get_attr":
-                role = "producer" if (node, axis) in makers else "consumer" if (node, axis) in readers else "statistic"
+                makes = (node, axis) in makers or _makes_values(view.module, node)
+                role = "producer" if makes else "consumer" if (node, axis) in readers else "statistic"
                 slices.append(Slices(str(node.target), axis, role, positions))
             elif isinstance(axis, int):
                 values.append(node.name)
@@ -361,6 +365,12 @@ def _group(
         _cost(view, slices),
         classes,
     )
+
+
+def _makes_values(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Returns if a trained tensor goes into the channels entry by entry: class tokens, position embeddings, scales."""
+    trained = isinstance(attribute(module, str(node.target)), torch.nn.Parameter)
+    return trained and any(user.op == "call_function" and operator_name(user) in _MAKING for user in node.users)
 
 
 def _positions_by_channel(span: Index, rank: dict[int, int], channels: int) -> Index:

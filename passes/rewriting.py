@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,22 @@ class Edit:
         """Replaces the new call by another operator's. Old nodes in `args` become new ones."""
         node = self._map[op.node]
         node.target, node.args, node.kwargs = target, self._translated(args), {}
+
+    def insert(
+        self, op: Operation, target: Any, args: tuple[Any, ...], sizes: Mapping[int, int] | None = None
+    ) -> fx.Node:
+        """Puts another call before `op`'s and gives its new node. Old nodes in `args` become new ones.
+
+        Its result is shaped as what is left of `op`'s, but for the axes in `sizes`.
+        """
+        shape = _remaining_shape(self._live, op.node)
+        for axis, size in (sizes or {}).items():
+            shape[axis] = size
+        with self._graph.inserting_before(self._map[op.node]):
+            node = self._graph.call_function(target, self._translated(args))
+        node.meta = dict(op.node.meta)
+        _set_value(node, op.example.new_empty(shape))
+        return node
 
     def _translated(self, value: Any) -> Any:
         return fx.map_arg(value, lambda node: self._map.get(node, node))
@@ -174,10 +191,7 @@ def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node
     made: dict[Any, torch.Tensor] = {}  # Nodes of one shape share its stand-in: making one costs as much as a rule.
     for node, new in node_map.items():
         if is_tensor(node):
-            shape = [
-                int(live.kept(node, axis).sum()) if isinstance(size, int) else size
-                for axis, size in enumerate(shape_of(node))
-            ]
+            shape = _remaining_shape(live, node)
             if shape != list(shape_of(node)):
                 old = node.meta["val"]
                 key = (old.dtype, old.device, *shape) if all(isinstance(size, int) for size in shape) else node
@@ -187,6 +201,12 @@ def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node
     for node, operation in view.operations.items():
         if not is_tensor(node):
             _set_value(node_map[node], _remaining_results(operation, node_map))
+
+
+def _remaining_shape(live: Liveness, node: fx.Node) -> list[Any]:
+    return [
+        int(live.kept(node, axis).sum()) if isinstance(size, int) else size for axis, size in enumerate(shape_of(node))
+    ]
 
 
 def _set_value(node: fx.Node, value: Any) -> None:

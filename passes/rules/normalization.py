@@ -1,7 +1,8 @@
 """Batch, instance, group and layer normalisation, in inference.
 
 Batch normalisation is affine per channel. The others normalise by statistics of the input itself: exact where a whole
-statistic's channels go together (instance: one channel; group: one group), a barrier where it spans the axis (layer).
+statistic's channels go together (instance: one channel; group: one group), and for zeros that the statistics still count
+(layer).
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, shape_of
+from ..values import Operation, is_static, shape_of
 from .base import FactTable, Rule, optional, register
 
 if TYPE_CHECKING:
     from ..axes import AxesBuilder
+    from ..propagation import Liveness
     from ..rewriting import Edit
 
 __all__ = ["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"]
 
+aten = torch.ops.aten
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -147,12 +151,18 @@ class GroupNormalization(Rule):
 
 @register
 class LayerNormalization(Rule):
-    """Statistics over the last axes (Ba et al., 2016): removing one channel would change every other."""
+    """Mean and variance, or the mean square alone, over the last axis (Ba et al., 2016; Zhang and Sennrich, 2019).
 
-    operators = ("aten.layer_norm", "aten.native_layer_norm", "aten.rms_norm")
+    A channel that is zero still counts among those the statistics are divided by. So where zero channels are gone, as many
+    zeros are put back behind the others for the normalisation alone: all other channels get the numbers they got before.
+    """
+
+    operators = ("aten.layer_norm", "aten.rms_norm", "aten.native_layer_norm")
 
     def reason(self, op: Operation) -> str:
-        return "layer normalisation's statistics run over all channels"
+        if len(op.outputs) != 1:
+            return "layer normalisation that gives its statistics needs all channels"
+        return "" if self._over_channels(op) else "layer normalisation over several axes needs them whole"
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         if len(op.outputs) != 1:
@@ -160,11 +170,16 @@ class LayerNormalization(Rule):
         rank = len(shape_of(op.node))
         axes.pass_through(op["input"], op.node, ((axis, axis) for axis in range(rank)))
         first = rank - len(op["normalized_shape"])
-        for axis in range(first, rank):
-            axes.freeze((op.node, axis), self.reason(op))
         for name in ("weight", "bias"):
             for parameter in optional(op.get(name)):
                 axes.pass_through(parameter, op.node, ((axis, axis + first) for axis in range(rank - first)))
+                if self._over_channels(op):
+                    axes.producer(parameter, 0)
+        if self._over_channels(op):
+            axes.mixes((op["input"], first), (op.node, first))
+        else:
+            for axis in range(first, rank):
+                axes.freeze((op.node, axis), self.reason(op))
 
     def constants(self, op: Operation, facts: FactTable) -> Any:
         if len(op.outputs) != 1:
@@ -176,3 +191,36 @@ class LayerNormalization(Rule):
         scale = weight.double().cpu().numpy()
         shift = bias.double().cpu().numpy() if bias is not None else np.zeros_like(scale)
         return _per_channel(shift, scale == 0, rank, rank - 1)
+
+    def demand(self, op: Operation, live: Liveness) -> None:
+        axis = len(shape_of(op.node)) - 1
+        kept = live.kept(op.node, axis)
+        if kept.any():
+            value, known = live.facts[op["input"]].plain().along(axis, kept.size)
+            live.require(op["input"], axis, ~known | (value != 0), f"in the statistics of '{op.node.name}'")
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        if len(op.outputs) != 1 or not self._over_channels(op):
+            return
+        axis = len(shape_of(op.node)) - 1
+        kept = edit.kept(op.node, axis)
+        if kept.all():
+            return
+        left, gone = int(kept.sum()), int((~kept).sum())
+        padded = edit.insert(op, aten.constant_pad_nd.default, (op["input"], [0, gone]), {axis: kept.size})
+        plain = {"weight": None, "bias": None}
+        arguments = [plain.get(name, value) for name, value in op.arguments.items() if name != "input"]
+        normal = edit.insert(op, op.node.target, (padded, *arguments), {axis: kept.size})
+        steps: list[tuple[Any, tuple[Any, ...]]] = [(aten.slice.Tensor, (axis, 0, left))]
+        steps += [
+            (call, (parameter,))
+            for call, name in ((aten.mul.Tensor, "weight"), (aten.add.Tensor, "bias"))
+            for parameter in optional(op.get(name))
+        ]
+        for call, rest in steps[:-1]:
+            normal = edit.insert(op, call, (normal, *rest))
+        call, rest = steps[-1]
+        edit.set_call(op, call, (normal, *rest))
+
+    def _over_channels(self, op: Operation) -> bool:
+        return len(op.outputs) == 1 and len(op["normalized_shape"]) == 1 and is_static(op["normalized_shape"][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, is_static, shape_of
@@ -70,7 +71,10 @@ class Pad(Rule):
                 place = 2 * (rank - 1 - axis)
                 flat[place] = int(kept[:before].sum())
                 flat[place + 1] = int(kept[len(kept) - after :].sum()) if after else 0
-        edit.set_argument(op, "pad" if "pad" in op.arguments else "padding", flat)
+        if all(is_static(amount) and amount == 0 for amount in flat):
+            edit.set_call(op, torch.ops.aten.alias.default, (source,))
+        else:
+            edit.set_argument(op, "pad" if "pad" in op.arguments else "padding", flat)
 
     def _appends(self, op: Operation, axis: int) -> bool:
         before, after = _amounts(op)[axis]

@@ -162,10 +162,10 @@ def test_what_is_beyond_a_barrier_can_still_be_pruned() -> None:
     assert groups["free.weight"].prunable
 
 
-def test_layer_normalisation_says_why_it_holds_its_channels() -> None:
-    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3))
-    view = view_of(model, (torch.zeros(2, 6),))
-    assert view.groups[0].reason == "layer normalisation's statistics run over all channels"
+def test_layer_normalisation_over_an_image_says_why_it_holds_its_channels() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.LayerNorm([8, 8, 8]), nn.Conv2d(8, 3, 1))
+    view = view_of(model, IMAGE)
+    assert view.groups[0].reason == "layer normalisation over several axes needs them whole"
     assert [barrier.operator for barrier in view.barriers] == ["aten.layer_norm"]
 
 

@@ -332,11 +332,25 @@ case(
 )
 case("group_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(8, 8)), label="one channel a group")
 case("group_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(1, 8)), label="one group", prunes="")
-case("layer_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.LayerNorm(8)), TOKENS, prunes="")
+case("layer_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.LayerNorm(8)), TOKENS, prunes="M2")
+case(
+    "layer_norm",
+    lambda: Features(lambda x, norm: norm(x), norm=nn.LayerNorm(8, bias=False)),
+    TOKENS,
+    label="no bias",
+    prunes="M2",
+)
+case(
+    "layer_norm",
+    lambda: Features(lambda x: F.layer_norm(x, (8,)).relu()),
+    TOKENS,
+    label="no weight",
+    prunes="",
+)
 case(
     "layer_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.LayerNorm([8, 8])), label="over the image", prunes=""
 )
-case("rms_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.RMSNorm(8)), TOKENS, prunes="")
+case("rms_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.RMSNorm(8)), TOKENS, prunes="M2")
 case(
     "native_layer_norm", lambda: Features(lambda x: A.native_layer_norm(x, [8], None, None, 1e-5)[0]), TOKENS, prunes=""
 )
