@@ -1,6 +1,13 @@
 """A compiled model as a folder that can be copied to the machine it is for, and checked there.
 
-The folder holds ``model.so`` (or ``model.tar``, objects not linked yet) and ``manifest.json``.
+The folder holds ``manifest.json``, ``README.md``, ``SHA256SUMS``, and by `Runtime`:
+
+========  =====================================================================================
+static    ``run``, a program that needs nothing of the machine
+wheel     ``run``, ``model.so``, and the libraries of TVM's own wheels
+none      C sources, objects and a header, without any runtime; and ``run`` made of them
+python    ``model.so`` for TVM in Python, or ``model.tar``, objects that are not linked yet
+========  =====================================================================================
 """
 
 from __future__ import annotations
@@ -9,76 +16,201 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tvm
 
 from ..frontend.errors import InputError
 from .compile import Built, TensorSpec
+from .linkers import find_linker, link_shared
+from .object_files import ELF_MACHINES, machine_of, needed_glibc
+from .program import PROGRAM, model_objects, write_static_program, write_wheel_program
+from .readme import readme
 from .targets import Target
 
-__all__ = ["FORMAT", "MANIFEST", "load_bundle", "write_bundle"]
+__all__ = ["FORMAT", "MANIFEST", "Bundle", "Runtime", "check_runtime", "load_bundle", "open_bundle", "write_bundle"]
 
-FORMAT = 1
+Runtime = Literal["static", "wheel", "none", "python"]
+
+FORMAT = 2
 """Version of the folder's layout; a reader refuses any other."""
 
 MANIFEST = "manifest.json"
-
-_ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "arm": 40}
-_NOISE = b"Scope Saving"
+_SUMS = "SHA256SUMS"
 
 
-def write_bundle(built: Built, folder: Path, *, link: bool = True) -> Path:
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle's manifest says, after its files were found to be whole.
+
+    Attributes:
+        certificate: of the compaction the model came from, if one was given to `write_bundle`.
+        glibc: the oldest C library the program runs with; None if it brings its own, or is no program.
+        program: the file to run, or None.
+    """
+
+    folder: Path
+    runtime: Runtime
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    returns_tuple: bool
+    threads: int | None
+    pipeline: str
+    versions: Mapping[str, str]
+    files: tuple[str, ...]
+    certificate: Mapping[str, Any] | None
+    glibc: str | None
+
+    @property
+    def program(self) -> Path | None:
+        return self.folder / PROGRAM if PROGRAM in self.files else None
+
+
+def write_bundle(
+    built: Built,
+    folder: Path,
+    *,
+    link: bool = True,
+    runtime: Runtime | None = None,
+    certificate: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes `built` to `folder`, which appears complete or not at all; an older bundle there is replaced.
 
+    Args:
+        link: False leaves object files (``model.tar``) for a linker elsewhere.
+        runtime: see the top of this file; by default ``python`` for the host, ``none`` for machines without an
+            operating system, and ``static`` for all others.
+        certificate: goes into the manifest.
+
     Raises:
-        InputError: the folder holds something else, or cannot be written, or the linker is missing or fails.
+        InputError: the folder holds something else, or cannot be written; or there is no compiler for the target, or it
+            fails.
     """
+    chosen = check_runtime(built.target, runtime, link)
     if folder.exists() and not _replaceable(folder):
         raise InputError(f"'{folder}' exists and is not a bundle; choose an empty or a new folder")
     with _folder_beside(folder) as temporary:
-        library = temporary / ("model.so" if link else "model.tar")
-        _write_library(built, library, link)
-        manifest = _manifest(built, [library])
+        if not link:
+            with model_objects(built) as objects:
+                _archive(temporary / "model.tar", objects)
+        else:
+            _WRITERS[chosen](built, temporary)
+        (temporary / "README.md").write_text(readme(built, chosen, sorted(_names(temporary))), encoding="utf-8")
+        manifest = _manifest(built, temporary, chosen, certificate)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        sums = "".join(f"{_sha256(temporary / name)}  {name}\n" for name in sorted(_names(temporary)))
+        (temporary / _SUMS).write_text(sums, encoding="utf-8")
     return folder
 
 
-def load_bundle(folder: str | os.PathLike[str]) -> Built:
-    """The model in `folder`, after its checksums, its format and its architecture were checked.
+def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """What is in `folder`, after its format, its checksums and its architecture were checked.
 
     Raises:
-        InputError: the folder is no bundle, is damaged, was made by another version, or is for another
-        machine.
+        InputError: the folder is no bundle, is damaged, or was made by another version.
     """
     path = Path(folder)
     manifest = _read_manifest(path)
     try:
-        target = _target(manifest["target"])
-        inputs, outputs = (_specs(manifest[key]) for key in ("inputs", "outputs"))
-        files = dict(manifest["files"])
-        versions = dict(manifest["versions"])
-        rest = (bool(manifest["returns_tuple"]), manifest["threads"], str(manifest["pipeline"]))
-        sums = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+        sums = {
+            str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in dict(manifest["files"]).items()
+        }
+        if manifest["runtime"] not in get_args(Runtime):
+            raise ValueError(f"runtime {manifest['runtime']!r}")
+        bundle = Bundle(
+            folder=path,
+            runtime=manifest["runtime"],
+            target=_target(manifest["target"]),
+            inputs=_specs(manifest["inputs"]),
+            outputs=_specs(manifest["outputs"]),
+            returns_tuple=bool(manifest["returns_tuple"]),
+            threads=manifest["threads"],
+            pipeline=str(manifest["pipeline"]),
+            versions=dict(manifest["versions"]),
+            files=tuple(sums),
+            certificate=manifest["certificate"],
+            glibc=manifest["glibc"],
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"manifest of bundle '{path}' is not usable ({error}); export the model again") from None
     for name, (size, digest) in sums.items():
         _check_file(path, name, size, digest)
-    if versions.get("apache-tvm") != metadata.version("apache-tvm"):
+    for name in (PROGRAM, "model.so"):
+        if name in sums:
+            _check_machine(path, name, bundle.target)
+    return bundle
+
+
+def load_bundle(folder: str | os.PathLike[str]) -> Built:
+    """The model in `folder`, loaded into this process, after all checks.
+
+    Raises:
+        InputError: as `open_bundle`; or the bundle is for another machine, or holds a program, which is not loaded but
+            run (`reconvene.backends.execution.run_bundle`).
+    """
+    bundle = open_bundle(folder)
+    path, target = bundle.folder, bundle.target
+    if "model.tar" in bundle.files:
+        raise InputError(f"bundle '{path}' holds objects that are not linked; link model.tar for {target.triple}")
+    if bundle.runtime != "python":
+        raise InputError(f"bundle '{path}' holds a program, not a library for Python; run it with reconvene run")
+    if bundle.versions.get("apache-tvm") != metadata.version("apache-tvm"):
         raise InputError(
-            f"bundle '{path}' was compiled with TVM {versions.get('apache-tvm')}, this is"
+            f"bundle '{path}' was compiled with TVM {bundle.versions.get('apache-tvm')}, this is"
             f" {metadata.version('apache-tvm')}; compile the model again"
         )
-    library = _library(path, sums, target)
-    return Built(target, inputs, outputs, rest[0], rest[1], rest[2], tvm.runtime.load_module(str(library)))
+    if not target.runs_here:
+        raise InputError(f"bundle '{path}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there")
+    library = tvm.runtime.load_module(str(path / "model.so"))
+    return Built(target, bundle.inputs, bundle.outputs, bundle.returns_tuple, bundle.threads, bundle.pipeline, library)
+
+
+def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Runtime:
+    """What a bundle for `target` would hold. Raises InputError if that is not possible."""
+    if not link:
+        if runtime not in (None, "python"):
+            raise InputError(f"runtime '{runtime}' cannot be left unlinked; leave out one of the two")
+        return "python"
+    if runtime is None:
+        if target.name == "host":
+            return "python"
+        return "none" if target.bare else "static"
+    if runtime not in _WRITERS:
+        raise InputError(f"unknown runtime '{runtime}'; choose from {', '.join(_WRITERS)}")
+    if target.bare and runtime != "none":
+        raise InputError(f"'{target.name}' has no operating system to run TVM's runtime on; use --runtime none")
+    return runtime  # type: ignore[return-value]
+
+
+def _write_library(built: Built, folder: Path) -> None:
+    linker = find_linker(built.target)
+    with model_objects(built) as objects:
+        link_shared(linker, folder / "model.so", objects)
+
+
+_WRITERS: dict[str, Callable[[Built, Path], object]] = {
+    "static": write_static_program,
+    "wheel": write_wheel_program,
+    "python": _write_library,
+}
+
+
+def _archive(path: Path, objects: tuple[Path, ...]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for file in objects:
+            archive.add(file, file.name)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    return (entry.name for entry in folder.iterdir())
 
 
 def _replaceable(folder: Path) -> bool:
@@ -108,59 +240,22 @@ def _folder_beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_library(built: Built, library: Path, link: bool) -> None:
-    command = built.target.link
-    if link and (not command or shutil.which(command[0]) is None):
-        wanted = f"'{command[0]}'" if command else "a link command, which the target does not name"
-        raise InputError(f"linking for '{built.target.name}' needs {wanted}; install it, or export with link=False")
-    options = {"fcompile": _linker(command)} if link else {}
-    with _without_noise():
-        built.library.export_library(str(library), **options)
-
-
-def _linker(command: tuple[str, ...]) -> Any:
-    def link(output: str, objects: list[str], **_: Any) -> None:
-        call = [*command, "-shared", "-fPIC", "-o", output, *objects]
-        result = subprocess.run(call, capture_output=True, text=True, check=False)
-        if result.returncode:
-            lines = result.stderr.strip().splitlines() or ["no message"]
-            raise InputError(f"'{command[0]}' cannot link the model: {lines[-1]}")
-
-    link.object_format = "o"  # type: ignore[attr-defined]
-    return link
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Drops the line TVM logs as a warning for every constant it saves; all else it writes to stderr is
-    passed on.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as capture:
-        os.dup2(capture.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            capture.seek(0)
-            for line in capture:
-                if _NOISE not in line:
-                    os.write(2, line)
-
-
-def _manifest(built: Built, files: list[Path]) -> dict[str, Any]:
+def _manifest(built: Built, folder: Path, runtime: Runtime, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
+    names = sorted(_names(folder))
+    versions = [needed_glibc(folder / name) for name in names if name == PROGRAM or name.endswith(".so")]
     return {
         "format": FORMAT,
+        "runtime": runtime,
         "target": asdict(built.target),
         "inputs": [asdict(spec) for spec in built.inputs],
         "outputs": [asdict(spec) for spec in built.outputs],
         "returns_tuple": built.returns_tuple,
         "threads": built.threads,
         "pipeline": built.pipeline,
-        "versions": {name: metadata.version(name) for name in ("apache-tvm", "apache-tvm-ffi", "torch")},
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files},
+        "versions": {name: metadata.version(name) for name in ("reconvene", "apache-tvm", "apache-tvm-ffi", "torch")},
+        "glibc": max((v for v in versions if v), key=lambda v: tuple(map(int, v.split("."))), default=None),
+        "certificate": None if certificate is None else dict(certificate),
+        "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names},
     }
 
 
@@ -197,33 +292,17 @@ def _check_file(folder: Path, name: str, size: int, digest: str) -> None:
         raise InputError(f"'{name}' in bundle '{folder}' does not have its checksum; copy the bundle again")
 
 
+def _check_machine(folder: Path, name: str, target: Target) -> None:
+    found = machine_of(folder / name)
+    if found is not None and found != ELF_MACHINES.get(target.architecture, found):
+        raise InputError(
+            f"{name} in bundle '{folder}' is not for {target.triple} as its manifest says; export it again"
+        )
+
+
 def _target(values: dict[str, Any]) -> Target:
     return Target(**{**values, "features": tuple(values["features"]), "link": tuple(values["link"])})
 
 
 def _specs(values: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(str(v["name"]), tuple(int(n) for n in v["shape"]), str(v["dtype"])) for v in values)
-
-
-def _library(folder: Path, files: dict[str, Any], target: Target) -> Path:
-    """The shared library, if this machine can load it."""
-    if "model.so" not in files:
-        raise InputError(f"bundle '{folder}' holds objects that are not linked; link model.tar for {target.triple}")
-    library = folder / "model.so"
-    machine = _elf_machine(library)
-    if machine is not None and machine != _ELF_MACHINES.get(target.architecture, machine):
-        raise InputError(
-            f"model.so in bundle '{folder}' is not for {target.triple} as its manifest says; export it again"
-        )
-    if not target.runs_here:
-        raise InputError(
-            f"bundle '{folder}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there"
-        )
-    return library
-
-
-def _elf_machine(path: Path) -> int | None:
-    """The machine number in the ELF header, or None for another kind of file."""
-    with path.open("rb") as stream:
-        header = stream.read(20)
-    return int.from_bytes(header[18:20], "little") if header[:4] == b"\x7fELF" and len(header) == 20 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from .pipeline import import_module, scheduled_module
 from .targets import Target, find_target
 from .threads import use_threads
 
-__all__ = ["Built", "TensorSpec", "compile"]
+__all__ = ["Built", "TensorSpec", "checked_inputs", "compile"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Built:
         library: TVM's executable, or the module loaded from a bundle.
         foreign: operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and
             empty, for ``tvm-default`` and for loaded bundles.
+        scheduled: the Relax module that was compiled; None for loaded bundles.
     """
 
     target: Target
@@ -60,6 +61,7 @@ class Built:
     pipeline: str
     library: Any = field(repr=False)
     foreign: tuple[str, ...] = ()
+    scheduled: Any = field(default=None, repr=False)
     _machines: list[Any] = field(default_factory=list, repr=False)
 
     def run(self, *inputs: Any) -> Any:
@@ -78,7 +80,7 @@ class Built:
             InputError: as `run`.
         """
         machine = self._machine()
-        tensors = [self._tensor(i, value) for i, value in enumerate(self._counted(inputs))]
+        tensors = [_shared(tensor) for tensor in checked_inputs(self.inputs, inputs)]
         if self.threads is not None:
             use_threads(self.threads)
         main = machine["main"]
@@ -100,53 +102,73 @@ class Built:
         finally:
             use_threads(self.threads or 1)
 
-    def export(self, folder: str | os.PathLike[str], *, link: bool = True) -> Path:
-        """Writes a bundle: the model as a shared library, and a manifest with checksums.
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        link: bool = True,
+        runtime: Literal["static", "wheel", "none", "python"] | None = None,
+        certificate: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes a bundle: the model for its target, what runs it there, and a manifest with checksums.
 
-        With ``link=False`` the library stays an archive of object files (``model.tar``), for a linker
-        elsewhere.
+        Args:
+            link: False leaves an archive of object files (``model.tar``), for a linker elsewhere.
+            runtime: ``static``, a program with everything in it; ``wheel``, a program with the libraries of TVM's
+                wheels; ``none``, C sources and objects without a runtime; ``python``, a library for Python. By default
+                ``python`` for the host, ``none`` for machines without an operating system, else ``static``.
+            certificate: of the compaction the model came from; it goes into the manifest.
 
         Raises:
-            InputError: the folder cannot be written, or the target's linker is missing or fails.
+            InputError: the folder cannot be written, or there is no compiler for the target, or it fails.
         """
         from .bundle import write_bundle
 
-        return write_bundle(self, Path(folder), link=link)
+        return write_bundle(self, Path(folder), link=link, runtime=runtime, certificate=certificate)
 
     def _machine(self) -> Any:
         if not self._machines:
             if not self.target.runs_here:
                 raise InputError(
                     f"the model was compiled for '{self.target.name}' ({self.target.triple}) and cannot run"
-                    " here; export() it and run the bundle on the target"
+                    " here; export() it, then copy the bundle to the board, or 'reconvene run BUNDLE --on qemu'"
                 )
             self._machines.append(relax.VirtualMachine(self.library, tvm.cpu()))
         return self._machines[0]
-
-    def _counted(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(inputs) != len(self.inputs):
-            names = ", ".join(f"{spec.name} ({spec})" for spec in self.inputs)
-            raise InputError(f"the model takes {len(self.inputs)} inputs, got {len(inputs)}; give {names}")
-        return inputs
-
-    def _tensor(self, index: int, value: Any) -> Any:
-        """`value` for TVM, without a copy where its memory is contiguous and aligned for vectors."""
-        spec = self.inputs[index]
-        if not isinstance(value, torch.Tensor | np.ndarray):
-            raise InputError(f"input '{spec.name}' must be a torch tensor or numpy array, got {type(value).__name__}")
-        tensor = torch.as_tensor(value).detach()
-        got = TensorSpec(spec.name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        if got != spec:
-            raise InputError(f"input '{spec.name}' must be {spec}, got {got}")
-        tensor = tensor.cpu().contiguous()
-        if tensor.data_ptr() % 64:
-            tensor = tensor.clone()
-        return tvm.runtime.from_dlpack(tensor) if not tensor.data_ptr() % 64 else tvm.runtime.tensor(tensor.numpy())
 
     def _torch(self, result: Any) -> Any:
         tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
         outputs = tuple(torch.from_dlpack(tensor) for tensor in tensors)
         return outputs if self.returns_tuple else outputs[0]
+
+
+def checked_inputs(specs: Sequence[TensorSpec], inputs: Sequence[Any]) -> list[torch.Tensor]:
+    """`inputs` as contiguous tensors in main memory.
+
+    Raises:
+        InputError: their number, or the kind, shape or dtype of one, is not what `specs` say.
+    """
+    if len(inputs) != len(specs):
+        names = ", ".join(f"{spec.name} ({spec})" for spec in specs)
+        raise InputError(f"the model takes {len(specs)} inputs, got {len(inputs)}; give {names}")
+    return [_checked(spec, value) for spec, value in zip(specs, inputs, strict=True)]
+
+
+def _checked(spec: TensorSpec, value: Any) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor | np.ndarray):
+        raise InputError(f"input '{spec.name}' must be a torch tensor or numpy array, got {type(value).__name__}")
+    tensor = torch.as_tensor(value).detach()
+    got = TensorSpec(spec.name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    if got != spec:
+        raise InputError(f"input '{spec.name}' must be {spec}, got {got}")
+    return tensor.cpu().contiguous()
+
+
+def _shared(tensor: torch.Tensor) -> Any:
+    """`tensor` for TVM, without a copy where its memory is aligned for vectors."""
+    if tensor.data_ptr() % 64:
+        tensor = tensor.clone()
+    return tvm.runtime.from_dlpack(tensor) if not tensor.data_ptr() % 64 else tvm.runtime.tensor(tensor.numpy())
 
 
 def compile(
@@ -182,7 +204,7 @@ def compile(
         scheduled, foreign = scheduled_module(imported, chosen.machine, llvm)
     executable = tvm.compile(scheduled, target=llvm)
     specs, outputs = _signature(imported)
-    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, executable, foreign)
+    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, executable, foreign, scheduled)
 
 
 def _import(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[tvm.IRModule, bool]:

@@ -38,6 +38,10 @@ class Target:
     l1_bytes: int
     l2_bytes: int
     link: tuple[str, ...]
+    clock_mhz: int | None = None
+    qemu_cpu: str = ""
+    mca_cpu: str = ""
+    qemu_machine: str = ""
 
     def llvm(self) -> dict[str, Any]:
         """The target as TVM takes it."""
@@ -58,7 +62,12 @@ class Target:
     def architecture(self) -> str:
         """``x86_64``, ``aarch64`` or ``arm``."""
         first = self.triple.split("-")[0]
-        return "arm" if first.startswith("armv") else first
+        return "arm" if first.startswith(("armv", "thumb")) else first
+
+    @property
+    def bare(self) -> bool:
+        """Whether the machine has no operating system."""
+        return "-none-" in self.triple
 
     @property
     def runs_here(self) -> bool:
@@ -121,12 +130,27 @@ _KINDS: dict[str, type] = {
     "features": list,
     "float_abi": str,
     "link": list,
+    "qemu_cpu": str,
+    "mca_cpu": str,
+    "qemu_machine": str,
+}
+
+
+_OPTIONAL: dict[str, Any] = {
+    "description": "",
+    "features": [],
+    "float_abi": None,
+    "link": [],
+    "clock_mhz": None,
+    "qemu_cpu": "",
+    "mca_cpu": "",
+    "qemu_machine": "",
 }
 
 
 def _target(values: dict[str, Any], where: str) -> Target:
     """Checks `values` field by field, since they may be a user's."""
-    complete = {"description": "", "features": [], "float_abi": None, "link": [], **values}
+    complete = {**_OPTIONAL, **values}
     names = [field.name for field in fields(Target)]
     missing, unknown = [n for n in names if n not in complete], [n for n in complete if n not in names]
     if missing or unknown:
@@ -146,11 +170,12 @@ def _target(values: dict[str, Any], where: str) -> Target:
 def _wanted(name: str, value: Any) -> str | None:
     """What a field must be, if `value` is not that."""
     kind = _KINDS.get(name)
+    if value is None and name in _OPTIONAL and _OPTIONAL[name] is None:
+        return None
     if kind is None:
         good = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return None if good else f"a positive whole number, got {value!r}"
-    good = isinstance(value, kind) or (name == "float_abi" and value is None)
-    return None if good else f"a {kind.__name__}, got {value!r}"
+    return None if isinstance(value, kind) else f"a {kind.__name__}, got {value!r}"
 
 
 @cache

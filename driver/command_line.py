@@ -54,6 +54,7 @@ Fold = Annotated[
 ]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
+On = Annotated[str | None, typer.Option(metavar="qemu", help="Run a bundle's program on an emulated board.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
@@ -143,6 +144,10 @@ def compile_(
     target: Target = "host",
     threads: Threads = 1,
     link: Annotated[bool, typer.Option(help="Link here; else leave object files for a linker elsewhere.")] = True,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="static: one program; wheel: with TVM's libraries; none: C sources; python: a library."),
+    ] = None,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -151,13 +156,15 @@ def compile_(
     """Compile a model with TVM into a bundle (a folder)."""
     from . import verbs
 
-    answer(json, lambda: verbs.compile(model, input or [], target, threads, link, output, seed))
+    answer(json, lambda: verbs.compile(model, input or [], target, threads, link, runtime, output, seed))
 
 
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[INPUT.npy]...", show_default=False)] = None,
     data: Annotated[Path | None, typer.Option(help="Inputs: .npy, or .npz with one array each, in order.")] = None,
+    on: On = None,
     threads: Threads = 1,
     input: InputShapes = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs here, as .npz.")] = None,
@@ -167,17 +174,21 @@ def run(
     """Run a bundle, or a model compiled for this machine."""
     from . import verbs
 
-    answer(json, lambda: verbs.run(model, data, input or [], threads, output, seed))
+    answer(json, lambda: verbs.run(model, files or [], data, on, input or [], threads, output, seed))
 
 
 @app.command()
 def bench(
-    model: Model,
+    model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
     against: Annotated[str | None, typer.Option(metavar="MODEL", help="The dense model, measured beside it.")] = None,
     target: Target = "host",
     threads: Threads = 1,
     batch: Annotated[int | None, typer.Option(min=1, help="Size of the inputs' first axis.")] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="Measured runs, after warm-up.")] = 50,
+    repeat: Annotated[
+        int | None,
+        typer.Option(min=1, help="Measured runs, after warm-up: 50, or 1 when emulated.", show_default=False),
+    ] = None,
+    on: On = None,
     engine: Annotated[
         list[str] | None, typer.Option(help="reconvene, tvm-default or eager; all unless given. Repeatable.")
     ] = None,
@@ -185,10 +196,14 @@ def bench(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Measure latency: our TVM pipeline, TVM's default, and PyTorch eager, side by side."""
+    """Measure latency: of a bundle, or of a model on our TVM pipeline, TVM's default, and PyTorch eager."""
     from . import verbs
 
-    answer(json, lambda: verbs.bench(model, against, input or [], target, threads, batch, repeat, engine or [], seed))
+    if on is not None or Path(model).is_dir():
+        answer(json, lambda: verbs.bench_bundle(model, on, threads, repeat))
+        return
+    rounds = repeat or 50
+    answer(json, lambda: verbs.bench(model, against, input or [], target, threads, batch, rounds, engine or [], seed))
 
 
 @app.command()

@@ -23,9 +23,22 @@ from .outputs import check_file, check_folder
 from .report import Report
 
 if TYPE_CHECKING:
-    from ..backends.compile import Built
+    from ..backends.bundle import Bundle
+    from ..backends.emulation import Emulator
 
-__all__ = ["Outputs", "bench", "capture", "compact", "compile", "demo", "explain", "prune", "run", "targets"]
+__all__ = [
+    "Outputs",
+    "bench",
+    "bench_bundle",
+    "capture",
+    "compact",
+    "compile",
+    "demo",
+    "explain",
+    "prune",
+    "run",
+    "targets",
+]
 
 
 @dataclass(frozen=True)
@@ -142,9 +155,19 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
 
 
 def compile(
-    model: str, inputs: Sequence[str], target: str, threads: int, link: bool, output: Path | None, seed: int
+    model: str,
+    inputs: Sequence[str],
+    target: str,
+    threads: int,
+    link: bool,
+    runtime: str | None,
+    output: Path | None,
+    seed: int,
 ) -> Answer:
-    api.multiple_of(target)
+    from ..backends.bundle import check_runtime
+    from ..backends.targets import find_target
+
+    chosen = check_runtime(find_target(target), runtime, link)
     if output is not None:
         check_folder(output)
     loaded = load_model(model, inputs, seed)
@@ -152,37 +175,97 @@ def compile(
     check_folder(folder)
     built = api.compile(loaded.module, loaded.example_inputs, target, threads=threads)
     with stage("writing the bundle"):
-        built.export(folder, link=link)
+        built.export(folder, link=link, runtime=None if not link else chosen)
     files = {"bundle": str(folder)}
-    data = {"model": loaded.name, "target": target, "threads": threads, "files": files}
+    data = {"model": loaded.name, "target": target, "runtime": chosen, "threads": threads, "files": files}
     return Answer(data, says(f"{loaded.name} compiled for {target}", files_line(files)))
 
 
-def run(model: str, data: Path | None, inputs: Sequence[str], threads: int, output: Path | None, seed: int) -> Answer:
-    from ..backends.bundle import load_bundle
+def run(
+    model: str,
+    files: Sequence[Path],
+    data: Path | None,
+    on: str | None,
+    inputs: Sequence[str],
+    threads: int,
+    output: Path | None,
+    seed: int,
+) -> Answer:
     from .arrays import read_arrays, write_arrays
 
     check_file(output)
-    given = None if data is None else read_arrays(data)
-    if Path(model).is_dir():
-        built = load_bundle(model)
-        used = given if given is not None else example_inputs_of(built, seed)
+    if files and data is not None:
+        raise InputError("inputs were given as files and with --data; give one of the two")
+    sources = files or ([] if data is None else [data])
+    given = tuple(array for path in sources for array in read_arrays(path)) if sources else None
+    if on is not None or Path(model).is_dir():
+        outputs = run_bundle(model, given, on, threads, seed)
     else:
         loaded = load_model(model, inputs, seed)
         used = given if given is not None else loaded.example_inputs
         built = api.compile(loaded.module, loaded.example_inputs, "host", threads=threads)
-    with stage("running"):
-        outputs = tensors(built.run(*used))
+        with stage("running"):
+            outputs = tensors(built.run(*used))
     described = [
         {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), **extremes(value)}
         for value in outputs
     ]
-    files = {}
+    written = {}
     if output is not None:
         write_arrays(output, outputs)
-        files["outputs"] = str(output)
+        written["outputs"] = str(output)
     lines = [f"output {index}: {summary(value)}" for index, value in enumerate(outputs)]
-    return Answer({"outputs": described, "files": files}, says(*lines, *([files_line(files)] if files else [])))
+    return Answer({"outputs": described, "files": written}, says(*lines, *([files_line(written)] if written else [])))
+
+
+def run_bundle(
+    folder: str, given: tuple[torch.Tensor, ...] | None, on: str | None, threads: int, seed: int
+) -> list[torch.Tensor]:
+    """The outputs of a bundle: of its program, or of its library in this process."""
+    from ..backends.bundle import load_bundle, open_bundle
+    from ..backends.execution import run_bundle as run_program
+
+    bundle = open_bundle(folder)
+    inputs = given if given is not None else example_inputs_of(bundle, seed)
+    emulator = emulator_for(bundle, on)
+    with stage("running"):
+        if bundle.runtime == "python" and emulator is None:
+            return tensors(load_bundle(folder).run(*inputs))
+        return list(run_program(bundle, inputs, emulator, threads))
+
+
+def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None) -> Answer:
+    """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
+    from ..backends.bundle import load_bundle, open_bundle
+    from ..backends.execution import benchmark_bundle
+
+    bundle = open_bundle(folder)
+    emulator = emulator_for(bundle, on)
+    rounds = repeat or (1 if emulator else 50)
+    with stage("running"):
+        if bundle.runtime == "python" and emulator is None:
+            timing = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
+        else:
+            timing = benchmark_bundle(bundle, rounds, 0 if emulator else 5, emulator, threads)
+    data = {"bundle": folder, "target": bundle.target.name, "repeats": rounds}
+    if timing is None:
+        cpu = emulator.cpu if emulator else ""
+        line = f"ran {rounds} times on an emulated {cpu}; an emulator's time is not the board's, so none is given"
+        return Answer({**data, "emulated": cpu, "timing": None}, says(line))
+    spread = f"p10 {timing.p10_ms:.3f}, p90 {timing.p90_ms:.3f}; {timing.repeats} runs, {timing.threads} threads"
+    found = {**data, "emulated": None, "timing": dataclasses.asdict(timing)}
+    return Answer(found, says(f"median {timing.median_ms:.3f} ms ({spread})"))
+
+
+def emulator_for(bundle: Bundle, on: str | None) -> Emulator | None:
+    """What ``--on`` asks for. Raises InputError for anything but None and ``qemu``, and if there is no QEMU."""
+    from ..backends.execution import bundle_emulator
+
+    if on is None:
+        return None
+    if on != "qemu":
+        raise InputError(f"a bundle runs here or on qemu, not on '{on}'")
+    return bundle_emulator(bundle)
 
 
 def bench(
@@ -322,8 +405,8 @@ def extremes(value: torch.Tensor) -> dict[str, float]:
     return {"minimum": numbers.min().item(), "maximum": numbers.max().item(), "mean": numbers.mean().item()}
 
 
-def example_inputs_of(built: Built, seed: int) -> tuple[torch.Tensor, ...]:
+def example_inputs_of(bundle: Bundle, seed: int) -> tuple[torch.Tensor, ...]:
     """Inputs of the shapes and dtypes that a bundle takes."""
     return tuple(
-        random_input(spec.shape, getattr(torch, spec.dtype), seed + index) for index, spec in enumerate(built.inputs)
+        random_input(spec.shape, getattr(torch, spec.dtype), seed + index) for index, spec in enumerate(bundle.inputs)
     )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 import torch
+
+from tests.support.tools import INSTALL, missing
 
 # torchvision's registry build declares two operators in a library made for CUDA. Its models need only the
 # declarations. The reference is kept: they go with it.
@@ -15,3 +20,26 @@ for _name in ("nms", "qnms"):
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*tools): tools that the check needs, of tests/support/tools.py")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a check whose tools are not here; where none may be skipped (``RECONVENE_SKIP_NONE``), fails it."""
+    lacking = [tool for mark in item.iter_markers("needs") for tool in mark.args if missing(tool)]
+    if lacking:
+        reason = f"needs {', '.join(lacking)}: {'; '.join(dict.fromkeys(INSTALL[tool] for tool in lacking))}"
+        (pytest.fail if os.environ.get("RECONVENE_SKIP_NONE") else pytest.skip)(reason)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Names every check that was skipped, and what would let it run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if not skipped:
+        return
+    terminalreporter.section(f"{len(skipped)} checks were skipped")
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        terminalreporter.line(f"{report.nodeid}: {reason.removeprefix('Skipped: ')}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundle import load_bundle
+from reconvene.backends.bundle import check_runtime, load_bundle, open_bundle
 from reconvene.backends.compile import Built, compile
+from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -40,9 +42,46 @@ def test_round_trip(built: Built, bundle: Path) -> None:
     assert torch.equal(loaded.run(X), built.run(X))
     assert (loaded.inputs, loaded.outputs, loaded.target) == (built.inputs, built.outputs, built.target)
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert manifest["format"] == 1
-    assert set(manifest["files"]) == {"model.so"}
+    assert (manifest["format"], manifest["runtime"]) == (2, "python")
+    assert set(manifest["files"]) == {"README.md", "model.so"}
     assert {"apache-tvm", "torch"} <= set(manifest["versions"])
+
+
+def test_a_shell_can_check_the_sums(bundle: Path) -> None:
+    check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=bundle, capture_output=True, check=False).returncode == 0
+    spoil(bundle)
+    assert subprocess.run(check, cwd=bundle, capture_output=True, check=False).returncode != 0
+
+
+def test_a_certificate_travels_along(built: Built, tmp_path: Path) -> None:
+    built.export(tmp_path / "bundle", certificate={"largest_relative": 1e-16})
+    assert open_bundle(tmp_path / "bundle").certificate == {"largest_relative": 1e-16}
+
+
+def test_a_full_disk_is_seen_before_llvm_ends_the_process(
+    built: Built, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (bundle / "model.so").read_bytes()
+    usage = shutil.disk_usage(bundle)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5 << 20))
+    with pytest.raises(InputError, match=r"no space left in .* need 16 MiB and there are 5"):
+        built.export(bundle)
+    assert (bundle / "model.so").read_bytes() == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("rpi4", {"runtime": "fast"}, "unknown runtime 'fast'; choose from static, wheel"),
+        ("rpi4", {"runtime": "static", "link": False}, "'static' cannot be left unlinked"),
+        ("cortex-m7", {"runtime": "static"}, "no operating system to run TVM's runtime on; use --runtime none"),
+    ],
+)
+def test_runtimes_that_cannot_be(target: str, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_runtime(find_target(target), options["runtime"], options.get("link", True))
 
 
 def test_export_says_nothing(built: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +119,8 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda b: (b / "manifest.json").unlink(), "has no manifest.json"),
     (lambda b: (b / "manifest.json").write_text("{"), "cannot read manifest.json"),
     (lambda b: (b / "manifest.json").write_text("[]"), "has format None"),
-    (lambda b: edit(b, lambda m: m.update(format=99)), "has format 99, this version reads 1"),
+    (lambda b: edit(b, lambda m: m.update(format=99)), "has format 99, this version reads 2"),
+    (lambda b: edit(b, lambda m: m.update(runtime="own")), "is not usable .runtime 'own'"),
     (lambda b: edit(b, lambda m: m.pop("inputs")), "is not usable"),
     (lambda b: (b / "model.so").unlink(), "lacks 'model.so'"),
     (lambda b: (b / "model.so").write_bytes((b / "model.so").read_bytes()[:-7]), "bytes instead of"),
@@ -92,7 +132,6 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
         lambda b: edit(b, lambda m: m["target"].update(triple="armv7l-linux")),
         "as its manifest says",
     ),
-    (lambda b: edit(b, lambda m: m["files"].pop("model.so")), "not linked"),
 ]
 
 
@@ -110,8 +149,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
         load_bundle(tmp_path / "none")
 
 
-def test_linking_needs_the_targets_linker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    built = compile(nn.ReLU(), (torch.randn(1, 4, 2, 2),), "rpi4")
-    with pytest.raises(InputError, match=r"needs 'aarch64-linux-gnu-g\+\+'; install it"):
-        built.export(tmp_path / "bundle")
+def test_objects_are_not_loaded(built: Built, tmp_path: Path) -> None:
+    built.export(tmp_path / "bundle", link=False)
+    with pytest.raises(InputError, match="holds objects that are not linked"):
+        load_bundle(tmp_path / "bundle")

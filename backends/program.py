@@ -1,0 +1,222 @@
+"""The program ``run`` of a bundle: our C++ runner with a model, and what executes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tvm import relax
+from tvm.ir import GenericConst
+
+from ..frontend.errors import InputError
+from .compile import Built, TensorSpec
+from .linkers import find_linker, invoke, link_shared
+from .object_files import defined_symbols
+from .runtime_library import include_folders, static_runtime, wheel_runtime
+
+__all__ = [
+    "PROGRAM",
+    "model_objects",
+    "runner_sources",
+    "signature_source",
+    "write_static_program",
+    "write_wheel_program",
+]
+
+PROGRAM = "run"
+
+_DESCRIPTIONS = {
+    "float64": "<f8",
+    "float32": "<f4",
+    "float16": "<f2",
+    "int64": "<i8",
+    "int32": "<i4",
+    "int16": "<i2",
+    "int8": "|i1",
+    "uint8": "|u1",
+    "bool": "|b1",
+}
+_FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-sections -fdata-sections".split()
+_SMALL = ["-Wl,--gc-sections"]
+_NOISE = b"Scope Saving"
+_OVERHEAD = 16 << 20
+"""Bytes of code, and what lies around the constants; far more than any model has."""
+
+
+def write_static_program(built: Built, folder: Path) -> None:
+    """Writes ``run``: the runner, TVM's runtime and the model in one file that needs nothing of the machine.
+
+    Raises:
+        InputError: there is no compiler for the target, or it fails.
+    """
+    linker = find_linker(built.target, "static")
+    runtime = static_runtime(linker)
+    with model_objects(built) as objects, tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        symbols = work / "symbols.cc"
+        symbols.write_text(_symbols_source(defined_symbols(objects)), encoding="utf-8")
+        sources = [*runner_sources(built, work, "virtual_machine.cc"), symbols]
+        kept = work / "kept"
+        kept.write_text("\n".join(defined_symbols(objects, local=True)) + "\n", encoding="utf-8")
+        # Names of kernels stay, for profilers; all other names go.
+        options = [*_SMALL, "-static", f"-Wl,--retain-symbols-file={kept}", "-pthread"]
+        includes = [f"-I{path}" for path in include_folders()]
+        files = [str(path) for path in (*sources, *objects, *runtime)]
+        output = ["-o", str(folder / PROGRAM)]
+        call = [*_FLAGS, "-DSTATIC_MODEL", "-DTVM_FFI_EXPORTS", *includes, *files, *options, *output]
+        invoke(linker, call, "link the program")
+
+
+def write_wheel_program(built: Built, folder: Path) -> None:
+    """Writes ``run``, ``model.so``, and the two libraries of the registry's wheels that they use.
+
+    Raises:
+        InputError: there is no compiler for the target or no wheel, or one of them fails.
+    """
+    linker = find_linker(built.target, "program")
+    libraries = [Path(shutil.copy2(library, folder)) for library in wheel_runtime(built.target)]
+    with model_objects(built) as objects:
+        link_shared(linker, folder / "model.so", objects)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        sources = runner_sources(built, work, "virtual_machine.cc")
+        options = [*_SMALL, "-s", "-Wl,--as-needed", "-Wl,--allow-shlib-undefined", "-Wl,-rpath,$ORIGIN"]
+        if linker.kind != "zig":
+            # Its own start code would ask for the newest C library. See start.cc.
+            sources.append(_source("start.cc", work))
+            options.append("-nostartfiles")
+        includes = [f"-I{path}" for path in include_folders()]
+        # The runtime only registers itself, so no symbol of it is asked for.
+        needed = ["-Wl,--no-as-needed", *map(str, libraries), "-Wl,--as-needed"]
+        output = ["-o", str(folder / PROGRAM)]
+        invoke(linker, [*_FLAGS, *includes, *map(str, sources), *options, *needed, *output], "link the program")
+
+
+def runner_sources(built: Built, folder: Path, executor: str) -> list[Path]:
+    """The runner's sources for `built`, put into `folder`: its own, `executor`, and the model's signature."""
+    _source("model.h", folder)
+    signature = folder / "signature.cc"
+    signature.write_text(signature_source(built), encoding="utf-8")
+    return [_source("run.cc", folder), _source(executor, folder), signature]
+
+
+def _source(name: str, folder: Path) -> Path:
+    path = folder / name
+    path.write_text(
+        resources.files(__package__).joinpath("runtime", name).read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    return path
+
+
+def signature_source(built: Built) -> str:
+    """What model.h declares of the model: names, dtypes and shapes, and what it was compiled for.
+
+    Raises:
+        InputError: a dtype has no .npy form.
+    """
+    target = built.target
+    lines = ['#include "model.h"']
+    for name, specs in (("Input", built.inputs), ("Output", built.outputs)):
+        lines += [f"static const int64_t k{name}Shape{i}[] = {{{_shape(spec)}}};" for i, spec in enumerate(specs)]
+        rows = ",\n".join(f"    {_spec(spec, f'k{name}Shape{i}')}" for i, spec in enumerate(specs))
+        lines += [f"const Spec k{name}s[] = {{\n{rows}}};", f"const int k{name}Count = {len(specs)};"]
+    lines += [
+        f"const char kTarget[] = {_quoted(target.name)};",
+        f"const char kCpu[] = {_quoted(target.cpu)};",
+        f"const int kThreads = {built.threads or 1};",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shape(spec: TensorSpec) -> str:
+    return ", ".join(map(str, spec.shape)) or "0"
+
+
+def _spec(spec: TensorSpec, shape: str) -> str:
+    description = _DESCRIPTIONS.get(spec.dtype)
+    if description is None:
+        known = ", ".join(_DESCRIPTIONS)
+        raise InputError(f"'{spec.name}' is {spec.dtype}, which the program cannot read or write; it knows {known}")
+    name = _quoted(spec.name)
+    return f'{{{name}, "{spec.dtype}", "{description}", {description[2:]}, {len(spec.shape)}, {shape}}}'
+
+
+def _quoted(text: str) -> str:
+    """`text` as a C string."""
+    return json.dumps(text, ensure_ascii=True)
+
+
+def _symbols_source(names: Sequence[str]) -> str:
+    """A table of what a model's objects define, for the runtime to look up as it would in a shared library."""
+    declared = "".join(f'extern "C" char {name}[];\n' for name in names)
+    rows = "".join(f'    {{"{name}", {name}}},\n' for name in names)
+    return (
+        f"struct Symbol {{\n  const char* name;\n  void* address;\n}};\n{declared}"
+        f"extern const Symbol kSymbols[];\nextern const int kSymbolCount;\n"
+        f"const Symbol kSymbols[] = {{\n{rows}}};\nconst int kSymbolCount = {len(names)};\n"
+    )
+
+
+@contextmanager
+def model_objects(built: Built) -> Iterator[tuple[Path, ...]]:
+    """The model's object files, as long as the block runs."""
+    _check_room(Path(tempfile.gettempdir()), 2 * _constant_bytes(built) + _OVERHEAD)
+    with tempfile.TemporaryDirectory() as temporary:
+        archive = Path(temporary) / "model.tar"
+        with _without_noise():
+            built.library.export_library(str(archive))
+        with tarfile.open(archive) as members:
+            members.extractall(temporary, filter="data")
+        archive.unlink()
+        yield tuple(sorted(Path(temporary).glob("*.o")))
+
+
+def _constant_bytes(built: Built) -> int:
+    sizes: list[int] = []
+
+    def visit(expression: Any) -> None:
+        if isinstance(expression, GenericConst):
+            sizes.append(expression.value.numpy().nbytes)
+
+    if built.scheduled is not None:
+        relax.analysis.post_order_visit(built.scheduled["main"], visit)
+    return sum(sizes)
+
+
+def _check_room(place: Path, needed: int) -> None:
+    """Raises InputError if the disk is too full: LLVM ends the process when it cannot write."""
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"no space left in '{place}': the model's objects need {needed >> 20} MiB and there are {free >> 20};"
+            " make room, or set TMPDIR to another folder"
+        )
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Drops the line TVM logs as a warning for every constant it saves; all else it writes to stderr is
+    passed on.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as capture:
+        os.dup2(capture.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            capture.seek(0)
+            for line in capture:
+                if _NOISE not in line:
+                    os.write(2, line)

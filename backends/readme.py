@@ -1,0 +1,69 @@
+"""The README of a bundle: what the files are, and how to run them on the board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .compile import Built, TensorSpec
+
+__all__ = ["readme"]
+
+_FILES = {
+    "run": "the program",
+    "model.so": "the compiled model",
+    "model.tar": "the compiled model as object files, not linked",
+    "libtvm_runtime.so": "TVM's runtime",
+    "libtvm_ffi.so": "TVM's runtime, its interface",
+    "model.h": "what a C program includes",
+    "model.c": "calls the kernels in turn, with all memory reserved in advance",
+    "kernels.o": "the kernels",
+    "weights.bin": "the weights",
+    "weights.S": "makes weights.bin part of a program",
+    "support.c": "what the kernels call",
+    "figures.json": "how much flash and RAM the model takes",
+}
+
+
+def readme(built: Built, runtime: str, names: Sequence[str]) -> str:
+    """Markdown for a bundle with the files `names`."""
+    target = built.target
+    lines = [f"# A model for {target.description or target.name}", ""]
+    lines += [f"Made by reconvene for `{target.name}` ({target.triple}, {target.cpu}).", ""]
+    lines += _table("input", built.inputs) + _table("output", built.outputs)
+    lines += ["| file | is |", "|---|---|"]
+    lines += [f"| `{name}` | {_FILES[name]} |" for name in names if name in _FILES]
+    lines += ["| `manifest.json` | shapes, dtypes, target, versions, checksums |", "| `SHA256SUMS` | checksums |", ""]
+    if "run" in names:
+        lines += _program(runtime)
+    if runtime == "none":
+        lines += _sources(built)
+    if runtime == "python":
+        lines += ["Load it with `reconvene.backends.bundle.load_bundle`, or run it with `reconvene run FOLDER`.", ""]
+    return "\n".join(lines)
+
+
+def _table(title: str, specs: Sequence[TensorSpec]) -> list[str]:
+    rows = [f"| `{spec.name}` | {spec.dtype} | {' x '.join(map(str, spec.shape)) or 'scalar'} |" for spec in specs]
+    return [f"| {title} | dtype | shape |", "|---|---|---|", *rows, ""]
+
+
+def _program(runtime: str) -> list[str]:
+    needs = {
+        "wheel": "It needs Linux with glibc 2.27 or later and libstdc++, as every Raspberry Pi OS since 2019 has.",
+    }.get(runtime, "It needs Linux, and nothing else: no Python, no libraries.")
+    return [
+        f"Copy the folder to the board. {needs}",
+        "",
+        "    sha256sum -c SHA256SUMS          # is everything as it was made?",
+        "    ./run input.npy                  # writes output0.npy and so on, one for each output",
+        "    ./run --bench 50                 # median, 10th and 90th percentile; --json for programs",
+        "    ./run --serve < in > out         # .npy arrays in, .npy arrays out, until stdin ends",
+        "    ./run --help",
+        "",
+        "Inputs are C-ordered `.npy` files (`numpy.save`), one for each input, in order.",
+        "",
+    ]
+
+
+def _sources(built: Built) -> list[str]:
+    return []

@@ -1,0 +1,335 @@
+// The program `run` of a bundle: arrays in, arrays out, on a machine without Python. See usage() for what it does.
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "model.h"
+
+namespace {
+
+constexpr int kBadInput = 2, kFault = 1, kMostPath = 4096, kMostHeader = 65536;
+
+[[noreturn]] void fail(int code, const char* format, ...) {
+  va_list values;
+  va_start(values, format);
+  fputs("error: ", stderr);
+  vfprintf(stderr, format, values);
+  fputc('\n', stderr);
+  va_end(values);
+  exit(code);
+}
+
+struct Text {
+  char characters[256];
+};
+
+// "float32 1x3x32x32"
+Text described(const char* dtype, int rank, const int64_t* shape) {
+  Text text;
+  int at = snprintf(text.characters, sizeof text.characters, "%s %s", dtype, rank ? "" : "scalar");
+  for (int i = 0; i < rank && at < static_cast<int>(sizeof text.characters); ++i) {
+    at += snprintf(text.characters + at, sizeof text.characters - at, i ? "x%lld" : "%lld",
+                   static_cast<long long>(shape[i]));
+  }
+  return text;
+}
+
+Text described(const Spec& spec) { return described(spec.dtype, spec.rank, spec.shape); }
+
+size_t elements(const Spec& spec) {
+  size_t count = 1;
+  for (int i = 0; i < spec.rank; ++i) count *= static_cast<size_t>(spec.shape[i]);
+  return count;
+}
+
+size_t bytes(const Spec& spec) { return elements(spec) * spec.item_bytes; }
+
+// ---- .npy: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+
+// What follows `key` in the header's text, a Python dictionary.
+const char* value_of(const char* header, const char* key) {
+  const char* found = strstr(header, key);
+  if (!found) return nullptr;
+  found = strchr(found, ':');
+  if (!found) return nullptr;
+  for (++found; *found == ' '; ++found) {
+  }
+  return found;
+}
+
+// The header's text from after the magic number, or nullptr if this is no .npy file. The caller frees it.
+char* read_header(FILE* file) {
+  unsigned char start[10], more[2] = {0, 0};
+  if (fread(start, 1, sizeof start, file) != sizeof start || memcmp(start, "\x93NUMPY", 6) != 0) return nullptr;
+  if (start[6] < 1 || start[6] > 3) return nullptr;
+  if (start[6] > 1 && fread(more, 1, sizeof more, file) != sizeof more) return nullptr;
+  const size_t length = start[8] | start[9] << 8 | static_cast<size_t>(more[0]) << 16 | static_cast<size_t>(more[1]) << 24;
+  if (length > kMostHeader) return nullptr;
+  char* header = static_cast<char*>(calloc(length + 1, 1));
+  if (header && fread(header, 1, length, file) == length) return header;
+  free(header);
+  return nullptr;
+}
+
+// Reads one array for input `index`, and refuses any that is not what the model takes.
+void read_array(FILE* file, const char* name, int index) {
+  const Spec& spec = kInputs[index];
+  char* header = read_header(file);
+  if (!header) fail(kBadInput, "'%s' is not a .npy file; write it with numpy.save", name);
+  const char *descr = value_of(header, "'descr'"), *order = value_of(header, "'fortran_order'"),
+             *shape = value_of(header, "'shape'");
+  if (!descr || !order || !shape || *shape != '(') fail(kBadInput, "'%s' has a damaged .npy header", name);
+  char kind[16] = "";
+  sscanf(descr, "'%15[^']'", kind);
+  int64_t sizes[16];
+  int rank = 0;
+  for (const char* at = shape + 1; *at && *at != ')' && rank < 16;) {
+    char* end;
+    sizes[rank] = strtoll(at, &end, 10);
+    if (end == at) break;
+    ++rank;
+    for (at = end; *at == ',' || *at == ' '; ++at) {
+    }
+  }
+  bool same = rank == spec.rank && !strcmp(kind, spec.descr);
+  for (int i = 0; same && i < rank; ++i) same = sizes[i] == spec.shape[i];
+  if (!same) {
+    const char* dtype = !strcmp(kind, spec.descr) ? spec.dtype : kind;
+    fail(kBadInput, "input '%s' must be %s, but '%s' is %s", spec.name, described(spec).characters, name,
+         described(dtype, rank, sizes).characters);
+  }
+  // A single row, or column, has both orders.
+  if (!strncmp(order, "True", 4) && spec.rank > 1) {
+    fail(kBadInput, "'%s' is in Fortran order; save numpy.ascontiguousarray(array)", name);
+  }
+  free(header);
+  if (fread(model_input(index), 1, bytes(spec), file) != bytes(spec)) fail(kBadInput, "'%s' ends too early", name);
+}
+
+bool write_array(FILE* file, int index) {
+  const Spec& spec = kOutputs[index];
+  char header[512];
+  int at = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (", spec.descr);
+  for (int i = 0; i < spec.rank; ++i) {
+    at += snprintf(header + at, sizeof header - at, "%lld,", static_cast<long long>(spec.shape[i]));
+  }
+  at += snprintf(header + at, sizeof header - at, "), }");
+  // The data begins at a multiple of 64 bytes, after a line break.
+  const int length = (10 + at + 1 + 63) / 64 * 64 - 10;
+  memset(header + at, ' ', length - at);
+  header[length - 1] = '\n';
+  const unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<unsigned char>(length & 255),
+                                   static_cast<unsigned char>(length >> 8)};
+  return fwrite(start, 1, sizeof start, file) == sizeof start &&
+         fwrite(header, 1, length, file) == static_cast<size_t>(length) &&
+         fwrite(model_output(index), 1, bytes(spec), file) == bytes(spec) && fflush(file) == 0;
+}
+
+// ---- what the program can be asked for
+
+struct Options {
+  const char* output = ".";
+  int bench = 0;
+  int warmup = 5;
+  int threads = kThreads;
+  bool json = false;
+  bool serve = false;
+  char** files = nullptr;
+  int file_count = 0;
+};
+
+void usage() {
+  printf(
+      "usage: run [-o FOLDER] INPUT.npy ...      runs the model once; writes FOLDER/output0.npy and so on\n"
+      "       run --bench N [--json] [INPUT.npy ...]   times N runs, on random inputs unless some are given\n"
+      "       run --serve                        for each set of arrays on stdin, in .npy form one after the other,\n"
+      "                                          writes the outputs to stdout in the same form\n"
+      "options: --threads N (%d)   --warmup N (5)   -o, --output FOLDER (.)   -h, --help\n"
+      "compiled for %s (%s)\n",
+      kThreads, kTarget, kCpu);
+  for (int i = 0; i < kInputCount; ++i) printf("input %d: %s, %s\n", i, kInputs[i].name, described(kInputs[i]).characters);
+  for (int i = 0; i < kOutputCount; ++i) printf("output %d: %s\n", i, described(kOutputs[i]).characters);
+}
+
+int number(const char* option, const char* text, int least) {
+  char* end = nullptr;
+  const long value = text ? strtol(text, &end, 10) : 0;
+  if (!text || end == text || *end || value < least || value > 1000000) {
+    fail(kBadInput, "%s takes a number from %d to 1000000, got '%s'", option, least, text ? text : "");
+  }
+  return static_cast<int>(value);
+}
+
+Options parsed(int count, char** words) {
+  Options options;
+  options.files = words;
+  for (int i = 1; i < count; ++i) {
+    const char* word = words[i];
+    const char* next = i + 1 < count ? words[i + 1] : nullptr;
+    if (!strcmp(word, "-h") || !strcmp(word, "--help")) {
+      usage();
+      exit(0);
+    } else if (!strcmp(word, "--bench")) {
+      options.bench = number(word, next, 1), ++i;
+    } else if (!strcmp(word, "--warmup")) {
+      options.warmup = number(word, next, 0), ++i;
+    } else if (!strcmp(word, "--threads")) {
+      options.threads = number(word, next, 1), ++i;
+    } else if (!strcmp(word, "-o") || !strcmp(word, "--output")) {
+      if (!next) fail(kBadInput, "%s takes a folder", word);
+      options.output = next, ++i;
+    } else if (!strcmp(word, "--json")) {
+      options.json = true;
+    } else if (!strcmp(word, "--serve")) {
+      options.serve = true;
+    } else if (word[0] == '-') {
+      fail(kBadInput, "unknown option '%s'; see run --help", word);
+    } else {
+      words[options.file_count++] = words[i];
+    }
+  }
+  const bool wanted = !options.serve && !(options.bench && !options.file_count);
+  if (options.serve && options.file_count) fail(kBadInput, "--serve reads its inputs from stdin, not from files");
+  if (wanted && options.file_count != kInputCount) {
+    fail(kBadInput, "the model takes %d inputs, got %d files; see run --help", kInputCount, options.file_count);
+  }
+  return options;
+}
+
+void run_model() {
+  if (const char* error = model_run()) fail(kFault, "the model failed: %s", error);
+}
+
+void read_files(const Options& options) {
+  for (int i = 0; i < options.file_count; ++i) {
+    FILE* file = fopen(options.files[i], "rb");
+    if (!file) fail(kBadInput, "cannot read '%s': %s", options.files[i], strerror(errno));
+    read_array(file, options.files[i], i);
+    if (fgetc(file) != EOF) fail(kBadInput, "'%s' holds more than one array", options.files[i]);
+    fclose(file);
+  }
+}
+
+// Floats from -1 to 1, the same on every machine; zeros for what counts or indexes.
+void fill_inputs() {
+  uint32_t state = 1;
+  for (int i = 0; i < kInputCount; ++i) {
+    memset(model_input(i), 0, bytes(kInputs[i]));
+    if (strcmp(kInputs[i].dtype, "float32") != 0) continue;
+    float* values = static_cast<float*>(model_input(i));
+    for (size_t j = 0; j < elements(kInputs[i]); ++j) {
+      state = state * 1664525u + 1013904223u;
+      values[j] = static_cast<float>(static_cast<int32_t>(state) >> 8) / 8388608.0f;
+    }
+  }
+}
+
+void write_files(const char* folder) {
+  for (int i = 0; i < kOutputCount; ++i) {
+    char path[kMostPath], part[kMostPath + 8];
+    snprintf(path, sizeof path, "%s/output%d.npy", folder, i);
+    snprintf(part, sizeof part, "%s.part", path);
+    FILE* file = fopen(part, "wb");
+    if (!file) fail(kBadInput, "cannot write '%s': %s", path, strerror(errno));
+    bool good = write_array(file, i);
+    int reason = errno;
+    if (fclose(file) != 0 && good) good = false, reason = errno;
+    if (good && rename(part, path) != 0) good = false, reason = errno;
+    if (!good) {
+      remove(part);
+      fail(kBadInput, "cannot write '%s': %s", path, strerror(reason));
+    }
+    printf("%s: %s\n", path, described(kOutputs[i]).characters);
+  }
+}
+
+double milliseconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) * 1e-6;
+}
+
+int ascending(const void* left, const void* right) {
+  const double a = *static_cast<const double*>(left), b = *static_cast<const double*>(right);
+  return (a > b) - (a < b);
+}
+
+// Between neighbours as NumPy's percentile: linear.
+double quantile(const double* sorted, int count, double share) {
+  const double place = share * (count - 1);
+  const int below = static_cast<int>(place), above = below + 1 < count ? below + 1 : below;
+  return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
+}
+
+void bench(const Options& options) {
+  for (int i = 0; i < options.warmup; ++i) run_model();
+  double* times = static_cast<double*>(malloc(sizeof(double) * static_cast<size_t>(options.bench)));
+  if (!times) fail(kFault, "out of memory");
+  for (int i = 0; i < options.bench; ++i) {
+    const double start = milliseconds();
+    run_model();
+    times[i] = milliseconds() - start;
+  }
+  qsort(times, static_cast<size_t>(options.bench), sizeof(double), ascending);
+  const int n = options.bench;
+  const double median = quantile(times, n, 0.5), low = quantile(times, n, 0.1), high = quantile(times, n, 0.9);
+  const long long batch = kInputCount && kInputs[0].rank ? static_cast<long long>(kInputs[0].shape[0]) : 1;
+  printf(options.json ? "{\"median_ms\": %.6f, \"p10_ms\": %.6f, \"p90_ms\": %.6f, \"minimum_ms\": %.6f, "
+                        "\"repeats\": %d, \"threads\": %d, \"batch\": %lld}\n"
+                      : "median %.3f ms, p10 %.3f, p90 %.3f, minimum %.3f (%d runs, %d threads, batch %lld)\n",
+         median, low, high, times[0], n, options.threads, batch);
+  free(times);
+}
+
+void serve() {
+  for (;;) {
+    const int first = fgetc(stdin);
+    if (first == EOF) return;
+    ungetc(first, stdin);
+    for (int i = 0; i < kInputCount; ++i) read_array(stdin, "stdin", i);
+    run_model();
+    for (int i = 0; i < kOutputCount; ++i) {
+      if (!write_array(stdout, i)) fail(kBadInput, "cannot write to stdout: %s", strerror(errno));
+    }
+  }
+}
+
+void on_illegal_instruction(int) {
+  const char* parts[] = {"error: this processor lacks an instruction of the model: it was compiled for ", kCpu,
+                         "; compile it for this machine (reconvene targets)\n"};
+  for (const char* part : parts) {
+    if (write(2, part, strlen(part)) < 0) break;
+  }
+  _exit(kBadInput);
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  signal(SIGILL, on_illegal_instruction);
+  signal(SIGPIPE, SIG_IGN);
+  const Options options = parsed(count, words);
+  char folder[kMostPath];
+  const ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
+  if (length < 0) fail(kFault, "cannot find the program's own folder: %s", strerror(errno));
+  folder[length] = 0;
+  *strrchr(folder, '/') = 0;
+  if (const char* error = model_load(folder, options.threads)) fail(kFault, "cannot load the model: %s", error);
+  if (options.serve) {
+    serve();
+    return 0;
+  }
+  options.file_count ? read_files(options) : fill_inputs();
+  if (options.bench) {
+    bench(options);
+  } else {
+    run_model();
+    write_files(options.output);
+  }
+  return fflush(stdout) == 0 ? 0 : kBadInput;
+}

@@ -1,0 +1,12 @@
+#pragma once
+#include <string>
+
+namespace tvm {
+namespace support {
+
+inline bool IsNumber(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+}
+
+}  // namespace support
+}  // namespace tvm

@@ -1,0 +1,184 @@
+// The model as TVM's virtual machine runs it, through the C interface of the runtime.
+//
+// With STATIC_MODEL the model's objects are linked into the program, and symbols.cc lists what they define; else it is
+// the shared library model.so beside the program.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tvm/ffi/c_api.h>
+#include <tvm/ffi/extra/c_env_api.h>
+
+#include "model.h"
+
+#ifdef STATIC_MODEL
+struct Symbol {
+  const char* name;
+  void* address;
+};
+extern const Symbol kSymbols[];
+extern const int kSymbolCount;
+#endif
+
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr int kCpuDevice = 1, kPooledAllocator = 2, kStrongestCoresFirst = 1;
+
+char message[1024];
+TVMFFIObjectHandle main_function;
+TVMFFIAny* arguments;
+TVMFFIAny result;
+TVMFFIAny* outputs;
+
+TVMFFIAny none() {
+  TVMFFIAny value;
+  memset(&value, 0, sizeof value);
+  return value;
+}
+
+TVMFFIAny integer(int64_t number) {
+  TVMFFIAny value = none();
+  value.type_index = kTVMFFIInt;
+  value.v_int64 = number;
+  return value;
+}
+
+TVMFFIAny text(const char* characters) {
+  TVMFFIAny value = none();
+  value.type_index = kTVMFFIRawStr;
+  value.v_c_str = characters;
+  return value;
+}
+
+void release(TVMFFIAny* value) {
+  if (value->type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(value->v_obj);
+  *value = none();
+}
+
+// Keeps the first line of the runtime's error in `message`.
+const char* raised() {
+  TVMFFIObjectHandle error = nullptr;
+  TVMFFIErrorMoveFromRaised(&error);
+  if (!error) return "unknown error";
+  const TVMFFIErrorCell* cell = TVMFFIErrorGetCellPtr(error);
+  snprintf(message, sizeof message, "%.*s", static_cast<int>(cell->message.size), cell->message.data);
+  message[strcspn(message, "\n")] = 0;
+  TVMFFIObjectDecRef(error);
+  return message;
+}
+
+const char* call(TVMFFIObjectHandle function, TVMFFIAny* values, int count, TVMFFIAny* answer) {
+  *answer = none();
+  return TVMFFIFunctionCall(function, values, count, answer) ? raised() : nullptr;
+}
+
+const char* call_global(const char* name, TVMFFIAny* values, int count, TVMFFIAny* answer) {
+  const TVMFFIByteArray key = {name, strlen(name)};
+  TVMFFIObjectHandle function = nullptr;
+  if (TVMFFIFunctionGetGlobal(&key, &function)) return raised();
+  if (!function) {
+    snprintf(message, sizeof message, "the runtime has no '%s'", name);
+    return message;
+  }
+  const char* error = call(function, values, count, answer);
+  TVMFFIObjectDecRef(function);
+  return error;
+}
+
+const char* method(TVMFFIAny module, const char* name, TVMFFIAny* function) {
+  TVMFFIAny values[] = {module, text(name), integer(0)};
+  values[2].type_index = kTVMFFIBool;
+  if (const char* error = call_global("ffi.ModuleGetFunction", values, 3, function)) return error;
+  if (function->type_index == kTVMFFIFunction) return nullptr;
+  snprintf(message, sizeof message, "the library has no function '%s'", name);
+  return message;
+}
+
+const char* load_library(const char* folder, TVMFFIAny* library) {
+#ifdef STATIC_MODEL
+  (void)folder;
+  for (int i = 0; i < kSymbolCount; ++i) {
+    if (TVMFFIEnvModRegisterSystemLibSymbol(kSymbols[i].name, kSymbols[i].address)) return raised();
+  }
+  return call_global("ffi.SystemLib", nullptr, 0, library);
+#else
+  char path[4200];
+  snprintf(path, sizeof path, "%s/model.so", folder);
+  TVMFFIAny value = text(path);
+  return call_global("ffi.ModuleLoadFromFile", &value, 1, library);
+#endif
+}
+
+void keep(DLManagedTensor*) {}
+
+// A tensor over memory that lives as long as the program.
+const char* make_input(const Spec& spec, TVMFFIAny* value) {
+  size_t bytes = spec.item_bytes;
+  for (int i = 0; i < spec.rank; ++i) bytes *= static_cast<size_t>(spec.shape[i]);
+  void* data = nullptr;
+  if (posix_memalign(&data, kAlignment, bytes ? bytes : kAlignment)) return "out of memory";
+  DLManagedTensor* tensor = static_cast<DLManagedTensor*>(calloc(1, sizeof(DLManagedTensor)));
+  if (!tensor) return "out of memory";
+  tensor->deleter = keep;
+  tensor->dl_tensor.data = data;
+  tensor->dl_tensor.device = {kDLCPU, 0};
+  tensor->dl_tensor.ndim = spec.rank;
+  tensor->dl_tensor.shape = const_cast<int64_t*>(spec.shape);
+  const TVMFFIByteArray dtype = {spec.dtype, strlen(spec.dtype)};
+  if (TVMFFIDataTypeFromString(&dtype, &tensor->dl_tensor.dtype)) return raised();
+  TVMFFIObjectHandle object = nullptr;
+  if (TVMFFITensorFromDLPack(tensor, 0, 1, &object)) return raised();
+  *value = none();
+  value->type_index = kTVMFFITensor;
+  value->v_obj = static_cast<TVMFFIObject*>(object);
+  return nullptr;
+}
+
+}  // namespace
+
+const char* model_load(const char* folder, int threads) {
+  char count[16];
+  snprintf(count, sizeof count, "%d", threads);
+  // The most that the pool can have; read when it starts.
+  setenv("TVM_NUM_THREADS", count, 1);
+  TVMFFIAny library, load, machine, initialize, function, nothing;
+  if (const char* error = load_library(folder, &library)) return error;
+  if (const char* error = method(library, "vm_load_executable", &load)) return error;
+  if (const char* error = call(load.v_obj, nullptr, 0, &machine)) return error;
+  if (const char* error = method(machine, "vm_initialization", &initialize)) return error;
+  TVMFFIAny device[] = {integer(kCpuDevice), integer(0), integer(kPooledAllocator)};
+  if (const char* error = call(initialize.v_obj, device, 3, &nothing)) return error;
+  if (const char* error = method(machine, "main", &function)) return error;
+  main_function = function.v_obj;
+  TVMFFIAny pool[] = {integer(kStrongestCoresFirst), integer(threads)};
+  if (const char* error = call_global("runtime.config_threadpool", pool, 2, &nothing)) return error;
+  arguments = static_cast<TVMFFIAny*>(calloc(static_cast<size_t>(kInputCount) + 1, sizeof(TVMFFIAny)));
+  outputs = static_cast<TVMFFIAny*>(calloc(static_cast<size_t>(kOutputCount) + 1, sizeof(TVMFFIAny)));
+  if (!arguments || !outputs) return "out of memory";
+  for (int i = 0; i < kInputCount; ++i) {
+    if (const char* error = make_input(kInputs[i], &arguments[i])) return error;
+  }
+  return nullptr;
+}
+
+void* model_input(int index) { return TVMFFITensorGetDLTensorPtr(arguments[index].v_obj)->data; }
+
+const char* model_run() {
+  for (int i = 0; i < kOutputCount; ++i) release(&outputs[i]);
+  release(&result);
+  if (const char* error = call(main_function, arguments, kInputCount, &result)) return error;
+  if (result.type_index == kTVMFFITensor) {
+    if (TVMFFIAnyViewToOwnedAny(&result, &outputs[0])) return raised();
+    return nullptr;
+  }
+  for (int i = 0; i < kOutputCount; ++i) {
+    TVMFFIAny values[] = {result, integer(i)};
+    if (const char* error = call_global("ffi.ArrayGetItem", values, 2, &outputs[i])) return error;
+  }
+  return nullptr;
+}
+
+const void* model_output(int index) {
+  const DLTensor* tensor = TVMFFITensorGetDLTensorPtr(outputs[index].v_obj);
+  return static_cast<const char*>(tensor->data) + tensor->byte_offset;
+}

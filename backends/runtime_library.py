@@ -1,0 +1,197 @@
+"""TVM's runtime for a board: compiled from the sources in the installed wheels, or taken out of the board's own wheels.
+
+Both are made once and kept in the user's cache folder (``$XDG_CACHE_HOME/reconvene``, or ``~/.cache/reconvene``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata, resources
+from pathlib import Path
+
+from ..frontend.errors import InputError
+from ..frontend.progress import stage
+from .linkers import Linker, invoke
+from .targets import Target
+
+__all__ = ["cache_folder", "include_folders", "static_runtime", "wheel_runtime"]
+
+_VERSIONS = ("apache-tvm", "apache-tvm-ffi")
+
+_FFI = (
+    "backtrace object error function tensor dtype container init_once custom_allocator extra/module"
+    " extra/library_module extra/library_module_system_lib extra/env_context extra/env_c_api extra/json_parser"
+    " extra/json_writer"
+).split()
+_RUNTIME = (
+    "file_utils cpu_device_api device_api logging module tensor thread_pool threading_backend timer workspace_pool"
+    " memory/memory_manager vm/builtin vm/bytecode vm/executable vm/vm"
+).split()
+
+_FLAGS = (
+    "-std=c++17 -Os -w -Wno-psabi -ffunction-sections -fdata-sections -DTVM_FFI_USE_LIBBACKTRACE=0"
+    " -DTVM_FFI_BACKTRACE_ON_SEGFAULT=0 -DTVM_LOG_STACK_TRACE=0 -DTVM_FFI_EXPORTS -DTVM_RUNTIME_EXPORTS"
+).split()
+
+_PLATFORMS = {"aarch64": "manylinux_2_28_aarch64", "x86_64": "manylinux_2_28_x86_64"}
+_LIBRARIES = {
+    "apache-tvm": "tvm/lib/libtvm_runtime.so",
+    "apache-tvm-ffi": "tvm_ffi/lib/libtvm_ffi.so",
+}
+
+
+def cache_folder() -> Path:
+    """Where what is made once is kept."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "reconvene"
+
+
+def include_folders() -> tuple[Path, ...]:
+    """The headers of TVM's runtime and of its foreign function interface."""
+    return (_package("tvm") / "include", _package("tvm_ffi") / "include")
+
+
+def static_runtime(linker: Linker) -> tuple[Path, ...]:
+    """Object files of the runtime, without its remote and GPU parts, for a program that brings everything along.
+
+    Compiled on the first call for a compiler: about 40 seconds of one core.
+
+    Raises:
+        InputError: the compiler fails, or the cache folder cannot be written.
+    """
+    support = resources.files(__package__).joinpath("runtime", "support")
+    headers = {entry.name: entry.read_text(encoding="utf-8") for entry in support.iterdir() if entry.name[-2:] == ".h"}
+    ffi, tvm = _package("tvm_ffi") / "src" / "ffi", _package("tvm") / "src" / "runtime"
+    # One unit for each of the two libraries: their headers take longer to compile than they do.
+    units = {
+        "ffi": "".join(f'#include "{ffi / name}.cc"\n' for name in _FFI),
+        "vm": "".join(f'#include "{tvm / name}.cc"\n' for name in _RUNTIME),
+    }
+    version = subprocess.run([*linker.command, "--version"], capture_output=True, text=True, check=False).stdout
+    key = _digest(
+        [*map(metadata.version, _VERSIONS), *linker.command, version, *_FLAGS, *units.values(), *headers.values()]
+    )
+
+    def build(folder: Path) -> None:
+        _write_headers(folder / "include", headers)
+        includes = [
+            f"-I{path}" for path in (folder / "include" / "x", folder / "include" / "x" / "x", folder / "include")
+        ]
+        includes += [f"-I{path}" for path in (*include_folders(), _package("tvm_ffi") / "src")]
+
+        def compile_unit(name: str) -> None:
+            (folder / f"{name}.cc").write_text(units[name], encoding="utf-8")
+            invoke(
+                linker,
+                [*_FLAGS, *includes, "-c", str(folder / f"{name}.cc"), "-o", str(folder / f"{name}.o")],
+                "compile TVM's runtime",
+            )
+
+        with stage("compiling the runtime, once for this architecture"), ThreadPoolExecutor() as pool:
+            list(pool.map(compile_unit, units))
+        shutil.rmtree(folder / "include")
+
+    made = _made_once(f"runtime-{key}", build)
+    return tuple(made / f"{name}.o" for name in units)
+
+
+def wheel_runtime(target: Target) -> tuple[Path, ...]:
+    """``libtvm_runtime.so`` and ``libtvm_ffi.so`` from the registry's wheels for the target's architecture.
+
+    Raises:
+        InputError: there is no wheel for the architecture, or it cannot be downloaded.
+    """
+    platform = _PLATFORMS.get(target.architecture)
+    if platform is None:
+        raise InputError(
+            f"there is no wheel of TVM for {target.triple}, so no runtime to put into the bundle; use --runtime static"
+        )
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+    def build(folder: Path) -> None:
+        with stage("downloading TVM's runtime for the board, once"):
+            for name, member in _LIBRARIES.items():
+                wheel = _download(f"{name}=={versions[name]}", platform, python, folder)
+                with zipfile.ZipFile(wheel) as archive:
+                    (folder / Path(member).name).write_bytes(archive.read(member))
+                wheel.unlink()
+
+    made = _made_once(f"wheel-{platform}-{_digest([*versions.values()])}", build)
+    return tuple(made / Path(member).name for member in _LIBRARIES.values())
+
+
+def _download(requirement: str, platform: str, python: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--platform", platform, "--python-version", python, "--dest", str(folder), requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode or len(wheels) != 1:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel came"]
+        raise InputError(
+            f"cannot download {requirement} for {platform}: {lines[-1].removeprefix('ERROR: ')}; it needs the network"
+            " once, or use --runtime static"
+        )
+    return wheels[0]
+
+
+def _made_once(name: str, build: Callable[[Path], None]) -> Path:
+    """The cache's folder `name`, which `build` fills if it is not there; it appears complete or not at all."""
+    final = cache_folder() / name
+    if final.is_dir():
+        return final
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as temporary:
+            made = Path(temporary) / "made"
+            made.mkdir()
+            build(made)
+            try:
+                made.rename(final)
+            except OSError:
+                # Another process was faster; what it made is the same.
+                if not final.is_dir():
+                    raise
+    except OSError as error:
+        raise InputError(
+            f"cannot write the cache '{final.parent}': {error.strerror or error}; set XDG_CACHE_HOME to a folder with room"
+        ) from None
+    return final
+
+
+def _write_headers(folder: Path, headers: dict[str, str]) -> None:
+    """The headers where the runtime's sources look for them.
+
+    Some sources name them relative to their own folder (``../support/utils.h``). Folders as deep as theirs make that
+    come out here.
+    """
+    for place in (
+        folder / "support",
+        folder / "tvm" / "support",
+        folder / "tvm" / "support" / "cuda",
+        folder / "x" / "x",
+    ):
+        place.mkdir(parents=True)
+    for name, text in headers.items():
+        for place in ("support", "tvm/support", "tvm/support/cuda"):
+            (folder / place / name).write_text(text, encoding="utf-8")
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise InputError(f"the package '{name}' is not installed; install reconvene with its dependencies")
+    return Path(spec.origin).parent
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,43 @@
+"""Tools that some checks need beside Python: what they are, whether they are here, and how to get them."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from typing import Any
+
+import pytest
+
+from reconvene.backends.runtime_library import wheel_runtime
+from reconvene.backends.targets import find_target
+from reconvene.frontend.errors import InputError
+
+__all__ = ["INSTALL", "missing", "needs"]
+
+INSTALL = {
+    "aarch64-linux-gnu-g++": "apt-get install g++-aarch64-linux-gnu",
+    "arm-linux-gnueabihf-g++": "apt-get install g++-arm-linux-gnueabihf",
+    "qemu-aarch64": "apt-get install qemu-user",
+    "qemu-arm": "apt-get install qemu-user",
+    "arm-none-eabi-g++": "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "qemu-system-arm": "apt-get install qemu-system-arm",
+    "wheels": "a network, for the board's wheels of TVM (once)",
+}
+"""By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board."""
+
+
+def needs(*tools: str) -> Any:
+    """A mark: the check needs `tools`, of `INSTALL`."""
+    return pytest.mark.needs(*tools)
+
+
+@cache
+def missing(tool: str) -> bool:
+    """Whether `tool` is not here."""
+    if tool != "wheels":
+        return shutil.which(tool) is None
+    try:
+        wheel_runtime(find_target("generic-aarch64"))
+    except InputError:
+        return True
+    return False
