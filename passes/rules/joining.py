@@ -185,5 +185,5 @@ class Unbind(Rule):
 
 def taken(given: Facts, dim: int, index: Any) -> Facts:
     """Facts of one position of an axis, which vanishes."""
-    place = min(index, given.known.shape[dim] - 1) if given.known.shape[dim] == 1 else index
+    place = 0 if given.known.shape[dim] == 1 else index
     return collapsed(given.value.take(place, dim), given.known.take(place, dim))
