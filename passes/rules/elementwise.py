@@ -15,7 +15,7 @@ from .base import FactTable, Rule, register
 if TYPE_CHECKING:
     from ..axes import AxesBuilder
 
-__all__ = ["Elementwise", "Gated", "Identity", "Multiply", "ParametricRelu", "relate_broadcast"]
+__all__ = ["Elementwise", "Gated", "Identity", "Multiply", "ParametricRelu", "ParametricReluKernel", "relate_broadcast"]
 
 _UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil celu clamp clamp_max clamp_min clip cos cosh elu erf
 erfc exp exp2 expm1 fix floor frac gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log log10 log1p log2
@@ -123,33 +123,43 @@ class Identity(Rule):
 class ParametricRelu(Rule):
     """``prelu``: x where positive, slope times x elsewhere; one slope, or one per channel."""
 
-    operators = ("aten.prelu", "aten._prelu_kernel")
+    operators = ("aten.prelu",)
 
     def reason(self, op: Operation) -> str:
         return ""
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        source, slope = op.node.all_input_nodes[:2]
+        source, slope = op["self"], op["weight"]
         rank = len(shape_of(op.node))
         axes.pass_through(source, op.node, ((axis, axis) for axis in range(rank)))
-        if len(shape_of(slope)) == 1 and shape_of(slope) != (1,):
+        if shape_of(slope) not in ((), (1,)):
             axes.same((slope, 0), (op.node, 1 if rank > 1 else 0))
-        for axis, size in enumerate(shape_of(slope) if len(shape_of(slope)) == rank > 1 else ()):
-            if size != 1:
-                axes.same((slope, axis), (op.node, axis))
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
-        source, slope = op.node.all_input_nodes[:2]
-        given, slopes = facts[source].plain(), facts[slope]
-        rank = given.rank
-        shape = [1] * rank
-        if slopes.rank == 1:
-            shape[1 if rank > 1 else 0] = slopes.known.size
-        elif slopes.rank == rank:
-            shape = list(slopes.known.shape)
-        weight, known = slopes.value.reshape(shape), slopes.known.reshape(shape)
-        value = np.where(given.value > 0, given.value, weight * given.value)
-        return collapsed(value, np.broadcast_to(given.known & (known | (given.value >= 0)), value.shape))
+        given, slopes = facts[op["self"]].plain(), facts[op["weight"]]
+        shape = [1] * given.rank
+        if given.rank:
+            shape[1 if given.rank > 1 else 0] = slopes.known.size
+        return _leaky(given, slopes.value.reshape(shape), slopes.known.reshape(shape))
+
+
+@register
+class ParametricReluKernel(Elementwise):
+    """``_prelu_kernel``: the same with slopes that are broadcast entry by entry."""
+
+    operators = ("aten._prelu_kernel",)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        rank = len(shape_of(op.node))
+        given, slopes = facts[op["self"]].plain(), facts[op["weight"]].plain()
+        given = Facts(_aligned(given.value, rank), _aligned(given.known, rank))
+        return _leaky(given, _aligned(slopes.value, rank), _aligned(slopes.known, rank))
+
+
+def _leaky(given: Facts, slope: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> Facts:
+    """Known where the slope is, and where it does not matter."""
+    value = np.where(given.value > 0, given.value, slope * given.value)
+    return collapsed(value, np.broadcast_to(given.known & (known | (given.value >= 0)), value.shape))
 
 
 @register
