@@ -67,8 +67,11 @@ class Recurrent(Rule):
             axes.freeze((state, 1), "", barrier=False)
             axes.same((state, 2), unit)
         out = op.outputs[0]
+        # A step depends on those before it, and the states hold the whole batch.
+        for sequence in [source, *([out] if out is not None else [])]:
+            axes.freeze((sequence, 0), "a recurrent layer runs through every step", barrier=False)
+            axes.freeze((sequence, 1), "a recurrent layer runs through every step", barrier=False)
         if out is not None:
-            axes.pass_through(source, out, ((0, 0), (1, 1)))
             self._relate_both(axes, (out, 2), unit, directions, units)
             axes.mixes((source, 2), (out, 2))
         axes.mixes(unit, unit)
