@@ -261,6 +261,22 @@ class UnitAxes(_Arranged):
         chosen = range(len(source)) if dim is None else [axis % len(source) for axis in _listed(dim)]
         return [axis for axis, size in enumerate(source) if not (axis in chosen and size == 1)]
 
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        """Names the axes that vanish where another one has one position left, which would vanish with them."""
+        source = op.node.all_input_nodes[0]
+        if op.name == "aten.unsqueeze":
+            return
+        stays = self.order(op)
+        sizes = shape_of(source)
+        narrow = (axis for axis in stays if axis is not None and is_static(sizes[axis]) and sizes[axis] > 1)
+        if all(edit.kept(source, axis).sum() > 1 for axis in narrow):
+            return
+        vanish = [axis for axis in range(len(sizes)) if axis not in stays]
+        if vanish:
+            edit.set_call(op, torch.ops.aten.squeeze.dims, (source, vanish))
+        else:
+            edit.set_call(op, torch.ops.aten.alias.default, (source,))
+
 
 @register
 class Expand(Rule):
