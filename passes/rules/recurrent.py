@@ -126,7 +126,8 @@ class Recurrent(Rule):
         each = 4 if op["has_biases"] else 2
         count = op["num_layers"] * (1 + bool(op["bidirectional"])) * each
         stored = all(node.op == "get_attr" and len(node.users) == 1 for node in op["params"])
-        return stored and len(op["params"]) == count and len(shape_of(op["input"])) == 3
+        distinct = len(set(op["params"])) == count  # A tensor in two places would be folded into twice.
+        return stored and distinct and len(op["params"]) == count and len(shape_of(op["input"])) == 3
 
     def _relate_both(self, axes: AxesBuilder, axis: Any, unit: Any, directions: int, units: int) -> None:
         """An axis that holds the units of one direction, or of both one after another."""
