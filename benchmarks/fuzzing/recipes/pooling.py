@@ -1,0 +1,70 @@
+"""Pooling and resampling of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..draft import Draft
+from ..program import Ref
+from .layers import image, need, tuned
+from .registry import recipe
+
+
+def _rank(operator: str) -> int:
+    return int(operator.partition("d_with")[0].rstrip("d_aten")[-1])
+
+
+def _window(draft: Draft, x: Ref, rank: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Kernel, stride, padding (at most half the kernel)."""
+    sizes = draft.shape(x)[2:]
+    kernel = tuple(min(k, size) for k, size in zip(tuned(draft, rank, (2, 3)), sizes, strict=True))
+    return kernel, tuned(draft, rank, (2, 1)), tuple(draft.integer(0, k // 2) for k in kernel)
+
+
+@recipe("max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices", weight=4)
+def largest(draft: Draft, operator: str) -> Ref:
+    rank = _rank(operator)
+    x = image(draft, rank, 2)
+    kernel, stride, padding = _window(draft, x, rank)
+    made = draft.call(
+        f"{operator}.default", x, kernel, stride, padding, tuned(draft, rank, (1, 1, 1, 2)), draft.chance(30)
+    )
+    return draft.items(made)[0] if operator.endswith("indices") else made
+
+
+@recipe("avg_pool1d avg_pool2d avg_pool3d", weight=4)
+def average(draft: Draft, operator: str) -> Ref:
+    rank = _rank(operator)
+    x = image(draft, rank, 2)
+    kernel, stride, padding = _window(draft, x, rank)
+    more: tuple[Any, ...] = () if rank == 1 else (draft.pick((None, None, 3)),)
+    return draft.call(f"{operator}.default", x, kernel, stride, padding, draft.chance(30), not draft.chance(30), *more)
+
+
+@recipe(
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
+    "adaptive_max_pool3d",
+    weight=4,
+)
+def adaptive(draft: Draft, operator: str) -> Ref:
+    rank = _rank(operator)
+    made = draft.call(f"{operator}.default", image(draft, rank), tuned(draft, rank, (1, 2, 3)))
+    return draft.items(made)[0] if "max" in operator else made
+
+
+@recipe(
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa",
+    weight=4,
+)
+def resample(draft: Draft, operator: str) -> Ref:
+    rank = int(operator.removesuffix("_aa")[-2])
+    x = image(draft, rank)
+    need(max(draft.shape(x)[2:]) <= 10, "large already")
+    corners = () if "nearest" in operator else (draft.chance(30),)
+    if draft.chance(50):
+        return draft.call(f"{operator}.default", x, tuned(draft, rank, (4, 5, 3)), *corners)
+    if draft.chance(50):
+        return draft.call(f"{operator}.vec", x, tuned(draft, rank, (4, 5, 3)), *corners, None)
+    return draft.call(f"{operator}.vec", x, None, *corners, (2.0,) * rank)
