@@ -4,24 +4,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: help env demo test lint types unit docs wheel clean
+.PHONY: help env demo test lint types unit zoo docs wheel clean
 
 help:
 	@echo "make demo   prune, prove, compile and time two real networks; writes $(OUT)/report.html"
 	@echo "make test   tests, linter and type checker"
+	@echo "make zoo    torchvision's every architecture and timm's families, into docs/results/; goes on where it stopped"
 	@echo "make docs   the documentation, into site/"
 	@echo "make env    only the environment in $(VENV), with the versions of constraints.txt"
 	@echo "make clean  removes what the other targets made"
 
 env: $(VENV)/.stamp
 
-# torchvision's registry build asks for CUDA; only its model definitions are wanted, so it comes without what it asks for.
+# torchvision's registry build asks for CUDA, and timm asks for torchvision; only their model definitions are wanted, so
+# they come without what they ask for. The rest of what timm needs is in the extra "test".
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "reconvene needs Python 3.11 to 3.13; name one with make PYTHON=python3.11")'
 	@echo "Installing into $(VENV); this takes a minute or two the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,demo]'
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchvision
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchvision timm
 	touch $@
 
 demo: env
@@ -45,6 +47,9 @@ types: env
 
 unit: env
 	$(BIN)/python -m pytest -n 2
+
+zoo: env
+	$(BIN)/python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
 
 $(VENV)/.docs-stamp: $(VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -2,6 +2,7 @@
 
 python benchmarks/exactness.py --json docs/results/exactness.json
 python benchmarks/latency.py --json docs/results/latency.json
+python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
 python benchmarks/results_page.py
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import exactness
 import latency
+import peers
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 
@@ -41,6 +43,12 @@ networks lost half of the channels of every prunable group. Engines slower than 
 often (`repeats` in the JSON).
 """
 
+PEERS = """## Beside Torch-Pruning
+
+The networks of `make test` and those that Torch-Pruning's own table lists as failing, through both, with the same channels
+gone: [network by network](results/peers.md).
+"""
+
 
 def read(name: str) -> dict[str, Any]:
     """One program's record."""
@@ -61,6 +69,8 @@ def main() -> None:
     for row in timed["rows"]:
         networks[row["network"]].append(row)
     parts += [latency.table(rows) + "\n" for rows in networks.values()]
+    if (FOLDER / "results" / "peers.json").exists():
+        parts += [PEERS, peers.summary(read("peers")) + "\n"]
     (FOLDER / "results.md").write_text("\n".join(parts), encoding="utf-8")
 
 
