@@ -406,11 +406,13 @@ def one_line(error: Exception) -> str:
 # Running and writing ---------------------------------------------------------------------------------------------
 
 
-def in_own_process(arguments: Sequence[str]) -> dict[str, Any]:
-    """What this program prints when it is called with `arguments`."""
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
+def in_own_process(arguments: Sequence[str], limit: int) -> dict[str, Any]:
+    """What this program prints when it is called with `arguments` and the limit."""
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments, "--limit", str(limit)], capture_output=True, text=True, check=False
+    )
     if done.returncode == -signal.SIGXCPU:
-        return {"outcome": "does not finish", "error": "stopped at the limit of processor time"}
+        return {"outcome": "does not finish", "error": f"stopped after {limit} s of processor time"}
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"])[-1]
         return {"outcome": "raises", "error": last}
@@ -431,9 +433,9 @@ def run_one(name: str, limit: int) -> dict[str, Any]:
         path = Path(folder) / "masks.safetensors"
         for recipe in RECIPES:
             if recipe.fits(name) and (not attempts or attempts[-1]["outcome"] != "works"):
-                found = in_own_process(["--attempt", name, recipe.name, str(path), "--limit", str(limit)])
+                found = in_own_process(["--attempt", name, recipe.name, str(path)], limit)
                 attempts.append({"recipe": recipe.name} | found)
-        ours = in_own_process(["--ours", name, *([str(path)] if path.exists() else [])])
+        ours = in_own_process(["--ours", name, *([str(path)] if path.exists() else [])], limit)
     return {"network": name, "attempts": attempts, "ours": ours}
 
 
