@@ -8,7 +8,7 @@ README shows. What it removes is recorded group by group and written down as mas
 are then compared with that network, masked and run eagerly in float64: M1 zeroes the filters that make a removed channel
 and leaves biases and normalisation alone; M2 zeroes all of its affine parameters. Where Torch-Pruning does not get
 through, what it offers for that kind of network is tried (`RECIPES`); where nothing helps, reconvene removes half of the
-channels of each of its own groups at random. Every attempt runs in a process of its own, with a limit; finished rows are
+channels of each of its own groups at random. Every attempt runs in a process of its own, with limits; finished rows are
 kept in the JSON file, so that a run that was stopped goes on where it was. All seconds are processor time of one thread,
 which other programs on the machine change little.
 """
@@ -55,6 +55,8 @@ LISTED_AS_FAILING = (
 """What Torch-Pruning's own table of torchvision lists as failing for structural reasons."""
 
 NETWORKS = [*(name for name in SUBSET if name not in LISTED_AS_FAILING), *LISTED_AS_FAILING]
+MEMORY = 12
+"""GiB that an attempt of Torch-Pruning may use."""
 CLASSES = 1000
 EXACT = 1e-12
 """Largest difference, relative to the largest output, that counts as equal in float64."""
@@ -332,7 +334,7 @@ def prepared(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
         network.aux1 = network.aux2 = None
     network = randomise(network.double(), SEED)
     torch.manual_seed(SEED)
-    return network, fitting_inputs(network, shapes, False)
+    return network, fitting_inputs(network, shapes, torch.float64, 1)
 
 
 def of_kind(masks: Masks, kind: str) -> Masks:
@@ -357,6 +359,8 @@ def measure_peer(name: str, recipe: Recipe, path: Path) -> dict[str, Any]:
     pruned = copy.deepcopy(original)
     try:
         seconds, masks = prune_by_peer(pruned, inputs, recipe)
+    except MemoryError:
+        return {"outcome": "does not finish", "error": f"needs more than {MEMORY} GiB of memory"}
     except Exception as error:  # Whatever a foreign library raises is a row of the table.
         return {"outcome": "raises", "error": one_line(error)}
     with torch.no_grad():
@@ -421,9 +425,10 @@ def in_own_process(arguments: Sequence[str], limit: int) -> dict[str, Any]:
 
 
 def _limit(seconds: int) -> None:
-    """From now on this process may use as much processor time; then SIGXCPU ends it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds, hard))
+    """From now on this process may use as much processor time, then SIGXCPU ends it; and `MEMORY`, then it raises."""
+    for kind, most in ((resource.RLIMIT_CPU, int(time.process_time()) + seconds), (resource.RLIMIT_AS, MEMORY << 30)):
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most, hard))
 
 
 def run_one(name: str, limit: int) -> dict[str, Any]:

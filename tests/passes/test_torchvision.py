@@ -36,7 +36,7 @@ def test_compacted_equals_masked(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in SUBSET if name not in EXACTNESS])
 def test_the_rest_of_the_zoo_subset(name: str) -> None:
     network, shapes = build_any(name)
-    inputs = fitting_inputs(network.double(), shapes, False)
+    inputs = fitting_inputs(network.double(), shapes, torch.float64, 1)
     exactness = Exactness(randomise(network, 0), inputs)
     for kind in ("M1", "M2"):
         assert exactness.check(kind).after.parameters < 0.6 * sum(p.numel() for p in network.parameters())
