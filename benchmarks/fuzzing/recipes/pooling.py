@@ -68,3 +68,21 @@ def resample(draft: Draft, operator: str) -> Ref:
     if draft.chance(50):
         return draft.call(f"{operator}.vec", x, tuned(draft, rank, (4, 5, 3)), *corners, None)
     return draft.call(f"{operator}.vec", x, None, *corners, (2.0,) * rank)
+
+
+@recipe("grid_sampler grid_sampler_2d grid_sampler_3d", weight=3)
+def sampled(draft: Draft, operator: str) -> Ref:
+    """An image read at places that are stored, given, or computed from the image itself."""
+    rank = {"grid_sampler_2d": 2, "grid_sampler_3d": 3}.get(operator) or draft.pick((2, 3))
+    x = image(draft, rank)
+    batch, channels = draft.shape(x)[:2]
+    kind = draft.integer(0, 2)
+    if kind == 0:
+        grid = draft.store(batch, *tuned(draft, rank, (3, 4, 2)), rank, scale=0.6)
+    elif kind == 1:
+        grid = draft.input((batch, *tuned(draft, rank, (3, 4, 2)), rank))
+    else:
+        weight = draft.weight(rank, channels, fan_in=channels)
+        grid = draft.call("linear.default", draft.call("movedim.int", x, 1, -1), weight, draft.optional(rank))
+    modes = (0, 1, 2) if rank == 2 else (0, 1)
+    return draft.call(f"{operator}.default", x, grid, draft.pick(modes), draft.pick((0, 1, 2)), draft.chance(50))
