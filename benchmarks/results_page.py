@@ -1,8 +1,11 @@
 """Writes docs/results.md from the JSON files that the other programs left in docs/results/.
 
 python benchmarks/exactness.py --json docs/results/exactness.json
-python benchmarks/latency.py --json docs/results/latency.json
+python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
+python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
+python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
+python benchmarks/latency.py --json docs/results/latency.json
 python benchmarks/results_page.py
 """
 
@@ -11,6 +14,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import exactness
 import latency
 import peers
+import scale
+import zoo
+
+from reconvene.frontend.files import write_text
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 
@@ -50,10 +59,42 @@ gone: [network by network](results/peers.md).
 """
 
 
-def read(name: str) -> dict[str, Any]:
-    """One program's record."""
-    record: dict[str, Any] = json.loads((FOLDER / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    return record
+ZOO = """## Every network people bring
+
+torchvision's networks (detectors by their backbones) and one of every family of timm, untrained, all statistics and
+constants randomised, half of the channels of every prunable group, float64: [network by network](results/zoo.md).
+"""
+
+FUZZ = """## Random graphs
+
+Random programs over all operators that have a rule, with random masks; the masked graph against the compacted one in
+float64, again after the plan went through a file, and for some after a `.pt2` file. `python benchmarks/fuzz.py` makes the
+same graphs for the same seed.
+"""
+
+SCALE = """## Growth
+
+Analysis and rewriting of generated networks: residual chains, concatenations of the last eight results, and chains of
+layers of 2,000 channels.
+
+![seconds over nodes](results/scale.svg)
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: the record it is made of, what is said first, and what is made of the record."""
+
+    record: str
+    text: str
+    body: Callable[[dict[str, Any]], str]
+
+    def rendered(self) -> str:
+        """The part as Markdown; empty as long as its program has not been run."""
+        path = FOLDER / "results" / f"{self.record}.json"
+        if not path.exists():
+            return ""
+        return f"{self.text}\n{self.body(json.loads(path.read_text(encoding='utf-8')))}\n"
 
 
 def setting(values: dict[str, Any]) -> str:
@@ -61,17 +102,51 @@ def setting(values: dict[str, Any]) -> str:
     return "; ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
-def main() -> None:
-    exact, timed = read("exactness"), read("latency")
-    parts = [HEAD, EXACTNESS, setting(exact["setting"]) + "\n", exactness.table(exact["rows"]) + "\n"]
-    parts += [LATENCY, setting(timed["environment"]) + "\n"]
+def with_setting(table: str, values: dict[str, Any]) -> str:
+    """A table under the conditions it was measured under."""
+    return f"{setting(values)}\n\n{table}"
+
+
+def latencies(record: dict[str, Any]) -> str:
+    """A table a network."""
     networks: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in timed["rows"]:
+    for row in record["rows"]:
         networks[row["network"]].append(row)
-    parts += [latency.table(rows) + "\n" for rows in networks.values()]
-    if (FOLDER / "results" / "peers.json").exists():
-        parts += [PEERS, peers.summary(read("peers")) + "\n"]
-    (FOLDER / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    return with_setting("\n\n".join(latency.table(rows) for rows in networks.values()), record["environment"])
+
+
+def fuzzed(record: dict[str, Any]) -> str:
+    """The run in one table."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in record["outcomes"].items())
+    masks = ", ".join(f"{count} {kind}" for kind, count in record["masks"].items())
+    covered = f"{record['operators_with_a_rule_covered']} of {record['operators_with_a_rule']}"
+    rows = {
+        "seed": record["seed"],
+        "graphs": f"{record['graphs']}, of {record['mean_calls']} calls on average",
+        "outcomes": kinds,
+        "failures": len(record["failures"]),
+        "masks": masks,
+        "graphs that lost parameters": record["graphs_that_lost_parameters"],
+        "operators with a rule that occurred": covered,
+        "largest relative difference": f"{record['largest_relative_difference']:.1e}",
+        "made with": f"torch {record['torch']}, Python {record['python']}",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+SECTIONS = (
+    Section("exactness", EXACTNESS, lambda record: with_setting(exactness.table(record["rows"]), record["setting"])),
+    Section("zoo", ZOO, lambda record: with_setting(zoo.summary(record["rows"]), record["setting"])),
+    Section("fuzz", FUZZ, fuzzed),
+    Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
+    Section("peers", PEERS, peers.summary),
+    Section("latency", LATENCY, latencies),
+)
+
+
+def main() -> None:
+    parts = [HEAD, *(section.rendered() for section in SECTIONS)]
+    write_text(FOLDER / "results.md", "\n".join(filter(None, parts)))
 
 
 if __name__ == "__main__":

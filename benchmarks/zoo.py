@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -195,18 +196,44 @@ def compare(
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown, with totals and a count of barriers."""
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The totals as Markdown, with a count of barriers."""
     captured = [row for row in rows if row.get("captured")]
     exact = [row for row in captured if worst_difference(row) <= row["exact"]]
-    shares = [removed(row, "M1") / row["allowed_share"] for row in captured if row["allowed_share"]]
     lines = [
         f"{len(captured)} of {len(rows)} networks captured; {len(exact)} of these {len(captured)} within 1e-12 (RAFT, in "
         "float32 by its own code: 1e-4) for M1 and M2.",
         "",
-        f"Share of parameters removed (M1): median {median(removed(row, 'M1') for row in captured):.1%}, which is "
-        f"{median(shares):.1%} (median; smallest {min(shares):.1%}) of what halving every channel would take if nothing "
-        "held any in place but the network's own inputs and outputs.",
+        "| share of parameters removed | M1 | M2 |",
+        "|---|---|---|",
+        _shares("median", captured, lambda row, kind: removed(row, kind)),
+    ]
+    held = [row for row in captured if row["allowed_share"]]
+    for name, choose in (("median", median), ("smallest", min)):
+        title = f"of what halving every channel would take if nothing held any, {name}"
+        lines.append(_shares(title, held, lambda row, kind: removed(row, kind) / row["allowed_share"], choose))
+    return "\n".join([*lines, "", *_barrier_lines(captured)])
+
+
+def _shares(
+    title: str,
+    rows: list[dict[str, Any]],
+    share: Callable[[dict[str, Any], str], float],
+    choose: Callable[[list[float]], float] = median,
+) -> str:
+    return f"| {title} | {' | '.join(f'{choose([share(row, kind) for row in rows]):.1%}' for kind in ('M1', 'M2'))} |"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """All rows as Markdown, under a title and the totals."""
+    captured = [row for row in rows if row.get("captured")]
+    lines = [
+        "# Every network people bring",
+        "",
+        summary(rows),
+        "",
+        "Seconds are wall time of one thread, for M1. The last of the three shares is what halving every channel would take "
+        "if nothing held any in place but the network's own inputs and outputs.",
         "",
         "| network | input | nodes | groups prunable / all | channels got / asked | parameters removed M1 / M2 / all "
         "channels | difference M1 / M2 | capture s | analysis s | rewrite s | check s | peak MB |",
@@ -216,7 +243,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     if len(captured) < len(rows):
         lines += ["", "| not captured | why |", "|---|---|"]
         lines += [f"| {row['network']} | {row['error'][:300]} |" for row in rows if not row.get("captured")]
-    return "\n".join([*lines, "", *_barrier_lines(captured)])
+    return "\n".join(lines)
 
 
 def removed(row: dict[str, Any], kind: str) -> float:
@@ -256,6 +283,8 @@ def _barrier_lines(rows: list[dict[str, Any]]) -> list[str]:
         found = [(operator, reason) for operator, reason in row["barriers"]]
         times.update(found)
         networks.update(set(found))
+    if not times:
+        return ["No operator of these networks held any channel in place."]
     return [
         "| barrier | why no exact rule | times | networks |",
         "|---|---|---|---|",
@@ -306,10 +335,10 @@ def main() -> None:
             setting = {"torch": torch.__version__, "python": platform.python_version(), "dtype": "float64", "seed": 0}
             setting["threads"] = 1
             write_text(options.json, json.dumps({"setting": setting, "rows": list(rows.values())}, indent=1) + "\n")
-    text = table([rows[name] for name in wanted])
-    print(text)
+    chosen = [rows[name] for name in wanted]
+    print(table(chosen))
     if options.markdown:
-        options.markdown.write_text(text + "\n")
+        write_text(options.markdown, table(chosen) + "\n")
     wrong = [
         row
         for row in rows.values()
