@@ -1,7 +1,6 @@
 """The papers' networks, written out so that their parameter counts and initial weights are the papers'.
 
-Initial weights follow open_lth, which both papers build on: Kaiming normal for convolutions and linear layers,
-BatchNorm weights uniform in 0..1, BatchNorm biases 0. Seed with `torch.manual_seed` before building.
+Initial weights are those of `initial_weights`. Seed with `torch.manual_seed` before building.
 """
 
 from __future__ import annotations
@@ -14,19 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .initial_weights import initialize, scaled
 from .pretrained import efficientnet_lite0
+from .resnet import Stem, resnet18, resnet50
 
-__all__ = ["NETWORKS", "Network", "ResNetCifar", "VggCifar", "find_network", "resnet20_cifar", "vgg16_cifar"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "ResNetCifar",
+    "VggCifar",
+    "find_network",
+    "network_for",
+    "resnet20_cifar",
+    "vgg16_cifar",
+]
 
 CIFAR_SHAPE = (1, 3, 32, 32)
 _VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
 
 
 class VggCifar(nn.Module):
-    """VGG-16 for 32x32 images: input (N, 3, 32, 32), output (N, classes)."""
+    """VGG-16 for small images: input (N, 3, side, side), output (N, classes). `side` is a multiple of 16."""
 
-    def __init__(self, classes: int = 10, width: float = 1.0) -> None:
+    def __init__(self, classes: int = 10, width: float = 1.0, side: int = 32) -> None:
         super().__init__()
+        if side < 16 or side % 16:
+            raise InputError(f"VGG-16 halves its images four times: a side of {side} is no multiple of 16")
         layers: list[nn.Module] = []
         channels = 3
         for item in _VGG16:
@@ -37,7 +49,7 @@ class VggCifar(nn.Module):
             # The bias is redundant before BatchNorm; DNNShifter has it, and its parameter counts include it.
             layers += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU()]
             channels = out
-        layers.append(nn.AvgPool2d(2))
+        layers.append(nn.AvgPool2d(side // 16))
         self.features = nn.Sequential(*layers)
         self.fc = nn.Linear(channels, classes)
         self.apply(initialize)
@@ -87,25 +99,9 @@ class ResNetCifar(nn.Module):
         return self.fc(hidden.mean((2, 3)))
 
 
-def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded, at least 1. Raises InputError for a width that is not above 0."""
-    if not width > 0:
-        raise InputError(f"width {width} of the network is not above 0; 1.0 is the paper's width")
-    return max(1, round(channels * width))
-
-
-def initialize(module: nn.Module) -> None:
-    """Sets one layer's initial weights as open_lth does."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.uniform_(module.weight)
-        nn.init.zeros_(module.bias)
-
-
-def vgg16_cifar(classes: int = 10, width: float = 1.0) -> VggCifar:
+def vgg16_cifar(classes: int = 10, width: float = 1.0, side: int = 32) -> VggCifar:
     """VGG-16 for CIFAR-10 as in DNNShifter: 14,728,266 parameters; 14,719,818 once BatchNorm is folded."""
-    return VggCifar(classes, width)
+    return VggCifar(classes, width, side)
 
 
 def resnet20_cifar(classes: int = 10, width: float = 1.0) -> ResNetCifar:
@@ -122,12 +118,44 @@ class Network:
     """Of its example input, (N, C, H, W)."""
 
 
-NETWORKS: Mapping[str, Network] = MappingProxyType(
+Builder = Callable[[int, float, int], nn.Module]
+"""Takes the number of classes, the width and the images' side."""
+
+
+def _with_stem(build: Callable[[int, float, Stem], nn.Module], stem: Stem) -> Builder:
+    return lambda classes, width, side: build(classes, width, stem)
+
+
+BUILDERS: Mapping[str, tuple[Builder, int, int]] = MappingProxyType(
     {
-        "vgg16-cifar": Network(vgg16_cifar, CIFAR_SHAPE),
-        "resnet20-cifar": Network(resnet20_cifar, CIFAR_SHAPE),
-        "efficientnet-lite0": Network(efficientnet_lite0, (1, 3, 224, 224)),
+        "vgg16-cifar": (vgg16_cifar, 10, 32),
+        "resnet20-cifar": (lambda classes, width, side: resnet20_cifar(classes, width), 10, 32),
+        "resnet18-cifar": (_with_stem(resnet18, "cifar"), 10, 32),
+        "resnet50-cifar": (_with_stem(resnet50, "cifar"), 10, 32),
+        "resnet18-imagenet": (_with_stem(resnet18, "imagenet"), 1000, 224),
+        "resnet50-imagenet": (_with_stem(resnet50, "imagenet"), 1000, 224),
     }
+)
+"""The papers' networks by name: how each is built, and its own number of classes and side of images."""
+
+SHORT_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "vgg16": ("vgg16-cifar", "vgg16-cifar"),
+        "resnet20": ("resnet20-cifar", "resnet20-cifar"),
+        "resnet18": ("resnet18-cifar", "resnet18-imagenet"),
+        "resnet50": ("resnet50-cifar", "resnet50-imagenet"),
+    }
+)
+"""What a name without a stem stands for, for images of at most 32 pixels a side and for larger ones."""
+
+
+def _named(name: str) -> Network:
+    build, classes, side = BUILDERS[name]
+    return Network(lambda: build(classes, 1.0, side), (1, 3, side, side))
+
+
+NETWORKS: Mapping[str, Network] = MappingProxyType(
+    {name: _named(name) for name in BUILDERS} | {"efficientnet-lite0": Network(efficientnet_lite0, (1, 3, 224, 224))}
 )
 
 
@@ -136,3 +164,28 @@ def find_network(name: str) -> Network:
     if name not in NETWORKS:
         raise InputError(f"no network is called '{name}'; there are {', '.join(NETWORKS)}")
     return NETWORKS[name]
+
+
+def network_for(name: str, classes: int, side: int, width: float = 1.0) -> Network:
+    """One of the papers' networks, fitted to a data set.
+
+    Args:
+        name: of `BUILDERS`, or a short name such as ``resnet50``, which takes the stem that suits `side`.
+        classes: of the data set.
+        side: of its images, in pixels.
+        width: scales the channels of every layer.
+
+    Raises:
+        InputError: there is no such network, or it does not take such images.
+    """
+    small, large = SHORT_NAMES.get(name, (name, name))
+    full = small if side <= 32 else large
+    if full not in BUILDERS:
+        raise InputError(
+            f"no network called '{name}' can be fitted to a data set; there are {', '.join([*SHORT_NAMES, *BUILDERS])}"
+        )
+    if not width > 0:
+        raise InputError(f"width {width} of the network is not above 0; 1.0 is the paper's width")
+    if full.startswith("vgg16") and (side < 16 or side % 16):
+        raise InputError(f"VGG-16 halves its images four times: a side of {side} is no multiple of 16")
+    return Network(lambda: BUILDERS[full][0](classes, width, side), (1, 3, side, side))
