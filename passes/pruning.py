@@ -10,24 +10,27 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import fx
 
 from ..frontend.errors import InputError
 from .canonicalize import canonicalize
+from .channel_scores import METHODS as CHANNEL_METHODS
+from .channel_scores import channel_scores
 from .compaction import compact
 from .dependency import ChannelGroup, DependencyView, dependency_view
 from .masks import check_finite
 from .outcome import Compaction, GroupOutcome
-from .scores import SCORES
+from .scores import Batch, Loss
 from .values import attribute
 
-__all__ = ["METHODS", "Decision", "decide", "masks_of", "prune"]
+__all__ = ["METHODS", "Decision", "decide", "masks_of", "prune", "rounded", "with_asked"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-METHODS = tuple(SCORES)
+METHODS = tuple(CHANNEL_METHODS)
 """Names that `prune` takes as its method."""
 
 
@@ -59,6 +62,8 @@ def prune(
     minimum_channels: int = 1,
     ignore: Sequence[str] = (),
     seed: int = 0,
+    batches: Sequence[Batch] = (),
+    loss: Loss = F.cross_entropy,
     **check: Any,
 ) -> Compaction:
     """Zeroes the channels with the lowest scores and compacts. `module` is left as it was.
@@ -74,6 +79,8 @@ def prune(
         minimum_channels: no group keeps fewer.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
         seed: of random scores.
+        batches: inputs and targets, for the methods that need data (SNIP, GraSP).
+        loss: for these methods.
         check: options of the certificate, see `compact`.
 
     Raises:
@@ -92,6 +99,9 @@ def prune(
         minimum_channels=minimum_channels,
         ignore=ignore,
         seed=seed,
+        example_inputs=example_inputs,
+        batches=batches,
+        loss=loss,
     )
     origin = {
         "method": method,
@@ -103,7 +113,7 @@ def prune(
         "seed": seed,
     }
     result = compact(module, example_inputs, masks_of(view, decisions), origin=origin, **check)
-    return replace(result, groups=_outcomes(result.groups, decisions))
+    return replace(result, groups=with_asked(result.groups, decisions))
 
 
 def decide(
@@ -116,19 +126,21 @@ def decide(
     minimum_channels: int = 1,
     ignore: Sequence[str] = (),
     seed: int = 0,
+    example_inputs: Sequence[Any] = (),
+    batches: Sequence[Batch] = (),
+    loss: Loss = F.cross_entropy,
 ) -> tuple[Decision, ...]:
     """One decision for every group of the view, also for those that cannot or must not lose anything.
 
     Raises:
         InputError: a pattern matches nothing, or no group can be pruned.
     """
-    ignored = {group: _ignored(group, ignore) for group in view.groups}
-    _check_patterns(view, ignore)
+    ignored = {group: ignored_by(group, ignore) for group in view.groups}
+    check_patterns(view, ignore)
     free = [group for group in view.groups if group.prunable and not ignored[group] and group.size > 1]
     if not free:
         raise InputError(_nothing_to_prune(view, ignore))
-    generator = np.random.default_rng(seed)
-    scores = {group: SCORES[method](view.module, group, generator) for group in free}
+    scores = channel_scores(view, free, method, example_inputs, batches=batches, loss=loss, seed=seed)
     wanted = _wanted(free, scores, sparsity, scope)
     decisions = []
     for group in view.groups:
@@ -137,7 +149,7 @@ def decide(
             count = 0 if ignored[group] else round(sparsity * group.size)
             decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
         else:
-            decisions.append(_rounded(group, scores[group], wanted[group], channel_multiple, minimum_channels))
+            decisions.append(rounded(group, scores[group], wanted[group], channel_multiple, minimum_channels))
     return tuple(decisions)
 
 
@@ -158,7 +170,7 @@ def masks_of(view: DependencyView, decisions: Sequence[Decision]) -> dict[str, t
 
 
 def _check_options(method: str, sparsity: float, scope: str, channel_multiple: int, minimum_channels: int) -> None:
-    if method not in SCORES:
+    if method not in METHODS:
         raise InputError(f"there is no pruning method '{method}'; choose one of {', '.join(METHODS)}")
     if not (isinstance(sparsity, int | float) and math.isfinite(sparsity) and 0 <= sparsity < 1):
         raise InputError(f"sparsity {sparsity} is outside 0..1; give the share of channels to remove, such as 0.5")
@@ -168,16 +180,16 @@ def _check_options(method: str, sparsity: float, scope: str, channel_multiple: i
         raise InputError("the channel multiple and the smallest number of channels must be at least 1")
 
 
-def _ignored(group: ChannelGroup, patterns: Sequence[str]) -> str | None:
+def ignored_by(group: ChannelGroup, patterns: Sequence[str]) -> str | None:
     """The first pattern that names a parameter (or its layer) that makes the group's channels."""
     names = [part.parameter for part in group.slices if part.role == "producer"]
     layers = [name.rpartition(".")[0] for name in names]
     return next((p for p in patterns if any(fnmatch(name, p) for name in [*names, *layers])), None)
 
 
-def _check_patterns(view: DependencyView, patterns: Sequence[str]) -> None:
+def check_patterns(view: DependencyView, patterns: Sequence[str]) -> None:
     for pattern in patterns:
-        if not any(_ignored(group, [pattern]) for group in view.groups):
+        if not any(ignored_by(group, [pattern]) for group in view.groups):
             example = view.groups[0].name if view.groups else "conv1.weight"
             raise InputError(f"the pattern '{pattern}' matches no layer; names look like '{example}'")
 
@@ -205,8 +217,8 @@ def _wanted(
     return {group: int((values <= threshold).sum()) for group, values in relative.items()}
 
 
-def _rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, minimum: int) -> Decision:
-    """Drops the lowest scores, equally many in every block, keeping a multiple and at least the floor."""
+def rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, minimum: int) -> Decision:
+    """The decision that drops the lowest scores, equally many in every block, keeping a multiple and at least the floor."""
     width = group.size // group.blocks
     reasons = []
     keep = max(1, math.ceil((group.size - wanted) / group.blocks))
@@ -228,7 +240,7 @@ def _rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, min
     return Decision(group, wanted, drop.reshape(-1), tuple(reasons))
 
 
-def _outcomes(found: Sequence[GroupOutcome], decisions: Sequence[Decision]) -> tuple[GroupOutcome, ...]:
+def with_asked(found: Sequence[GroupOutcome], decisions: Sequence[Decision]) -> tuple[GroupOutcome, ...]:
     """The compaction's view of every group, with what the method wanted as what was asked.
 
     Both lists are in the order of the graph's groups; a name may stand for several, such as the parts of a split.

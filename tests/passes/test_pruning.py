@@ -37,7 +37,8 @@ def refusal(model: nn.Module, inputs: Any = IMAGE, **options: Any) -> str:
 def test_every_method_takes_its_share_exactly(method: str) -> None:
     model = randomise(net()).double()
     example = (torch.randn(2, 3, 8, 8, dtype=torch.float64),)
-    result = prune(capture(model, example), example, method, 0.5)
+    batches = [(example, torch.tensor([0, 1]))]
+    result = prune(capture(model, example), example, method, 0.5, batches=batches)
     assert widths(result) == {"0": 8, "3": 6, "7": 5}
     unseen = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     with torch.no_grad():
@@ -179,3 +180,7 @@ def test_weights_that_are_not_finite_are_refused_before_anything_is_scored() -> 
     with torch.no_grad():
         model[0].weight[0] = float("nan")
     assert "'0.weight' holds 27 entries" in refusal(model)
+
+
+def test_methods_that_need_data_say_so() -> None:
+    assert "give batches" in refusal(net(), method="snip")
