@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,17 @@ import torch
 from ..frontend.capture import Model
 from ..frontend.capture import capture as capture_model
 from ..frontend.errors import InputError
+from ..frontend.progress import stage
 from ..passes import compaction as compaction_pass
 from ..passes import pruning
 from ..passes.outcome import Certificate, Compaction
 from ..passes.plan import Plan
-from .report import Report, make_report
+from ..passes.scores import Batch, Loss
+from ..passes.sensitivity import Sensitivity
+from .profile import profile
+from .recipe import Recipe, Rectified, recipe_options, run_recipe
+from .report import Fact, Report, make_report
+from .wording import size
 
 if TYPE_CHECKING:
     from torch import fx
@@ -27,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
 
 Inputs = Sequence[Any]
+
+RECONVENE = "reconvene"
+"""The method of the paper, beside those that only score channels."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,10 @@ class Result:
     """What was asked, got and refused, sizes before and after; ``to_json()``, ``to_html()``."""
     certificate: Certificate
     """The comparison with the masked model that was run."""
+    sensitivity: Sensitivity | None = field(default=None, repr=False)
+    """Of the method ``reconvene``: which layers its evaluator found resilient."""
+    reinitialized: tuple[str, ...] = field(default=(), repr=False)
+    """Of the method ``reconvene``: layers that have new initial weights."""
 
 
 def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: Any = None) -> fx.GraphModule:
@@ -104,22 +118,30 @@ def prune(
     ignore: Sequence[str] = (),
     seed: int = 0,
     fold_batch_norm: bool = False,
+    batches: Sequence[Batch] = (),
+    loss: Loss = torch.nn.functional.cross_entropy,
+    **method_options: Any,
 ) -> Result:
     """Chooses channels by `method`, zeroes them, and compacts.
 
     Args:
         model: as for `capture`.
         example_inputs: as for `capture`.
-        method: how channels are scored; ``reconvene.passes.pruning.METHODS`` lists them.
-        sparsity: share of the channels to remove, from 0 to below 1.
+        method: how channels are scored, ``reconvene.passes.pruning.METHODS`` lists them; or ``reconvene``, the method of
+            the paper, for models that are not trained yet.
+        sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
+            first step removes, p.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
             None rounds to nothing.
-        scope: the share holds in every layer, or over the whole network.
+        scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
         channel_multiple: rounds to this instead of the target's multiple.
         minimum_channels: what every layer keeps at least.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
-        seed: of random methods and of the check's inputs.
+        seed: of random methods, new weights and of the check's inputs.
         fold_batch_norm: as for `compact`.
+        batches: inputs and targets, ``[((inputs, ...), targets), ...]``, for the scores snip and grasp.
+        loss: for these scores; takes the model's output and the targets.
+        method_options: of ``reconvene``: the fields of `reconvene.driver.recipe.Recipe`.
 
     Raises:
         InputError: the model, the inputs or an option cannot be used.
@@ -138,7 +160,6 @@ def prune(
         "ignore": tuple(ignore),
         "seed": seed,
     }
-    found = pruning.prune(module, inputs, method, sparsity, **choices, fold=fold_batch_norm)
     options = {
         "action": "prune",
         "method": method,
@@ -147,6 +168,19 @@ def prune(
         **choices,
         "ignore": list(ignore),
     }
+    if method == RECONVENE:
+        recipe = recipe_options(method_options)
+        choices.pop("scope")
+        options = {key: value for key, value in options.items() if key != "scope"} | dataclasses.asdict(recipe)
+        rectified = run_recipe(
+            module, inputs, sparsity, recipe, batches=batches, loss=loss, **choices, fold=fold_batch_norm
+        )
+        return recipe_result(rectified, module, inputs, recipe, title_of(model), options)
+    if method_options:
+        raise InputError(
+            f"the method {method} has no option '{min(method_options)}'; {RECONVENE} has options of its own"
+        )
+    found = pruning.prune(module, inputs, method, sparsity, **choices, batches=batches, loss=loss, fold=fold_batch_norm)
     return result(found, title_of(model), options)
 
 
@@ -183,6 +217,29 @@ def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
     return Result(found.module, found.plan, make_report(found, title, options), found.certificate)
 
 
+def recipe_result(
+    found: Rectified, dense: fx.GraphModule, inputs: Inputs, recipe: Recipe, title: str, options: Mapping[str, Any]
+) -> Result:
+    """The result of the method ``reconvene``, with what its evaluator and, if asked, the profiler found."""
+    sensitivity, small = found.sensitivity, found.compaction.module
+    facts = [
+        Fact(
+            f"layers above the threshold, {sensitivity.threshold:.1%} of weights pruned",
+            f"{len(sensitivity.layers)} compared",
+            f"{len(sensitivity.resilient)} resilient",
+        )
+    ]
+    report = make_report(found.compaction, title, options)
+    if recipe.profile:
+        with stage("profiling"):
+            profiles = profile({"dense": (dense, inputs), "compacted": (small, inputs)})
+        before, after = profiles["dense"], profiles["compacted"]
+        facts.append(Fact("peak memory of one call", size(before.peak_bytes), size(after.peak_bytes)))
+        report = report.with_latency([before.latency, after.latency])
+    report = dataclasses.replace(report, facts=tuple(facts))
+    return Result(small, found.compaction.plan, report, found.compaction.certificate, sensitivity, found.reinitialized)
+
+
 def checked_sparsity(sparsity: float) -> None:
     """Raises InputError unless `sparsity` is a number from 0 to below 1."""
     if not (math.isfinite(sparsity) and 0 <= sparsity < 1):
@@ -191,8 +248,8 @@ def checked_sparsity(sparsity: float) -> None:
 
 def checked_method(method: str) -> None:
     """Raises InputError unless there is a scoring method of that name."""
-    if method not in pruning.METHODS:
-        raise InputError(f"no method is called '{method}'; there are {', '.join(pruning.METHODS)}")
+    if method != RECONVENE and method not in pruning.METHODS:
+        raise InputError(f"no method is called '{method}'; there are {', '.join([*pruning.METHODS, RECONVENE])}")
 
 
 def multiple_of(target: str | Target | None) -> int:

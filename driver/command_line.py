@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ..frontend.errors import ReconveneError
+from ..frontend.errors import InputError, ReconveneError
 from .terminal import showing_progress
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-_MODEL = "A .pt2 file, package.module:callable, file.py:callable, or vgg16-cifar, resnet20-cifar, efficientnet-lite0."
+_MODEL = (
+    "A .pt2 file, package.module:callable, file.py:callable, vgg16-cifar, resnet20-cifar, or another network by name."
+)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
 InputShapes = Annotated[
     list[str] | None, typer.Option("--input", metavar="SHAPE[,DTYPE]", help="An example input, such as 1x3x224x224.")
@@ -55,6 +57,11 @@ Fold = Annotated[
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
 On = Annotated[str | None, typer.Option(metavar="qemu", help="Run a bundle's program on an emulated board.")]
+Dataset = Annotated[
+    str | None, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet: the papers' networks are fitted to it.")
+]
+DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder that holds the data set.")]
+Width = Annotated[float, typer.Option(help="Scales the layers of a network that is fitted to a data set.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
@@ -83,9 +90,23 @@ def capture(
 
 @app.command()
 def prune(
-    model: Model,
-    method: Annotated[str, typer.Option("--method", "-m", help="How channels are scored.")] = "magnitude",
-    sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the channels to remove, 0..1.")] = 0.5,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)] = None,
+    named: Annotated[str | None, typer.Option("--model", help="MODEL, as an option.")] = None,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="How channels are scored; or reconvene, the paper's method.")
+    ] = "magnitude",
+    sparsity: Annotated[
+        float, typer.Option("--sparsity", "-s", help="Share of the channels to remove, 0..1; of weights for reconvene.")
+    ] = 0.5,
+    score: Annotated[str | None, typer.Option(help="For reconvene: magnitude, random, snip, grasp or synflow.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another setting of reconvene, see docs. Repeatable."),
+    ] = None,
+    dataset: Dataset = None,
+    data: DataFolder = None,
+    width: Width = 1.0,
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Score on random inputs and labels.")] = False,
     scope: Annotated[
         str, typer.Option(help="The share holds in every 'layer', or 'global' over all of them.")
     ] = "layer",
@@ -114,7 +135,13 @@ def prune(
         "seed": seed,
         "fold_batch_norm": fold,
     }
-    answer(json, lambda: verbs.prune(model, input or [], method, sparsity, target, options, outputs))
+
+    def work() -> Answer:
+        told = verbs.PruningData(dataset, data, width, synthetic, verbs.method_settings(score, setting or []))
+        chosen = one_model(model, named)
+        return verbs.prune(chosen, input or [], method, sparsity, target, options, told, outputs)
+
+    answer(json, work)
 
 
 @app.command()
@@ -240,6 +267,13 @@ def demo(
     from . import verbs
 
     answer(json, lambda: verbs.demo(out, repeat))
+
+
+def one_model(argument: str | None, option: str | None) -> str:
+    """MODEL, given once."""
+    if (argument is None) == (option is None):
+        raise InputError("name one MODEL, as an argument or with --model")
+    return argument or option or ""
 
 
 def answer(as_json: bool, work: Callable[[], Answer]) -> None:

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from ..frontend.capture import capture
+from ..frontend.datasets import find_dataset
 from ..frontend.errors import InputError
-from ..frontend.networks import NETWORKS, find_network
+from ..frontend.networks import NETWORKS, SHORT_NAMES, Network, find_network, network_for
 from ..frontend.program_file import load_program
 from ..frontend.progress import stage
 
@@ -37,7 +38,14 @@ class LoadedModel:
 
 
 def load_model(
-    model: str, inputs: Sequence[str] = (), seed: int = 0, dynamic: Sequence[str] = (), *, batch: int | None = None
+    model: str,
+    inputs: Sequence[str] = (),
+    seed: int = 0,
+    dynamic: Sequence[str] = (),
+    *,
+    batch: int | None = None,
+    dataset: str | None = None,
+    width: float = 1.0,
 ) -> LoadedModel:
     """Loads MODEL: a ``.pt2`` path, ``package.module:attribute``, ``file.py:attribute`` or the name of a network.
 
@@ -47,6 +55,8 @@ def load_model(
         seed: of a network's initial weights and of the example inputs' values.
         dynamic: ``batch`` and/or ``size`` for sizes that may vary (not for ``.pt2``, which say so themselves).
         batch: size of the first axis of every example input, instead of the one they have.
+        dataset: of `frontend.datasets.DATASETS`; one of the papers' networks is fitted to its classes and images.
+        width: scales the layers of such a network.
 
     Raises:
         InputError: there is no such model, it does not load, or its inputs do not fit.
@@ -64,18 +74,28 @@ def load_model(
         module, name = from_code(model), model.rpartition(":")[2]
         if not given:
             raise InputError(f"'{model}' needs example inputs; give their shapes with --input 1x3x224x224")
-    elif model in NETWORKS:
-        network, name = find_network(model), model
+    elif model in NETWORKS or (dataset is not None and model in SHORT_NAMES):
+        network, name = fitted(model, dataset, width), model
         with stage(f"building {model}"):
             module = network.build()
         given = given or rebatched((random_input(network.shape, torch.float32, seed),), batch)
     else:
         raise InputError(
             f"no model '{model}': there is no such file; give a .pt2 path, package.module:callable, file.py:callable,"
-            f" or one of {', '.join(NETWORKS)}"
+            f" or one of {', '.join(NETWORKS)}; with --dataset also {', '.join(SHORT_NAMES)}"
         )
     given = tuple(varied(value) for value in given) if "batch" in dynamic else given
     return LoadedModel(capture(module, given, dynamic_shapes(given, dynamic)), given, name, Path(name))
+
+
+def fitted(model: str, dataset: str | None, width: float) -> Network:
+    """The network of that name, for the data set if there is one."""
+    if dataset is None:
+        if width != 1.0:
+            raise InputError("a width is for networks that are fitted to a data set; name it with --dataset")
+        return find_network(model)
+    facts = find_dataset(dataset)
+    return network_for(model, facts.classes, facts.side, width)
 
 
 def parse_input(text: str, seed: int = 0) -> torch.Tensor:

@@ -26,7 +26,7 @@ from ..passes.dependency import dependency_view
 from ..passes.outcome import Compaction
 from ..passes.pruning import Decision, masks_of, with_asked
 from ..passes.rectifier import rectify
-from ..passes.reinitialization import INITIALIZERS, WHICH, reinitialized
+from ..passes.reinitialization import INITIALIZERS, WHICH, reinitialize
 from ..passes.scores import Batch, Loss
 from ..passes.sensitivity import Sensitivity, evaluate, shuffled
 from ..passes.sparsification import sparsify
@@ -53,6 +53,7 @@ class Recipe:
         channels: those of the ``lowest`` score go, or ``random`` ones.
         reinitialize: ``affected`` layers, ``all``, or ``none``, which inherits weights.
         initializer: of `passes.reinitialization.INITIALIZERS`.
+        profile: whether the public function also profiles the model before and after.
     """
 
     score: str = "magnitude"
@@ -66,6 +67,7 @@ class Recipe:
     channels: str = "lowest"
     reinitialize: str = "affected"
     initializer: str = "own"
+    profile: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def recipe_options(given: Mapping[str, Any]) -> Recipe:
         if name not in known:
             raise InputError(f"the method reconvene has no option '{name}'; it has {', '.join(known)}")
     recipe = Recipe(**given)
+    if not isinstance(recipe.profile, bool):
+        raise InputError(f"profile is {recipe.profile!r}; choose true or false")
     choices = {
         "evaluator": EVALUATORS,
         "layers": LAYERS,
@@ -163,7 +167,7 @@ def run_recipe(
     found = compact(module, example_inputs, masks_of(view, decisions), origin=origin, **check)
     compacted = time.perf_counter()
     with stage("re-initialising"):
-        small, layers = reinitialized(found.module, view.module, recipe.reinitialize, recipe.initializer, seed)
+        layers = reinitialize(found.module, view.module, recipe.reinitialize, recipe.initializer, seed)
     phases = {
         "score": scored - started,
         "evaluation": evaluated - scored,
@@ -171,7 +175,7 @@ def run_recipe(
         "re-initialisation": time.perf_counter() - compacted,
     }
     done = dataclasses.replace(
-        found, module=small, groups=with_asked(found.groups, decisions), seconds=phases, refusals=_refusals(decisions)
+        found, groups=with_asked(found.groups, decisions), seconds=phases, refusals=_refusals(decisions)
     )
     return Rectified(done, sensitivity, layers)
 

@@ -20,7 +20,9 @@ from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
 from .models import LoadedModel, load_model, random_input
 from .outputs import check_file, check_folder
+from .recipe import recipe_options
 from .report import Report
+from .scoring_data import scoring_batches
 
 if TYPE_CHECKING:
     from ..backends.bundle import Bundle
@@ -88,6 +90,7 @@ def prune(
     sparsity: float,
     target: str | None,
     options: Mapping[str, Any],
+    data: PruningData,
     outputs: Outputs,
 ) -> Answer:
     # What can be found wrong at once is, before minutes of loading.
@@ -95,10 +98,38 @@ def prune(
     api.checked_method(method)
     api.multiple_of(target)
     outputs.checked(Path("model.pt2"))
-    loaded = load_model(model, inputs, options["seed"])
+    if method == api.RECONVENE:
+        recipe_options(data.settings)
+    loaded = load_model(model, inputs, options["seed"], dataset=data.dataset, width=data.width)
     places = outputs.checked(suffixed(loaded.beside, "-pruned.pt2"))
-    found = api.prune(loaded.module, loaded.example_inputs, method, sparsity, target, **options)
+    score = str(data.settings.get("score", "magnitude")) if method == api.RECONVENE else method
+    batches = scoring_batches(loaded, score, data.dataset, data.folder, data.synthetic, options["seed"])
+    found = api.prune(
+        loaded.module, loaded.example_inputs, method, sparsity, target, batches=batches, **options, **data.settings
+    )
     return compacted(loaded, found, places)
+
+
+@dataclass(frozen=True)
+class PruningData:
+    """What `prune` is told beside the channels: a data set, and the settings of the method."""
+
+    dataset: str | None = None
+    folder: Path | None = None
+    width: float = 1.0
+    synthetic: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def method_settings(score: str | None, settings: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs, whole numbers and true and false read as such. Raises InputError for anything else."""
+    found: dict[str, Any] = {} if score is None else {"score": score}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name or name in found:
+            raise InputError(f"'{setting}' is no setting; write each once as NAME=VALUE, such as threshold=global")
+        found[name] = {"true": True, "false": False}.get(value, int(value) if value.isdecimal() else value)
+    return found
 
 
 def compact(
@@ -141,6 +172,8 @@ def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer
 
 def show_report(console: Console, report: Report, files: Mapping[str, str]) -> None:
     console.print(size_table(report))
+    if report.latency:
+        console.print(latency_table(report.latency))
     short = [group for group in report.groups if group.got < group.asked]
     if short:
         made = table("group", "asked", "got", "why not more", right=("asked", "got"), title="Less than asked")

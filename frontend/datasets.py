@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -15,11 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .cifar_pickle import read_cifar_pickle
 from .errors import InputError
 from .files import replacing
 from .image_files import Bytes, read_cifar_binary, read_cifar_jpeg, read_idx, read_photograph
+from .tiny_imagenet import read_tiny_imagenet
 
-__all__ = ["Images", "cifar10", "fashion_mnist", "imagenet_samples", "small_images"]
+__all__ = [
+    "DATASETS",
+    "DataSet",
+    "Images",
+    "balanced",
+    "cifar10",
+    "fashion_mnist",
+    "find_dataset",
+    "imagenet_samples",
+    "small_images",
+    "tiny_imagenet",
+]
 
 Split = Literal["train", "test"]
 
@@ -28,6 +42,8 @@ _BINARY_FOLDER = "cifar-10-batches-bin"
 _PICKLE_FOLDER = "cifar-10-batches-py"
 _JPEG_FILE = "cifar10-jpeg.npz"
 _BINARY_FILES = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
+_PICKLE_FILES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}
+_TINY_FOLDER = "tiny-imagenet-200"
 _IDX_PREFIX = {"train": "train", "test": "t10k"}
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _SHUFFLE_SEED = 0
@@ -59,34 +75,33 @@ class Images:
 
 
 def cifar10(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:
-    """CIFAR-10: the official binary files (folder ``cifar-10-batches-bin``), else ``cifar10-jpeg.npz``.
+    """CIFAR-10: the official files (folder ``cifar-10-batches-bin`` or ``cifar-10-batches-py``), else ``cifar10-jpeg.npz``.
+
+    The Python version is read without unpickling.
 
     Looks in `root` if given, else in the folder named by the variable RECONVENE_DATA, in ``./data`` and in
     ``../shared/data``. The JPEG form is sorted by class, so it is shuffled, with a fixed seed.
 
     Raises:
-        InputError: there is no such data, it is only there as pickles, or it is damaged.
+        InputError: there is no such data, or it is damaged.
     """
     checked_split(split)
     folders = data_folders(root)
     for folder in folders:
-        official = folder if folder.name == _BINARY_FOLDER else folder / _BINARY_FOLDER
-        if official.is_dir():
-            parts = [read_cifar_binary(official / name) for name in _BINARY_FILES[split]]
-            pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-            return cifar_images("CIFAR-10", pixels, labels)
+        for name, files, read in (
+            (_BINARY_FOLDER, _BINARY_FILES, read_cifar_binary),
+            (_PICKLE_FOLDER, _PICKLE_FILES, read_cifar_pickle),
+        ):
+            official = folder if folder.name == name else folder / name
+            if official.is_dir():
+                parts = [read(official / file) for file in files[split]]
+                pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+                return cifar_images("CIFAR-10", pixels, labels)
         if (folder / _JPEG_FILE).is_file():
-            return cifar_images("CIFAR-10 (as JPEG)", *cached_jpeg(folder / _JPEG_FILE, split))
-    for folder in folders:
-        if (folder / _PICKLE_FOLDER).is_dir() or folder.name == _PICKLE_FOLDER:
-            raise InputError(
-                f"'{folder / _PICKLE_FOLDER if folder.name != _PICKLE_FOLDER else folder}' holds Python pickles,"
-                f" which are never loaded; get the 'binary version' of CIFAR-10 and unpack it beside it,"
-                f" as '{_BINARY_FOLDER}'"
-            )
+            return cifar_images("CIFAR-10 (as JPEG)", *cached(folder / _JPEG_FILE, split, read_cifar_jpeg))
     raise InputError(
-        f"no CIFAR-10 in {listed(folders)}; unpack the 'binary version' of CIFAR-10 (folder '{_BINARY_FOLDER}')"
-        f" into ./data, or name its folder with {DATA_VARIABLE}"
+        f"no CIFAR-10 in {listed(folders)}; unpack its binary version (folder '{_BINARY_FOLDER}') or Python version"
+        f" ('{_PICKLE_FOLDER}') into ./data, or name its folder with {DATA_VARIABLE}"
     )
 
 
@@ -112,6 +127,66 @@ def fashion_mnist(root: str | os.PathLike[str] | None = None, split: Split = "te
         f"no Fashion-MNIST in {listed(folders)}; install Debian's dataset-fashion-mnist, or put its four"
         f" '*-ubyte.gz' files into ./data/fashion-mnist"
     )
+
+
+def tiny_imagenet(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:
+    """Tiny ImageNet (folder ``tiny-imagenet-200``, where `cifar10` looks); its labelled ``val`` images are the test split.
+
+    Raises:
+        InputError: there is no such data, or it is damaged.
+    """
+    checked_split(split)
+    folders = data_folders(root)
+    for folder in folders:
+        official = folder if folder.name == _TINY_FOLDER else folder / _TINY_FOLDER
+        if official.is_dir():
+            pixels, labels = cached(official, split, read_tiny_imagenet)
+            return Images("Tiny ImageNet", pixels, labels, mean=(0.4802, 0.4481, 0.3975), std=(0.2770, 0.2691, 0.2821))
+    raise InputError(f"no Tiny ImageNet in {listed(folders)}; unpack it as '{_TINY_FOLDER}' into ./data")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that networks can be fitted to and trained on."""
+
+    classes: int
+    side: int
+    """Of its images, in pixels, as `load` gives them."""
+    load: Callable[[str | os.PathLike[str] | None, Split], Images]
+
+
+DATASETS: Mapping[str, DataSet] = MappingProxyType(
+    {
+        "cifar10": DataSet(10, 32, cifar10),
+        "fashion-mnist": DataSet(10, 32, fashion_mnist),
+        "tiny-imagenet": DataSet(200, 64, tiny_imagenet),
+    }
+)
+
+
+def find_dataset(name: str) -> DataSet:
+    """The data set called `name`. Raises InputError, naming those there are, where there is none."""
+    if name not in DATASETS:
+        raise InputError(f"no data set is called '{name}'; there are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def balanced(images: Images, per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """As many images of every class, drawn at random, normalized, with their labels: what scores are computed on.
+
+    Raises:
+        InputError: a class has fewer images.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(images.labels):
+        places = np.flatnonzero(images.labels == label)
+        if len(places) < per_class:
+            raise InputError(f"class {label} of {images.name} has {len(places)} images, fewer than {per_class}")
+        chosen.append(generator.permutation(places)[:per_class])
+    order = generator.permutation(np.concatenate(chosen))
+    picked = replace(images, pixels=images.pixels[order], labels=images.labels[order])
+    return picked.batch(), torch.from_numpy(picked.labels)
 
 
 def small_images(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:
@@ -185,15 +260,18 @@ def listed(folders: Sequence[Path]) -> str:
     return ", ".join(f"'{folder}'" for folder in folders)
 
 
-def cached_jpeg(path: Path, split: Split) -> tuple[Bytes, NDArray[np.int64]]:
-    """`read_cifar_jpeg`, shuffled; decoded once: later calls read the arrays from the user's cache folder."""
+Reader = Callable[[Path, str], tuple[Bytes, NDArray[np.int64]]]
+
+
+def cached(path: Path, split: Split, read: Reader) -> tuple[Bytes, NDArray[np.int64]]:
+    """`read`, shuffled; decoded once: later calls read the arrays from the user's cache folder."""
     facts = path.stat()
     key = hashlib.sha256(f"{path.resolve()}:{facts.st_size}:{facts.st_mtime_ns}:{split}".encode()).hexdigest()[:16]
-    cached = cache_folder() / f"cifar10-{split}-{key}.npz"
-    found = read_cache(cached)
+    kept = cache_folder() / f"{path.stem}-{split}-{key}.npz"
+    found = read_cache(kept)
     if found is None:
-        found = shuffled(*read_cifar_jpeg(path, split))
-        write_cache(cached, *found)
+        found = shuffled(*read(path, split))
+        write_cache(kept, *found)
     return found
 
 

@@ -7,7 +7,6 @@ sample of that initialiser, and multiplies it by sqrt(fan_in / new fan_in), as i
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..frontend.errors import InputError
 
-__all__ = ["INITIALIZERS", "WHICH", "affected_layers", "reinitialized"]
+__all__ = ["INITIALIZERS", "WHICH", "affected_layers", "reinitialize"]
 
 WHICH = ("affected", "all", "none")
 
@@ -25,17 +24,13 @@ Initializer = Callable[[str, Tensor, Tensor, float, float, torch.Generator], Ten
 """Takes a parameter's last name, its old value, its present value, the layer's old and new fan-in, and a generator."""
 
 
-def reinitialized(
-    module: fx.GraphModule,
-    dense: fx.GraphModule,
-    which: str = "affected",
-    initializer: str = "own",
-    seed: int = 0,
-) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """A copy of `module` with new initial weights, and the names of the layers that have them.
+def reinitialize(
+    module: fx.GraphModule, dense: fx.GraphModule, which: str = "affected", initializer: str = "own", seed: int = 0
+) -> tuple[str, ...]:
+    """Gives layers of `module` new initial weights, in place, and returns their names.
 
     Args:
-        module: a compacted module.
+        module: a compacted module; its statistics of normalisation begin anew with the weights.
         dense: what it was compacted from, with its initial weights.
         which: layers, ``affected`` ones (a parameter changed its shape: those that lost output or input channels, and
             normalisation between them), ``all``, or ``none``.
@@ -49,23 +44,22 @@ def reinitialized(
         raise InputError(f"there is no choice '{which}' of layers to re-initialise; choose one of {', '.join(WHICH)}")
     if initializer not in INITIALIZERS:
         raise InputError(f"there is no initialiser '{initializer}'; choose one of {', '.join(INITIALIZERS)}")
-    old = dict(dense.named_parameters(remove_duplicate=False))
-    result = copy.deepcopy(module)
-    parameters = {name: value for name, value in result.named_parameters() if name in old}
-    layers = {_layer(name) for name in parameters} if which == "all" else set(affected_layers(module, dense))
     if which == "none":
-        return result, ()
+        return ()
+    old = dict(dense.named_parameters(remove_duplicate=False))
+    parameters = {name: value for name, value in module.named_parameters() if name in old}
+    chosen = {_layer(name) for name in parameters} if which == "all" else set(affected_layers(module, dense))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in parameters.items():
-            layer, last = _layer(name), name.rpartition(".")[2]
-            if layer in layers:
+            if _layer(name) in chosen:
                 before, after = _fan_in(old, name), _fan_in(parameters, name)
+                last = name.rpartition(".")[2]
                 value.copy_(INITIALIZERS[initializer](last, old[name].detach(), value, before, after, generator))
-        for name, buffer in result.named_buffers():
-            if _layer(name) in layers:
+        for name, buffer in module.named_buffers():
+            if _layer(name) in chosen:
                 _reset_statistic(name.rpartition(".")[2], buffer)
-    return result, tuple(dict.fromkeys(_layer(name) for name in parameters if _layer(name) in layers))
+    return tuple(dict.fromkeys(_layer(name) for name in parameters if _layer(name) in chosen))
 
 
 def affected_layers(module: fx.GraphModule, dense: fx.GraphModule) -> tuple[str, ...]:

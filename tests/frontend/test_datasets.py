@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,15 @@ import torch
 from PIL import Image
 
 from reconvene.frontend import datasets
-from reconvene.frontend.datasets import cifar10, fashion_mnist, imagenet_samples, small_images
+from reconvene.frontend.datasets import (
+    balanced,
+    cifar10,
+    fashion_mnist,
+    find_dataset,
+    imagenet_samples,
+    small_images,
+    tiny_imagenet,
+)
 from reconvene.frontend.errors import InputError
 
 
@@ -121,11 +130,132 @@ def test_missing_data_is_named_with_what_to_do() -> None:
         small_images()
 
 
-def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+def write_pickles(folder: Path, protocol: int, *, text_keys: bool = True, **changed: object) -> np.ndarray:
+    """The six official files of the Python version with 3 images each; returns the pixels of the test file."""
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 3072), dtype=np.uint8)
+    batch: dict[object, object] = {
+        "batch_label": "some",
+        "labels": [7, 0, 2],
+        "data": pixels,
+        "filenames": ["a", "b", "c"],
+    }
+    batch |= changed
+    if not text_keys:
+        batch = {str(key).encode(): value for key, value in batch.items()}
+    for name in (*(f"data_batch_{index}" for index in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(pickle.dumps(batch, protocol))
+    return pixels
+
+
+@pytest.mark.parametrize(("protocol", "text_keys"), [(3, True), (3, False), (4, True), (4, False)])
+def test_official_pickles_are_read_without_unpickling(
+    protocol: int, text_keys: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = write_pickles(tmp_path / "cifar-10-batches-py", protocol, text_keys=text_keys)
+    monkeypatch.setattr(pickle, "loads", None)
+    monkeypatch.setattr(pickle, "load", None)
+    images = cifar10(tmp_path)
+    np.testing.assert_array_equal(images.pixels.reshape(3, -1), pixels)
+    assert images.labels.tolist() == [7, 0, 2]
+    assert len(cifar10(tmp_path, "train")) == 15
+
+
+def test_official_pickles_of_python_2_are_read(tmp_path: Path) -> None:
+    """As the published files are: protocol 2, byte strings written as BINSTRING."""
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 3072), dtype=np.uint8)
+
+    def string(value: bytes) -> bytes:
+        return b"T" + len(value).to_bytes(4, "little") + value
+
+    head = b"\x80\x02}q\x01("
+    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x02(cnumpy\nndarray\nq\x03K\x00tRq\x04(K\x01" + string(
+        pixels.tobytes()
+    )
+    labels = string(b"labels") + b"q\x05]q\x06(K\x09K\x04e"
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "test_batch").write_bytes(head + string(b"data") + array + b"tb" + labels + string(b"x") + b"K\x07u.")
+    images = cifar10(tmp_path)
+    np.testing.assert_array_equal(images.pixels.reshape(2, -1), pixels)
+    assert images.labels.tolist() == [9, 4]
+
+
+def test_pickles_that_would_run_something_run_nothing(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
-    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(InputError, match=r"pickles.*binary version"):
+    bad = tmp_path / "cifar-10-batches-py" / "test_batch"
+    bad.write_bytes(f"cos\nsystem\n(S'touch {tmp_path / 'ran'}'\ntR.".encode())
+    with pytest.raises(InputError, match=r"not laid out.*binary version"):
         cifar10(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("changed", [{"labels": [7, 0]}, {"labels": [7, 0, 12]}, {"labels": []}, {"data": b"x" * 9000}])
+def test_pickles_that_do_not_fit_are_refused(changed: dict[str, object], tmp_path: Path) -> None:
+    write_pickles(tmp_path / "cifar-10-batches-py", 3, **changed)
+    with pytest.raises(InputError, match=r"not laid out|label 12"):
+        cifar10(tmp_path)
+
+
+def test_pickles_cut_short_are_refused(tmp_path: Path) -> None:
+    write_pickles(tmp_path / "cifar-10-batches-py", 3)
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cut short"):
+        cifar10(tmp_path)
+
+
+def write_tiny(folder: Path) -> None:
+    """Two classes, two training images and one labelled validation image each."""
+    for name in ("n1", "n2"):
+        (folder / "train" / name / "images").mkdir(parents=True)
+        for place in range(2):
+            Image.new("RGB", (64, 64), (100 * int(name[1]),) * 3).save(
+                folder / "train" / name / "images" / f"{place}.JPEG"
+            )
+    (folder / "val" / "images").mkdir(parents=True)
+    for name, grey in (("a.JPEG", 200), ("b.JPEG", 100)):
+        Image.new("L", (64, 64), grey).save(folder / "val" / "images" / name)
+    (folder / "wnids.txt").write_text("n1\nn2\n")
+    (folder / "val" / "val_annotations.txt").write_text("a.JPEG\tn2\t0\t0\t1\t1\nb.JPEG\tn1\t0\t0\t1\t1\n")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_tiny_imagenet_has_the_labels_of_its_lists(split: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path / "tiny-imagenet-200")
+    images = find_dataset("tiny-imagenet").load(tmp_path, split)
+    assert images.pixels.shape == (4 if split == "train" else 2, 3, 64, 64)
+    np.testing.assert_allclose(images.pixels.mean((1, 2, 3)), 100 * (images.labels + 1), atol=1)
+
+
+def test_damaged_tiny_imagenet_is_one_line_naming_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny-imagenet-200"
+    write_tiny(folder)
+    (folder / "val" / "images" / "a.JPEG").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"a\.JPEG"):
+        tiny_imagenet(tmp_path)
+    (folder / "val" / "val_annotations.txt").write_text("a.JPEG\tn9\t0\n")
+    with pytest.raises(InputError, match=r"val_annotations.*'a\.JPEG'"):
+        tiny_imagenet(tmp_path)
+    (folder / "wnids.txt").unlink()
+    with pytest.raises(InputError, match=r"wnids\.txt"):
+        tiny_imagenet(tmp_path)
+    with pytest.raises(InputError, match="no Tiny ImageNet"):
+        tiny_imagenet(tmp_path / "elsewhere")
+
+
+def test_balanced_images_are_as_many_of_every_class(tmp_path: Path) -> None:
+    write_binary(tmp_path / "cifar-10-batches-bin")
+    images = cifar10(tmp_path, "train")
+    inputs, labels = balanced(images, 4)
+    assert inputs.shape == (12, 3, 32, 32) and torch.bincount(labels).tolist() == [4, 4, 4]
+    with pytest.raises(InputError, match="fewer than 6"):
+        balanced(images, 6)
+
+
+def test_an_unknown_data_set_is_named_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"'svhn'.*cifar10"):
+        find_dataset("svhn")
 
 
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:

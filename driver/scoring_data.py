@@ -1,0 +1,36 @@
+"""The batches that scores are computed on: some images of every class of a data set, or synthetic ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..frontend.datasets import balanced, find_dataset
+from ..frontend.errors import InputError
+from ..passes.scores import SCORES, Batch, synthetic_batches
+from .models import LoadedModel
+
+__all__ = ["PER_CLASS", "scoring_batches"]
+
+PER_CLASS = 10
+"""Images of every class, as SNIP's and GraSP's authors take."""
+_BATCH = 100
+
+
+def scoring_batches(
+    loaded: LoadedModel, score: str, dataset: str | None, data: Path | None, synthetic: bool, seed: int
+) -> tuple[Batch, ...]:
+    """Batches for `score` if it needs any, else none.
+
+    Raises:
+        InputError: it needs some and there is no data set, or the data are not on this machine.
+    """
+    if score not in SCORES or not SCORES[score].needs_data:
+        return ()
+    if synthetic:
+        return synthetic_batches(loaded.module, loaded.example_inputs, size=_BATCH, seed=seed)
+    if dataset is None:
+        raise InputError(f"{score} scores weights on data; name some with --dataset, or say --synthetic")
+    images, labels = balanced(find_dataset(dataset).load(data, "train"), PER_CLASS, seed)
+    return tuple(
+        ((images[start : start + _BATCH],), labels[start : start + _BATCH]) for start in range(0, len(labels), _BATCH)
+    )

@@ -1,0 +1,72 @@
+"""Tiny ImageNet as its folder ``tiny-imagenet-200``: 200 classes of 64x64 photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from .errors import InputError
+from .image_files import Bytes, first_line
+from .progress import track
+
+__all__ = ["SIDE", "read_tiny_imagenet"]
+
+SIDE = 64
+
+
+def read_tiny_imagenet(folder: Path, split: str) -> tuple[Bytes, NDArray[np.int64]]:
+    """Pixels (N, 3, 64, 64) and labels (N,): places in ``wnids.txt``. The split ``test`` is the folder ``val``.
+
+    The official test images have no labels.
+
+    Raises:
+        InputError: a file is missing, cannot be read, or names a class that there is not.
+    """
+    classes = {name: place for place, name in enumerate(_lines(folder / "wnids.txt"))}
+    listed = _training(folder, classes) if split == "train" else _validation(folder, classes)
+    if not listed:
+        raise InputError(f"'{folder}' has no images of the split {split}; unpack it again")
+    pixels = np.empty((len(listed), 3, SIDE, SIDE), np.uint8)
+    for place, (path, _) in enumerate(track(listed, "decoding Tiny ImageNet")):
+        pixels[place] = _decoded(path)
+    return pixels, np.array([label for _, label in listed], np.int64)
+
+
+def _training(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
+    return [
+        (path, label)
+        for name, label in classes.items()
+        for path in sorted((folder / "train" / name / "images").glob("*.JPEG"))
+    ]
+
+
+def _validation(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
+    listing = folder / "val" / "val_annotations.txt"
+    found = []
+    for line in _lines(listing):
+        name, _, rest = line.partition("\t")
+        label = classes.get(rest.partition("\t")[0])
+        if label is None:
+            raise InputError(f"'{listing}' gives '{name}' a class that is not in wnids.txt; unpack it again")
+        found.append((folder / "val" / "images" / name, label))
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read '{path}': {first_line(error)}; unpack Tiny ImageNet again") from None
+
+
+def _decoded(path: Path) -> Bytes:
+    try:
+        with Image.open(path) as image:
+            if image.size != (SIDE, SIDE):
+                raise InputError(f"'{path}' measures {image.width}x{image.height}, not {SIDE}x{SIDE}")
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise InputError(f"cannot read '{path}' as an image: {first_line(error)}") from None
