@@ -165,6 +165,45 @@ def compact(
     answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed, fold))
 
 
+@app.command()
+def train(
+    model: Model,
+    dataset: Annotated[str, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet.")] = "cifar10",
+    data: DataFolder = None,
+    preset: Annotated[str, typer.Option(help="Hyper-parameters: vgg16-cifar10, laptop, smoke and others.")] = "laptop",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change one of them, such as epochs=3. Repeatable."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Weights that stay zero: parameter name to bool tensor, .safetensors.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to train on.")] = None,
+    width: Width = 1.0,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    restart: Annotated[bool, typer.Option("--restart", help="Do not go on with what the folder holds.")] = False,
+    input: InputShapes = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run; beside MODEL unless given.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Train a model, or go on with a training that was killed."""
+    from .training import verb
+
+    def work() -> Answer:
+        machine = verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads)
+        options = verb.Options(
+            dataset, data, preset, tuple(setting or ()), masks, machine, width, checkpoint_every, restart, seed
+        )
+        return verb.train_verb(model, input or [], options, output)
+
+    answer(json, work)
+
+
 @app.command("compile")
 def compile_(
     model: Model,

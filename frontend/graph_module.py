@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import fx
 
-__all__ = ["CapturedModule", "captured_module", "copy_calling_convention", "inline_grad_modes"]
+__all__ = [
+    "CapturedModule",
+    "captured_module",
+    "cloned",
+    "copy_calling_convention",
+    "inline_grad_modes",
+    "with_own_graph",
+]
 
 _FLAGS = ("training", "train", "use_input_stats")
 
@@ -41,6 +48,36 @@ def captured_module(root: Any, graph: fx.Graph, meta: dict[str, Any] | None = No
     module = CapturedModule(root, graph, class_name="CapturedModule")
     module.meta.update(copy.copy(meta) if meta else {})
     return module.eval()
+
+
+def with_own_graph(module: fx.GraphModule) -> CapturedModule:
+    """A module on the same tensors with a graph of its own, so that its mode is its own."""
+    return captured_module(module, _copied_graph(module), module.meta)
+
+
+def cloned(module: fx.GraphModule) -> CapturedModule:
+    """A copy with a graph and tensors of its own; tensors with several names stay one."""
+    copies: dict[int, torch.Tensor] = {}
+    tensors: dict[str, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            name = str(node.target)
+            value: Any = module
+            for part in name.split("."):
+                value = getattr(value, part)
+            if isinstance(value, torch.Tensor) and id(value) not in copies:
+                copy_ = value.detach().clone()
+                trained = isinstance(value, torch.nn.Parameter)
+                copies[id(value)] = torch.nn.Parameter(copy_, value.requires_grad) if trained else copy_
+            tensors[name] = copies.get(id(value), value)
+    return captured_module(tensors, _copied_graph(module), module.meta)
+
+
+def _copied_graph(module: fx.GraphModule) -> fx.Graph:
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    copy_calling_convention(module.graph, graph)
+    return graph
 
 
 def copy_calling_convention(source: fx.Graph, target: fx.Graph) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from ...frontend.errors import InputError
-from ...frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
+from ...frontend.graph_module import CapturedModule, with_own_graph
 from ..values import attribute, is_tensor, operator_name
 
 __all__ = [
@@ -140,10 +140,7 @@ def stored_tensors(module: fx.GraphModule) -> dict[str, Tensor]:
 
 def in_mode(module: fx.GraphModule, training: bool) -> CapturedModule:
     """A module of its own on the same tensors, so that setting its mode does not set the other's."""
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
-    copy_calling_convention(module.graph, graph)
-    return captured_module(module, graph, module.meta).train(training)
+    return with_own_graph(module).train(training)
 
 
 def gradients(

@@ -1,0 +1,238 @@
+"""Many trainings: methods x scores x degrees x seeds, on this machine or on several, resumable at any point.
+
+Every finished run is one line of JSON in a file; a run that is in the file is not repeated, and one that was killed goes on
+from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from ..frontend.datasets import find_dataset
+from ..frontend.errors import InputError, ReconveneError
+from ..frontend.graph_module import CapturedModule
+from ..frontend.progress import track
+from .baselines import Candidate, Setting, make_candidate
+from .models import load_model
+from .profile import profile
+from .report import environment
+from .scoring_data import scoring_batches
+from .training.loop import Machine, train
+from .training.presets import find_preset
+
+__all__ = ["ENGINES", "Place", "Run", "grid", "read_results", "run_one", "sweep"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network, pruned one way, trained once. Plain values only."""
+
+    model: str
+    width: float
+    dataset: str
+    method: str
+    score: str
+    sparsity: float
+    seed: int
+    preset: str
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Changes to the preset."""
+
+    @property
+    def key(self) -> str:
+        """Names the run; the same values give the same key."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs find data and leave checkpoints, and what each may use."""
+
+    work: Path
+    data: Path | None = None
+    machine: Machine = Machine(threads=1)
+
+
+def grid(
+    methods: Sequence[tuple[str, str]], sparsities: Sequence[float], seeds: Sequence[int], **common: Any
+) -> tuple[Run, ...]:
+    """Every method (with its score) at every sparsity with every seed; the dense network once for every seed.
+
+    Args:
+        methods: pairs of a name of `baselines.BASELINES` and a score.
+        sparsities: degrees p.
+        seeds: of weights, pruning and training.
+        common: the other fields of `Run`.
+    """
+    runs = [
+        Run(method=method, score=score, sparsity=0.0 if method == "dense" else sparsity, seed=seed, **common)
+        for seed, (method, score), sparsity in itertools.product(seeds, methods, sparsities)
+    ]
+    return tuple(dict.fromkeys(runs))
+
+
+def run_one(run: Run, place: Place) -> dict[str, Any]:
+    """Builds, prunes, trains and measures; gives the run's line for the results.
+
+    Raises:
+        InputError: something of the run does not exist, or does not fit.
+    """
+    dataset = find_dataset(run.dataset)
+    preset = find_preset(run.preset).changed(dict(run.settings))
+    with _threads(place.machine.threads):
+        loaded = load_model(run.model, (), run.seed, ("batch",), dataset=run.dataset, width=run.width)
+        assert isinstance(loaded.module, CapturedModule)
+        batches = scoring_batches(loaded, run.score, run.dataset, place.data, False, run.seed)
+        started = time.perf_counter()
+        candidate = make_candidate(
+            run.method, loaded.module, Setting(loaded.example_inputs, run.score, run.sparsity, batches, seed=run.seed)
+        )
+        pruned = time.perf_counter() - started
+        training, test = (dataset.load(place.data, split) for split in ("train", "test"))
+        done = train(
+            candidate.module, training, test, preset, place.work / run.key, masks=candidate.masks,
+            machine=place.machine, seed=run.seed,
+        )  # fmt: skip
+        latency = _latency(candidate, loaded.example_inputs, place.machine.threads or 1)
+    return {
+        "key": run.key,
+        **asdict(run),
+        "settings": dict(run.settings),
+        "data": training.name,
+        "parameters": candidate.size.parameters,
+        "weights": candidate.weights,
+        "macs": candidate.size.macs,
+        "latency_ms": latency,
+        "prune_seconds": pruned,
+        "train_seconds": done.seconds,
+        "accuracy": done.rows[-1]["test_accuracy"],
+        "best_accuracy": max(row["test_accuracy"] for row in done.rows),
+        "threads": place.machine.threads,
+        "precision": place.machine.precision,
+        "environment": environment(),
+    }
+
+
+def sweep(
+    runs: Sequence[Run], results: Path, place: Place, *, engine: str = "processes", workers: int = 1
+) -> list[dict[str, Any]]:
+    """Does the runs that `results` does not have yet, each line written as its run ends; gives all their lines.
+
+    Args:
+        runs: what to do.
+        results: a file of JSON lines; made if need be.
+        place: data, checkpoints and machine. With Ray on several machines the paths must be the same on all.
+        engine: of `ENGINES`; ``ray`` needs ``pip install 'reconvene[sweep]'`` and takes RAY_ADDRESS.
+        workers: runs at a time.
+
+    Raises:
+        InputError: there is no such engine, the results cannot be read, or a run cannot be done.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"there is no engine '{engine}'; choose one of {', '.join(ENGINES)}")
+    if workers < 1:
+        raise InputError(f"{workers} workers do nothing; give 1 or more")
+    done = {line["key"]: line for line in read_results(results)}
+    missing = [run for run in runs if run.key not in done]
+    with results.open("a", encoding="utf-8") as file:
+        for line in track(ENGINES[engine](missing, place, workers), "runs", len(missing)):
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            done[line["key"]] = line
+    return [done[run.key] for run in runs]
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The lines of a results file; none where there is no file. A last line that a kill cut short is taken away.
+
+    Raises:
+        InputError: another line is no JSON.
+    """
+    if not path.exists():
+        return []
+    try:
+        raw = path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if len(whole) < len(raw):
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+        return [json.loads(line) for line in whole.decode().splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the results in '{path}': {str(error).splitlines()[0]}") from None
+
+
+def _in_processes(runs: Sequence[Run], place: Place, workers: int) -> Iterator[dict[str, Any]]:
+    """On this machine. One worker needs no process of its own."""
+    if workers == 1:
+        for run in runs:
+            yield run_one(run, place)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(run_one, run, place) for run in runs]
+        try:
+            for finished in as_completed(waiting):
+                yield finished.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _with_ray(runs: Sequence[Run], place: Place, workers: int) -> Iterator[dict[str, Any]]:
+    """On a Ray cluster: the one that RAY_ADDRESS names, else one of this machine alone."""
+    try:
+        import ray
+    except ImportError:
+        raise InputError("the engine ray needs another package; run: pip install 'reconvene[sweep]'") from None
+    started = not ray.is_initialized()
+    if started:
+        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+        ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False, **local)
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=2)(run_one)
+        waiting = [remote.remote(run, place) for run in runs]
+        while waiting:
+            (finished,), waiting = ray.wait(waiting, num_returns=1)
+            yield ray.get(finished)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.as_instanceof_cause()
+        raise (error.cause if isinstance(error.cause, ReconveneError) else cause) from None
+    finally:
+        if started:
+            ray.shutdown()
+
+
+Engine = Callable[[Sequence[Run], Place, int], Iterator[dict[str, Any]]]
+ENGINES: Mapping[str, Engine] = MappingProxyType({"processes": _in_processes, "ray": _with_ray})
+
+
+def _latency(candidate: Candidate, inputs: Sequence[Any], threads: int) -> float:
+    """Milliseconds of one image through PyTorch eager, median."""
+    one = tuple(value[:1] if isinstance(value, torch.Tensor) else value for value in inputs)
+    return profile({"trained": (candidate.module, one)}, threads=threads)["trained"].latency.median_ms
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's threads while a block runs."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,110 @@
+"""The state of a training as one safetensors file, replaced as a whole, so that a kill at any moment leaves a whole one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ...frontend.errors import InputError
+from ...frontend.files import replacing
+
+__all__ = ["Progress", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
+
+_FORMAT = "reconvene-training/1"
+_MODEL, _MOMENTUM = "model/", "momentum/"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        step: steps done, over all epochs.
+        seconds: of training so far, those of killed runs up to their last checkpoint included.
+        loss: sum of the losses of the epoch under way, times images.
+        correct: right answers in the epoch under way.
+        rows: the log, one row for each epoch that is over.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    correct: int = 0
+    rows: tuple[dict[str, Any], ...] = field(default=())
+
+
+def fingerprint(settings: Mapping[str, Any], module: nn.Module, masks: Mapping[str, Tensor]) -> str:
+    """What two runs have in common if, and only if, they are the same training."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in [*sorted(_tensors(module).items()), *sorted(masks.items())]:
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: str
+) -> None:
+    """Writes everything a training needs to go on. Raises InputError if that cannot be done."""
+    tensors = {_MODEL + name: tensor.detach().cpu() for name, tensor in _tensors(module).items()}
+    for name, parameter in module.named_parameters():
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[_MOMENTUM + name] = momentum.detach().cpu()
+    metadata = {"format": _FORMAT, "identity": identity, "progress": json.dumps(asdict(progress))}
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress | None:
+    """Puts `module` and `optimizer` into the state of a checkpoint; None, and nothing is done, where there is none.
+
+    Raises:
+        InputError: the file is damaged, or of another training.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise InputError(f"'{path}' is no checkpoint of a training; choose another folder, or say --restart")
+            if metadata["identity"] != identity:
+                raise InputError(
+                    f"'{path}' is of another training: model, masks, data or settings differ; choose another folder, or"
+                    " say --restart"
+                )
+            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        values = json.loads(metadata["progress"])
+        progress = Progress(**values | {"rows": tuple(values["rows"])})
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read '{path}': it is damaged; say --restart to begin anew") from None
+    with torch.no_grad():
+        for name, tensor in _tensors(module).items():
+            tensor.copy_(saved[_MODEL + name])
+        for name, parameter in module.named_parameters():
+            if _MOMENTUM + name in saved:
+                optimizer.state[parameter]["momentum_buffer"] = saved[_MOMENTUM + name].to(parameter.device)
+    return progress
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the unfinished files that killed runs left beside `path`; no other run may be writing there."""
+    for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}

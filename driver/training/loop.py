@@ -1,0 +1,261 @@
+"""The training loop. It can be killed at any moment; run again, it goes on, and ends with the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from ...frontend.datasets import Images
+from ...frontend.errors import InputError
+from ...frontend.files import write_text
+from ...frontend.graph_module import CapturedModule, cloned
+from ...frontend.progress import track
+from ...passes.masks import spread_mask
+from .batches import Batches, generator_for
+from .checkpoint import Progress, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
+from .log import curves, write_log
+from .presets import Preset, rate_at
+
+__all__ = ["CHECKPOINT", "Machine", "Trained", "train"]
+
+CHECKPOINT = "checkpoint.safetensors"
+_TEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how it is computed. The same numbers come out only of the same machine settings."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    """``float32``, or ``bfloat16``: autocast, with weights in float32."""
+    threads: int | None = None
+    """Of PyTorch's pool; None leaves it as it is."""
+
+    def checked(self) -> torch.device:
+        """The device. Raises InputError if it is not there, or a choice is unknown."""
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"there is no precision '{self.precision}'; choose float32 or bfloat16")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"{self.threads} threads compute nothing; give 1 or more")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise InputError(f"there is no device '{self.device}'; choose cpu or cuda") from None
+        if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+            raise InputError(f"this machine has no device '{self.device}' that could train; choose cpu")
+        return device
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network."""
+
+    module: fx.GraphModule = field(repr=False)
+    """On the CPU, in inference mode."""
+    rows: tuple[Mapping[str, Any], ...]
+    """The log: epoch, rate, loss and accuracy (0..1) in training and on the test images, seconds so far."""
+    seconds: float
+    """Of training and testing."""
+
+
+def train(
+    module: CapturedModule,
+    training: Images,
+    test: Images,
+    preset: Preset,
+    folder: Path,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    machine: Machine = Machine(),
+    seed: int = 0,
+    checkpoint_every: int = 100,
+    restart: bool = False,
+) -> Trained:
+    """Trains a copy of a captured classifier, or goes on with the training that `folder` holds.
+
+    Args:
+        module: takes images (N, 3, H, W), gives (N, classes).
+        training: images to train on.
+        test: images that accuracy is measured on after every epoch.
+        preset: hyper-parameters.
+        folder: for the checkpoint, ``log.csv``, ``log.json`` and ``curves.html``; it is made if need be.
+        masks: parameters' entries that stay zero (boolean, True where a weight is): set to zero before the first step and
+            after every one.
+        machine: where and how to compute.
+        seed: of the images' order and changes, and of dropout.
+        checkpoint_every: steps between checkpoints; there is one after every epoch, too.
+        restart: throw away what the folder holds.
+
+    Raises:
+        InputError: the folder holds another training, a mask does not fit, or data and model do not.
+    """
+    preset.check()
+    device = machine.checked()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CHECKPOINT
+    remove_leftovers(path)
+    if restart:
+        path.unlink(missing_ok=True)
+    model = cloned(module)
+    kept = _checked_masks(model, masks or {})
+    settings = {
+        **asdict(preset),
+        **asdict(machine),
+        "seed": seed,
+        "data": [training.name, len(training), test.name, len(test)],
+    }
+    identity = fingerprint(settings, model, kept)
+    model.to(device)
+    kept = {name: mask.to(device) for name, mask in kept.items()}
+    run = _Run(
+        model, Batches.of(training, preset.train_images, device), Batches.of(test, preset.test_images, device), preset,
+        kept, machine, seed, path, identity, checkpoint_every,
+    )  # fmt: skip
+    with _computing(machine, device):
+        rows, seconds = run.finish(lambda rows: write_log(folder, rows, settings))
+    write_text(folder / "curves.html", curves(rows, f"Training on {training.name}"))
+    model.to("cpu")
+    return Trained(model.eval(), rows, seconds)
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(
+        self, model: CapturedModule, training: Batches, test: Batches, preset: Preset, masks: Mapping[str, Tensor],
+        machine: Machine, seed: int, path: Path, identity: str, every: int,
+    ) -> None:  # fmt: skip
+        self.model, self.training, self.test, self.preset, self.masks = model, training, test, preset, masks
+        self.machine, self.seed, self.path, self.identity, self.every = machine, seed, path, identity, every
+        self.steps = len(training) // preset.batch
+        if not self.steps:
+            raise InputError(f"{len(training)} training images are fewer than one batch of {preset.batch}")
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), preset.rate, momentum=preset.momentum, weight_decay=preset.weight_decay
+        )
+        self.progress = load_checkpoint(path, model, self.optimizer, identity) or Progress()
+        self._masked()
+        self._since = time.perf_counter()
+
+    def finish(self, log: Any) -> tuple[tuple[dict[str, Any], ...], float]:
+        """Trains what is left, and gives the log and the seconds it took in all."""
+        while len(self.progress.rows) < self.preset.epochs:
+            self._epoch(len(self.progress.rows))
+            log(self.progress.rows)
+        log(self.progress.rows)
+        return self.progress.rows, self.progress.seconds
+
+    def _epoch(self, epoch: int) -> None:
+        order = self.training.order(self.seed, epoch)
+        self.model.train()
+        first = self.progress.step - epoch * self.steps
+        for step in track(range(first, self.steps), f"epoch {epoch + 1} of {self.preset.epochs}"):
+            self._step(order, epoch, step)
+            if self.progress.step % self.every == 0 and step + 1 < self.steps:
+                self._save()
+        images = self.steps * self.preset.batch
+        loss, accuracy = self._tested()
+        self._clocked()
+        row = {
+            "epoch": epoch + 1,
+            "rate": self.optimizer.param_groups[0]["lr"],
+            "train_loss": self.progress.loss / images,
+            "train_accuracy": self.progress.correct / images,
+            "test_loss": loss,
+            "test_accuracy": accuracy,
+            "seconds": round(self.progress.seconds, 3),
+        }
+        self.progress = dataclasses.replace(self.progress, rows=(*self.progress.rows, row), loss=0.0, correct=0)
+        self._save()
+
+    def _step(self, order: Tensor, epoch: int, step: int) -> None:
+        generator = generator_for(self.seed, 1, epoch, step)
+        images, labels = self.training.training(order, step, self.preset.batch, self.preset.augment, generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.preset, self.progress.step, self.steps)
+        torch.manual_seed(generator.initial_seed())  # For dropout.
+        self.optimizer.zero_grad()
+        outputs = self._outputs(images)
+        loss = F.cross_entropy(outputs, labels)
+        loss.backward()
+        self.optimizer.step()
+        self._masked()
+        value = loss.item()
+        if value != value or value in (float("inf"), float("-inf")):
+            raise InputError(f"the loss is {value} in epoch {epoch + 1}, step {step + 1}; choose a smaller rate")
+        self.progress = dataclasses.replace(
+            self.progress,
+            step=self.progress.step + 1,
+            loss=self.progress.loss + value * len(labels),
+            correct=self.progress.correct + int((outputs.argmax(1) == labels).sum()),
+        )
+
+    def _tested(self) -> tuple[float, float]:
+        self.model.eval()
+        loss, correct = 0.0, 0
+        with torch.no_grad():
+            for start in range(0, len(self.test), _TEST_BATCH):
+                images, labels = self.test.plain(start, _TEST_BATCH)
+                outputs = self._outputs(images)
+                loss += F.cross_entropy(outputs, labels, reduction="sum").item()
+                correct += int((outputs.argmax(1) == labels).sum())
+        return loss / len(self.test), correct / len(self.test)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        low = self.machine.precision == "bfloat16"
+        try:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+                outputs = self.model(images)
+            return outputs.float()
+        except RuntimeError as error:
+            if "shape" not in str(error) and "size" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the model does not take images {tuple(images.shape)}: {reason}") from error
+
+    def _masked(self) -> None:
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                self.model.get_parameter(name).mul_(mask)
+
+    def _clocked(self) -> None:
+        now = time.perf_counter()
+        self.progress = dataclasses.replace(self.progress, seconds=self.progress.seconds + now - self._since)
+        self._since = now
+
+    def _save(self) -> None:
+        self._clocked()
+        save_checkpoint(self.path, self.model, self.optimizer, self.progress, self.identity)
+
+
+def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    parameters = dict(model.named_parameters())
+    for name in masks:
+        if name not in parameters:
+            raise InputError(f"there is no parameter '{name}' to keep masked")
+    return {name: spread_mask(name, mask, parameters[name]).contiguous() for name, mask in masks.items()}
+
+
+@contextmanager
+def _computing(machine: Machine, device: torch.device) -> Iterator[None]:
+    """PyTorch set for the machine, and as it was afterwards."""
+    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    try:
+        if machine.threads is not None:
+            torch.set_num_threads(machine.threads)
+        torch.backends.cudnn.deterministic = True
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = deterministic

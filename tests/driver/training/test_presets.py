@@ -1,0 +1,59 @@
+"""Presets are the papers' code's; rates by hand; changes are checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconvene.driver.training.presets import Preset, find_preset, presets, rate_at
+from reconvene.frontend.errors import InputError
+
+
+def test_the_papers_hyper_parameters() -> None:
+    vgg, resnet = find_preset("vgg16-cifar10"), find_preset("resnet50-tiny-imagenet")
+    assert (vgg.epochs, vgg.batch, vgg.rate, vgg.milestones) == (160, 128, 0.1, (80, 120))
+    assert (resnet.epochs, resnet.batch, resnet.rate, resnet.milestones, resnet.warmup) == (
+        200,
+        256,
+        0.2,
+        (100, 150),
+        5,
+    )
+    assert all((p.momentum, p.weight_decay, p.gamma) == (0.9, 1e-4, 0.1) for p in presets().values())
+
+
+def test_rates_by_hand() -> None:
+    preset = Preset(epochs=4, batch=1, rate=0.8, milestones=(2, 3), warmup=0.5)
+    rates = [rate_at(preset, step, 4) for step in range(16)]
+    assert rates == pytest.approx([0.4, *[0.8] * 7, *[0.08] * 4, *[0.008] * 4])
+    assert rate_at(Preset(1, 1, 0.5), 0, 10) == 0.5
+
+
+def test_changes_as_text_and_as_numbers() -> None:
+    changed = find_preset("smoke").changed({"epochs": "3", "rate": "0.2", "milestones": "1,2", "augment": "none"})
+    assert (changed.epochs, changed.rate, changed.milestones, changed.augment) == (3, 0.2, (1.0, 2.0), "none")
+    assert find_preset("smoke").changed({"milestones": 5}).milestones == (5.0,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 1}, "no setting 'epoch'.*epochs"),
+        ({"epochs": "many"}, "whole number"),
+        ({"epochs": 1.5}, "whole number"),
+        ({"rate": "fast"}, "a number"),
+        ({"milestones": "1,x"}, "80,120"),
+        ({"epochs": 0}, "1 or more"),
+        ({"rate": "nan"}, "from 0 up"),
+        ({"augment": "mixup"}, "choose one of none"),
+    ],
+)
+def test_changes_of_no_use_are_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_preset("smoke").changed(settings)
+
+
+def test_an_unknown_preset_is_named_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"'quick'.*laptop"):
+        find_preset("quick")
