@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
@@ -65,7 +65,7 @@ class Place:
 
     work: Path
     data: Path | None = None
-    machine: Machine = Machine(threads=1)
+    machine: Machine = field(default_factory=lambda: Machine(threads=1))
 
 
 def grid(

@@ -113,7 +113,7 @@ def sparsify(
         request = Request(canonical, weights, tuple(example_inputs), masks, batches, loss, generator)
         scores = {name: value.detach() for name, value in chosen.weigh(request).items()}
         _check_scores(score, scores)
-        kept = _lowest_removed(weights, scores, kept, SCHEDULES[schedule](sparsity, number / count), allocation)
+        _remove_lowest(weights, scores, kept, SCHEDULES[schedule](sparsity, number / count), allocation)
     layers = tuple(
         LayerSparsity(weight.name, weight.size, int(weight.size - np.count_nonzero(keep)), weight.convolution)
         for weight, keep in zip(weights, kept, strict=True)
@@ -144,10 +144,10 @@ def _as_masks(weights: Sequence[Weight], kept: Sequence[Bools]) -> dict[str, Ten
     return {w.name: torch.from_numpy(keep).reshape(w.shape) for w, keep in zip(weights, kept, strict=True)}
 
 
-def _lowest_removed(
+def _remove_lowest(
     weights: Sequence[Weight], scores: Mapping[str, Tensor], kept: Sequence[Bools], sparsity: float, allocation: str
-) -> list[Bools]:
-    """What is kept after the lowest scores of what was kept have gone too."""
+) -> None:
+    """Takes the lowest scores of what is kept out of `kept`, in place, until the sparsity is reached."""
     values = [scores[w.name].reshape(-1).numpy()[keep] for w, keep in zip(weights, kept, strict=True)]
     if allocation == "global":
         left = [value.size for value in values]
@@ -159,12 +159,8 @@ def _lowest_removed(
         goals = [round(shares[weight.name] * weight.size) for weight in weights]
         gone = [weight.size - value.size for weight, value in zip(weights, values, strict=True)]
         parts = [without_lowest(v, goal - before) for v, goal, before in zip(values, goals, gone, strict=True)]
-    result = []
     for keep, part in zip(kept, parts, strict=True):
-        after = keep.copy()
-        after[keep] = part
-        result.append(after)
-    return result
+        keep[keep] = part
 
 
 def without_lowest(values: NDArray[np.floating], count: int) -> Bools:

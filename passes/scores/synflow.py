@@ -26,12 +26,13 @@ _MEAN_POSITION = 3
 def weigh(request: Request) -> dict[str, Tensor]:
     module = in_mode(request.module, training=False)
     means = _running_means(module)
+    leaves = {weight.name: request.tensor(weight).double().abs().requires_grad_() for weight in request.weights}
     fixed = {
         name: tensor.double().abs() if tensor.is_floating_point() else tensor
         for name, tensor in stored_tensors(module).items()
+        if name not in leaves
     }
     fixed |= {name: torch.zeros_like(fixed[name]) for name in means}
-    leaves = {weight.name: request.tensor(weight).double().abs().requires_grad_() for weight in request.weights}
     try:
         outputs = torch.func.functional_call(module, fixed | leaves, pytree.tree_map(_ones, request.inputs))
     except RuntimeError as error:
@@ -43,7 +44,8 @@ def weigh(request: Request) -> dict[str, Tensor]:
         raise InputError("SynFlow's sum over all paths does not fit double precision here; use another score")
     slopes = torch.autograd.grad(flow, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return {
-        weight.name: leaves[weight.name].detach() * slope for weight, slope in zip(request.weights, slopes, strict=True)
+        weight.name: slope.mul_(leaves[weight.name].detach())
+        for weight, slope in zip(request.weights, slopes, strict=True)
     }
 
 

@@ -14,9 +14,9 @@ from reconvene.driver.command_line import main
 
 def test_a_training_killed_three_times_ends_as_one_that_was_not(tmp_path: Path) -> None:
     write_images(tmp_path / "data", count=32)
-    subprocess.run(command(tmp_path / "data", tmp_path / "whole", 4), check=True, capture_output=True)
+    subprocess.run(command(tmp_path / "data", tmp_path / "whole", 3), check=True, capture_output=True)
     outcome = killed_training(
-        command(tmp_path / "data", tmp_path / "killed", 4), tmp_path / "killed", 3, seed=1, most=3
+        command(tmp_path / "data", tmp_path / "killed", 3), tmp_path / "killed", 3, seed=1, most=3
     )
     assert outcome.kills == 3
     assert same_state(tmp_path / "whole", tmp_path / "killed")

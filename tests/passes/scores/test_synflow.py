@@ -65,3 +65,10 @@ def test_sums_beyond_double_precision_are_refused() -> None:
             parameter.fill_(1e38)
     with pytest.raises(InputError, match="double precision"):
         SYNFLOW.weigh(request(model, (torch.zeros(1, 2, dtype=torch.float64),)))
+
+
+def test_a_model_in_double_precision_stays_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 1, bias=False)).double()
+    before = model[0].weight.detach().clone()
+    SYNFLOW.weigh(request(model, (torch.zeros(1, 3, dtype=torch.float64),)))
+    assert torch.equal(model[0].weight, before)

@@ -1,0 +1,146 @@
+"""Seconds from an untrained model to the compacted, re-initialised graph, for every score.
+
+    python benchmarks/scores.py [--networks vgg16-cifar resnet50-imagenet ...] [--json docs/results/scores.json]
+    python benchmarks/scores.py --find 16.21 --networks vgg16-cifar
+
+Wall seconds, and seconds of CPU beside them, because a machine with other work on it makes the former meaningless. The
+capture of the model (torch.export) and the certificate are listed by themselves. Score's rounds are its authors' (SynFlow:
+100). SNIP and GraSP score on one synthetic batch. ``--find`` looks for the smallest p, in steps of a two-hundredth, that
+leaves so many times fewer parameters, and measures size, multiply-accumulates and latency there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reconvene.driver.profile import profile
+from reconvene.driver.recipe import Rectified, recipe_options, run_recipe
+from reconvene.driver.report import environment
+from reconvene.frontend.capture import capture
+from reconvene.frontend.networks import find_network
+from reconvene.passes.scores import SCORES, synthetic_batches
+
+_STEP = 200
+
+
+def measure(network: str, score: str, sparsity: float, batch: int, seed: int) -> dict[str, Any]:
+    """One score on one network."""
+    torch.manual_seed(seed)
+    found = find_network(network)
+    model, inputs = found.build().eval(), (torch.randn(found.shape),)
+    wall, cpu = time.perf_counter(), time.process_time()
+    module = capture(model, inputs)
+    captured = time.perf_counter() - wall
+    batches = synthetic_batches(model, inputs, size=batch, seed=seed) if SCORES[score].needs_data else ()
+    result = run_recipe(module, inputs, sparsity, recipe_options({"score": score}), batches=batches, seed=seed)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    sizes = result.compaction
+    return {
+        "network": network,
+        "score": score,
+        "rounds": SCORES[score].rounds,
+        "sparsity": sparsity,
+        "seconds": wall,
+        "cpu_seconds": cpu,
+        "capture_seconds": captured,
+        "phases": dict(sizes.seconds),
+        "parameters_before": sizes.before.parameters,
+        "parameters_after": sizes.after.parameters,
+        "macs_before": sizes.before.macs,
+        "macs_after": sizes.after.macs,
+        "resilient": len(result.sensitivity.resilient),
+        "compared": len(result.sensitivity.layers),
+        "largest_difference": sizes.certificate.max_relative,
+    }
+
+
+def find(network: str, ratio: float, threads: int, seed: int) -> dict[str, Any]:
+    """The smallest p whose network has `ratio` times fewer parameters, and what that network costs."""
+    torch.manual_seed(seed)
+    built = find_network(network)
+    inputs = (torch.randn(built.shape),)
+    module = capture(built.build().eval(), inputs)
+    best: tuple[float, Rectified] | None = None
+    low, high = 0, _STEP - 1
+    while low < high:
+        middle = (low + high) // 2
+        result = run_recipe(module, inputs, middle / _STEP, recipe_options({}), seed=seed)
+        enough = result.compaction.before.parameters >= ratio * result.compaction.after.parameters
+        low, high = (low, middle) if enough else (middle + 1, high)
+        best = (middle / _STEP, result) if enough else best
+    if best is None:
+        sys.exit(f"{network} does not get {ratio} times smaller at any p")
+    sparsity, result = best
+    profiles = profile({"dense": (module, inputs), "reconvene": (result.compaction.module, inputs)}, threads=threads)
+    return {
+        "network": network,
+        "wanted": ratio,
+        "sparsity": sparsity,
+        **{
+            name: {
+                "parameters": entry.size.parameters,
+                "macs": entry.size.macs,
+                "bytes": entry.size.bytes,
+                "peak_bytes": entry.peak_bytes,
+                "eager_median_ms": entry.latency.median_ms,
+            }
+            for name, entry in profiles.items()
+        },
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| network | score | rounds | seconds | CPU seconds | of it score | parameters before | after | times smaller |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        before, after = row["parameters_before"], row["parameters_after"]
+        lines.append(
+            f"| {row['network']} | {row['score']} | {row['rounds']} | {row['seconds']:.1f} | {row['cpu_seconds']:.1f} |"
+            f" {row['phases']['score']:.1f} | {before:,} | {after:,} | {before / after:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["vgg16-cifar", "resnet50-cifar", "resnet50-imagenet"])
+    parser.add_argument("--scores", nargs="+", default=list(SCORES), choices=list(SCORES))
+    parser.add_argument("--sparsity", type=float, default=0.9)
+    parser.add_argument("--batch", type=int, default=20, help="synthetic examples for SNIP and GraSP")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--find", type=float, metavar="RATIO")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    setting = environment() | {
+        "threads": options.threads,
+        "dtype": "float32",
+        "seed": options.seed,
+        "batch": options.batch,
+    }
+    if options.find:
+        rows = [find(network, options.find, options.threads, options.seed) for network in options.networks]
+        print(json.dumps(rows, indent=1))
+    else:
+        rows = []
+        for network in options.networks:
+            for score in options.scores:
+                rows.append(measure(network, score, options.sparsity, options.batch, options.seed))
+                print(f"{network} {score}: {rows[-1]['seconds']:.1f} s", file=sys.stderr)
+        print(table(rows))
+    if options.json:
+        options.json.write_text(json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Grids of trainings: what is in them, that they go on where they stopped, and both engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_kills import write_images
+
+from reconvene.driver import sweep as module
+from reconvene.driver.sweep import Place, Run, grid, read_results, run_one, sweep
+from reconvene.driver.training.loop import Machine
+from reconvene.frontend.errors import InputError
+
+SETTINGS = (("batch", 16), ("epochs", 1), ("test_images", 0), ("train_images", 0))
+COMMON: dict[str, Any] = {
+    "model": "resnet20", "width": 0.25, "dataset": "cifar10", "preset": "smoke", "settings": SETTINGS,
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    write_images(tmp_path / "data", count=8)
+    return Place(tmp_path / "work", tmp_path / "data", Machine(threads=1))
+
+
+def runs(*methods: str, seeds: tuple[int, ...] = (0,)) -> tuple[Run, ...]:
+    return grid([(method, "magnitude") for method in methods], [0.8], seeds, **COMMON)
+
+
+def test_a_grid_has_the_dense_network_once_for_every_seed() -> None:
+    found = grid([("dense", "magnitude"), ("upai", "snip")], [0.5, 0.9], [0, 1], **COMMON)
+    assert [(run.method, run.sparsity, run.seed) for run in found] == [
+        ("dense", 0.0, 0), ("upai", 0.5, 0), ("upai", 0.9, 0), ("dense", 0.0, 1), ("upai", 0.5, 1), ("upai", 0.9, 1),
+    ]  # fmt: skip
+    assert len({run.key for run in found}) == 6
+
+
+def test_a_run_says_what_it_cost_and_gave(place: Place) -> None:
+    place.work.mkdir()
+    (run,) = runs("upai")
+    line = run_one(run, place)
+    assert json.loads(json.dumps(line)) == line
+    assert line["key"] == run.key and line["method"] == "upai" and line["settings"]["epochs"] == 1
+    assert line["weights"] < line["parameters"] and 0 <= line["accuracy"] <= 1
+    assert line["latency_ms"] > 0 and line["train_seconds"] > 0 and line["macs"] > 0
+
+
+def test_what_is_in_the_results_is_not_done_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, seen = tmp_path / "results.jsonl", list[str]()
+
+    def noted(run: Run, place: Place) -> dict[str, Any]:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(run.method)
+        return {"key": run.key, "method": run.method}
+
+    monkeypatch.setattr(module, "run_one", noted)
+    wanted = runs("dense", "upai", "reconvene")
+    with pytest.raises(KeyboardInterrupt):
+        sweep(wanted, results, place)
+    with results.open("a") as file:
+        file.write('{"key": "half a li')
+    seen.clear()
+    lines = sweep(wanted, results, place)
+    assert seen == ["reconvene"]
+    assert [line["method"] for line in lines] == ["dense", "upai", "reconvene"]
+    assert len(read_results(results)) == 3
+
+
+def test_damaged_results_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text("nonsense\n")
+    with pytest.raises(InputError, match=r"r\.jsonl"):
+        read_results(tmp_path / "r.jsonl")
+
+
+@pytest.mark.parametrize("options", [{"engine": "slurm"}, {"workers": 0}])
+def test_bad_options_are_refused(options: dict[str, Any], place: Place, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"choose one of processes, ray|1 or more"):
+        sweep(runs("dense"), tmp_path / "r.jsonl", place, **options)
+
+
+def test_a_cluster_of_two_workers_gives_what_one_process_gives(place: Place, tmp_path: Path) -> None:
+    wanted = runs("dense", "reconvene")
+    there = sweep(wanted, tmp_path / "ray.jsonl", place, engine="ray", workers=2)
+    here = sweep(wanted, tmp_path / "here.jsonl", Place(tmp_path / "other", place.data, place.machine))
+    for one, two in zip(there, here, strict=True):
+        assert {key: value for key, value in one.items() if "seconds" not in key and key != "latency_ms"} == {
+            key: value for key, value in two.items() if "seconds" not in key and key != "latency_ms"
+        }
+
+
+def test_a_failure_on_the_cluster_is_the_run_s_own_error(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no method 'nas'"):
+        sweep(runs("nas"), tmp_path / "ray.jsonl", place, engine="ray", workers=1)
