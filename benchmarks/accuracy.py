@@ -12,6 +12,7 @@ SPaI has as many parameters as Reconvene at the same p. Data are found as ``reco
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from collections import defaultdict
@@ -101,10 +102,14 @@ def plots(lines: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
 
 
 def report(lines: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Writes ``accuracy.md`` and the plots."""
+    """Writes ``accuracy.json``, ``accuracy.md`` and the plots."""
     first = lines[0]
     setting = "; ".join(f"{name} {value}" for name, value in first["environment"].items())
+    facts = {name: first[name] for name in ("model", "width", "data", "preset", "settings", "precision", "threads")}
+    record = {"setting": facts | first["environment"], "lines": list(lines)}
+    (folder / "accuracy.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     text = [
+        "---\norphan: true\n---\n",
         f"# Accuracy: {first['model']} of width {first['width']:g} on {first['data']}\n",
         f"Preset {first['preset']}, changed by {first['settings'] or 'nothing'}; {first['precision']},"
         f" {first['threads']} thread(s) a run; {setting}. Means over seeds. Made by `benchmarks/accuracy.py`. Training seconds"

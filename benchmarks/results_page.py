@@ -6,6 +6,10 @@ python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
 python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
 python benchmarks/latency.py --json docs/results/latency.json
+python benchmarks/scores.py --json docs/results/scores.json
+python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --json docs/results/size.json
+python benchmarks/training_kills.py --json docs/results/training_kills.json
+python benchmarks/accuracy.py
 python benchmarks/results_page.py
 """
 
@@ -20,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import accuracy
 import exactness
 import latency
 import peers
 import scale
+import scores
 import zoo
 
 from reconvene.frontend.files import write_text
@@ -81,6 +87,29 @@ layers of 2,000 channels.
 """
 
 
+SCORES = """## Pruning at initialization
+
+Seconds from an untrained model to the compacted graph with new initial weights (method `reconvene`), capture and certificate
+included; CPU seconds beside them, because the machine had other work. The rounds of a score are its authors'.
+"""
+
+SIZE = """## How small VGG-16 becomes
+
+The smallest p, in steps of a two-hundredth, at which the method `reconvene` leaves so many times fewer parameters as was
+asked for. Latency is PyTorch eager on one image, dense and pruned by turns.
+"""
+
+KILLS = """## Trainings that are killed
+
+`reconvene train` killed at random moments (SIGKILL) and run again, beside an undisturbed run.
+"""
+
+ACCURACY = """## Accuracy
+
+Dense, unstructured, uniform-width and Reconvene networks over degrees p and seeds: [with plots](results/accuracy.md).
+"""
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the page: the record it is made of, what is said first, and what is made of the record."""
@@ -134,6 +163,28 @@ def fuzzed(record: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
+def smaller(record: dict[str, Any]) -> str:
+    """Dense and pruned, a table a network."""
+    parts = []
+    for row in record["rows"]:
+        lines = [
+            f"{row['network']}, p = {row['sparsity']:g}\n",
+            "| | dense | pruned | times less |",
+            "|---|---|---|---|",
+        ]
+        before, after = row["dense"], row["reconvene"]
+        for name in ("parameters", "macs", "bytes", "peak_bytes", "eager_median_ms"):
+            lines.append(f"| {name} | {before[name]:,.6g} | {after[name]:,.6g} | {before[name] / after[name]:.2f} |")
+        parts.append("\n".join(lines))
+    return with_setting("\n\n".join(parts), record["setting"])
+
+
+def killed(record: dict[str, Any]) -> str:
+    """One sentence."""
+    outcome = "the same weights, statistics and momenta to the last bit" if record["same"] else "OTHER WEIGHTS"
+    return f"Killed {record['kills']} times in {record['epochs']} epochs, it ended with {outcome}."
+
+
 SECTIONS = (
     Section("exactness", EXACTNESS, lambda record: with_setting(exactness.table(record["rows"]), record["setting"])),
     Section("zoo", ZOO, lambda record: with_setting(zoo.summary(record["rows"]), record["setting"])),
@@ -141,6 +192,10 @@ SECTIONS = (
     Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
     Section("peers", PEERS, peers.summary),
     Section("latency", LATENCY, latencies),
+    Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
+    Section("size", SIZE, smaller),
+    Section("training_kills", KILLS, killed),
+    Section("accuracy", ACCURACY, lambda record: with_setting(accuracy.table(record["lines"]), record["setting"])),
 )
 
 

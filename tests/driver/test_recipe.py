@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from training_kills import write_images
 
 import reconvene
 from reconvene.driver.command_line import main
@@ -20,7 +21,7 @@ from reconvene.passes.scores import SCORES, synthetic_batches
 IMAGES = torch.randn(1, 3, 32, 32)
 
 
-def vgg(width: float = 0.25) -> nn.Module:
+def vgg(width: float = 0.125) -> nn.Module:
     torch.manual_seed(0)
     return network_for("vgg16", 10, 32, width).build()
 
@@ -144,6 +145,18 @@ def test_other_methods_have_no_such_options() -> None:
     with pytest.raises(InputError, match="no option 'threshold'"):
         reconvene.prune(vgg(0.125), (IMAGES,), threshold="mean")
     assert recipe_options({}).score == "magnitude"
+
+
+def test_from_untrained_to_trained_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "data", count=32)
+    assert main([*LINE, "--width", "0.125", "--set", "profile=false", "-o", "small.pt2"]) == 0
+    line = "train small.pt2 --preset smoke --set epochs=1 --set train_images=0 --set test_images=0 -o run --json"
+    assert main(line.split()) == 0
+    capsys.readouterr()
+    assert reconvene.capture("run/model.pt2")(torch.randn(1, 3, 32, 32)).shape == (1, 10)
 
 
 LINE = ["prune", "--method", "reconvene", "--model", "vgg16", "--dataset", "cifar10", "--sparsity", "0.875", "--json"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from training_kills import write_images
 
 from reconvene.driver import sweep as module
@@ -84,6 +86,15 @@ def test_bad_options_are_refused(options: dict[str, Any], place: Place, tmp_path
         sweep(runs("dense"), tmp_path / "r.jsonl", place, **options)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of two workers, on this machine."""
+    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_cluster_of_two_workers_gives_what_one_process_gives(place: Place, tmp_path: Path) -> None:
     wanted = runs("dense", "reconvene")
     there = sweep(wanted, tmp_path / "ray.jsonl", place, engine="ray", workers=2)
@@ -94,6 +105,7 @@ def test_a_cluster_of_two_workers_gives_what_one_process_gives(place: Place, tmp
         }
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_failure_on_the_cluster_is_the_run_s_own_error(place: Place, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no method 'nas'"):
         sweep(runs("nas"), tmp_path / "ray.jsonl", place, engine="ray", workers=1)
