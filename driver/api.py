@@ -170,11 +170,13 @@ def prune(
     }
     if method == RECONVENE:
         recipe = recipe_options(method_options)
+        if scope != "layer" or fold_batch_norm:
+            raise InputError(
+                "scope and folded normalisation are not for reconvene; its 'allocation' says what p holds over"
+            )
         choices.pop("scope")
         options = {key: value for key, value in options.items() if key != "scope"} | dataclasses.asdict(recipe)
-        rectified = run_recipe(
-            module, inputs, sparsity, recipe, batches=batches, loss=loss, **choices, fold=fold_batch_norm
-        )
+        rectified = run_recipe(module, inputs, sparsity, recipe, batches=batches, loss=loss, **choices)
         return recipe_result(rectified, module, inputs, recipe, title_of(model), options)
     if method_options:
         raise InputError(

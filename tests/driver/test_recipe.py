@@ -134,6 +134,8 @@ def test_the_profile_is_part_of_the_report() -> None:
         ({"layers": "x"}, "no layers 'x'"),
         ({"profile": "yes"}, "choose true or false"),
         ({"score": "snip"}, "give batches"),
+        ({"scope": "global"}, "allocation"),
+        ({"fold_batch_norm": True}, "allocation"),
     ],
 )
 def test_options_that_there_are_not(options: dict[str, Any], message: str) -> None:
