@@ -90,7 +90,7 @@ layers of 2,000 channels.
 SCORES = """## Pruning at initialization
 
 Seconds from an untrained model to the compacted graph with new initial weights (method `reconvene`), capture and certificate
-included; CPU seconds beside them, because the machine had other work. The rounds of a score are its authors'.
+included; CPU seconds beside them, because the machine may have had other work. The rounds of a score are its authors'.
 """
 
 SIZE = """## How small VGG-16 becomes
@@ -173,8 +173,10 @@ def smaller(record: dict[str, Any]) -> str:
             "|---|---|---|---|",
         ]
         before, after = row["dense"], row["reconvene"]
-        for name in ("parameters", "macs", "bytes", "peak_bytes", "eager_median_ms"):
-            lines.append(f"| {name} | {before[name]:,.6g} | {after[name]:,.6g} | {before[name] / after[name]:.2f} |")
+        lines += [
+            f"| {name} | {before[name]:,.10g} | {after[name]:,.10g} | {before[name] / after[name]:.2f} |"
+            for name in ("parameters", "macs", "bytes", "peak_bytes", "eager_median_ms")
+        ]
         parts.append("\n".join(lines))
     return with_setting("\n\n".join(parts), record["setting"])
 

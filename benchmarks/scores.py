@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -127,6 +128,7 @@ def main() -> None:
         "dtype": "float32",
         "seed": options.seed,
         "batch": options.batch,
+        "load_average": round(os.getloadavg()[0], 1),
     }
     if options.find:
         rows = [find(network, options.find, options.threads, options.seed) for network in options.networks]
