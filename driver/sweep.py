@@ -200,7 +200,7 @@ def _with_ray(runs: Sequence[Run], place: Place, workers: int) -> Iterator[dict[
         raise InputError("the engine ray needs another package; run: pip install 'reconvene[sweep]'") from None
     started = not ray.is_initialized()
     if started:
-        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+        local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "num_cpus": workers}
         ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False, **local)
     try:
         remote = ray.remote(num_cpus=1, max_retries=2)(run_one)

@@ -88,10 +88,12 @@ def test_bad_options_are_refused(options: dict[str, Any], place: Place, tmp_path
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray cluster of two workers, on this machine."""
-    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    """A Ray cluster of two workers, on this machine; not the last in the queue for its processors, as Ray's own default is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init("local", num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.usefixtures("cluster")
