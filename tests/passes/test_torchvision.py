@@ -10,15 +10,11 @@ from zoo import build as build_any
 
 from ..support.models import Exactness, randomise
 
-# Half of the channels leave about a quarter of the weights of a plain network. Residual streams under layer
-# normalisation stay whole, and depthwise kernels shrink in one direction only.
-MOST_PARAMETERS_KEPT = {
-    "convnext_tiny": 0.56,
-    "vit_b_32": 0.70,
-    "swin_t": 0.56,
-    "shufflenet_v2_x0_5": 0.46,
-    "mnasnet0_5": 0.42,
-}
+LAYER_NORMALISED = ("convnext_tiny", "vit_b_32", "swin_t")
+"""Their residual streams stay under M1: a zero channel is no constant once the mean is subtracted from it."""
+
+# Half of the channels leave about a quarter of the weights, but depthwise kernels shrink in one direction only.
+MOST_PARAMETERS_KEPT = {"shufflenet_v2_x0_5": 0.46, "mnasnet0_5": 0.42}
 
 
 @pytest.mark.parametrize("name", EXACTNESS)
@@ -27,10 +23,13 @@ def test_compacted_equals_masked(name: str) -> None:
     exactness = Exactness(randomise(build(name), 0), (torch.randn(1, 3, size, size),))
     for kind in ("M1", "M2"):
         found = exactness.check(kind)
-        assert found.after.parameters / found.before.parameters < MOST_PARAMETERS_KEPT.get(name, 0.37)
+        stream_stays = kind == "M1" and name in LAYER_NORMALISED
+        most = 0.56 if stream_stays else MOST_PARAMETERS_KEPT.get(name, 0.37)
+        assert found.after.parameters / found.before.parameters < most
         short = [group for group in found.groups if group.got < group.asked]
         assert kind == "M1" or not short
-        assert all(any("carries" in reason or "equally" in reason for reason in group.reasons) for group in short)
+        expected = ("carries", "equally", "read by") if stream_stays else ("carries", "equally")
+        assert all(any(word in reason for reason in group.reasons for word in expected) for group in short)
 
 
 @pytest.mark.parametrize("name", [name for name in SUBSET if name not in EXACTNESS])
