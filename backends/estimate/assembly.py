@@ -75,8 +75,9 @@ def _arm_branch(line: str) -> str:
 
 
 def _x86(line: str) -> str:
-    found = _X86_BRANCH.match(_X86_CALL.sub("jmp ", line))
-    return f"{found.group(1)} 4" if found else line
+    jump = _X86_CALL.sub("jmp ", line)
+    found = _X86_BRANCH.match(jump)
+    return f"{found.group(1)} 4" if found else jump
 
 
 def is_multiply_add(line: str) -> bool:

@@ -38,12 +38,12 @@ def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
     """
     bundle = open_bundle(folder)
     target = bundle.target
-    if bundle.program is None:
-        raise InputError(f"bundle '{folder}' holds no program; compile it with --runtime static")
     if target.architecture not in _ARCHITECTURES:
         raise InputError(
             f"bundle '{folder}' is for {target.triple}; estimates are for {' and '.join(_ARCHITECTURES)} only"
         )
+    if bundle.program is None:
+        raise InputError(f"bundle '{folder}' holds no program; compile it with --runtime static")
     core, levels, board = core_of(target), levels_of(target), board_of(target)
     emulator = bundle_emulator(bundle).command
     commands = [Command(emulator, _call(bundle, passes)) for passes in (1, 2)]

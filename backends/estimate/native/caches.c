@@ -16,7 +16,7 @@
 enum { BUCKETS = 1 << 16, LINE_BITS = 6, LEVELS = 3 };
 
 typedef struct {
-  uint64_t sets, ways;
+  uint64_t sets, ways, mask; /* mask: sets - 1 where that selects a set, else 0 */
   uint64_t *lines; /* of each set, the line used last in front; 0 is empty */
 } cache;
 
@@ -35,7 +35,7 @@ static char *out;
 
 /* Whether `line` was in the cache. It is in front of its set afterwards. */
 static bool touch(cache *c, uint64_t line) {
-  uint64_t *set = c->lines + line % c->sets * c->ways, wanted = line + 1;
+  uint64_t *set = c->lines + (c->mask ? line & c->mask : line % c->sets) * c->ways, wanted = line + 1;
   if (set[0] == wanted) return true;
   uint64_t way = 1;
   while (way < c->ways && set[way] != wanted) way++;
@@ -50,11 +50,15 @@ static void touch_all(instruction *of, uint64_t line) {
   for (int level = 0; level < level_count && !touch(&levels[level], line); level++) of->misses[level]++;
 }
 
+static uint64_t previous = UINT64_MAX; /* the line touched last: in front of its set, wherever it is looked for */
+
 static void accessed(unsigned cpu, qemu_plugin_meminfo_t what, uint64_t address, void *data) {
   (void)cpu;
   uint64_t first = address >> LINE_BITS;
   uint64_t last = (address + (UINT64_C(1) << qemu_plugin_mem_size_shift(what)) - 1) >> LINE_BITS;
+  if (first == previous && last == previous) return;
   for (uint64_t line = first; line <= last; line++) touch_all(data, line);
+  previous = last;
 }
 
 static instruction *find(struct qemu_plugin_insn *translated) {
@@ -98,7 +102,8 @@ static bool add_level(const char *text) {
   if (level_count == LEVELS || sscanf(text, "%" SCNu64 ":%" SCNu64, &bytes, &ways) != 2 || !ways) return false;
   uint64_t sets = (bytes >> LINE_BITS) / ways;
   if (!sets) return false;
-  levels[level_count++] = (cache){sets, ways, calloc(sets * ways, sizeof(uint64_t))};
+  uint64_t mask = sets & (sets - 1) ? 0 : sets - 1;
+  levels[level_count++] = (cache){sets, ways, mask, calloc(sets * ways, sizeof(uint64_t))};
   return true;
 }
 
