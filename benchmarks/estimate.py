@@ -3,8 +3,8 @@
     python benchmarks/estimate.py [--networks vgg16_cifar ...] [--targets rpi4 ...] [--json docs/results/estimate.json]
 
 The method, and what it leaves out, is in docs/estimate.md. It is deterministic: the same code gives the same figures on any
-machine, loaded or not, so a change of a schedule shows in the last digit. A record is kept after every row, and rows that it
-has already are not made again (--fresh makes all).
+machine, loaded or not, so a change of a schedule shows in the last digit. A record is kept after every row, with a page
+beside it, and rows that it has already are not made again (--fresh makes all).
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def main() -> int:
                 print(table(record["rows"][-1:]).splitlines()[-1], flush=True)
                 if options.json:
                     write_text(options.json, json.dumps(record, indent=2) + "\n")
+    if options.json:
+        write_text(options.json.with_suffix(".md"), page(record))
     print(table(record["rows"]))
     return 0
 
@@ -151,6 +153,29 @@ def peers_table() -> str:
     lines = ["| network | engine | instructions | Mcycles | memory MB |", "|---|---|---|---|---|"]
     lines += [f"| {name} | {engine} | {i:.1f} M | {c:.1f} | {m} |" for name, engine, i, c, m in PEERS]
     return "\n".join(lines)
+
+
+PAGE = """# Estimates for boards
+
+Made by `benchmarks/estimate.py`; [the method and its limits](../estimate.md). Channels of every prunable group were removed
+at random, which costs what any choice of as many channels does. The last three columns say how many times more the dense
+network takes. *Busiest unit alone* and *multiply-adds alone* are lower bounds of the cycles, in millions. Milliseconds are
+lower bounds too, at the clock of the board and an assumed memory.
+"""
+
+
+def page(record: dict[str, Any]) -> str:
+    """The record as a page."""
+    setting = "; ".join(f"{key} {value}" for key, value in record["environment"].items())
+    models = sorted(
+        {(row["target"], row["core_model"], row["clock_mhz"], row["memory_mb_s"]) for row in record["rows"]}
+    )
+    boards = [f"{name}: LLVM's model of {core}, {clock} MHz, {memory} MB/s" for name, core, clock, memory in models]
+    tools = sorted({tool for row in record["rows"] for tool in row["tools"].values()})
+    settings = f"{setting}; {'; '.join(boards)}; {'; '.join(tools)}."
+    return "\n".join(
+        [PAGE, settings, "", table(record["rows"]), "", "## Other engines", "", PEERS_NOTE, "", peers_table(), ""]
+    )
 
 
 def environment(options: argparse.Namespace) -> dict[str, Any]:

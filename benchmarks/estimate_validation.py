@@ -6,7 +6,8 @@ There is no ARM board here, so the chain is judged where time can be measured: t
 widest vectors that QEMU 7.2 runs), run under qemu-x86_64 and through llvm-mca's model of this machine's core, and natively
 on one thread. Modelled cycles over measured time is the clock that the machine would have to run at. The true clock is not
 known (virtual machines hide it), so the median over all kernels stands for it, and a kernel's error is its distance from
-that. Kernels take turns, so that a busy machine slows all alike; still, run it on a quiet one.
+that. Kernels take turns, so that a busy machine slows all alike; still, run it on a quiet one. A page is written beside
+the record.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from reconvene.backends.estimate.core_model import CORES, find_core
 from reconvene.backends.estimate.kernel import KernelProgram, estimate_kernel, kernel_program
 from reconvene.backends.targets import Target, find_target
 from reconvene.frontend.errors import InputError
+from reconvene.frontend.files import write_text
 
 
 def convolution(inputs: int, outputs: int, size: int, kernel: int, **options: Any) -> tuple[nn.Module, tuple[int, ...]]:
@@ -73,7 +75,8 @@ def main() -> int:
     print(table(rows))
     if options.json:
         record = {"environment": environment(target, options), "rows": rows}
-        options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(record, indent=2) + "\n")
+        write_text(options.json.with_suffix(".md"), page(record))
     return 0
 
 
@@ -178,6 +181,20 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     errors = sorted(abs(row["error"]) for row in rows)
     lines.append(f"\nMedian error {100 * statistics.median(errors):.1f} %, largest {100 * errors[-1]:.1f} %.")
     return "\n".join(lines)
+
+
+PAGE = """# Estimates against real time
+
+Made by `benchmarks/estimate_validation.py`: x86 kernels, because time can be measured there; [why, and what it
+shows](../estimate.md). The implied clock is modelled cycles over measured time (median); the error is its distance from the
+median clock of all kernels.
+"""
+
+
+def page(record: dict[str, Any]) -> str:
+    """The record as a page."""
+    setting = "; ".join(f"{key} {value}" for key, value in record["environment"].items())
+    return "\n".join([PAGE, f"{setting}.", "", table(record["rows"]), ""])
 
 
 def environment(target: Target, options: argparse.Namespace) -> dict[str, Any]:
