@@ -127,10 +127,9 @@ def _cycles(core: Core, blocks: Sequence[Sequence[str]], turns: int) -> list[tup
 
 
 def _analyse(architecture: str, cpu: str, blocks: Sequence[Sequence[str]], turns: int) -> Any:
-    sign = "//" if architecture == "aarch64" else "#"
     lines = []
     for index, block in enumerate(blocks):
-        lines += [f"{sign} LLVM-MCA-BEGIN b{index}", *block, f"{sign} LLVM-MCA-END b{index}"]
+        lines += [f"# LLVM-MCA-BEGIN b{index}", *block, f"# LLVM-MCA-END b{index}"]
     command = [llvm_tool("llvm-mca"), f"-mtriple={architecture}-linux-gnu", f"-mcpu={cpu}", f"-iterations={turns}"]
     command += ["-json", "-instruction-info=false", "-resource-pressure=false"]
     if _FEATURES[architecture]:

@@ -45,7 +45,6 @@ class Cost:
         l1_misses, last_misses: of the first and of the last cache.
         memory_bytes: read from memory.
         milliseconds: the larger of computing and of reading memory, at the board's clock; None without a clock.
-        macs: multiply-accumulates of the calls as the network defines them, where that is known.
         hottest: None where nothing of the kernel was disassembled.
     """
 
@@ -59,7 +58,6 @@ class Cost:
     last_misses: int
     memory_bytes: int
     milliseconds: float | None
-    macs: int | None = None
     hottest: HotBlock | None = None
 
     @property
@@ -235,7 +233,6 @@ def _milliseconds(cost: Cost, board: Board) -> float | None:
 
 def _sum(costs: Sequence[Cost]) -> Cost:
     times = [cost.milliseconds for cost in costs if cost.milliseconds is not None]
-    macs = [cost.macs for cost in costs if cost.macs is not None]
     return Cost(
         name="total",
         instructions=sum(cost.instructions for cost in costs),
@@ -247,5 +244,4 @@ def _sum(costs: Sequence[Cost]) -> Cost:
         last_misses=sum(cost.last_misses for cost in costs),
         memory_bytes=sum(cost.memory_bytes for cost in costs),
         milliseconds=sum(times) if len(times) == len(costs) else None,
-        macs=sum(macs) if macs else None,
     )
