@@ -42,6 +42,10 @@ class Target:
     qemu_cpu: str = ""
     mca_cpu: str = ""
     qemu_machine: str = ""
+    l1_ways: int = 4
+    last_cache_bytes: int | None = None
+    last_cache_ways: int = 16
+    memory_mb_s: int = 4000
 
     def llvm(self) -> dict[str, Any]:
         """The target as TVM takes it."""
@@ -145,6 +149,10 @@ _OPTIONAL: dict[str, Any] = {
     "qemu_cpu": "",
     "mca_cpu": "",
     "qemu_machine": "",
+    "l1_ways": 4,
+    "last_cache_bytes": None,
+    "last_cache_ways": 16,
+    "memory_mb_s": 4000,
 }
 
 

@@ -273,6 +273,21 @@ def bench(
 
 
 @app.command()
+def estimate(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle with a program, for aarch64 or x86_64.")],
+    all: Annotated[bool, typer.Option("--all", help="Show every kernel, however many there are.")] = False,
+    assembly: Annotated[
+        str | None, typer.Option(metavar="KERNEL", help="Also show the code that this kernel spends its time in.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Estimate instructions, cycles, cache misses and time on the bundle's machine, without the machine."""
+    from . import verbs
+
+    answer(json, lambda: verbs.estimate(bundle, all, assembly))
+
+
+@app.command()
 def explain(
     model: Model,
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,

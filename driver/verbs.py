@@ -36,6 +36,7 @@ __all__ = [
     "compact",
     "compile",
     "demo",
+    "estimate",
     "explain",
     "prune",
     "run",
@@ -325,6 +326,18 @@ def bench(
     rows = measure(variants, target=target, threads=threads, repeat=repeat, engines=chosen)
     data = {"models": models, "target": target, "latency": [dataclasses.asdict(row) for row in rows]}
     return Answer(data, lambda console: console.print(latency_table(rows)))
+
+
+def estimate(bundle: str, everything: bool, assembly: str | None) -> Answer:
+    from ..backends.estimate.bundle import estimate_bundle
+    from .estimation import show_estimate
+
+    found = estimate_bundle(bundle)
+    names = [kernel.name for kernel in found.kernels]
+    if assembly is not None and assembly not in names:
+        raise InputError(f"no kernel is called '{assembly}'; there are {', '.join(names)}")
+    data = {"bundle": bundle, **found.to_dict()}
+    return Answer(data, lambda console: show_estimate(console, found, everything=everything, assembly=assembly))
 
 
 def explain(

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.tools import needs
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS = {"estimate.md": ("aarch64-linux-gnu-g++", "qemu-aarch64", "llvm-mca")}
+"""By page, tools that its blocks use."""
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -19,7 +23,13 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, found.start(1)) + 1, found.group(1)) for found in _BLOCK.finditer(text)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def cases() -> list[Any]:
+    """The pages that have blocks, each with what it needs."""
+    found = [page for page in PAGES if blocks(page)]
+    return [pytest.param(page, marks=needs(*NEEDS.get(page.name, ())), id=page.name) for page in found]
+
+
+@pytest.mark.parametrize("page", cases())
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}

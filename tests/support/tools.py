@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reconvene.backends.estimate.tools import llvm_tool
 from reconvene.backends.runtime_library import wheel_runtime
 from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
@@ -21,6 +22,7 @@ INSTALL = {
     "qemu-arm": "apt-get install qemu-user",
     "arm-none-eabi-g++": "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "qemu-system-arm": "apt-get install qemu-system-arm",
+    "llvm-mca": "apt-get install llvm",
     "wheels": "a network, for the board's wheels of TVM (once)",
 }
 """By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board."""
@@ -34,10 +36,13 @@ def needs(*tools: str) -> Any:
 @cache
 def missing(tool: str) -> bool:
     """Whether `tool` is not here."""
-    if tool != "wheels":
+    if tool not in ("wheels", "llvm-mca"):
         return shutil.which(tool) is None
     try:
-        wheel_runtime(find_target("generic-aarch64"))
+        if tool == "wheels":
+            wheel_runtime(find_target("generic-aarch64"))
+        else:
+            llvm_tool(tool)
     except InputError:
         return True
     return False

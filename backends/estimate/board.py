@@ -1,0 +1,44 @@
+"""What an estimate needs to know of a target: its core, its caches, its clock and its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..targets import Target
+from .core_model import Core, find_core
+from .counting import Level
+
+__all__ = ["Board", "board_of", "core_of", "levels_of"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """What turns cycles and bytes into time.
+
+    Attributes:
+        clock_mhz: of the core; None where it is not known, and then there are no milliseconds.
+        memory_mb_s: what one core reads from memory in a second, in 10^6 bytes. An assumption.
+    """
+
+    clock_mhz: int | None
+    memory_mb_s: int
+
+
+def board_of(target: Target) -> Board:
+    """The clock and the memory of `target`."""
+    return Board(target.clock_mhz, target.memory_mb_s)
+
+
+def core_of(target: Target) -> Core:
+    """The core that llvm-mca judges code for `target` by.
+
+    Raises:
+        InputError: LLVM has no model of it.
+    """
+    return find_core(target.architecture, target.mca_cpu, target.name)
+
+
+def levels_of(target: Target) -> tuple[Level, Level]:
+    """The first and the last data cache, as one core that runs alone sees them."""
+    last = target.last_cache_bytes or target.l2_bytes
+    return Level(target.l1_bytes, target.l1_ways), Level(last, target.last_cache_ways)
