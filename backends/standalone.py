@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import IRModule, relax, tirx
-from tvm.ir import Call, GenericConst, GlobalVar
+from tvm.ir import GenericConst, GlobalVar
 from tvm.relax import transform
 from tvm_ffi import structural_map, structural_walk
 
@@ -261,11 +261,11 @@ def _workspace(function: tirx.PrimFunc) -> int:
     """Bytes of all workspace of a lowered kernel, as if it were in use at the same time."""
     sizes: list[int] = []
 
-    def visit(call: Any) -> None:
-        if getattr(call.op, "name", "") == "tirx.TVMBackendAllocWorkspace":
-            sizes.append(-(-int(call.args[2]) // 64) * 64)
+    def visit(buffer: Any) -> None:
+        if getattr(getattr(buffer.data, "op", None), "name", "") == "tirx.TVMBackendAllocWorkspace":
+            sizes.append(-(-int(buffer.data.args[2]) // 64) * 64)
 
-    structural_walk(function, (Call, visit))
+    structural_walk(function, (tirx.DeclBuffer, visit))
     return sum(sizes)
 
 

@@ -86,18 +86,18 @@ class All(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("target", "runtime"),
     [
-        pytest.param("rpi3", marks=needs("qemu-aarch64", "aarch64-linux-gnu-g++")),
-        pytest.param("rpi2", marks=needs("qemu-arm", "arm-linux-gnueabihf-g++")),
+        pytest.param("rpi3", "static", marks=needs("qemu-aarch64", "aarch64-linux-gnu-g++")),
+        pytest.param("rpi2", "none", marks=needs("qemu-arm", "arm-linux-gnueabihf-g++")),
     ],
 )
-def test_all_kernels(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_kernels(target: str, runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(cases(monkeypatch))
     assert len(found) > 90
     everything = All([case.module for case in found], [len(case.inputs) for case in found]).eval()
     given = tuple(value for case in found for value in case.inputs)
-    bundle = open_bundle(compile(everything, given, target).export(tmp_path / "bundle", runtime="none"))
+    bundle = open_bundle(compile(everything, given, target).export(tmp_path / "bundle", runtime=runtime))
     got = iter(run_bundle(bundle, given, bundle_emulator(bundle)))
     wrong = []
     for case in found:
