@@ -4,12 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: help env demo test lint types unit zoo docs wheel clean
+# What checks for boards need beside Python. `make test` uses what is there and names the checks it had to skip.
+BOARD_PACKAGES := g++-aarch64-linux-gnu g++-arm-linux-gnueabihf qemu-user
+
+.PHONY: help env tools demo test lint types unit zoo docs wheel clean
 
 help:
 	@echo "make demo   prune, prove, compile and time two real networks; writes $(OUT)/report.html"
 	@echo "make test   tests, linter and type checker"
 	@echo "make zoo    torchvision's every architecture and timm's families, into docs/results/; goes on where it stopped"
+	@echo "make tools  Debian packages for the checks on emulated boards (needs root)"
 	@echo "make docs   the documentation, into site/"
 	@echo "make env    only the environment in $(VENV), with the versions of constraints.txt"
 	@echo "make clean  removes what the other targets made"
@@ -25,6 +29,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,demo]'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchvision timm
 	touch $@
+
+tools:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes $(BOARD_PACKAGES)
 
 demo: env
 	$(BIN)/python -m reconvene demo --out $(OUT)

@@ -33,6 +33,7 @@ from .linkers import find_linker, link_shared
 from .object_files import ELF_MACHINES, machine_of, needed_glibc
 from .program import PROGRAM, model_objects, write_static_program, write_wheel_program
 from .readme import readme
+from .standalone import write_standalone
 from .targets import Target
 
 __all__ = ["FORMAT", "MANIFEST", "Bundle", "Runtime", "check_runtime", "load_bundle", "open_bundle", "write_bundle"]
@@ -199,6 +200,7 @@ def _write_library(built: Built, folder: Path) -> None:
 _WRITERS: dict[str, Callable[[Built, Path], object]] = {
     "static": write_static_program,
     "wheel": write_wheel_program,
+    "none": write_standalone,
     "python": _write_library,
 }
 

@@ -101,11 +101,11 @@ def write_wheel_program(built: Built, folder: Path) -> None:
         invoke(linker, [*_FLAGS, *includes, *map(str, sources), *options, *needed, *output], "link the program")
 
 
-def runner_sources(built: Built, folder: Path, executor: str) -> list[Path]:
+def runner_sources(built: Built, folder: Path, executor: str, threads: int | None = None) -> list[Path]:
     """The runner's sources for `built`, put into `folder`: its own, `executor`, and the model's signature."""
     _source("model.h", folder)
     signature = folder / "signature.cc"
-    signature.write_text(signature_source(built), encoding="utf-8")
+    signature.write_text(signature_source(built, threads), encoding="utf-8")
     return [_source("run.cc", folder), _source(executor, folder), signature]
 
 
@@ -117,7 +117,7 @@ def _source(name: str, folder: Path) -> Path:
     return path
 
 
-def signature_source(built: Built) -> str:
+def signature_source(built: Built, threads: int | None = None) -> str:
     """What model.h declares of the model: names, dtypes and shapes, and what it was compiled for.
 
     Raises:
@@ -132,7 +132,7 @@ def signature_source(built: Built) -> str:
     lines += [
         f"const char kTarget[] = {_quoted(target.name)};",
         f"const char kCpu[] = {_quoted(target.cpu)};",
-        f"const int kThreads = {built.threads or 1};",
+        f"const int kThreads = {threads or built.threads or 1};",
     ]
     return "\n".join(lines) + "\n"
 

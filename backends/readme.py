@@ -14,12 +14,11 @@ _FILES = {
     "model.tar": "the compiled model as object files, not linked",
     "libtvm_runtime.so": "TVM's runtime",
     "libtvm_ffi.so": "TVM's runtime, its interface",
-    "model.h": "what a C program includes",
-    "model.c": "calls the kernels in turn, with all memory reserved in advance",
+    "reconvene_model.h": "what a C program includes",
+    "reconvene_model.c": "calls the kernels in turn, with all memory reserved in advance",
     "kernels.o": "the kernels",
     "weights.bin": "the weights",
     "weights.S": "makes weights.bin part of a program",
-    "support.c": "what the kernels call",
     "figures.json": "how much flash and RAM the model takes",
 }
 
@@ -66,4 +65,14 @@ def _program(runtime: str) -> list[str]:
 
 
 def _sources(built: Built) -> list[str]:
-    return []
+    compiler = built.target.link[0].replace("g++", "gcc") if built.target.link else "cc"
+    return [
+        "To make the model part of a C program of your own, include `reconvene_model.h`, call `reconvene_run`, and link",
+        "",
+        f"    {compiler} -O2 program.c reconvene_model.c weights.S kernels.o -lm",
+        "",
+        "from within this folder, with the options of your board. It needs no heap, no threads and no other library.",
+        "`figures.json` has the bytes it takes: flash, RAM, and of these the weights, the arena (values between kernels)"
+        " and the workspace (values within one). Stack, inputs and outputs come on top.",
+        "",
+    ]

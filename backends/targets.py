@@ -51,7 +51,7 @@ class Target:
         """The target as TVM takes it."""
         target: dict[str, Any] = {
             "kind": "llvm",
-            "mtriple": self.triple,
+            "mtriple": _normalized(self.triple),
             "mcpu": self.cpu,
             "num-cores": self.cores,
         }
@@ -184,6 +184,16 @@ def _wanted(name: str, value: Any) -> str | None:
         good = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return None if good else f"a positive whole number, got {value!r}"
     return None if isinstance(value, kind) else f"a {kind.__name__}, got {value!r}"
+
+
+def _normalized(triple: str) -> str:
+    """The triple with all four parts.
+
+    LLVM takes the three that compilers are named by for architecture, vendor and system. It then knows no environment,
+    and on 32-bit ARM calls helpers of the C library with arguments in the wrong registers.
+    """
+    parts = triple.split("-")
+    return "-".join([parts[0], "unknown", *parts[1:]]) if len(parts) == 3 else triple
 
 
 @cache

@@ -74,7 +74,7 @@ def test_a_full_disk_is_seen_before_llvm_ends_the_process(
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        ("rpi4", {"runtime": "fast"}, "unknown runtime 'fast'; choose from static, wheel"),
+        ("rpi4", {"runtime": "fast"}, "unknown runtime 'fast'; choose from static, wheel, none, python"),
         ("rpi4", {"runtime": "static", "link": False}, "'static' cannot be left unlinked"),
         ("cortex-m7", {"runtime": "static"}, "no operating system to run TVM's runtime on; use --runtime none"),
     ],

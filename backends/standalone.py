@@ -1,0 +1,489 @@
+"""A model as C sources and objects without any runtime: its kernels, their weights, and a function that calls them in
+turn with all memory reserved in advance.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import IRModule, relax, tirx
+from tvm.ir import GenericConst, GlobalVar
+from tvm.relax import transform
+from tvm_ffi import structural_map, structural_walk
+
+from ..frontend.errors import InputError
+from .compile import Built
+from .linkers import Linker, find_linker, invoke
+from .memory_plan import Interval, plan_memory
+from .object_files import sizes_of
+from .program import PROGRAM, runner_sources
+
+__all__ = ["Figures", "write_standalone"]
+
+_C_TYPES = {
+    "float64": "double",
+    "float32": "float",
+    "float16": "uint16_t",
+    "int64": "int64_t",
+    "int32": "int32_t",
+    "int16": "int16_t",
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "bool": "uint8_t",
+}
+_CODES = {"f": 2, "i": 0, "u": 1, "b": 6}
+"""DLPack's codes of the kinds of dtypes."""
+
+_FLAGS = "-std=c11 -O2 -Wall -Wextra -ffunction-sections -fdata-sections".split()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Bytes the model takes on its machine, its inputs, outputs and stack not counted.
+
+    Attributes:
+        flash: code, weights and other constants; None where no compiler for the target is here to make the last object.
+        ram: `arena`, `workspace`, and what the C code itself keeps; None as `flash`.
+        weights: of the weights alone.
+        arena: for values between kernels, shared by those that are not needed at the same time.
+        workspace: for values within a kernel.
+    """
+
+    flash: int | None
+    ram: int | None
+    weights: int
+    arena: int
+    workspace: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A value: its memory's name (``input0``, ``output0``, ``weights``, ``arena``, or a buffer's number before it is
+    planned), and how it is seen there.
+    """
+
+    place: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class _KernelCall:
+    kernel: str
+    arguments: tuple[_Tensor, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The model as a list of kernel calls. `buffers` are bytes of the values between them, by place."""
+
+    calls: tuple[_KernelCall, ...]
+    results: tuple[_Tensor, ...]
+    buffers: dict[str, int]
+    weights: bytes
+
+
+def write_standalone(built: Built, folder: Path) -> None:
+    """Writes ``reconvene_model.h`` and ``.c``, ``kernels.o``, ``weights.S`` and ``.bin``, and ``figures.json``; and the
+    program ``run`` made of them where the machine has an operating system and a compiler for it is here.
+
+    Raises:
+        InputError: the model has a part that only TVM's runtime can do, or a dtype that C has no type for.
+    """
+    if built.scheduled is None:
+        raise InputError("a model loaded from a bundle has no sources; compile it again")
+    target = tvm.target.Target(built.target.llvm())
+    with target:
+        module = _lowered(built.scheduled)
+    alignment = 64 if built.target.lanes > 1 else 8
+    plan = _placed(_walk(module["main"], alignment), alignment)
+    workspace = _write_kernels(module, target, folder / "kernels.o")
+    arena = plan.buffers["arena"]
+    (folder / "weights.bin").write_bytes(plan.weights)
+    (folder / "weights.S").write_text(
+        _WEIGHTS.format(alignment=alignment, mark="%" if built.target.architecture == "arm" else "@"), encoding="utf-8"
+    )
+    (folder / "reconvene_model.h").write_text(_header(built, alignment), encoding="utf-8")
+    (folder / "reconvene_model.c").write_text(_source(built, plan, workspace, alignment), encoding="utf-8")
+    figures = Figures(None, None, len(plan.weights), arena, workspace)
+    linker = _linker(built)
+    if linker is not None:
+        figures = _compiled(built, folder, linker, figures)
+    (folder / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
+
+
+def _linker(built: Built) -> Linker | None:
+    try:
+        return find_linker(built.target, "static")
+    except InputError:
+        # The sources are for any compiler; only what is made of them here is missing.
+        return None
+
+
+def _lowered(module: IRModule) -> IRModule:
+    """Relax as a list of calls with their memory, kernels without threads."""
+    passes = [
+        relax.transform.RewriteDataflowReshape(),
+        transform.ToNonDataflow(),
+        transform.RemovePurityChecking(),
+        transform.CallTIRRewrite(),
+        transform.AttachGlobalSymbol(),
+    ]
+    lowered = tvm.transform.Sequential(passes)(module)
+    functions = {
+        name: _in_turn(function) if isinstance(function, tirx.PrimFunc) else function
+        for name, function in lowered.functions.items()
+    }
+    return IRModule(functions, attrs=lowered.attrs)
+
+
+def _in_turn(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`function` with its parallel loops done in turn: here is nobody to share them with."""
+
+    def serial(loop: Any) -> Any:
+        if loop.kind != tirx.ForKind.PARALLEL:
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
+
+    return structural_map(function, (tirx.For, serial))
+
+
+def _walk(main: Any, alignment: int) -> _Plan:
+    values: dict[Any, Any] = {}
+    weights = bytearray()
+    known: dict[Any, _Tensor] = {}
+    buffers: dict[str, int] = {}
+    calls: list[_KernelCall] = []
+
+    def constant(value: Any) -> _Tensor:
+        if value not in known:
+            array = np.ascontiguousarray(value.value.numpy())
+            weights.extend(bytes(-len(weights) % alignment))
+            known[value] = _Tensor("weights", len(weights), tuple(array.shape), str(value.value.dtype))
+            weights.extend(array.tobytes())
+        return known[value]
+
+    def valued(expression: Any) -> Any:
+        if isinstance(expression, GenericConst):
+            return constant(expression)
+        if isinstance(expression, relax.Tuple):
+            return tuple(valued(entry) for entry in expression.fields)
+        if isinstance(expression, relax.TupleGetItem):
+            return valued(expression.tuple_value)[expression.index]
+        if isinstance(expression, relax.Var):
+            return values[expression]
+        if isinstance(expression, relax.Call):
+            return called(expression)
+        raise InputError(_unknown(type(expression).__name__))
+
+    def called(call: Any) -> Any:
+        if isinstance(call.op, GlobalVar):
+            arguments = tuple(valued(argument) for argument in call.args)
+            calls.append(_KernelCall(call.op.name_hint, arguments))
+            return ()
+        name = getattr(call.op, "name", str(call.op))
+        if name == "relax.builtin.alloc_tensor":
+            shape, dtype = _shape(call.args[0]), str(call.args[1].value)
+            place = f"buffer{len(buffers)}"
+            buffers[place] = _bytes(shape, dtype)
+            return _Tensor(place, 0, shape, dtype)
+        if name in ("relax.reshape", "relax.memory.view"):
+            source = valued(call.args[0])
+            return _Tensor(source.place, source.offset, _shape(call.args[1]), source.dtype)
+        raise InputError(_unknown(name))
+
+    for index, parameter in enumerate(main.params):
+        values[parameter] = _Tensor(f"input{index}", 0, _shape(parameter.ty.shape), str(parameter.ty.dtype))
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            values[binding.var] = valued(binding.value)
+    found = valued(main.body.body)
+    results = found if isinstance(found, tuple) else (found,)
+    return _Plan(tuple(calls), results, buffers, bytes(weights))
+
+
+def _unknown(name: str) -> str:
+    return f"the model needs '{name}' of TVM's runtime, so there is no way without it; use --runtime static"
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    return tuple(int(extent) for extent in shape)
+
+
+def _bytes(shape: Sequence[int], dtype: str) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _placed(plan: _Plan, alignment: int) -> _Plan:
+    """`plan` with every buffer in the arena, or where the caller wants an output."""
+    direct = {result.place: f"output{i}" for i, result in reversed(list(enumerate(plan.results)))}
+    uses: dict[str, list[int]] = {}
+    for at, call in enumerate(plan.calls):
+        for tensor in call.arguments:
+            uses.setdefault(tensor.place, []).append(at)
+    inner = [place for place in plan.buffers if place not in direct and place in uses]
+    intervals = [Interval(plan.buffers[place], uses[place][0], uses[place][-1]) for place in inner]
+    offsets, total = plan_memory(intervals, alignment)
+    starts = dict(zip(inner, offsets, strict=True))
+
+    def move(tensor: _Tensor) -> _Tensor:
+        if tensor.place in starts:
+            return _Tensor("arena", starts[tensor.place], tensor.shape, tensor.dtype)
+        if tensor.place in plan.buffers:
+            return _Tensor(direct[tensor.place], 0, tensor.shape, tensor.dtype)
+        return tensor
+
+    calls = tuple(_KernelCall(call.kernel, tuple(map(move, call.arguments))) for call in plan.calls)
+    return _Plan(calls, tuple(map(move, plan.results)), {"arena": total}, plan.weights)
+
+
+def _write_kernels(module: IRModule, target: tvm.target.Target, path: Path) -> int:
+    """Compiles the kernels into `path`. Returns how many bytes of workspace they need."""
+    kernels = {name: function for name, function in module.functions.items() if isinstance(function, tirx.PrimFunc)}
+    pipeline, finish, _ = tirx.get_tir_pipeline("default")
+    bound = tirx.transform.BindTarget(target.with_host(target))(IRModule(kernels, attrs=module.attrs))
+    # What the entries would check is known when the calls of them are written.
+    lowered = tirx.transform.SkipAssert()(finish()(pipeline(bound)))
+    tvm.get_global_func("target.build.llvm")(lowered, target).write_to_file(str(path), "o")
+    return max((_workspace(function) for function in lowered.functions.values()), default=0)
+
+
+def _workspace(function: tirx.PrimFunc) -> int:
+    """Bytes of all workspace of a lowered kernel, as if it were in use at the same time."""
+    sizes: list[int] = []
+
+    def visit(buffer: Any) -> None:
+        if getattr(getattr(buffer.data, "op", None), "name", "") == "tirx.TVMBackendAllocWorkspace":
+            sizes.append(-(-int(buffer.data.args[2]) // 64) * 64)
+
+    structural_walk(function, (tirx.DeclBuffer, visit))
+    return sum(sizes)
+
+
+_WEIGHTS = """// The model's weights, as they are in weights.bin, among a program's constants.
+    .section .rodata.reconvene_weights, "a", {mark}progbits
+    .balign {alignment}
+    .global reconvene_weights
+reconvene_weights:
+    .incbin "weights.bin"
+    .section .note.GNU-stack, "", {mark}progbits
+"""
+
+
+def _parameters(built: Built) -> str:
+    words = [f"const {_c_type(spec.dtype)} *input{i}" for i, spec in enumerate(built.inputs)]
+    words += [f"{_c_type(spec.dtype)} *output{i}" for i, spec in enumerate(built.outputs)]
+    return ", ".join(words)
+
+
+def _c_type(dtype: str) -> str:
+    if dtype not in _C_TYPES:
+        raise InputError(f"C has no type for {dtype}; use --runtime static")
+    return _C_TYPES[dtype]
+
+
+def _header(built: Built, alignment: int) -> str:
+    described = [f" *   input{i}   {spec}, '{spec.name}'" for i, spec in enumerate(built.inputs)]
+    described += [f" *   output{i}  {spec}" for i, spec in enumerate(built.outputs)]
+    rows = "\n".join(described)
+    return f"""/* A model compiled for {built.target.name} ({built.target.triple}, {built.target.cpu}). */
+#ifndef RECONVENE_MODEL_H
+#define RECONVENE_MODEL_H
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* Arrays given to reconvene_run are declared with this. */
+#define RECONVENE_ALIGNED __attribute__((aligned({alignment})))
+
+/* What reconvene_run returns when an array is not aligned, or a kernel fails. */
+#define RECONVENE_UNALIGNED 1
+#define RECONVENE_FAILED 2
+
+/* Runs the model; returns 0 when all went well. Arrays are in C order:
+ *
+{rows}
+ *
+ * All memory is reserved in advance, so only one call may run at a time. */
+int reconvene_run({_parameters(built)});
+
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
+
+
+def _source(built: Built, plan: _Plan, workspace: int, alignment: int) -> str:
+    tensors: dict[_Tensor, str] = {}
+    for call in plan.calls:
+        for tensor in call.arguments:
+            tensors.setdefault(tensor, f"t{len(tensors)}")
+    outside = {t: name for t, name in tensors.items() if t.place.startswith(("input", "output"))}
+    lines = [
+        '#include "reconvene_model.h"',
+        "",
+        "#include <stddef.h>",
+        "#include <string.h>",
+        "",
+        _TEMPLATE,
+        f"static uint8_t arena[{max(1, plan.buffers['arena'])}] RECONVENE_ALIGNED;",
+        "extern const uint8_t reconvene_weights[];",
+        _workspace_source(workspace),
+    ]
+    shapes = {tensor.shape: "" for tensor in tensors}
+    for index, shape in enumerate(shapes):
+        shapes[shape] = f"s{index}"
+        lines.append(f"static const int64_t s{index}[] = {{{', '.join(map(str, shape)) or '1'}}};")
+    for tensor, name in tensors.items():
+        qualifier = "" if tensor in outside else "const "
+        lines.append(f"static {qualifier}tensor {name} = {_tensor(tensor, shapes[tensor.shape])};")
+    kernels = dict.fromkeys(call.kernel for call in plan.calls)
+    lines += [f"int __tvm_ffi_{name}(void *, any *, int32_t, any *);" for name in kernels]
+    lines += ["", f"int reconvene_run({_parameters(built)}) {{"]
+    pointers = [f"(uintptr_t)input{i}" for i in range(len(built.inputs))]
+    pointers += [f"(uintptr_t)output{i}" for i in range(len(built.outputs))]
+    lines.append(f"  if (({' | '.join(pointers)}) % {alignment}) return RECONVENE_UNALIGNED;")
+    lines += [f"  {name}.data = (void *){tensor.place};" for tensor, name in outside.items()]
+    for call in plan.calls:
+        arguments = ", ".join(f"&{tensors[tensor]}" for tensor in call.arguments)
+        lines.append(f"  if (call(__tvm_ffi_{call.kernel}, {len(call.arguments)}, (const tensor *[]){{{arguments}}}))")
+        lines.append("    return RECONVENE_FAILED;")
+    for index, result in enumerate(plan.results):
+        if result.place != f"output{index}":
+            source = {"arena": "arena", "weights": "reconvene_weights"}.get(result.place, result.place)
+            at = f"(const uint8_t *){source} + {result.offset}"
+            lines.append(f"  memcpy(output{index}, {at}, {_bytes(result.shape, result.dtype)});")
+    most = max((len(call.arguments) for call in plan.calls), default=1)
+    return "\n".join([*lines, "  return 0;", "}", ""]).replace("@MOST@", str(max(1, most)))
+
+
+def _tensor(tensor: _Tensor, shape: str) -> str:
+    kind = np.dtype(tensor.dtype)
+    data = {"arena": "arena", "weights": "(void *)reconvene_weights"}.get(tensor.place)
+    data = "NULL" if data is None else f"(uint8_t *){data} + {tensor.offset}"
+    code = f"{_CODES[tensor.dtype[0]]}, {kind.itemsize * 8}, 1"
+    return f"{{{data}, 1, 0, {len(tensor.shape)}, {code}, (int64_t *){shape}, NULL, 0}}"
+
+
+_TEMPLATE = """/* Tensors and arguments as TVM's kernels take them: DLPack's DLTensor, and TVMFFIAny. */
+typedef struct {
+  void *data;
+  int32_t device, device_id, rank;
+  uint8_t code, bits;
+  uint16_t lanes;
+  int64_t *shape, *strides;
+  uint64_t byte_offset;
+} tensor;
+
+typedef struct {
+  int32_t type, padding;
+  union {
+    const void *pointer;
+    int64_t number;
+  } value;
+} any;
+
+enum { TENSOR_POINTER = 7, CPU = 1 };
+
+static int call(int (*kernel)(void *, any *, int32_t, any *), int count, const tensor **tensors) {
+  any arguments[@MOST@], result;
+  memset(arguments, 0, sizeof arguments);
+  memset(&result, 0, sizeof result);
+  for (int i = 0; i < count; ++i) {
+    arguments[i].type = TENSOR_POINTER;
+    arguments[i].value.pointer = tensors[i];
+  }
+  return kernel(NULL, arguments, count, &result);
+}
+
+/* Kernels report here why they fail; reconvene_run says that they did. */
+__attribute__((weak)) void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
+  (void)kind, (void)parts, (void)count;
+}
+"""
+
+
+def _workspace_source(workspace: int) -> str:
+    """Memory within kernels: taken and given back like a stack, and never more than was counted."""
+    if not workspace:
+        return ""
+    return f"""
+static uint8_t workspace[{workspace}] RECONVENE_ALIGNED;
+static size_t used;
+
+static void *take(int device, int id, uint64_t bytes, int code, int bits) {{
+  (void)device, (void)id, (void)code, (void)bits;
+  const size_t size = ((size_t)bytes + 63) / 64 * 64;
+  if (used + size > sizeof workspace) return NULL;
+  used += size;
+  return workspace + used - size;
+}}
+
+static int give_back(int device, int id, void *memory) {{
+  (void)device, (void)id;
+  used = (size_t)((uint8_t *)memory - workspace);
+  return 0;
+}}
+
+void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = take;
+int (*__TVMBackendFreeWorkspace)(int, int, void *) = give_back;
+"""
+
+
+def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures) -> Figures:
+    """The figures with those of the compiled sources; and the program, where there is a system to run it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        objects = [folder / "kernels.o", work / "model.o", work / "weights.o"]
+        flags = [*_FLAGS, *_cpu_flags(built)]
+        invoke(
+            linker, [*flags, "-x", "c", "-c", "reconvene_model.c", "-o", str(objects[1])], "compile the model", folder
+        )
+        invoke(linker, [*_cpu_flags(built), "-c", "weights.S", "-o", str(objects[2])], "assemble the weights", folder)
+        sizes = sizes_of(objects)
+        if not built.target.bare:
+            (work / "glue.cc").write_text(_glue(built), encoding="utf-8")
+            sources = [*runner_sources(built, work, "standalone.cc", threads=1), work / "glue.cc"]
+            options = [
+                "-std=c++17",
+                "-O2",
+                "-fno-exceptions",
+                "-fno-rtti",
+                f"-I{folder}",
+                "-static",
+                "-Wl,--gc-sections",
+            ]
+            files = [str(path) for path in (*sources, *objects)]
+            invoke(linker, [*options, *files, "-lm", "-o", str(folder / PROGRAM)], "link the program")
+    return Figures(sizes.flash, sizes.ram, figures.weights, figures.arena, figures.workspace)
+
+
+def _cpu_flags(built: Built) -> list[str]:
+    """What the C compiler must know so that its objects go with the kernels."""
+    if not built.target.bare:
+        return []
+    unit = {"cortex-m4": "fpv4-sp-d16", "cortex-m7": "fpv5-d16"}.get(built.target.cpu, "auto")
+    return [f"-mcpu={built.target.cpu}", "-mthumb", f"-mfloat-abi={built.target.float_abi or 'soft'}", f"-mfpu={unit}"]
+
+
+def _glue(built: Built) -> str:
+    """Calls reconvene_run with arrays that are known by number."""
+    inputs = [f"static_cast<const {_c_type(s.dtype)}*>(inputs[{i}])" for i, s in enumerate(built.inputs)]
+    outputs = [f"static_cast<{_c_type(s.dtype)}*>(outputs[{i}])" for i, s in enumerate(built.outputs)]
+    return (
+        '#include "reconvene_model.h"\n\n'
+        "int reconvene_run_arrays(void* const* inputs, void* const* outputs) {\n"
+        f"  return reconvene_run({', '.join(inputs + outputs)});\n}}\n"
+    )
