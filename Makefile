@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out/demo
 
 # What checks for boards need beside Python. `make test` uses what is there and names the checks it had to skip.
-BOARD_PACKAGES := g++-aarch64-linux-gnu g++-arm-linux-gnueabihf qemu-user
+BOARD_PACKAGES := g++-aarch64-linux-gnu g++-arm-linux-gnueabihf llvm qemu-user
 
 .PHONY: help env tools demo test lint types unit zoo docs wheel clean
 

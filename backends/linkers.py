@@ -57,7 +57,7 @@ def find_linker(target: Target, purpose: Purpose = "library") -> Linker:
         kind: Literal["gcc", "clang"] = "clang" if "clang" in Path(command[0]).name else "gcc"
         return Linker(command, kind, f"'{command[0]}' on the path")
     if purpose == "library" and shutil.which("clang++") and shutil.which("ld.lld"):
-        call = ("clang++", f"--target={target.triple}", "-fuse-ld=lld", "-nostdlib")
+        call: tuple[str, ...] = ("clang++", f"--target={target.triple}", "-fuse-ld=lld", "-nostdlib")
         return Linker(call, "clang", "'clang++' and 'ld.lld' on the path")
     if target.architecture in _ZIG and not target.bare and importlib.util.find_spec("ziglang") is not None:
         dynamic, static = _ZIG[target.architecture]

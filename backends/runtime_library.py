@@ -182,8 +182,8 @@ def _write_headers(folder: Path, headers: dict[str, str]) -> None:
     ):
         place.mkdir(parents=True)
     for name, text in headers.items():
-        for place in ("support", "tvm/support", "tvm/support/cuda"):
-            (folder / place / name).write_text(text, encoding="utf-8")
+        for include in ("support", "tvm/support", "tvm/support/cuda"):
+            (folder / include / name).write_text(text, encoding="utf-8")
 
 
 def _package(name: str) -> Path:

@@ -27,6 +27,7 @@ from .scoring_data import scoring_batches
 if TYPE_CHECKING:
     from ..backends.bundle import Bundle
     from ..backends.emulation import Emulator
+    from ..backends.measure import Timing
 
 __all__ = [
     "Outputs",
@@ -278,7 +279,7 @@ def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None) 
     rounds = repeat or (1 if emulator else 50)
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
-            timing = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
+            timing: Timing | None = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
         else:
             timing = benchmark_bundle(bundle, rounds, 0 if emulator else 5, emulator, threads)
     data = {"bundle": folder, "target": bundle.target.name, "repeats": rounds}
