@@ -187,7 +187,13 @@ def prune(
 
 
 def compile(
-    module: Model, example_inputs: Inputs | None = None, target: str | Target = "host", *, threads: int | None = 1
+    module: Model,
+    example_inputs: Inputs | None = None,
+    target: str | Target = "host",
+    *,
+    threads: int | None = 1,
+    winograd: Literal["auto", "off", "2x2", "4x4"] = "auto",
+    choose: Literal["time", "model", "default"] = "model",
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
@@ -196,14 +202,18 @@ def compile(
         example_inputs: as for `capture`; the compiled code is for their shapes.
         target: a preset's name (``reconvene targets`` lists them), a ``.toml`` file, or a Target.
         threads: how many it runs on; None keeps what TVM's pool has.
+        winograd: Winograd's algorithm for 3x3 convolutions: ``auto`` where `choose` finds it faster, ``off``
+            nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
+        choose: how the kernel of each layer is found: ``time`` tries candidates on this machine once and keeps
+            the result in the user's cache folder, ``model`` counts cycles, ``default`` takes the direct kernel.
 
     Raises:
-        InputError: the target is unknown, or the model cannot be captured.
+        InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.
     """
     from ..backends.compile import compile as compile_graph
 
     graph, inputs = captured(module, example_inputs)
-    return compile_graph(graph, inputs, target, threads=threads)
+    return compile_graph(graph, inputs, target, threads=threads, winograd=winograd, choose=choose)
 
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:

@@ -62,6 +62,8 @@ Dataset = Annotated[
 ]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder that holds the data set.")]
 Width = Annotated[float, typer.Option(help="Scales the layers of a network that is fitted to a data set.")]
+Winograd = Annotated[str, typer.Option(help="Winograd's algorithm for 3x3 layers: auto, off, 2x2 or 4x4.")]
+Choose = Annotated[str, typer.Option(help="How kernels are chosen: 'time' candidates here, by 'model', or 'default'.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
@@ -214,6 +216,8 @@ def compile_(
         str | None,
         typer.Option(help="static: one program; wheel: with TVM's libraries; none: C sources; python: a library."),
     ] = None,
+    winograd: Winograd = "auto",
+    choose: Choose = "model",
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -222,7 +226,10 @@ def compile_(
     """Compile a model with TVM into a bundle (a folder)."""
     from . import verbs
 
-    answer(json, lambda: verbs.compile(model, input or [], target, threads, link, runtime, output, seed))
+    answer(
+        json,
+        lambda: verbs.compile(model, input or [], target, threads, link, runtime, output, seed, winograd, choose),
+    )
 
 
 @app.command()
