@@ -42,6 +42,11 @@ class AnalyticCost:
         spec = candidate.spec
         return self._winograd(spec) if isinstance(spec, WinogradSpec) else self._direct(spec)
 
+    def depthwise(self, channels: int, pixels: int, kernel: tuple[int, int]) -> float:
+        """Cycles of a depthwise convolution: for every vector of outputs, its products, and a load and a store."""
+        blocks = -(-channels // self.machine.lanes)
+        return float(blocks * pixels * (kernel[0] * kernel[1] + 3) + 20 * blocks)
+
     def _direct(self, spec: ConvolutionSpec) -> float:
         result = spec.result
         rows = panel_rows(spec)

@@ -113,6 +113,9 @@ def prune(
         str, typer.Option(help="The share holds in every 'layer', or 'global' over all of them.")
     ] = "layer",
     target: Annotated[str | None, typer.Option(help="Round the channels kept to what suits this target.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Share of the dense time to reach on the target, instead of a sparsity.")
+    ] = None,
     channel_multiple: Annotated[int | None, typer.Option(min=1, help="Round them to this multiple instead.")] = None,
     minimum_channels: Annotated[int, typer.Option(min=1, help="What every layer keeps at least.")] = 1,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
@@ -131,6 +134,7 @@ def prune(
     outputs = verbs.Outputs(output, report, plan, onnx)
     options = {
         "scope": scope,
+        "latency": latency,
         "channel_multiple": channel_multiple,
         "minimum_channels": minimum_channels,
         "ignore": tuple(ignore or ()),
