@@ -92,5 +92,5 @@ def test_no_width_costs_as_much_as_a_larger_one() -> None:
 def test_bad_goals_are_refused() -> None:
     with pytest.raises(InputError, match="for a target only"):
         reconvene.prune(network(), X, latency=0.5)
-    with pytest.raises(InputError, match="latency 2.0 is outside"):
+    with pytest.raises(InputError, match="is outside"):
         reconvene.prune(network(), X, target="rpi4", latency=2.0)
