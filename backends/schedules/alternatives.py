@@ -38,6 +38,15 @@ class Candidate:
         return convolution_kernel(self.spec, name)
 
     @property
+    def weights(self) -> int:
+        """Numbers in the packed weights."""
+        spec = self.spec
+        row = spec.tile.blocks * spec.result.lanes
+        if isinstance(spec, WinogradSpec):
+            return spec.panels * spec.points * spec.channels * row
+        return spec.tiles * panel_rows(spec) * row
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of the convolution as it is defined, unused lanes included."""
         result = self.spec.result
