@@ -18,6 +18,7 @@ class Machine:
         l2_bytes: level-2 cache of a core.
         cores: that a kernel's work is cut for.
         stream_bytes: weights that a core reads from memory in a cycle.
+        ahead: whether the compiler loads the inputs of several steps ahead, each into a register of its own.
     """
 
     lanes: int
@@ -25,6 +26,7 @@ class Machine:
     l2_bytes: int
     cores: int = 1
     stream_bytes: float = 4.0
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,17 @@ def choose_tile(machine: Machine, blocks: int, height: int, width: int, steps: i
 def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: int) -> tuple[Tile, ...]:
     """All sensible tiles, the one with the least estimated time first.
 
-    A tile needs one register for each output, one for each weight vector and one for the broadcast input.
+    A tile needs one register for each output, one for each weight vector and one for the broadcast input, or one for each
+    pixel's input where these are loaded ahead.
     Edges that do not divide are covered by moving the last tile back, so odd sizes cost at most one partial
     tile computed twice.
     """
     found: dict[Tile, float] = {}
     for count in range(1, min(blocks, machine.registers // 2) + 1):
-        pixels = (machine.registers - count - 1) // count
+        if machine.ahead:
+            pixels = (machine.registers - count) // (count + 1)
+        else:
+            pixels = (machine.registers - count - 1) // count
         for rows in range(1, min(height, pixels) + 1):
             columns = _even(width, pixels // rows)
             if columns == 0 or _even(height, rows) != rows:
@@ -88,6 +94,9 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     weights = tile.blocks * machine.lanes * 4 / 32
     step = max(float(products), loads, weights, _LATENCY / 2)
     step += 0.02 * (tile.blocks + tile.pixels) + 0.05 * weights
+    if machine.ahead:
+        # Inputs that wait in registers are spilled when they are many; weights are used at once.
+        step *= 1 + min(0.06, 0.015 * max(0, tile.pixels - tile.blocks - 1))
     tiles = -(-blocks // tile.blocks) * -(-height // tile.rows) * -(-width // tile.columns)
     panel = tile.blocks * machine.lanes * 4 * steps
     spill = 1.03 if panel > machine.l2_bytes * 3 // 4 else 1.0
