@@ -18,10 +18,14 @@ from torch import nn
 from tvm import relax
 
 from ..frontend.errors import CaptureError, InputError
+from .choice import WINOGRAD, Winograd
+from .choice_cache import ChoiceCache
+from .cost import AnalyticCost, Cost
 from .measure import Timing, time_calls
 from .pipeline import import_module, scheduled_module
 from .targets import Target, find_target
-from .threads import use_threads
+from .threads import available_threads, use_threads
+from .timing import TimedCost
 
 __all__ = ["Built", "TensorSpec", "checked_inputs", "compile"]
 
@@ -178,6 +182,8 @@ def compile(
     *,
     threads: int | None = 1,
     pipeline: Literal["reconvene", "tvm-default"] = "reconvene",
+    winograd: Winograd = "auto",
+    choose: Literal["time", "model", "default"] = "model",
 ) -> Built:
     """Compiles `module`, in eval mode and for the shapes of `example_inputs`.
 
@@ -185,14 +191,23 @@ def compile(
         target: a preset's name, a ``.toml`` file, or a Target.
         threads: what the model runs with; None keeps whatever TVM's pool has.
         pipeline: ``reconvene``, or ``tvm-default`` for TVM without schedules of ours, as a baseline.
+        winograd: ``auto`` uses Winograd's algorithm for 3x3 convolutions where `choose` finds it faster, ``off``
+            nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
+        choose: how each layer's kernel is found: ``time`` runs candidates on this machine and remembers the
+            result in the user's cache folder (a foreign target falls back to the model), ``model`` counts
+            cycles, ``default`` takes the direct kernel.
 
     Raises:
-        InputError: the target is unknown, or `pipeline` or `threads` is not one of its values.
+        InputError: the target is unknown, or an option is not one of its values.
         CaptureError: the model cannot be exported, or TVM has no importer for one of its operators.
     """
     chosen = find_target(target)
     if pipeline not in ("reconvene", "tvm-default"):
         raise InputError(f"unknown pipeline '{pipeline}'; choose reconvene or tvm-default")
+    if winograd not in WINOGRAD:
+        raise InputError(f"unknown winograd setting '{winograd}'; choose {', '.join(WINOGRAD)}")
+    if choose not in ("time", "model", "default"):
+        raise InputError(f"unknown way to choose '{choose}'; choose time, model or default")
     if threads is not None and chosen.runs_here:
         use_threads(threads)
     inputs = tuple(example_inputs)
@@ -201,10 +216,25 @@ def compile(
     scheduled = imported
     foreign: tuple[str, ...] = ()
     if pipeline == "reconvene":
-        scheduled, foreign = scheduled_module(imported, chosen.machine, llvm)
+        cost, memory = _judge(choose, chosen, llvm, threads)
+        scheduled, foreign = scheduled_module(
+            imported, chosen.machine, llvm, winograd=winograd, cost=cost, memory=memory
+        )
     executable = tvm.compile(scheduled, target=llvm)
     specs, outputs = _signature(imported)
     return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, executable, foreign, scheduled)
+
+
+def _judge(
+    choose: str, target: Target, llvm: tvm.target.Target, threads: int | None
+) -> tuple[Cost | None, ChoiceCache | None]:
+    """What decides between kernels, and where decisions that took time are kept."""
+    if choose == "default":
+        return None, None
+    if choose == "model" or not target.runs_here:
+        return AnalyticCost(target.machine), None
+    used = threads or available_threads()
+    return TimedCost(llvm, used), ChoiceCache(llvm, used, "time")
 
 
 def _import(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[tvm.IRModule, bool]:

@@ -21,9 +21,11 @@ from .layout import (
     pack_convolution,
     pack_depthwise,
     pack_vector,
+    pack_winograd,
     selected,
 )
-from .schedules.convolution import ConvolutionSpec, convolution_kernel
+from .schedules.alternatives import Candidate
+from .schedules.convolution import ConvolutionSpec
 from .schedules.depthwise import DepthwiseSpec, depthwise_kernel
 from .schedules.elementwise import ConcatSpec, ElementwiseSpec, concat_kernel, elementwise_kernel
 from .schedules.epilogue import Epilogue, Operand, Step
@@ -40,18 +42,28 @@ from .schedules.relayout import (
     unpack_kernel,
 )
 from .schedules.tiles import Machine, choose_tile
+from .schedules.winograd import WinogradSpec
 
-__all__ = ["emit_module"]
+__all__ = ["emit_module", "survey"]
 
 _THIN = 4
 """Images with at most this many channels are not blocked: most lanes of the block would be empty."""
 
 
-def emit_module(graph: Graph, machine: Machine) -> IRModule:
+Choose = Callable[[ConvolutionSpec], Candidate]
+"""How a convolution is computed, given its default specification."""
+
+
+def emit_module(graph: Graph, machine: Machine, choose: Choose = Candidate) -> IRModule:
     """A module whose ``main`` calls scheduled kernels, and TVM's operators where the graph has foreign
     nodes.
     """
-    return _Emitter(graph, machine).module()
+    return _Emitter(graph, machine, choose).module()
+
+
+def survey(graph: Graph, machine: Machine) -> list[ConvolutionSpec]:
+    """The default specification of every convolution that has alternatives, as `emit_module` will ask for it."""
+    return _Survey(graph, machine).specifications()
 
 
 class _Emitter:
@@ -59,9 +71,10 @@ class _Emitter:
     demand.
     """
 
-    def __init__(self, graph: Graph, machine: Machine) -> None:
+    def __init__(self, graph: Graph, machine: Machine, choose: Choose) -> None:
         self.graph = graph
         self.machine = machine
+        self.choose = choose
         self.builder = relax.BlockBuilder()
         self.images: dict[Node, Image] = {}
         self.compact: dict[Node, Image] = {}
@@ -131,12 +144,23 @@ class _Emitter:
         slots = np.arange(outputs, dtype="int64")
         epilogue, leaves = self._epilogue(group, result, slots)
         spec, starts = self._convolution_spec(convolution, source, result, epilogue)
-        weights, bias = pack_convolution(spec, convolution.weights, convolution.groups, source.slots, starts)
-        arguments = [source.variable, relax.const(weights), relax.const(bias)]
+        candidate = Candidate(spec) if spec.banded else self.choose(spec)
+        arguments = [source.variable, *self._weights(candidate.spec, convolution, source.slots, starts)]
         if starts is not None:
             arguments.append(relax.const(starts.astype("int32")))
-        variable = self._call("convolution", convolution_kernel, spec, [*arguments, *leaves], (result.size,))
+        workspace = candidate.spec.workspace if isinstance(candidate.spec, WinogradSpec) else ()
+        variable = self._call(candidate.family, _function, candidate, [*arguments, *leaves], (result.size,), workspace)
         return Image(variable, result, slots)
+
+    def _weights(
+        self, spec: ConvolutionSpec | WinogradSpec, convolution: Convolution, slots: Slots, starts: Slots | None
+    ) -> list[Any]:
+        """Weights and bias, packed for `spec`."""
+        if isinstance(spec, WinogradSpec):
+            packed = pack_winograd(spec, convolution.weights, slots)
+        else:
+            packed = pack_convolution(spec, convolution.weights, convolution.groups, slots, starts)
+        return [relax.const(array) for array in packed]
 
     def _convolution_spec(
         self, convolution: Convolution, source: Image, result: View, epilogue: Epilogue
@@ -404,13 +428,58 @@ class _Emitter:
         spec: Any,
         arguments: list[Any],
         shape: Sequence[int],
+        workspace: Sequence[int] = (),
     ) -> Any:
-        """Emits a call of the kernel for `spec`, which is built once however often it occurs."""
+        """Emits a call of the kernel for `spec`, which is built once however often it occurs.
+
+        A `workspace` is results that nobody reads, so that Relax plans their memory with all the rest.
+        """
         key = (family, spec)
         if key not in self.kernels:
             name = f"{family}_{sum(1 for known in self.kernels if known[0] == family)}"
             self.kernels[key] = self.builder.add_func(build(spec, name), name)
-        return self.builder.emit(relax.call_tir(self.kernels[key], arguments, relax.TensorType(list(shape), "float32")))
+        result = relax.TensorType(list(shape), "float32")
+        if not workspace:
+            return self.builder.emit(relax.call_tir(self.kernels[key], arguments, result))
+        results = [result, *(relax.TensorType([size], "float32") for size in workspace)]
+        every = self.builder.emit(relax.call_tir(self.kernels[key], arguments, results))
+        return self.builder.emit(relax.TupleGetItem(every, 0))
+
+
+class _Survey(_Emitter):
+    """Goes through the graph as the emitter does, without packing a weight or building a kernel."""
+
+    def __init__(self, graph: Graph, machine: Machine) -> None:
+        self.found: list[ConvolutionSpec] = []
+        super().__init__(graph, machine, self._noted)
+
+    def specifications(self) -> list[ConvolutionSpec]:
+        self.module()
+        return self.found
+
+    def _noted(self, spec: ConvolutionSpec) -> Candidate:
+        self.found.append(spec)
+        return Candidate(spec)
+
+    def _weights(
+        self, spec: ConvolutionSpec | WinogradSpec, convolution: Convolution, slots: Slots, starts: Slots | None
+    ) -> list[Any]:
+        return []
+
+    def _call(
+        self,
+        family: str,
+        build: Callable[[Any, str], Any],
+        spec: Any,
+        arguments: list[Any],
+        shape: Sequence[int],
+        workspace: Sequence[int] = (),
+    ) -> Any:
+        return self.builder.emit(relax.op.zeros(relax.ShapeExpr(list(shape)), "float32"))
+
+
+def _function(candidate: Candidate, name: str) -> Any:
+    return candidate.function(name)
 
 
 def _anchor(group: Group) -> Node:

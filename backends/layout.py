@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .graph import Weights
 from .schedules.convolution import ConvolutionSpec, panel_rows
 from .schedules.image import View
+from .schedules.winograd import WinogradSpec, transformed_weights
 
 __all__ = [
     "Image",
@@ -28,6 +29,7 @@ __all__ = [
     "pack_convolution",
     "pack_depthwise",
     "pack_vector",
+    "pack_winograd",
     "selected",
 ]
 
@@ -130,6 +132,23 @@ def pack_convolution(
             rows = slots[group * inputs : (group + 1) * inputs] - origin
             panel[rows, :, :, low - first : high - first] = weights.kernel[low:high].transpose(1, 2, 3, 0)
         panels[tile] = _by_block(panel.reshape(spec.blocks, lanes_in, height, width, row), spec.rest)
+    bias = np.zeros(spec.result.blocks * lanes, "float32")
+    bias[:outputs] = weights.bias
+    return panels.reshape(-1), bias
+
+
+def pack_winograd(
+    spec: WinogradSpec, weights: Weights, slots: Slots
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Transformed weights as ``(panels, points, channels, tile.blocks * lanes)`` and bias by output slot."""
+    lanes, outputs = spec.result.lanes, weights.kernel.shape[0]
+    row = spec.tile.blocks * lanes
+    moved = transformed_weights(weights.kernel, spec.size).reshape(outputs, -1, spec.points).transpose(2, 1, 0)
+    panels = np.zeros((spec.panels, spec.points, spec.channels, row), "float32")
+    for panel in range(spec.panels):
+        first = min(panel * spec.tile.blocks, spec.result.blocks - spec.tile.blocks) * lanes
+        last = min(outputs, first + row)
+        panels[panel][:, slots, : last - first] = moved[:, :, first:last]
     bias = np.zeros(spec.result.blocks * lanes, "float32")
     bias[:outputs] = weights.bias
     return panels.reshape(-1), bias

@@ -49,11 +49,13 @@ def time_calls(
     *,
     threads: int = 1,
     batch: int = 1,
+    settle: float = 0.0,
 ) -> dict[str, Timing]:
     """Times `candidates` in turns, so that what disturbs the machine disturbs all of them alike.
 
     Slow candidates are called less often, for about five seconds but at least three times; their timing says
-    how often. `threads` and `batch` are recorded, not set.
+    how often. `threads` and `batch` are recorded, not set. With `settle`, every timed call comes after that many seconds
+    of rest and one call that is not timed, so that the threads of one candidate's pool do not spin in another's time.
 
     Raises:
         InputError: `repeat` is below 1 or `warmup` below 0.
@@ -71,6 +73,9 @@ def time_calls(
     for turn in range(repeat):
         for name, call in candidates.items():
             if turn < rounds[name]:
+                if settle:
+                    time.sleep(settle)
+                    call()
                 samples[name].append(_seconds(call) * 1e3)
     return {name: _timing(values, threads, batch) for name, values in samples.items()}
 

@@ -10,7 +10,9 @@ from torch import nn
 from tvm import IRModule, relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from .emit import emit_module
+from .choice import Memory, Winograd, choose
+from .cost import Cost
+from .emit import emit_module, survey
 from .fold import fold_channels, fold_margins
 from .read import read_relax
 from .schedules.generic import schedule_foreign
@@ -30,15 +32,24 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[I
 
 
 def scheduled_module(
-    imported: IRModule, machine: Machine, target: tvm.target.Target
+    imported: IRModule,
+    machine: Machine,
+    target: tvm.target.Target,
+    *,
+    winograd: Winograd = "off",
+    cost: Cost | None = None,
+    memory: Memory | None = None,
 ) -> tuple[IRModule, tuple[str, ...]]:
-    """The whole pipeline: read, fold, fuse, lay out, schedule; what is foreign goes TVM's way with our
+    """The whole pipeline: read, fold, fuse, choose, lay out, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
+
+    `winograd`, `cost` and `memory` decide how convolutions are computed, as in `choice.choose`.
     """
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)
-    module = emit_module(graph, machine)
+    chosen = choose(survey(graph, machine), machine, winograd, cost, memory)
+    module = emit_module(graph, machine, chosen.__getitem__)
     with target:
         module = tvm.transform.Sequential(
             [

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reconvene.frontend.networks import vgg16_cifar
+from reconvene.frontend.networks import resnet20_cifar, vgg16_cifar
+from reconvene.frontend.pretrained import efficientnet_lite0
 from reconvene.passes.dependency import DependencyView
 from reconvene.passes.pruning import decide, masks_of
 
@@ -42,10 +43,14 @@ def torchvision_models() -> Any:
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """An untrained network in inference mode, by torchvision's name or ``vgg16_cifar``."""
+    """A network in inference mode, untrained: by torchvision's name, or one of ours.
+
+    Ours are ``vgg16_cifar``, ``resnet20_cifar``, and ``efficientnet_lite0``, which has its weights.
+    """
     torch.manual_seed(seed)
-    if name == "vgg16_cifar":
-        return vgg16_cifar().eval()
+    ours = {"vgg16_cifar": vgg16_cifar, "resnet20_cifar": resnet20_cifar, "efficientnet_lite0": efficientnet_lite0}
+    if name in ours:
+        return ours[name]().eval()
     models = torchvision_models()
     if name in _SEGMENTATION:
         network: nn.Module = getattr(models.segmentation, name)(weights=None, weights_backbone=None)
@@ -57,7 +62,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
 
 def image_size(name: str, small: bool) -> int:
     """The resolution the network was designed for, or the smallest sensible one."""
-    if name == "vgg16_cifar":
+    if name in ("vgg16_cifar", "resnet20_cifar"):
         return 32
     if not small:
         return 299 if name == "inception_v3" else 224

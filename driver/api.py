@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from ..backends.compile import Built
+    from ..passes.latency import LatencyGoal
     from ..backends.targets import Target
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
@@ -113,6 +114,7 @@ def prune(
     target: str | Target | None = None,
     *,
     scope: Literal["layer", "global"] = "layer",
+    latency: float | None = None,
     channel_multiple: int | None = None,
     minimum_channels: int = 1,
     ignore: Sequence[str] = (),
@@ -134,6 +136,9 @@ def prune(
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
             None rounds to nothing.
         scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
+        latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no
+            width is chosen that takes as long as a larger one. Times are modelled cycles of convolutions and linear
+            layers, see ``reconvene.backends.layer_times``. Not for ``reconvene``.
         channel_multiple: rounds to this instead of the target's multiple.
         minimum_channels: what every layer keeps at least.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
@@ -152,6 +157,12 @@ def prune(
     multiple = channel_multiple if channel_multiple is not None else multiple_of(target)
     if multiple < 1 or minimum_channels < 1:
         raise InputError(f"channel multiple {multiple} and minimum channels {minimum_channels} must be 1 or more")
+    if latency is not None and target is None:
+        raise InputError("a latency can be aimed at for a target only; name one, such as target='host' or 'rpi4'")
+    if latency is not None and not 0 < latency <= 1:
+        raise InputError(f"latency {latency} is outside 0..1; give the share of the dense time to reach, such as 0.5")
+    if latency is not None and method == RECONVENE:
+        raise InputError("a latency cannot be aimed at by the method reconvene; its sparsity decides, or name a score")
     module, inputs = captured(model, example_inputs)
     choices: dict[str, Any] = {
         "scope": scope,
@@ -182,12 +193,33 @@ def prune(
         raise InputError(
             f"the method {method} has no option '{min(method_options)}'; {RECONVENE} has options of its own"
         )
-    found = pruning.prune(module, inputs, method, sparsity, **choices, batches=batches, loss=loss, fold=fold_batch_norm)
+    goal = None if latency is None or target is None else _goal(module, target, latency)
+    found = pruning.prune(
+        module, inputs, method, sparsity, **choices, batches=batches, loss=loss, latency=goal, fold=fold_batch_norm
+    )
+    if goal is not None:
+        options |= {key: found.plan.origin[key] for key in ("sparsity", "latency", "modelled_latency")}
     return result(found, title_of(model), options)
 
 
+def _goal(module: fx.GraphModule, target: str | Target, share: float) -> LatencyGoal:
+    """What `prune` aims at on `target`."""
+    from ..backends.layer_times import layer_times
+    from ..backends.targets import find_target
+    from ..passes.canonicalize import canonicalize
+    from ..passes.latency import LatencyGoal
+
+    return LatencyGoal(share, layer_times(canonicalize(module), find_target(target)))
+
+
 def compile(
-    module: Model, example_inputs: Inputs | None = None, target: str | Target = "host", *, threads: int | None = 1
+    module: Model,
+    example_inputs: Inputs | None = None,
+    target: str | Target = "host",
+    *,
+    threads: int | None = 1,
+    winograd: Literal["auto", "off", "2x2", "4x4"] = "auto",
+    choose: Literal["time", "model", "default"] = "model",
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
@@ -196,14 +228,18 @@ def compile(
         example_inputs: as for `capture`; the compiled code is for their shapes.
         target: a preset's name (``reconvene targets`` lists them), a ``.toml`` file, or a Target.
         threads: how many it runs on; None keeps what TVM's pool has.
+        winograd: Winograd's algorithm for 3x3 convolutions: ``auto`` where `choose` finds it faster, ``off``
+            nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
+        choose: how the kernel of each layer is found: ``time`` tries candidates on this machine once and keeps
+            the result in the user's cache folder, ``model`` counts cycles, ``default`` takes the direct kernel.
 
     Raises:
-        InputError: the target is unknown, or the model cannot be captured.
+        InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.
     """
     from ..backends.compile import compile as compile_graph
 
     graph, inputs = captured(module, example_inputs)
-    return compile_graph(graph, inputs, target, threads=threads)
+    return compile_graph(graph, inputs, target, threads=threads, winograd=winograd, choose=choose)
 
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:

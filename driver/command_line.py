@@ -62,6 +62,8 @@ Dataset = Annotated[
 ]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder that holds the data set.")]
 Width = Annotated[float, typer.Option(help="Scales the layers of a network that is fitted to a data set.")]
+Winograd = Annotated[str, typer.Option(help="Winograd's algorithm for 3x3 layers: auto, off, 2x2 or 4x4.")]
+Choose = Annotated[str, typer.Option(help="How kernels are chosen: 'time' candidates here, by 'model', or 'default'.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
@@ -111,6 +113,9 @@ def prune(
         str, typer.Option(help="The share holds in every 'layer', or 'global' over all of them.")
     ] = "layer",
     target: Annotated[str | None, typer.Option(help="Round the channels kept to what suits this target.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Share of the dense time to reach on the target, instead of a sparsity.")
+    ] = None,
     channel_multiple: Annotated[int | None, typer.Option(min=1, help="Round them to this multiple instead.")] = None,
     minimum_channels: Annotated[int, typer.Option(min=1, help="What every layer keeps at least.")] = 1,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
@@ -129,6 +134,7 @@ def prune(
     outputs = verbs.Outputs(output, report, plan, onnx)
     options = {
         "scope": scope,
+        "latency": latency,
         "channel_multiple": channel_multiple,
         "minimum_channels": minimum_channels,
         "ignore": tuple(ignore or ()),
@@ -214,6 +220,8 @@ def compile_(
         str | None,
         typer.Option(help="static: one program; wheel: with TVM's libraries; none: C sources; python: a library."),
     ] = None,
+    winograd: Winograd = "auto",
+    choose: Choose = "model",
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -222,7 +230,10 @@ def compile_(
     """Compile a model with TVM into a bundle (a folder)."""
     from . import verbs
 
-    answer(json, lambda: verbs.compile(model, input or [], target, threads, link, runtime, output, seed))
+    answer(
+        json,
+        lambda: verbs.compile(model, input or [], target, threads, link, runtime, output, seed, winograd, choose),
+    )
 
 
 @app.command()

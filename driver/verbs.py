@@ -198,6 +198,8 @@ def compile(
     runtime: str | None,
     output: Path | None,
     seed: int,
+    winograd: Any = "auto",
+    choose: Any = "model",
 ) -> Answer:
     from ..backends.bundle import check_runtime
     from ..backends.targets import find_target
@@ -208,7 +210,7 @@ def compile(
     loaded = load_model(model, inputs, seed)
     folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
     check_folder(folder)
-    built = api.compile(loaded.module, loaded.example_inputs, target, threads=threads)
+    built = api.compile(loaded.module, loaded.example_inputs, target, threads=threads, winograd=winograd, choose=choose)
     with stage("writing the bundle"):
         built.export(folder, link=link, runtime=None if not link else chosen)
     files = {"bundle": str(folder)}

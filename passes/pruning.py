@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,10 @@ from .outcome import Compaction, GroupOutcome
 from .scores import Batch, Loss
 from .values import attribute
 
-__all__ = ["METHODS", "Decision", "decide", "masks_of", "prune", "rounded", "with_asked"]
+if TYPE_CHECKING:
+    from .latency import LatencyGoal
+
+__all__ = ["METHODS", "Decision", "Scored", "allot", "decide", "masks_of", "prune", "rounded", "score", "with_asked"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -64,6 +67,7 @@ def prune(
     seed: int = 0,
     batches: Sequence[Batch] = (),
     loss: Loss = F.cross_entropy,
+    latency: LatencyGoal | None = None,
     **check: Any,
 ) -> Compaction:
     """Zeroes the channels with the lowest scores and compacts. `module` is left as it was.
@@ -81,6 +85,7 @@ def prune(
         seed: of random scores.
         batches: inputs and targets, for the methods that need data (SNIP, GraSP).
         loss: for these methods.
+        latency: a share of the dense network's time to reach, instead of `sparsity`, which is then found.
         check: options of the certificate, see `compact`.
 
     Raises:
@@ -90,22 +95,26 @@ def prune(
     _check_options(method, sparsity, scope, channel_multiple, minimum_channels)
     view = dependency_view(canonicalize(module))
     check_finite(view.module)
-    decisions = decide(
-        view,
-        method,
-        sparsity,
-        scope=scope,
-        channel_multiple=channel_multiple,
-        minimum_channels=minimum_channels,
-        ignore=ignore,
-        seed=seed,
-        example_inputs=example_inputs,
-        batches=batches,
-        loss=loss,
-    )
+    data: dict[str, Any] = {"example_inputs": example_inputs, "batches": batches, "loss": loss}
+    scored = score(view, method, ignore=ignore, seed=seed, **data)
+    rounding: dict[str, Any] = {
+        "scope": scope,
+        "channel_multiple": channel_multiple,
+        "minimum_channels": minimum_channels,
+    }
+    aimed: dict[str, Any] = {}
+    if latency is None:
+        decisions = allot(view, scored, sparsity, **rounding)
+    else:
+        from .latency import decide_for_latency
+
+        outcome = decide_for_latency(view, scored, latency, **rounding)
+        decisions, sparsity = outcome.decisions, outcome.sparsity
+        aimed = {"latency": latency.share, "modelled_latency": outcome.share}
     origin = {
         "method": method,
         "sparsity": sparsity,
+        **aimed,
         "scope": scope,
         "channel_multiple": channel_multiple,
         "minimum_channels": minimum_channels,
@@ -135,13 +144,54 @@ def decide(
     Raises:
         InputError: a pattern matches nothing, or no group can be pruned.
     """
+    data: dict[str, Any] = {"example_inputs": example_inputs, "batches": batches, "loss": loss}
+    scored = score(view, method, ignore=ignore, seed=seed, **data)
+    return allot(
+        view, scored, sparsity, scope=scope, channel_multiple=channel_multiple, minimum_channels=minimum_channels
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of the channels of every group that may lose some; for the others, the pattern that leaves it alone."""
+
+    scores: Mapping[ChannelGroup, Floats]
+    ignored: Mapping[ChannelGroup, str | None]
+
+
+def score(
+    view: DependencyView,
+    method: str,
+    *,
+    ignore: Sequence[str] = (),
+    seed: int = 0,
+    example_inputs: Sequence[Any] = (),
+    batches: Sequence[Batch] = (),
+    loss: Loss = F.cross_entropy,
+) -> Scored:
+    """Scores by `method`. Raises InputError when a pattern matches nothing or no group can be pruned."""
     ignored = {group: ignored_by(group, ignore) for group in view.groups}
     check_patterns(view, ignore)
     free = [group for group in view.groups if group.prunable and not ignored[group] and group.size > 1]
     if not free:
         raise InputError(_nothing_to_prune(view, ignore))
-    scores = channel_scores(view, free, method, example_inputs, batches=batches, loss=loss, seed=seed)
-    wanted = _wanted(free, scores, sparsity, scope)
+    return Scored(
+        channel_scores(view, free, method, example_inputs, batches=batches, loss=loss, seed=seed), ignored
+    )
+
+
+def allot(
+    view: DependencyView,
+    scored: Scored,
+    sparsity: float,
+    *,
+    scope: str = "layer",
+    channel_multiple: int = 1,
+    minimum_channels: int = 1,
+) -> tuple[Decision, ...]:
+    """One decision for every group of the view from scores and a share to remove."""
+    scores, ignored = scored.scores, scored.ignored
+    wanted = _wanted(list(scores), scores, sparsity, scope)
     decisions = []
     for group in view.groups:
         if group not in scores:

@@ -6,8 +6,8 @@ source, and so that a change of TVM's builder is a change of this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tvm import tirx
@@ -30,10 +30,14 @@ __all__ = [
     "table",
     "tile_start",
     "unroll",
+    "when",
 ]
 
 Buffer = Any
 Expression = Any
+
+_STACK_BYTES = 1024
+"""TVM's limit for arrays on the stack."""
 
 SCHEDULED = "reconvene.scheduled"
 """Attribute of functions that are finished and must not be scheduled again."""
@@ -85,9 +89,25 @@ def unroll(extent: int) -> AbstractContextManager[Any]:
     return builder.unroll(0, extent)
 
 
+@contextmanager
+def when(*conditions: Expression | None) -> Iterator[None]:
+    """Statements that run only where all `conditions` hold; None holds always."""
+    real = [condition for condition in conditions if condition is not None]
+    if not real:
+        yield
+        return
+    with builder.If(tirx.all(*real)), builder.Then():
+        yield
+
+
 def local(size: int, dtype: str = "float32") -> Buffer:
-    """A small array that the code generator keeps in registers when all its indices are literal."""
-    return builder.alloc_buffer((size,), dtype, scope="local", layout=None)
+    """A small array that the code generator keeps in registers when all its indices are literal.
+
+    Inside parallel loops, TVM puts small arrays of scope "global" on the stack, but asks its runtime for the memory of
+    every "local" one, at each turn of the loop; LLVM cannot keep what such a pointer leads to in registers alone.
+    """
+    scope = "global" if size * 4 < _STACK_BYTES else "local"
+    return builder.alloc_buffer((size,), dtype, scope=scope, layout=None)
 
 
 def number(value: float, lanes: int = 1, dtype: str = "float32") -> Expression:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,16 @@ def test_network(width: int) -> None:
 def test_all_threads_compute_the_same() -> None:
     module, x = trained(Residual(24)), torch.randn(1, 3, 16, 16)
     close(compile(module, (x,), threads=available_threads()).run(x), module(x).detach())
+
+
+@pytest.mark.parametrize("winograd", ["off", "2x2", "4x4"])
+def test_results_are_the_same_bits_every_time(winograd: Any) -> None:
+    """With several threads, where edges are not multiples of a tile; and however many threads there are."""
+    module, x = trained(Residual(24)), torch.randn(2, 3, 15, 13)
+    built = compile(module, (x,), threads=available_threads(), winograd=winograd, choose="default")
+    first = built.run(x)
+    assert all(torch.equal(built.run(x), first) for _ in range(20))
+    assert torch.equal(compile(module, (x,), threads=1, winograd=winograd, choose="default").run(x), first)
 
 
 def test_an_exported_graph_module_compiles() -> None:

@@ -1,0 +1,83 @@
+"""Choices kept on disk, so that a layer shape is tried once on a machine.
+
+One JSON file a target in the user's cache folder; an entry's key is everything that the choice depends on. A file
+that is missing, damaged or of another version counts as empty: the choices are made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from ..frontend.errors import ReconveneError
+from ..frontend.files import write_text
+from .schedules.alternatives import Candidate
+
+__all__ = ["ChoiceCache", "cache_folder"]
+
+_FORMAT = 1
+
+
+def cache_folder() -> Path:
+    """``RECONVENE_CACHE``, or the place that the operating system has for caches."""
+    named = os.environ.get("RECONVENE_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconvene"
+
+
+class ChoiceCache:
+    """Choices for one target, thread count and way of judging."""
+
+    def __init__(self, target: Any, threads: int | None, judge: str, folder: Path | None = None) -> None:
+        """`target` is TVM's; `judge` names the cost that decides."""
+        self._setting = repr((str(target), threads, judge, _versions()))
+        digest = hashlib.sha256(self._setting.encode()).hexdigest()[:16]
+        self._path = (folder or cache_folder()) / f"choices-{digest}.json"
+        self._entries = _read(self._path)
+
+    def get(self, layer: Sequence[Candidate]) -> int | None:
+        """The index chosen among exactly these candidates before."""
+        index = self._entries.get(_key(layer))
+        return index if isinstance(index, int) and 0 <= index < len(layer) else None
+
+    def put(self, found: Mapping[int, tuple[Sequence[Candidate], int]]) -> None:
+        """Adds choices to the file. A cache that cannot be written is done without."""
+        self._entries.update({_key(layer): index for layer, index in found.values()})
+        # Another process may have added to the file since it was read.
+        merged = {**_read(self._path), **self._entries}
+        text = json.dumps({"format": _FORMAT, "setting": self._setting, "choices": merged}, indent=1, sort_keys=True)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, text + "\n")
+        except (OSError, ReconveneError):
+            return
+
+
+def _key(layer: Sequence[Candidate]) -> str:
+    return hashlib.sha256(repr(tuple(layer)).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    usable = isinstance(record, dict) and record.get("format") == _FORMAT and isinstance(record.get("choices"), dict)
+    return dict(record["choices"]) if usable else {}
+
+
+def _versions() -> tuple[str, str]:
+    """Ours and TVM's: either may generate other code for the same layer."""
+    try:
+        ours = metadata.version("reconvene")
+    except metadata.PackageNotFoundError:
+        ours = "unknown"
+    return ours, str(tvm.__version__)

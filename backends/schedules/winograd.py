@@ -1,0 +1,363 @@
+"""Winograd's minimal filtering for 3x3 convolutions of stride 1: F(2x2, 3x3) and F(4x4, 3x3).
+
+A tile of ``m x m`` outputs needs ``(m + 2)**2`` products a channel instead of ``9 m**2``: 2.25 times fewer for 2x2,
+4 times for 4x4. S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, Fast Algorithms for
+Convolutional Neural Networks (2015). The transforms come from polynomial interpolation at 0, pairs of opposite points,
+and infinity. The points of F(4x4) are the square roots of 1/2 and 2, whose powers stay near one: that keeps its error
+five times below that of the usual points 1 and 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from numpy.polynomial import polynomial
+
+from . import loops
+from .epilogue import Epilogue
+from .image import View, clear_border
+from .tiles import Tile
+
+__all__ = ["Transform", "WinogradSpec", "depth_of", "transform", "transformed_weights", "winograd_kernel"]
+
+Matrix = npt.NDArray[np.float64]
+
+_POINTS = {2: (1.0,), 4: (math.sqrt(0.5), math.sqrt(2.0))}
+"""By tile size, the positive interpolation points; their opposites, 0 and infinity are points too."""
+
+_CACHE_LINE = 16
+"""Channels of a transformed pixel that lie side by side: a cache line of float32."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The three linear maps of F(m x m, 3 x 3).
+
+    Attributes:
+        source, result: of one axis, each as sparse factors to apply in order: the shared even and odd parts
+            of opposite points, and their sums and differences.
+        weights: ``(m + 2, 3)``, of one axis.
+    """
+
+    source: tuple[Matrix, Matrix]
+    result: tuple[Matrix, Matrix]
+    weights: Matrix
+
+
+@dataclass(frozen=True)
+class WinogradSpec:
+    """One convolution by Winograd's algorithm, with everything its code depends on.
+
+    Attributes:
+        source, result: images; the source's halo covers the padding.
+        channels: input slots that are read, from the first.
+        padding: above and to the left.
+        size: outputs of a tile along each axis, 2 or 4.
+        chunk: tiles that are transformed, multiplied and transformed back before the next ones.
+        split: what threads share: the chunks (``tiles``), or the channels of every chunk (``channels``).
+        workers: equal parts of the work.
+        tile: registers of the product: blocks of output channels times tiles (its columns).
+    """
+
+    source: View
+    result: View
+    channels: int
+    padding: tuple[int, int]
+    size: int
+    chunk: int
+    split: Literal["tiles", "channels"]
+    workers: int
+    tile: Tile
+    epilogue: Epilogue
+
+    @property
+    def points(self) -> int:
+        """Products of a tile and a channel."""
+        return (self.size + 2) ** 2
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tiles of an image, down and across."""
+        return -(-self.result.height // self.size), -(-self.result.width // self.size)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the whole batch."""
+        return self.result.batch * self.grid[0] * self.grid[1]
+
+    @property
+    def panels(self) -> int:
+        """Tiles of output blocks."""
+        return -(-self.result.blocks // self.tile.blocks)
+
+    @property
+    def depth(self) -> int:
+        """Channels side by side in a transformed pixel."""
+        return depth_of(self.source.lanes)
+
+    @property
+    def groups(self) -> int:
+        """Groups of `depth` channels."""
+        return -(-self.channels // self.depth)
+
+    @property
+    def plane_size(self) -> int:
+        """Elements of a chunk's transformed input."""
+        return self.points * self.groups * self.chunk * self.depth
+
+    @property
+    def product_size(self) -> int:
+        """Elements of a chunk's products with one panel."""
+        return self.points * self.chunk * self.tile.blocks * self.result.lanes
+
+    @property
+    def workspace(self) -> tuple[int, int]:
+        """Elements of the two work arrays: transformed inputs and products."""
+        planes = self.workers if self.split == "tiles" else 1
+        return planes * self.plane_size, self.workers * self.product_size
+
+
+def depth_of(lanes: int) -> int:
+    """Channels side by side in a transformed pixel, for vectors of `lanes`."""
+    return max(lanes, _CACHE_LINE)
+
+
+@cache
+def transform(size: int) -> Transform:
+    """The maps of F(size x size, 3 x 3), for a size of 2 or 4."""
+    positive = _POINTS[size]
+    points = [0.0, *(sign * point for point in positive for sign in (1.0, -1.0))]
+    count = size + 2
+    scale = [math.prod(p - q for q in points if q != p) for p in points]
+    weights = np.zeros((count, 3))
+    weights[:-1] = [[p**k / s for k in range(3)] for p, s in zip(points, scale, strict=True)]
+    weights[-1, -1] = 1.0
+    butterflies = np.eye(count)
+    for pair in range(len(positive)):
+        even, odd = 1 + 2 * pair, 2 + 2 * pair
+        butterflies[even, odd], butterflies[odd, even], butterflies[odd, odd] = 1.0, 1.0, -1.0
+    parts = np.zeros((count, count))
+    for row, point in enumerate(points):
+        others = polynomial.polyfromroots([q for q in points if q != point])
+        parts[row, : len(others)] = others
+    for pair in range(len(positive)):
+        whole = parts[1 + 2 * pair].copy()
+        parts[1 + 2 * pair, 1::2] = 0.0
+        parts[2 + 2 * pair] = np.where(np.arange(count) % 2, whole, 0.0)
+    parts[-1] = [*polynomial.polyfromroots(points)]
+    powers = np.zeros((size, count))
+    powers[0, 0] = powers[-1, -1] = 1.0
+    for power in range(size):
+        for pair, point in enumerate(positive):
+            powers[power, (2 if power % 2 else 1) + 2 * pair] = point**power
+    return Transform((_clean(parts), butterflies), (butterflies, _clean(powers)), weights)
+
+
+def _clean(matrix: Matrix) -> Matrix:
+    """`matrix` with what is zero or one but for rounding made so."""
+    nearest = np.round(matrix * 4) / 4
+    return np.where(np.abs(matrix - nearest) < 1e-12, nearest, matrix)
+
+
+def transformed_weights(kernel: Matrix, size: int) -> Matrix:
+    """``(O, I, 3, 3)`` weights as ``(O, I, m + 2, m + 2)``, in the precision they come in."""
+    matrix = transform(size).weights
+    moved = kernel.reshape(-1, 9) @ np.kron(matrix, matrix).T
+    return moved.reshape(*kernel.shape[:2], size + 2, size + 2)
+
+
+def winograd_kernel(spec: WinogradSpec, name: str) -> Any:
+    """The TIR function ``(source, weights, bias, leaves..., result, planes, products)``.
+
+    Weights are ``(panels, points, channels, tile.blocks * lanes)``; the last two arguments are workspace.
+    """
+    row = spec.tile.blocks * spec.result.lanes
+    planes, products = spec.workspace
+    arguments: list[tuple[str, Sequence[int], str]] = [
+        ("source", (spec.source.size,), "float32"),
+        ("weights", (spec.panels * spec.points * spec.channels * row,), "float32"),
+        ("bias", (spec.result.blocks * spec.result.lanes,), "float32"),
+        *spec.epilogue.arguments(),
+        ("result", (spec.result.size,), "float32"),
+        ("planes", (planes,), "float32"),
+        ("products", (products,), "float32"),
+    ]
+    return loops.kernel(name, arguments, lambda *buffers: _Kernel(spec, *buffers).emit())
+
+
+class _Kernel:
+    """Emits one kernel."""
+
+    def __init__(self, spec: WinogradSpec, source: Any, weights: Any, bias: Any, *rest: Any) -> None:
+        self.spec = spec
+        self.source, self.weights, self.bias = source, weights, bias
+        self.leaves, (self.result, self.planes, self.products) = rest[:-3], rest[-3:]
+
+    def emit(self) -> None:
+        spec = self.spec
+        clear_border(self.result, spec.result)
+        chunks = -(-spec.tiles // spec.chunk)
+        blocks = -(-spec.channels // spec.source.lanes)
+        if spec.split == "tiles":
+            share = -(-chunks // spec.workers)
+            with loops.parallel(spec.workers) as worker, loops.serial(share) as turn:
+                first = self._chunk(loops.at_most(worker * share + turn, chunks - 1))
+                plane, product = worker * spec.plane_size, worker * spec.product_size
+                with loops.serial(blocks) as block:
+                    self._transform_source(first, block, plane)
+                with loops.serial(spec.panels) as panel:
+                    self._multiply(panel, plane, product)
+                    self._transform_result(first, panel, product)
+            return
+        with loops.serial(chunks) as chunk:
+            first = self._chunk(chunk)
+            share = -(-blocks // spec.workers)
+            with loops.parallel(spec.workers) as worker, loops.serial(share) as turn:
+                self._transform_source(first, loops.at_most(worker * share + turn, blocks - 1), 0)
+            share = -(-spec.panels // spec.workers)
+            with loops.parallel(spec.workers) as worker, loops.serial(share) as turn:
+                panel, product = loops.at_most(worker * share + turn, spec.panels - 1), worker * spec.product_size
+                self._multiply(panel, 0, product)
+                self._transform_result(first, panel, product)
+
+    def _chunk(self, chunk: Any) -> Any:
+        """The first tile of a chunk."""
+        return loops.tile_start(chunk, self.spec.chunk, self.spec.tiles)
+
+    def _corner(self, tile: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """Image, first row and column of a tile, and how far they were moved back from the edge."""
+        spec = self.spec
+        down, across = spec.grid
+        image = tile // (down * across) if spec.result.batch > 1 else 0
+        vertical, horizontal = (tile // across) % down, tile % across
+        top = loops.tile_start(vertical, spec.size, spec.result.height)
+        left = loops.tile_start(horizontal, spec.size, spec.result.width)
+        return image, top, left, vertical * spec.size - top, horizontal * spec.size - left
+
+    def _transform_source(self, first: Any, block: Any, plane: Any) -> None:
+        spec = self.spec
+        count, lanes = spec.size + 2, spec.source.lanes
+        stages = transform(spec.size).source
+        with loops.serial(spec.chunk) as index:
+            image, top, left, *_ = self._corner(first + index)
+            half = loops.local(count * count * lanes)
+            with loops.unroll(count) as column:
+
+                def pixel(row: int, column: Any = column) -> Any:
+                    at = spec.source.offset(image, block, top + row - spec.padding[0], left + column - spec.padding[1])
+                    return loops.load(self.source, at, lanes)
+
+                for row, value in enumerate(_applied(stages, pixel, lanes)):
+                    loops.store(half, (row * count + column) * lanes, value, lanes)
+            channel = block * lanes
+            origin = plane + ((channel // spec.depth) * spec.chunk + index) * spec.depth + channel % spec.depth
+            step = spec.groups * spec.chunk * spec.depth
+            with loops.unroll(count) as row:
+
+                def part(column: int, row: Any = row) -> Any:
+                    return loops.load(half, (row * count + column) * lanes, lanes)
+
+                for column, value in enumerate(_applied(stages, part, lanes)):
+                    loops.store(self.planes, origin + (row * count + column) * step, value, lanes)
+
+    def _multiply(self, panel: Any, plane: Any, product: Any) -> None:
+        spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
+        with loops.serial(spec.points) as point, loops.serial(-(-spec.chunk // tile.columns)) as part:
+            first = loops.tile_start(part, tile.columns, spec.chunk)
+            sums = loops.local(tile.blocks * tile.columns * lanes)
+            with loops.unroll(tile.blocks * tile.columns) as slot:
+                loops.store(sums, slot * lanes, loops.number(0.0, lanes), lanes)
+            start = plane + point * (spec.groups * spec.chunk * spec.depth) + first * spec.depth
+            rows = (panel * spec.points + point) * spec.channels
+            whole = spec.channels // spec.depth
+            if whole:
+                with loops.serial(whole) as group:
+                    self._products(
+                        sums, start + group * (spec.chunk * spec.depth), rows + group * spec.depth, spec.depth
+                    )
+            if spec.channels % spec.depth:
+                rest = start + whole * (spec.chunk * spec.depth)
+                self._products(sums, rest, rows + whole * spec.depth, spec.channels % spec.depth)
+            with loops.unroll(tile.columns) as column, loops.unroll(tile.blocks) as block:
+                at = product + ((point * spec.chunk + first + column) * tile.blocks + block) * lanes
+                value = loops.load(sums, (block * tile.columns + column) * lanes, lanes)
+                loops.store(self.products, at, value, lanes)
+
+    def _products(self, sums: Any, start: Any, rows: Any, channels: int) -> None:
+        """Adds `channels` neighbouring channels of a register tile's pixels times their weights."""
+        spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
+        with loops.serial(channels) as channel, loops.unroll(tile.columns) as column:
+            element = loops.broadcast(loops.load(self.planes, start + column * spec.depth + channel), lanes)
+            with loops.unroll(tile.blocks) as block:
+                weight = loops.load(self.weights, ((rows + channel) * tile.blocks + block) * lanes, lanes)
+                slot = (block * tile.columns + column) * lanes
+                loops.store(sums, slot, loops.load(sums, slot, lanes) + element * weight, lanes)
+
+    def _transform_result(self, first: Any, panel: Any, product: Any) -> None:
+        spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
+        count, size = spec.size + 2, spec.size
+        stages = transform(size).result
+        start = loops.tile_start(panel, tile.blocks, spec.result.blocks)
+        with loops.serial(spec.chunk) as index, loops.serial(tile.blocks) as block:
+            image, top, left, below, beside = self._corner(first + index)
+            half = loops.local(size * count * lanes)
+            with loops.unroll(count) as column:
+
+                def value_at(row: int, column: Any = column) -> Any:
+                    point = row * count + column
+                    at = product + ((point * spec.chunk + index) * tile.blocks + block) * lanes
+                    return loops.load(self.products, at, lanes)
+
+                for row, value in enumerate(_applied(stages, value_at, lanes)):
+                    loops.store(half, (row * count + column) * lanes, value, lanes)
+            bias = loops.load(self.bias, (start + block) * lanes, lanes)
+            with loops.unroll(size) as row:
+
+                def part(column: int, row: Any = row) -> Any:
+                    return loops.load(half, (row * count + column) * lanes, lanes)
+
+                for column, value in enumerate(_applied(stages, part, lanes)):
+                    position = (image, start + block, top + row, left + column)
+                    # What a tile that was moved back has in common with its neighbour is the neighbour's: two
+                    # threads must not write two roundings of one output.
+                    with loops.when(
+                        _own(row, below, spec.result.height % size), _own(column, beside, spec.result.width % size)
+                    ):
+                        final = spec.epilogue.value(value + bias, self.leaves, position, lanes)
+                        loops.store(self.result, spec.result.offset(*position), final, lanes)
+
+
+def _own(index: Any, moved: Any, rest: int) -> Any:
+    """Whether an output at `index` of a tile that was moved back by `moved` is its own; None for always."""
+    return index >= moved if rest else None
+
+
+def _applied(stages: Sequence[Matrix], read: Callable[[int], Any], lanes: int) -> list[Any]:
+    """Vectors from `read`, through sparse matrices one after the other; every intermediate stays in a register."""
+    values = [read(index) for index in range(stages[0].shape[1])]
+    for stage in stages:
+        inputs = loops.local(len(values) * lanes)
+        for index, value in enumerate(values):
+            loops.store(inputs, index * lanes, value, lanes)
+        values = [_combined(row, inputs, lanes) for row in stage]
+    return values
+
+
+def _combined(row: Matrix, inputs: Any, lanes: int) -> Any:
+    """The sum of what `row` has a factor for, positive terms first."""
+    total: Any = None
+    for index in sorted(np.flatnonzero(row).tolist(), key=lambda i: -row[i]):
+        factor, value = float(row[index]), loops.load(inputs, index * lanes, lanes)
+        if total is None:
+            total = value if factor == 1 else value * loops.number(factor, lanes)
+        elif abs(factor) == 1:
+            total = total + value if factor > 0 else total - value
+        else:
+            total = total + value * loops.number(factor, lanes)
+    return total

@@ -1,0 +1,131 @@
+"""One model through each engine that benchmarks/latency.py compares: a call that does nothing but the forward pass."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from reconvene.backends.compile import compile
+from reconvene.frontend.program_file import export_onnx
+
+__all__ = ["ENGINES", "PACKAGES", "difference", "missing", "prepare"]
+
+Call = Callable[[], Any]
+"""Runs the model once; its value is what the engine gives."""
+
+PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+"""Packages that an engine needs beyond our own."""
+
+
+def prepare(engine: str, module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
+    """`module` on `engine` with `threads` threads, float32 throughout."""
+    return ENGINES[engine](module, inputs, threads, choose)
+
+
+def reconvene(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
+    way: Any = choose
+    return compile(module, inputs, threads=threads, choose=way).prepared(*inputs)
+
+
+def tvm_default(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
+    return compile(module, inputs, threads=threads, pipeline="tvm-default").prepared(*inputs)
+
+
+def eager(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
+    def call() -> Any:
+        with torch.inference_mode():
+            return module(*inputs)
+
+    return call
+
+
+def torch_compile(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
+    """With freezing: weights become constants, so that inductor may fold and pack them."""
+    import torch._inductor.config as inductor
+
+    torch._dynamo.reset()
+    with inductor.patch(freezing=True), torch.no_grad():
+        compiled = torch.compile(module)
+        compiled(*inputs)
+
+    def call() -> Any:
+        with torch.no_grad():
+            return compiled(*inputs)
+
+    return call
+
+
+def onnxruntime(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Its threads must not spin while another engine has its turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(module, inputs, path)
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    fed = {entry.name: value.numpy() for entry, value in zip(session.get_inputs(), inputs, strict=True)}
+    return lambda: session.run(None, fed)[0]
+
+
+def openvino(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
+    import openvino as ov
+
+    core = ov.Core()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(module, inputs, path)
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Where the processor has bfloat16 it would be used.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    fed = [value.numpy() for value in inputs]
+    return lambda: request.infer(fed, share_inputs=True, share_outputs=True)[0]
+
+
+ENGINES: dict[str, Callable[[nn.Module, tuple[Any, ...], int, str], Call]] = {
+    "reconvene": reconvene,
+    "tvm-default": tvm_default,
+    "eager": eager,
+    "torch.compile": torch_compile,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+}
+"""By name."""
+
+
+def missing(engine: str) -> str | None:
+    """The package that `engine` lacks here, if any."""
+    package = PACKAGES.get(engine)
+    if package is None:
+        return None
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return package
+    return None
+
+
+def difference(got: Any, expected: torch.Tensor) -> float:
+    """Largest difference from eager, relative to the largest output."""
+    if isinstance(got, np.ndarray | torch.Tensor):
+        values = torch.as_tensor(got)
+    else:
+        # TVM's tensors, alone or as the only one of a tuple.
+        tensor = got if hasattr(got, "numpy") else got[0]
+        values = torch.from_numpy(tensor.numpy())
+    return float((values - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,188 @@
+"""How near our kernels come to the machine: the share of the measured multiply-add peak by kind of layer, and a roofline.
+
+    python benchmarks/kernels.py --json kernels.json --html roofline.html [--networks resnet18 ...]
+
+Every distinct convolution of the networks runs alone, with cold weights, as ``compile(choose=...)`` would compute it. The
+peak is that of a loop of independent multiply-adds in registers, and the bandwidth that of a sum over an array larger than
+the caches, both measured by the same program. Rates count the multiply-accumulates of the definition, so that Winograd's
+kernels can exceed the peak. With one thread a kernel is timed by the thread's own clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as graphs
+import torch
+import tvm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from latency import cpu_name
+from models import build, image_size
+
+from reconvene.backends.choice import choose
+from reconvene.backends.cost import AnalyticCost, Cost
+from reconvene.backends.emit import survey
+from reconvene.backends.fold import fold_channels, fold_margins
+from reconvene.backends.pipeline import import_module
+from reconvene.backends.read import read_relax
+from reconvene.backends.schedules import loops
+from reconvene.backends.schedules.alternatives import Candidate
+from reconvene.backends.schedules.tiles import Machine
+from reconvene.backends.schedules.winograd import WinogradSpec
+from reconvene.backends.targets import Target, find_target
+from reconvene.backends.timing import TimedCost, time_kernels
+from reconvene.frontend.files import write_text
+
+_PEAK_STEPS = 200_000
+_STREAM_BYTES = 128 * 2**20
+
+
+def main() -> int:
+    options = _options()
+    target = find_target("host")
+    llvm = tvm.target.Target(target.llvm())
+    peak, bandwidth = measured_peak(target, llvm), measured_bandwidth()
+    rows: list[dict[str, Any]] = []
+    for network in options.networks:
+        rows += measure(network, target, llvm, options)
+    for row in rows:
+        row["of_peak"] = row["gflops"] / peak
+    print(f"peak {peak:.1f} GF/s, bandwidth {bandwidth:.1f} GB/s, one thread, {cpu_name()}\n")
+    print(table(rows))
+    if options.json:
+        setting = {"cpu": cpu_name(), "llvm_cpu": target.cpu, "peak_gflops": peak, "bandwidth_gbs": bandwidth}
+        record = {"environment": {**setting, "batch": options.batch, "choose": options.choose}, "rows": rows}
+        write_text(options.json, json.dumps(record, indent=1) + "\n")
+    if options.html:
+        write_text(options.html, roofline(rows, peak, bandwidth).to_html(include_plotlyjs=True))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=["vgg16_cifar", "resnet18", "resnet50", "mobilenet_v2"])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--choose", default="model", choices=["time", "model", "default"])
+    parser.add_argument("--winograd", default="auto", choices=["auto", "off", "2x2", "4x4"])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--html", type=Path)
+    return parser.parse_args()
+
+
+def measured_peak(target: Target, llvm: Any) -> float:
+    """GF/s of multiply-adds on as many independent accumulators as the machine needs, one thread."""
+    machine = target.machine
+    count, lanes = 12, machine.lanes
+
+    def body(factors: Any, result: Any) -> None:
+        sums = loops.local(count * lanes)
+        with loops.unroll(count) as slot:
+            loops.store(sums, slot * lanes, loops.load(factors, 0, lanes), lanes)
+        with loops.serial(_PEAK_STEPS), loops.unroll(count) as slot:
+            product = loops.load(sums, slot * lanes, lanes) * loops.load(factors, lanes, lanes)
+            loops.store(sums, slot * lanes, product + loops.load(factors, 2 * lanes, lanes), lanes)
+        with loops.unroll(count) as slot:
+            loops.store(result, slot * lanes, loops.load(sums, slot * lanes, lanes), lanes)
+
+    arguments = [("factors", (3 * lanes,), "float32"), ("result", (count * lanes,), "float32")]
+    seconds = time_kernels({"peak": loops.kernel("peak", arguments, body)}, llvm)["peak"]
+    return 2e-9 * _PEAK_STEPS * count * lanes / seconds
+
+
+def measured_bandwidth() -> float:
+    """GB/s of reading an array larger than the caches, one thread."""
+    array = np.ones(_STREAM_BYTES // 8)
+    least = float("inf")
+    for _ in range(5):
+        start = time.thread_time()
+        array.max()
+        least = min(least, time.thread_time() - start)
+    return 1e-9 * _STREAM_BYTES / least
+
+
+def measure(network: str, target: Target, llvm: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each distinct convolution or linear layer."""
+    size = image_size(network, False)
+    imported, _ = import_module(build(network), (torch.zeros(options.batch, 3, size, size),))
+    graph = read_relax(imported)
+    fold_channels(graph)
+    fold_margins(graph)
+    machine: Machine = target.machine
+    cost: Cost | None = {"time": TimedCost(llvm, 1), "model": AnalyticCost(machine), "default": None}[options.choose]
+    chosen = choose(survey(graph, machine), machine, options.winograd, cost)
+    candidates = {f"kernel_{i}": candidate for i, candidate in enumerate(chosen.values())}
+    seconds = time_kernels({name: c.function(name) for name, c in candidates.items()}, llvm)
+    return [_row(network, candidate, seconds[name]) for name, candidate in candidates.items()]
+
+
+def _row(network: str, candidate: Candidate, seconds: float) -> dict[str, Any]:
+    spec = candidate.spec
+    winograd = isinstance(spec, WinogradSpec)
+    kernel = (3, 3) if isinstance(spec, WinogradSpec) else spec.kernel
+    stride = (1, 1) if isinstance(spec, WinogradSpec) else spec.stride
+    result = spec.result
+    moved = 4 * (spec.source.size + result.size + candidate.weights)
+    return {
+        "network": network,
+        "kind": _kind(kernel, stride, result.height * result.width),
+        "algorithm": f"winograd {spec.size}x{spec.size}" if isinstance(spec, WinogradSpec) else "direct",
+        "output": [result.batch, result.blocks * result.lanes, result.height, result.width],
+        "seconds": seconds,
+        "gflops": 2e-9 * candidate.macs / seconds,
+        "flops_per_byte": 2 * candidate.macs / moved,
+        "winograd": winograd,
+    }
+
+
+def _kind(kernel: tuple[int, int], stride: tuple[int, int], pixels: int) -> str:
+    if pixels == 1:
+        return "linear"
+    return f"{kernel[0]}x{kernel[1]}" + (f" stride {stride[0]}" if stride != (1, 1) else "")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """By kind of layer and algorithm: layers, and the share of the peak over all of them and at worst."""
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        kinds[row["kind"], row["algorithm"]].append(row)
+    lines = ["| layer | algorithm | kernels | share of peak | lowest |", "|---|---|---|---|---|"]
+    for (kind, algorithm), some in sorted(kinds.items()):
+        share = sum(r["of_peak"] * r["seconds"] for r in some) / sum(r["seconds"] for r in some)
+        lowest = min(r["of_peak"] for r in some)
+        lines.append(f"| {kind} | {algorithm} | {len(some)} | {share:.0%} | {lowest:.0%} |")
+    return "\n".join(lines)
+
+
+def roofline(rows: Sequence[dict[str, Any]], peak: float, bandwidth: float) -> graphs.Figure:
+    """Rates over arithmetic intensity, under the two limits of the machine."""
+    figure = graphs.Figure()
+    ends = [0.25, peak / bandwidth, 1000.0]
+    limits = [min(peak, bandwidth * end) for end in ends]
+    figure.add_scatter(x=ends, y=limits, mode="lines", name="peak and memory bandwidth", line={"color": "black"})
+    kinds = sorted({(row["kind"], row["algorithm"]) for row in rows})
+    for kind, algorithm in kinds:
+        some = [row for row in rows if (row["kind"], row["algorithm"]) == (kind, algorithm)]
+        figure.add_scatter(
+            x=[row["flops_per_byte"] for row in some],
+            y=[row["gflops"] for row in some],
+            text=[f"{row['network']} {'x'.join(map(str, row['output']))}" for row in some],
+            mode="markers",
+            name=f"{kind}, {algorithm}",
+        )
+    figure.update_xaxes(type="log", title="operations per byte of weights, input and output")
+    figure.update_yaxes(type="log", title="GF/s")
+    figure.update_layout(template="simple_white", title="Kernels under the roofline, one thread, float32")
+    return figure
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
