@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import fx
 
     from ..backends.compile import Built
-    from ..passes.latency import LatencyGoal
     from ..backends.targets import Target
+    from ..passes.latency import LatencyGoal
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
 

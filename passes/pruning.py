@@ -175,9 +175,7 @@ def score(
     free = [group for group in view.groups if group.prunable and not ignored[group] and group.size > 1]
     if not free:
         raise InputError(_nothing_to_prune(view, ignore))
-    return Scored(
-        channel_scores(view, free, method, example_inputs, batches=batches, loss=loss, seed=seed), ignored
-    )
+    return Scored(channel_scores(view, free, method, example_inputs, batches=batches, loss=loss, seed=seed), ignored)
 
 
 def allot(

@@ -64,10 +64,8 @@ def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: 
     """
     found: dict[Tile, float] = {}
     for count in range(1, min(blocks, machine.registers // 2) + 1):
-        if machine.ahead:
-            pixels = (machine.registers - count) // (count + 1)
-        else:
-            pixels = (machine.registers - count - 1) // count
+        left = machine.registers - count
+        pixels = left // (count + 1) if machine.ahead else (left - 1) // count
         for rows in range(1, min(height, pixels) + 1):
             columns = _even(width, pixels // rows)
             if columns == 0 or _even(height, rows) != rows:
