@@ -27,6 +27,7 @@ from .scoring_data import scoring_batches
 if TYPE_CHECKING:
     from ..backends.bundle import Bundle
     from ..backends.emulation import Emulator
+    from ..backends.measure import Timing
 
 __all__ = [
     "Outputs",
@@ -276,6 +277,7 @@ def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None) 
     bundle = open_bundle(folder)
     emulator = emulator_for(bundle, on)
     rounds = repeat or (1 if emulator else 50)
+    timing: Timing | None
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
             timing = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
