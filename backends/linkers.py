@@ -62,8 +62,8 @@ def find_linker(target: Target, purpose: Purpose = "library") -> Linker:
     if target.architecture in _ZIG and not target.bare and importlib.util.find_spec("ziglang") is not None:
         dynamic, static = _ZIG[target.architecture]
         triple = static if purpose == "static" else dynamic
-        call = (sys.executable, "-m", "ziglang", "c++", "-target", triple, f"-mcpu={_zig_cpu(target)}")
-        return Linker(call, "zig", "the Python package 'ziglang'")
+        zig = (sys.executable, "-m", "ziglang", "c++", "-target", triple, f"-mcpu={_zig_cpu(target)}")
+        return Linker(zig, "zig", "the Python package 'ziglang'")
     raise InputError(f"no compiler for '{target.name}' ({target.triple}) was found; install one: {_advice(target)}")
 
 

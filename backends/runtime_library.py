@@ -5,6 +5,7 @@ Both are made once and kept in the user's cache folder (``$XDG_CACHE_HOME/reconv
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -151,16 +152,15 @@ def _made_once(name: str, build: Callable[[Path], None]) -> Path:
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as temporary:
-            made = Path(temporary) / "made"
-            made.mkdir()
-            build(made)
-            try:
-                made.rename(final)
-            except OSError:
-                # Another process was faster; what it made is the same.
-                if not final.is_dir():
-                    raise
+        with (final.parent / f".{name}.lock").open("w") as lock:
+            # Whoever comes while it is being made waits, instead of making it again.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not final.is_dir():
+                with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as temporary:
+                    made = Path(temporary) / "made"
+                    made.mkdir()
+                    build(made)
+                    made.rename(final)
     except OSError as error:
         raise InputError(
             f"cannot write the cache '{final.parent}': {error.strerror or error}; set XDG_CACHE_HOME to a folder with room"
@@ -182,8 +182,8 @@ def _write_headers(folder: Path, headers: dict[str, str]) -> None:
     ):
         place.mkdir(parents=True)
     for name, text in headers.items():
-        for include in ("support", "tvm/support", "tvm/support/cuda"):
-            (folder / include / name).write_text(text, encoding="utf-8")
+        for where in ("support", "tvm/support", "tvm/support/cuda"):
+            (folder / where / name).write_text(text, encoding="utf-8")
 
 
 def _package(name: str) -> Path:

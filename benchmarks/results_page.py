@@ -10,6 +10,7 @@ python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --json docs/results/size.json
 python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py
+python benchmarks/boards.py --json docs/results/boards.json
 python benchmarks/results_page.py
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import accuracy
+import boards
 import exactness
 import latency
 import peers
@@ -110,6 +112,15 @@ Dense, unstructured, uniform-width and Reconvene networks over degrees p and see
 """
 
 
+BOARDS = """## Bundles for boards
+
+What `reconvene compile --runtime` makes for a Raspberry Pi 4 (64 bits) and 2 (32 bits): bytes of the weights, of all files that
+the board needs, and the difference. The programs ran on emulated cores; their outputs are compared with PyTorch's, relative to
+the largest output. Pruned networks lost half of the channels of every prunable group. Without a runtime, flash and RAM are
+known exactly; stack, inputs and outputs come on top.
+"""
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the page: the record it is made of, what is said first, and what is made of the record."""
@@ -187,6 +198,12 @@ def killed(record: dict[str, Any]) -> str:
     return f"Killed {record['kills']} times in {record['epochs']} epochs, it ended with {outcome}."
 
 
+def bundles(record: dict[str, Any]) -> str:
+    """Sizes and differences, then flash and RAM."""
+    tables = f"{boards.table(record['rows'])}\n\n{boards.memory_table(record['rows'])}"
+    return with_setting(tables, record["environment"])
+
+
 SECTIONS = (
     Section("exactness", EXACTNESS, lambda record: with_setting(exactness.table(record["rows"]), record["setting"])),
     Section("zoo", ZOO, lambda record: with_setting(zoo.summary(record["rows"]), record["setting"])),
@@ -198,6 +215,7 @@ SECTIONS = (
     Section("size", SIZE, smaller),
     Section("training_kills", KILLS, killed),
     Section("accuracy", ACCURACY, lambda record: with_setting(accuracy.table(record["lines"]), record["setting"])),
+    Section("boards", BOARDS, bundles),
 )
 
 

@@ -279,6 +279,7 @@ def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None) 
     bundle = open_bundle(folder)
     emulator = emulator_for(bundle, on)
     rounds = repeat or (1 if emulator else 50)
+    timing: Timing | None
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
             timing: Timing | None = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
