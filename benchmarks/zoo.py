@@ -172,11 +172,11 @@ def compare(
 ) -> dict[str, Any]:
     """Compacts, then zeroes the same entries in the network itself, for good, and runs it eagerly."""
     found = compact(module, inputs, masks)
-    parameters = dict(network.named_parameters())
+    stored = {**dict(network.named_parameters()), **dict(network.named_buffers())}  # A fixed filter is a buffer.
     with torch.no_grad():
         got = pytree.tree_leaves(found.module(*inputs))
         for name, mask in masks.items():
-            parameters[name].mul_(mask)
+            stored[name].mul_(mask)
         expected = pytree.tree_leaves(network(*inputs))
     pairs = [(a, b) for a, b in zip(expected, got, strict=True) if isinstance(a, torch.Tensor)]
     worst = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-300)) for a, b in pairs)
