@@ -217,6 +217,8 @@ def compile(
     foreign: tuple[str, ...] = ()
     if pipeline == "reconvene":
         cost, memory = _judge(choose, chosen, llvm, threads)
+        if winograd == "auto" and chosen.bare:
+            winograd = "off"  # Its workspace is many times an image, and a microcontroller has little memory.
         scheduled, foreign = scheduled_module(
             imported, chosen.machine, llvm, winograd=winograd, cost=cost, memory=memory
         )

@@ -30,7 +30,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile(network(), X, "rpi4").export(tmp_path_factory.mktemp("bundles") / "bundle")
+    return compile(network(), X, "rpi4", winograd="off").export(tmp_path_factory.mktemp("bundles") / "bundle")
 
 
 @pytest.fixture(scope="module")
