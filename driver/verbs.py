@@ -282,7 +282,7 @@ def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None) 
     timing: Timing | None
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
-            timing: Timing | None = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
+            timing = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
         else:
             timing = benchmark_bundle(bundle, rounds, 0 if emulator else 5, emulator, threads)
     data = {"bundle": folder, "target": bundle.target.name, "repeats": rounds}
