@@ -4,7 +4,7 @@
 
 Untrained, all statistics and constants randomised, float64, half of the channels of every prunable group at random, M1
 and M2, compared with the masked nn.Module run eagerly. Every network runs in a process of its own, with a time limit;
-finished rows are kept in the JSON file, so that a run that was stopped goes on where it was.
+finished rows are kept in the JSON file, so that a run that was stopped goes on where it was. vit_h_14 takes 23 GB.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TIMM = (
 
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-4}
 """Largest difference, relative to the largest output, that counts as rounding. RAFT converts to float32 in its own code,
-so it cannot run in float64; and it goes twelve times over the same weights. A ViT-H in float64 takes more than 17 GB."""
+so it cannot run in float64; and it goes twelve times over the same weights."""
 
 SUBSET = (
     "alexnet mobilenet_v3_small shufflenet_v2_x0_5 squeezenet1_1 regnet_y_400mf densenet121 googlenet swin_t r3d_18 "
@@ -63,7 +63,6 @@ SUBSET = (
 _SEGMENTATION_LIKE = ("fcn_", "deeplabv3_", "lraspp_")
 _VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b")
 _FLOW = ("raft_large", "raft_small")
-_HUGE = ("vit_h_14",)
 
 
 def names() -> list[str]:
@@ -140,7 +139,7 @@ def measure(name: str) -> dict[str, Any]:
     """One row. Never raises for what the library says about a network; anything else is a bug and does."""
     torch.set_num_threads(1)
     network, shapes = build(name)
-    dtype = torch.float32 if name in (*_FLOW, *_HUGE) else torch.float64
+    dtype = torch.float32 if name in _FLOW else torch.float64
     network = randomise(network.to(dtype))
     inputs = fitting_inputs(network, shapes, dtype, 2 if name in _FLOW else 1)
     row: dict[str, Any] = {"network": name, "input": "x".join(map(str, inputs[0].shape)), "captured": True}
@@ -199,8 +198,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
     captured = [row for row in rows if row.get("captured")]
     exact = [row for row in captured if worst_difference(row) <= row["exact"]]
     lines = [
-        f"{len(captured)} of {len(rows)} networks captured; {len(exact)} of these {len(captured)} within 1e-12 (RAFT and "
-        "vit_h_14, in float32: 1e-4) for M1 and M2.",
+        f"{len(captured)} of {len(rows)} networks captured; {len(exact)} of these {len(captured)} within 1e-12 (RAFT, in "
+        "float32 by its own code: 1e-4) for M1 and M2.",
         "",
         "| share of parameters removed | M1 | M2 |",
         "|---|---|---|",

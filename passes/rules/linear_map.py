@@ -63,6 +63,8 @@ class LinearMap(Rule):
             return f"the weight of {op.name} is computed from other values"
         if len(shape_of(op["weight"])) < 2:
             return f"the weight of {op.name} is a vector"
+        if op.get("bias") is not None and op.tensor("bias") is None:
+            return f"the bias of {op.name} is computed from other values"
         if not self._usable(op):
             return f"a grouped {op.name} shares its weight with another call"
         return ""

@@ -171,3 +171,16 @@ def test_layer_normalisation_over_an_image_says_why_it_holds_its_channels() -> N
 
 def test_a_model_without_barriers_lists_none() -> None:
     assert view_of(chain(), IMAGE).barriers == ()
+
+
+def test_a_bias_that_is_computed_says_so() -> None:
+    class Computed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.weight, self.bias = nn.Linear(6, 8), nn.Parameter(torch.ones(3, 8)), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(self.first(x), self.weight, self.bias(x)[0])
+
+    view = view_of(Computed(), (torch.zeros(2, 6),))
+    assert "the bias of aten.linear is computed from other values" in {barrier.reason for barrier in view.barriers}

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from reconvene.passes.rules import registered
 from reconvene.passes.values import operator_name
 
 from ..support.models import Exactness, randomise
-from ..support.operators import CASES, Case
+from ..support.operators import CASES, Case, own_operators
 
 ALL = [pytest.param(name, case, id=f"{name}-{case.label}") for name, cases in CASES.items() for case in cases]
 
 
 def test_every_registered_operator_has_a_case() -> None:
-    assert sorted(set(registered()) - set(CASES)) == []
+    assert sorted(own_operators() - set(CASES)) == []
 
 
 def test_every_case_is_about_a_registered_operator() -> None:
-    assert sorted(set(CASES) - set(registered())) == []
+    assert sorted(set(CASES) - own_operators()) == []
 
 
 @pytest.mark.parametrize(("name", "case"), ALL)

@@ -46,7 +46,7 @@ def failure(model: nn.Module, **options: Any) -> str:
 
 def test_a_rule_that_forgets_the_constants_is_caught_at_its_first_node(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = rule_for("aten.conv2d")
-    monkeypatch.setattr(rule, "_absorb", lambda geometry, edit, kernel, selection, new: (new, None))
+    monkeypatch.setattr(rule, "_absorb", lambda op, geometry, edit, kernel, selection, new: (new, None))
     message = failure(randomise(Network()))
     assert "withheld" in message
     assert "first at 'conv2d_1'" in message

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from reconvene.passes.rules import registered
+
 from .networks import Around, Between, Features, Joined
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "Case", "own_operators"]
 
 A = torch.ops.aten
 Tensor = torch.Tensor
@@ -814,3 +816,8 @@ case(
     (3, 6),
     prunes="",
 )
+
+
+def own_operators() -> set[str]:
+    """Operators this package has rules for; other tests of the same process may have registered more."""
+    return {name for name, rule in registered().items() if type(rule).__module__.startswith("reconvene.")}
