@@ -34,6 +34,8 @@ class Rule:
 
     def reason(self, op: Operation) -> str:
         """Why axes that `relate` does not mention stay whole; empty where that needs no word (spatial axes)."""
+        if op.name.endswith("_"):
+            return f"{op.name} writes in place to a view that is read again"
         return f"no rule for {op.name}"
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
