@@ -92,7 +92,7 @@ layers of 2,000 channels.
 SCORES = """## Pruning at initialization
 
 Seconds from an untrained model to the compacted graph with new initial weights (method `reconvene`), capture and certificate
-included; CPU seconds beside them, because the machine may have had other work. The rounds of a score are its authors'.
+included; CPU seconds beside them, because the machine had other work. The rounds of a score are its authors'.
 """
 
 SIZE = """## How small VGG-16 becomes
