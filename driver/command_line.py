@@ -210,6 +210,49 @@ def train(
     answer(json, work)
 
 
+@app.command()
+def sparsify(
+    model: Model,
+    levels: Annotated[int, typer.Option(min=1, help="Levels of rising sparsity, beside the dense one.")] = 8,
+    share: Annotated[float, typer.Option(help="Of the weights that remain, removed at every level.")] = 0.2,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="iterative; or a score, for masks found before training.")
+    ] = "iterative",
+    rewind: Annotated[str, typer.Option(help="Where weights go back to: 500it (steps) or 1ep (epochs).")] = "0it",
+    ignore: Annotated[list[str] | None, typer.Option(help="Pattern of weights that stay whole. Repeatable.")] = None,
+    dataset: Annotated[str, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet.")] = "cifar10",
+    data: DataFolder = None,
+    preset: Annotated[str, typer.Option(help="Hyper-parameters of every level, as for train.")] = "laptop",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change one of them, such as epochs=3. Repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to train on.")] = None,
+    width: Width = 1.0,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the levels; beside MODEL unless given.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Train sparse models, level by level, by iterative magnitude pruning; or go on where that was killed."""
+    from .training import levels as training_levels
+    from .training import sparsify_verb, verb
+
+    def work() -> Answer:
+        machine = verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads)
+        options = verb.Options(
+            dataset, data, preset, tuple(setting or ()), None, machine, width, checkpoint_every, False, seed
+        )
+        ladder = training_levels.Ladder(levels, share, method, rewind, tuple(ignore or ()))
+        return sparsify_verb.sparsify_verb(model, ladder, options, output)
+
+    answer(json, work)
+
+
 @app.command("compile")
 def compile_(
     model: Model,

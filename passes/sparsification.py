@@ -72,6 +72,7 @@ def sparsify(
     batches: Sequence[Batch] = (),
     loss: Loss = F.cross_entropy,
     ignore: Sequence[str] = (),
+    masks: Mapping[str, Tensor] | None = None,
     seed: int = 0,
 ) -> Sparsification:
     """Masks that remove exactly ``round(sparsity * weights)`` weights of convolutions and linear layers.
@@ -87,6 +88,7 @@ def sparsify(
         batches: inputs and targets, for SNIP and GraSP; see `passes.scores.synthetic_batches` if there are none.
         loss: for these two.
         ignore: patterns (``fnmatch``) of parameter names that stay whole; they do not count for the share.
+        masks: what is gone already, by parameter name, True to keep; it counts for the share and does not come back.
         seed: of random scores.
 
     Raises:
@@ -105,7 +107,7 @@ def sparsify(
     if not weights:
         raise InputError("this model has no convolution or linear layer whose weights could be pruned")
     generator = torch.Generator().manual_seed(seed)
-    kept = [np.ones(weight.size, bool) for weight in weights]
+    kept = _first_kept(weights, masks or {})
     scores: dict[str, Tensor] = {}
     count = rounds or chosen.rounds
     for number in track(range(1, count + 1), f"scoring weights by {score}"):
@@ -119,6 +121,22 @@ def sparsify(
         for weight, keep in zip(weights, kept, strict=True)
     )
     return Sparsification(_as_masks(weights, kept), scores, layers)
+
+
+def _first_kept(weights: Sequence[Weight], masks: Mapping[str, Tensor]) -> list[Bools]:
+    """What is there before the first round."""
+    unknown = sorted(set(masks) - {weight.name for weight in weights})
+    if unknown:
+        raise InputError(f"there is no weight '{unknown[0]}' to prune further; take its mask out")
+    kept = []
+    for weight in weights:
+        keep = np.ones(weight.size, bool)
+        if weight.name in masks:
+            keep = masks[weight.name].reshape(-1).numpy().astype(bool)
+            if keep.size != weight.size:
+                raise InputError(f"the mask of '{weight.name}' has {keep.size} entries, the weight {weight.size}")
+        kept.append(keep.copy())
+    return kept
 
 
 def _check(sparsity: float, allocation: str, rounds: int | None, schedule: str) -> None:

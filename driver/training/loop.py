@@ -25,7 +25,7 @@ from .checkpoint import Progress, fingerprint, load_checkpoint, remove_leftovers
 from .log import curves, write_log
 from .presets import Preset, rate_at
 
-__all__ = ["CHECKPOINT", "Machine", "Trained", "train"]
+__all__ = ["CHECKPOINT", "Machine", "Trained", "steps_per_epoch", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 _TEST_BATCH = 256
@@ -80,6 +80,8 @@ def train(
     seed: int = 0,
     checkpoint_every: int = 100,
     restart: bool = False,
+    first_step: int = 0,
+    last_step: int | None = None,
 ) -> Trained:
     """Trains a copy of a captured classifier, or goes on with the training that `folder` holds.
 
@@ -95,9 +97,13 @@ def train(
         seed: of the images' order and changes, and of dropout.
         checkpoint_every: steps between checkpoints; there is one after every epoch, too.
         restart: throw away what the folder holds.
+        first_step: where in the preset's schedule `module` stands: the steps before it are not done, and the momentum
+            begins at zero.
+        last_step: do the steps before this one only; None for all.
 
     Raises:
-        InputError: the folder holds another training, a mask does not fit, or data and model do not.
+        InputError: the folder holds another training, a mask does not fit, data and model do not, or there are no such
+            steps.
     """
     preset.check()
     device = machine.checked()
@@ -113,13 +119,14 @@ def train(
         **asdict(machine),
         "seed": seed,
         "data": [training.name, len(training), test.name, len(test)],
+        "steps": [first_step, last_step],
     }
     identity = fingerprint(settings, model, kept)
     model.to(device)
     kept = {name: mask.to(device) for name, mask in kept.items()}
     run = _Run(
         model, Batches.of(training, preset.train_images, device), Batches.of(test, preset.test_images, device), preset,
-        kept, machine, seed, path, identity, checkpoint_every,
+        kept, machine, seed, path, identity, checkpoint_every, first_step, last_step,
     )  # fmt: skip
     with _computing(machine, device):
         rows, seconds = run.finish(lambda rows: write_log(folder, rows, settings))
@@ -133,24 +140,27 @@ class _Run:
 
     def __init__(
         self, model: CapturedModule, training: Batches, test: Batches, preset: Preset, masks: Mapping[str, Tensor],
-        machine: Machine, seed: int, path: Path, identity: str, every: int,
+        machine: Machine, seed: int, path: Path, identity: str, every: int, first: int, last: int | None,
     ) -> None:  # fmt: skip
         self.model, self.training, self.test, self.preset, self.masks = model, training, test, preset, masks
         self.machine, self.seed, self.path, self.identity, self.every = machine, seed, path, identity, every
-        self.steps = len(training) // preset.batch
-        if not self.steps:
-            raise InputError(f"{len(training)} training images are fewer than one batch of {preset.batch}")
+        self.steps = steps_per_epoch(len(training), preset.batch)
+        self.first, self.last = first, preset.epochs * self.steps if last is None else last
+        if not 0 <= first < self.last <= preset.epochs * self.steps:
+            raise InputError(
+                f"steps {first} to {self.last} are not among the {preset.epochs * self.steps} of this training"
+            )
         self.optimizer = torch.optim.SGD(
             model.parameters(), preset.rate, momentum=preset.momentum, weight_decay=preset.weight_decay
         )
-        self.progress = load_checkpoint(path, model, self.optimizer, identity) or Progress()
+        self.progress = load_checkpoint(path, model, self.optimizer, identity) or Progress(step=first)
         self._masked()
         self._since = time.perf_counter()
 
     def finish(self, log: Any) -> tuple[tuple[dict[str, Any], ...], float]:
         """Trains what is left, and gives the log and the seconds it took in all."""
-        while len(self.progress.rows) < self.preset.epochs:
-            self._epoch(len(self.progress.rows))
+        while self.progress.step < self.last:
+            self._epoch(self.progress.step // self.steps)
             log(self.progress.rows)
         log(self.progress.rows)
         return self.progress.rows, self.progress.seconds
@@ -158,12 +168,13 @@ class _Run:
     def _epoch(self, epoch: int) -> None:
         order = self.training.order(self.seed, epoch)
         self.model.train()
-        first = self.progress.step - epoch * self.steps
-        for step in track(range(first, self.steps), f"epoch {epoch + 1} of {self.preset.epochs}"):
+        begin, end = max(self.first - epoch * self.steps, 0), min(self.last - epoch * self.steps, self.steps)
+        done = self.progress.step - epoch * self.steps
+        for step in track(range(done, end), f"epoch {epoch + 1} of {self.preset.epochs}"):
             self._step(order, epoch, step)
-            if self.progress.step % self.every == 0 and step + 1 < self.steps:
+            if self.progress.step % self.every == 0 and step + 1 < end:
                 self._save()
-        images = self.steps * self.preset.batch
+        images = (end - begin) * self.preset.batch
         loss, accuracy = self._tested()
         self._clocked()
         row = {
@@ -236,6 +247,13 @@ class _Run:
     def _save(self) -> None:
         self._clocked()
         save_checkpoint(self.path, self.model, self.optimizer, self.progress, self.identity)
+
+
+def steps_per_epoch(images: int, batch: int) -> int:
+    """Steps in one pass over that many images. Raises InputError if there are too few for a single one."""
+    if images < batch:
+        raise InputError(f"{images} training images are fewer than one batch of {batch}")
+    return images // batch
 
 
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,299 @@
+"""Sparse training: levels of rising sparsity, each trained to its end.
+
+Two ways to the masks. *Iterative* magnitude pruning with rewinding (Frankle et al., "Stabilizing the Lottery Ticket
+Hypothesis", 2019, arXiv:1903.01611; DNNShifter's way): every level removes the smallest weights of the level before, puts
+what stays back to its values of an early step, and trains again. *At initialization*: each level's mask is found by a score
+on the untrained network, so that levels do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...frontend.datasets import Images
+from ...frontend.errors import InputError
+from ...frontend.files import replacing, write_text
+from ...frontend.graph_module import CapturedModule
+from ...frontend.program_file import load_program, save_program
+from ...passes.scores import SCORES, Batch
+from ...passes.sparsification import sparsify
+from .checkpoint import fingerprint
+from .loop import CHECKPOINT, Machine, steps_per_epoch, train
+from .presets import Preset
+
+__all__ = ["ITERATIVE", "LEVELS_FILE", "Level", "Ladder", "open_levels", "rewind_step", "train_levels"]
+
+ITERATIVE = "iterative"
+LEVELS_FILE = "levels.json"
+_FORMAT = "reconvene-levels/1"
+_LEVEL_FILE, _MASKS, _MODEL, _START = "level.json", "masks.safetensors", "model.pt2", "start"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Which levels there are.
+
+    Attributes:
+        levels: how many beside the dense one, which is level 0.
+        share: of the weights that remain, removed at every level; level n keeps ``(1 - share) ** n``.
+        method: ``iterative``, or a score of `passes.scores.SCORES` for masks found at initialization.
+        rewind: for ``iterative``: where the weights go back to, in steps (``500it``) or epochs (``1ep``).
+        ignore: patterns (``fnmatch``) of weights that stay whole and do not count.
+    """
+
+    levels: int = 8
+    share: float = 0.2
+    method: str = ITERATIVE
+    rewind: str = "0it"
+    ignore: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises InputError for a ladder that cannot be climbed."""
+        if self.levels < 1:
+            raise InputError(f"{self.levels} levels prune nothing; give 1 or more")
+        if not (math.isfinite(self.share) and 0 < self.share < 1):
+            raise InputError(f"a share of {self.share} is not between 0 and 1; 0.2 is what DNNShifter takes")
+        if self.method != ITERATIVE and self.method not in SCORES:
+            raise InputError(f"there is no method '{self.method}'; choose {ITERATIVE} or one of {', '.join(SCORES)}")
+        rewind_step(self.rewind, 1, 1 << 62)
+
+    def sparsity(self, level: int) -> float:
+        """Share of all weights that are zero at a level."""
+        return 1 - (1 - self.share) ** level
+
+
+@dataclass(frozen=True)
+class Level:
+    """One trained level.
+
+    Attributes:
+        number: 0 for dense.
+        model: its ``.pt2``; masked weights are zeros in it.
+        weights: of convolutions and linear layers, those that `Ladder.ignore` names left out.
+        zeros: how many of them are masked.
+        accuracy: on the test images after the last epoch, 0..1.
+        seconds: of training.
+    """
+
+    number: int
+    model: Path
+    weights: int
+    zeros: int
+    accuracy: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return f"level-{self.number:02d}"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all levels share."""
+
+    module: CapturedModule = field(repr=False)
+    inputs: tuple[Any, ...] = field(repr=False)
+    training: Images = field(repr=False)
+    test: Images = field(repr=False)
+    preset: Preset
+    ladder: Ladder
+    folder: Path
+    machine: Machine
+    seed: int
+    checkpoint_every: int
+    batches: tuple[Batch, ...] = field(default=(), repr=False)
+
+
+def train_levels(
+    module: CapturedModule,
+    example_inputs: tuple[Any, ...],
+    training: Images,
+    test: Images,
+    preset: Preset,
+    ladder: Ladder,
+    folder: Path,
+    *,
+    machine: Machine = Machine(),
+    seed: int = 0,
+    batches: tuple[Batch, ...] = (),
+    checkpoint_every: int = 100,
+) -> Iterator[Level]:
+    """Trains level after level and gives each as it is done. Killed at any moment and called again, it goes on.
+
+    Args:
+        module: a captured classifier with its initial weights; it is left as it was.
+        example_inputs: that fit it.
+        training: images to train on.
+        test: images that accuracy is measured on.
+        preset: the training of every level.
+        ladder: the levels.
+        folder: gets ``levels.json`` and one folder a level: ``model.pt2``, ``masks.safetensors``, log and curves.
+        machine: where and how to compute.
+        seed: of the images' order and changes; the same at every level.
+        batches: for scores at initialization that need data.
+        checkpoint_every: steps between checkpoints.
+
+    Raises:
+        InputError: an option is of no use, or the folder holds other levels.
+    """
+    ladder.check()
+    preset.check()
+    steps = steps_per_epoch(preset.train_images or len(training), preset.batch)
+    rewind_step(ladder.rewind, steps, preset.epochs * steps)
+    task = _Task(
+        module, example_inputs, training, test, preset, ladder, folder, machine, seed, checkpoint_every, batches
+    )
+    _claim(task)
+    return _climb(task, steps)
+
+
+def open_levels(folder: Path) -> tuple[Level, ...]:
+    """The levels in `folder` that are done.
+
+    Raises:
+        InputError: there are none, or the folder's description is damaged.
+    """
+    _described(folder)
+    found = [level for place in sorted(folder.glob("level-*")) if (level := _finished(place)) is not None]
+    if not found:
+        raise InputError(f"'{folder}' has no finished level yet; run reconvene sparsify again, it goes on")
+    return tuple(sorted(found, key=lambda level: level.number))
+
+
+def rewind_step(text: str, steps: int, last: int) -> int:
+    """``500it`` or ``2ep`` as a step, with that many `steps` an epoch.
+
+    Raises:
+        InputError: it is neither, or not before the `last` step.
+    """
+    matched = re.fullmatch(r"(\d+)(it|ep)", text)
+    if not matched:
+        raise InputError(f"'{text}' is no place to rewind to; write steps as 500it or epochs as 1ep")
+    step = int(matched[1]) * (steps if matched[2] == "ep" else 1)
+    if step >= last:
+        raise InputError(f"rewinding to step {step} leaves nothing to train; the training has {last} steps")
+    return step
+
+
+def _claim(task: _Task) -> None:
+    """Makes the folder this ladder's own. Raises InputError if it is another's."""
+    settings = {
+        **asdict(task.preset),
+        **asdict(task.machine),
+        **asdict(task.ladder),
+        "seed": task.seed,
+        "data": [task.training.name, len(task.training), task.test.name, len(task.test)],
+    }
+    del settings["levels"]  # More may be asked for later.
+    identity = fingerprint(settings, task.module, {})
+    path = task.folder / LEVELS_FILE
+    if path.exists():
+        if _described(task.folder)["identity"] != identity:
+            raise InputError(f"'{task.folder}' holds levels of another model, data or settings; choose another folder")
+        return
+    if task.folder.exists() and any(task.folder.iterdir()):
+        raise InputError(f"'{task.folder}' is not empty and holds no levels; choose an empty or a new folder")
+    task.folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"format": _FORMAT, "identity": identity, "settings": settings}, indent=1) + "\n")
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / LEVELS_FILE).read_text(encoding="utf-8"))
+        if found["format"] != _FORMAT:
+            raise ValueError
+        return {"identity": found["identity"], "settings": dict(found["settings"])}
+    except OSError:
+        raise InputError(f"'{folder}' holds no levels; make some with reconvene sparsify") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"'{folder / LEVELS_FILE}' is damaged; train the levels into another folder") from None
+
+
+def _climb(task: _Task, steps: int) -> Iterator[Level]:
+    masks: dict[str, Tensor] = {}
+    for number in range(task.ladder.levels + 1):
+        place = task.folder / f"level-{number:02d}"
+        done = _finished(place)
+        if done is None:
+            done = _trained(task, place, number, _masks(task, number, masks), steps)
+        yield done
+        masks = _load_masks(place)
+
+
+def _masks(task: _Task, number: int, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a level, from the level before it or from the initial weights."""
+    ladder, sparsity = task.ladder, task.ladder.sparsity(number)
+    common: dict[str, Any] = {"ignore": ladder.ignore, "seed": task.seed}
+    if ladder.method != ITERATIVE:
+        return dict(sparsify(task.module, task.inputs, ladder.method, sparsity, batches=task.batches, **common).masks)
+    if not number:
+        return dict(sparsify(task.module, task.inputs, "magnitude", 0.0, **common).masks)
+    model, _ = load_program(task.folder / f"level-{number - 1:02d}" / _MODEL)
+    return dict(sparsify(model, task.inputs, "magnitude", sparsity, rounds=1, masks=before, **common).masks)
+
+
+def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor], steps: int) -> Level:
+    """Trains a level from where the ladder rewinds to, and writes it; its last file says that it is whole."""
+    begin = rewind_step(task.ladder.rewind, steps, task.preset.epochs * steps)
+    begin = begin if task.ladder.method == ITERATIVE else 0
+    common: dict[str, Any] = {
+        "machine": task.machine,
+        "seed": task.seed,
+        "checkpoint_every": task.checkpoint_every,
+    }
+    start = task.module
+    if begin:
+        early = train(
+            task.module, task.training, task.test, task.preset, task.folder / _START, last_step=begin, **common
+        )
+        assert isinstance(early.module, CapturedModule)
+        start = early.module
+    done = train(start, task.training, task.test, task.preset, place, masks=masks, first_step=begin, **common)
+    save_program(done.module, task.inputs, place / _MODEL)
+    with replacing(place / _MASKS) as temporary:
+        save_file({name: mask.to(torch.uint8).contiguous() for name, mask in masks.items()}, temporary)
+    level = Level(
+        number,
+        place / _MODEL,
+        sum(mask.numel() for mask in masks.values()),
+        sum(int((~mask).sum()) for mask in masks.values()),
+        done.rows[-1]["test_accuracy"],
+        done.seconds,
+    )
+    facts = {name: value for name, value in asdict(level).items() if name != "model"}
+    write_text(place / _LEVEL_FILE, json.dumps({**facts, "sparsity": task.ladder.sparsity(number)}, indent=1) + "\n")
+    (place / CHECKPOINT).unlink(missing_ok=True)
+    return level
+
+
+def _finished(place: Path) -> Level | None:
+    try:
+        facts = json.loads((place / _LEVEL_FILE).read_text(encoding="utf-8"))
+        return Level(
+            int(facts["number"]), place / _MODEL, int(facts["weights"]), int(facts["zeros"]),
+            float(facts["accuracy"]), float(facts["seconds"]),
+        )  # fmt: skip
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"'{place / _LEVEL_FILE}' is damaged; remove the folder '{place}', it is trained again"
+        ) from None
+
+
+def _load_masks(place: Path) -> dict[str, Tensor]:
+    try:
+        return {name: mask.bool() for name, mask in load_file(place / _MASKS).items()}
+    except (OSError, SafetensorError):
+        raise InputError(f"cannot read '{place / _MASKS}'; remove the folder '{place}', it is trained again") from None
