@@ -32,9 +32,10 @@ from .checkpoint import fingerprint
 from .loop import CHECKPOINT, Machine, steps_per_epoch, train
 from .presets import Preset
 
-__all__ = ["ITERATIVE", "LEVELS_FILE", "Level", "Ladder", "open_levels", "rewind_step", "train_levels"]
+__all__ = ["ITERATIVE", "LEVELS_FILE", "Ladder", "Level", "open_levels", "rewind_step", "train_levels"]
 
 ITERATIVE = "iterative"
+_HERE = Machine()
 LEVELS_FILE = "levels.json"
 _FORMAT = "reconvene-levels/1"
 _LEVEL_FILE, _MASKS, _MODEL, _START = "level.json", "masks.safetensors", "model.pt2", "start"
@@ -124,7 +125,7 @@ def train_levels(
     ladder: Ladder,
     folder: Path,
     *,
-    machine: Machine = Machine(),
+    machine: Machine = _HERE,
     seed: int = 0,
     batches: tuple[Batch, ...] = (),
     checkpoint_every: int = 100,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def test_every_level_removes_its_share_of_what_remained(tmp_path: Path) -> None:
     total = 3 * 8 * 9 + 8 * 8 * 9 + 8 * 2
     assert [level.weights for level in levels] == [total] * 4
     assert [level.zeros for level in levels] == [round(total * (1 - 0.5**n)) for n in range(4)]
-    for before, after in zip(levels, levels[1:], strict=False):
+    for before, after in itertools.pairwise(levels):
         for name, mask in masks(after).items():
             assert not (mask & ~masks(before)[name]).any()
             assert not weights(after)[name][~mask].any()
@@ -141,10 +142,10 @@ def test_a_damaged_description_is_one_line(damage: str, tmp_path: Path) -> None:
 def test_a_damaged_level_is_named(tmp_path: Path) -> None:
     climbed(tmp_path, Ladder(levels=1))
     (tmp_path / "level-00" / "masks.safetensors").write_bytes(b"x")
-    with pytest.raises(InputError, match="masks.safetensors"):
+    with pytest.raises(InputError, match=r"masks\.safetensors"):
         climbed(tmp_path, Ladder(levels=1))
     (tmp_path / "level-00" / "level.json").write_text(json.dumps({"number": 0}))
-    with pytest.raises(InputError, match="level.json"):
+    with pytest.raises(InputError, match=r"level\.json"):
         open_levels(tmp_path)
 
 
