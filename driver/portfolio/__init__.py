@@ -1,0 +1,1 @@
+"""Portfolios: variants of one network, from large to small, in one folder."""

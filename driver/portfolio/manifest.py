@@ -1,0 +1,386 @@
+"""What a portfolio's folder holds, read and written.
+
+=============================  =============================================================================
+``portfolio.json``             names, figures and checksums of all variants, from the largest to the smallest
+``variants/NAME/TARGET/``      the variant compiled for a target, as a bundle
+``variants/NAME/model.pt2``    the variant as a program
+=============================  =============================================================================
+
+All variants take the same inputs and give the same outputs, so that one can take the place of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from ...backends.bundle import MANIFEST as BUNDLE_MANIFEST
+from ...backends.compile import TensorSpec
+from ...frontend.errors import InputError
+from ...frontend.files import write_text
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "VARIANTS",
+    "FileSum",
+    "Portfolio",
+    "Variant",
+    "check_variant",
+    "file_sums",
+    "listed_bundle",
+    "open_portfolio",
+    "write_manifest",
+]
+
+FORMAT = 1
+"""Version of the folder's layout; a reader refuses any other."""
+
+MANIFEST = "portfolio.json"
+VARIANTS = "variants"
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class FileSum:
+    """What a file must be: its size and its SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network of a portfolio, and its figures.
+
+    Attributes:
+        name: letters, digits, ``-``, ``_`` and ``.``, not first; never a path.
+        accuracy: share of the test images that it classifies rightly, 0..1; None if nobody measured it.
+        parameters, nonzero: how many weights it stores, and how many of them are not zero.
+        bytes: of its weights.
+        macs: multiply-accumulates of one call.
+        latency_ms: by target's name, the median of one call on the example's batch with one thread.
+        peak_memory_bytes: what a process that serves it needs at most.
+        certificate: of the compaction it came from.
+        source: where it came from; free facts.
+        files: by path from the portfolio's folder, with ``/`` between the parts.
+    """
+
+    name: str
+    accuracy: float | None
+    parameters: int
+    nonzero: int
+    bytes: int
+    macs: int
+    latency_ms: Mapping[str, float]
+    peak_memory_bytes: int
+    files: Mapping[str, FileSum] = field(repr=False)
+    certificate: Mapping[str, Any] | None = field(default=None, repr=False)
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that there is a bundle for."""
+        bundles = (PurePosixPath(path) for path in self.files)
+        return tuple(
+            sorted(
+                path.parts[2]
+                for path in bundles
+                if len(path.parts) == 4 and path.parts[:2] == (VARIANTS, self.name) and path.name == BUNDLE_MANIFEST
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """Variants of one network with the same inputs and outputs, from the most multiply-accumulates to the least."""
+
+    folder: Path
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    variants: tuple[Variant, ...]
+
+    def variant(self, name: str) -> Variant:
+        """The variant called `name`. Raises InputError if there is none."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(variant.name for variant in self.variants)
+        raise InputError(f"portfolio '{self.name}' has no variant '{name}'; there are {names}")
+
+
+def open_portfolio(folder: str | os.PathLike[str], *, files: bool = True) -> Portfolio:
+    """What is in `folder`, after its format, its names and paths were checked.
+
+    Args:
+        files: also compare every file with its checksum, and every bundle with the portfolio's inputs and outputs.
+            Without that a variant's faults show when it is asked for, by `check_variant` or `listed_bundle`.
+
+    Raises:
+        InputError: the folder is no portfolio, is damaged, lists a file outside itself, or was made by another version.
+    """
+    path = Path(folder)
+    portfolio = _parsed(path, _read(path))
+    for variant in portfolio.variants if files else ():
+        check_variant(portfolio, variant)
+    return portfolio
+
+
+def write_manifest(portfolio: Portfolio, folder: str | os.PathLike[str]) -> Path:
+    """Writes `portfolio.json` into `folder`, all of it or nothing, and gives its path.
+
+    Raises:
+        InputError: a reader would refuse what would be written, or the folder cannot be written.
+    """
+    path = Path(folder)
+    values = {"format": FORMAT, **{key: value for key, value in _plain(portfolio).items() if key != "folder"}}
+    try:
+        text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise InputError(f"portfolio '{portfolio.name}' cannot be written as JSON: {error}") from None
+    _parsed(path, json.loads(text))
+    write_text(path / MANIFEST, text)
+    return path / MANIFEST
+
+
+def file_sums(folder: str | os.PathLike[str], name: str) -> dict[str, FileSum]:
+    """Sizes and checksums of all files below ``variants/NAME`` of the portfolio in `folder`, as `Variant.files`."""
+    root = Path(folder)
+    files = sorted(path for path in (root / VARIANTS / name).rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): FileSum(path.stat().st_size, _sha256(path)) for path in files}
+
+
+def check_variant(portfolio: Portfolio, variant: Variant) -> None:
+    """Compares all files of `variant` with their checksums, and its bundles with the portfolio's inputs and outputs.
+
+    Raises:
+        InputError: a file is missing, is another one, or lies outside; or a bundle takes or gives something else.
+    """
+    for path, expected in variant.files.items():
+        _check_file(portfolio, path, expected)
+    for target in variant.targets:
+        listed_bundle(portfolio, variant, target)
+
+
+def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
+    """The folder of `variant`'s bundle for `target`, after its manifest was found to be the one that is listed.
+
+    The bundle's other files are not read: its manifest has their checksums, which are compared with those listed here,
+    and `reconvene.backends.bundle.load_bundle` checks the files themselves.
+
+    Raises:
+        InputError: there is none for `target`, or what is there is not what the portfolio lists.
+    """
+    if target not in variant.targets:
+        built = ", ".join(variant.targets) or "no target"
+        raise InputError(f"variant '{variant.name}' is built for {built}, not for '{target}'; build it for that target")
+    root = PurePosixPath(VARIANTS, variant.name, target)
+    listing = str(root / BUNDLE_MANIFEST)
+    _check_file(portfolio, listing, variant.files[listing])
+    folder = portfolio.folder / root
+    try:
+        manifest = json.loads((folder / BUNDLE_MANIFEST).read_text(encoding="utf-8"))
+        sums = {str(name): _file_sum(entry) for name, entry in dict(manifest["files"]).items()}
+        specs = _specs(manifest["inputs"]), _specs(manifest["outputs"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"manifest of bundle '{folder}' is not usable ({error}); build the portfolio again") from None
+    for name, expected in sums.items():
+        if variant.files.get(str(root / name)) != expected:
+            raise InputError(
+                f"'{name}' in bundle '{folder}' is not the file that {MANIFEST} lists; build the portfolio again"
+            )
+    for what, found, wanted in zip(("inputs", "outputs"), specs, (portfolio.inputs, portfolio.outputs), strict=True):
+        if found != wanted:
+            raise InputError(
+                f"variant '{variant.name}' for '{target}' has the {what} {_listed(found)}, the portfolio"
+                f" '{portfolio.name}' {_listed(wanted)}; build it again from the same network"
+            )
+    return folder
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} ({spec})" for spec in specs)
+
+
+def _plain(portfolio: Portfolio) -> dict[str, Any]:
+    """`portfolio` as JSON's types. Mappings may be of any kind."""
+    variants = [
+        {
+            **{key: value for key, value in vars(variant).items() if key not in ("files", "latency_ms")},
+            "latency_ms": dict(variant.latency_ms),
+            "files": {path: asdict(entry) for path, entry in variant.files.items()},
+        }
+        for variant in portfolio.variants
+    ]
+    return {
+        "name": portfolio.name,
+        "inputs": [asdict(spec) for spec in portfolio.inputs],
+        "outputs": [asdict(spec) for spec in portfolio.outputs],
+        "variants": variants,
+    }
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The manifest's JSON, of a format that this version knows."""
+    if not folder.is_dir():
+        raise InputError(f"there is no portfolio '{folder}'; give the folder that 'reconvene portfolio' wrote")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except FileNotFoundError:
+        raise InputError(f"'{folder}' has no {MANIFEST}; give the folder of a portfolio") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {MANIFEST} of '{folder}': {error}; build the portfolio again") from None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT or isinstance(found, bool):
+        raise InputError(f"portfolio '{folder}' has format {found!r}, this version reads {FORMAT}; build it again")
+    return dict(manifest)
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _parsed(folder: Path, manifest: Mapping[str, Any]) -> Portfolio:
+    """The portfolio that `manifest` describes. Raises InputError for anything that it must not say."""
+    try:
+        portfolio = Portfolio(
+            folder=folder,
+            name=_name(manifest["name"]),
+            inputs=_specs(manifest["inputs"]),
+            outputs=_specs(manifest["outputs"]),
+            variants=tuple(_variant(entry) for entry in _list(manifest["variants"])),
+        )
+        _check_order(portfolio.variants)
+    except KeyError as error:
+        raise InputError(f"{MANIFEST} of '{folder}' lacks {error}; build the portfolio again") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{MANIFEST} of '{folder}' is not usable ({error}); build the portfolio again") from None
+    return portfolio
+
+
+def _variant(entry: Mapping[str, Any]) -> Variant:
+    accuracy, certificate = entry["accuracy"], entry["certificate"]
+    name = _name(entry["name"])
+    return Variant(
+        name=name,
+        accuracy=None if accuracy is None else _number(accuracy, "accuracy", most=1),
+        parameters=_count(entry["parameters"], "parameters"),
+        nonzero=_count(entry["nonzero"], "nonzero"),
+        bytes=_count(entry["bytes"], "bytes"),
+        macs=_count(entry["macs"], "macs"),
+        latency_ms={_name(key): _number(value, "latency") for key, value in _object(entry["latency_ms"]).items()},
+        peak_memory_bytes=_count(entry["peak_memory_bytes"], "peak memory"),
+        files={_inside(path): _file_sum(value) for path, value in _object(entry["files"]).items()},
+        certificate=None if certificate is None else _object(certificate),
+        source=_object(entry["source"]),
+    )
+
+
+def _check_order(variants: Sequence[Variant]) -> None:
+    if not variants:
+        raise ValueError("no variants")
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two variants are called '{next(name for name in names if names.count(name) > 1)}'")
+    for larger, smaller in pairwise(variants):
+        if larger.macs < smaller.macs:
+            raise ValueError(f"'{smaller.name}' computes more than '{larger.name}' before it; the largest comes first")
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is no name; use letters, digits, '-', '_' and '.'")
+    return value
+
+
+def _inside(path: str) -> str:
+    """`path` if it leads nowhere but below the portfolio's folder."""
+    parts = path.split("/")
+    if "\\" in path or "\0" in path or any(part in ("", ".", "..") or ":" in part for part in parts):
+        raise ValueError(f"the file {path!r} is not a path below the portfolio's folder")
+    return path
+
+
+def _file_sum(entry: object) -> FileSum:
+    values = _object(entry)
+    digest = values["sha256"]
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise ValueError(f"{digest!r} is no SHA-256")
+    return FileSum(_count(values["bytes"], "bytes of a file"), digest)
+
+
+def _specs(values: object) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(_object(entry)) for entry in _list(values))
+
+
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    name, dtype = entry["name"], entry["dtype"]
+    if not isinstance(name, str) or not isinstance(dtype, str):
+        raise ValueError(f"name {name!r} or dtype {dtype!r} of a tensor is no text")
+    return TensorSpec(name, tuple(_count(size, "size") for size in _list(entry["shape"])), dtype)
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{_short(value)} is no JSON object")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{_short(value)} is no JSON array")
+    return value
+
+
+def _count(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{what} {_short(value)} is no whole number from 0")
+    return value
+
+
+def _number(value: object, what: str, most: float = math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or math.isinf(value):
+        raise ValueError(f"{what} {_short(value)} is no number from 0{'' if math.isinf(most) else f' to {most:g}'}")
+    return float(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check_file(portfolio: Portfolio, path: str, expected: FileSum) -> None:
+    file = portfolio.folder / path
+    try:
+        resolved = file.resolve(strict=True)
+        found = resolved.stat().st_size
+        if not resolved.is_relative_to(portfolio.folder.resolve()):
+            raise InputError(f"'{path}' of portfolio '{portfolio.folder}' leads outside it; do not use it")
+        if not resolved.is_file():
+            raise InputError(f"'{path}' of portfolio '{portfolio.folder}' is no file; copy the portfolio again")
+        digest = _sha256(resolved) if found == expected.bytes else ""
+    except FileNotFoundError:
+        raise InputError(f"portfolio '{portfolio.folder}' lacks '{path}'; copy the portfolio again") from None
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read '{file}': {reason}; copy the portfolio again") from None
+    if found != expected.bytes:
+        raise InputError(f"'{file}' has {found} bytes instead of {expected.bytes}; copy the portfolio again")
+    if digest != expected.sha256:
+        raise InputError(f"'{file}' does not have its checksum; copy the portfolio again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
