@@ -15,11 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +25,7 @@ from typing import Any, Literal, get_args
 import tvm
 
 from ..frontend.errors import InputError
+from ..frontend.files import replacing_folder
 from .compile import Built, TensorSpec
 from .linkers import find_linker, link_shared
 from .object_files import ELF_MACHINES, machine_of, needed_glibc
@@ -98,7 +96,7 @@ def write_bundle(
     chosen = check_runtime(built.target, runtime, link)
     if folder.exists() and not _replaceable(folder):
         raise InputError(f"'{folder}' exists and is not a bundle; choose an empty or a new folder")
-    with _folder_beside(folder) as temporary:
+    with replacing_folder(folder) as temporary:
         if not link:
             with model_objects(built) as objects:
                 _archive(temporary / "model.tar", objects)
@@ -217,29 +215,6 @@ def _names(folder: Path) -> Iterator[str]:
 
 def _replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
-
-
-@contextmanager
-def _folder_beside(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block ends well."""
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"cannot write '{folder}': {error.strerror}; choose a folder you can write to") from None
-    old = temporary.with_name(temporary.name + "-old")
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise InputError(f"cannot write '{folder}': {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _manifest(built: Built, folder: Path, runtime: Runtime, certificate: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -280,6 +280,52 @@ def compile_(
 
 
 @app.command()
+def portfolio(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="LEVELS|MODEL...", help="What sparsify wrote, or several .pt2; or one with --sparsity."),
+    ],
+    sparsity: Annotated[
+        list[float] | None,
+        typer.Option("--sparsity", "-s", help="Prune MODEL to this share, too; 0: as is. Repeatable."),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", "-m", help="How channels are scored then.")] = "magnitude",
+    scope: Annotated[
+        str, typer.Option(help="The share holds in every 'layer', or 'global' over all of them.")
+    ] = "layer",
+    name: Annotated[str | None, typer.Option(help="Of the portfolio; that of its folder unless given.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Compile for it; the host unless given. Repeatable.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Measure accuracy on: cifar10 and others, as for train.")] = None,
+    data: DataFolder = None,
+    test_images: Annotated[int, typer.Option(min=0, help="How many of its test images; 0 for all.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images a call of the variants takes.")] = 1,
+    threads: Threads = 1,
+    winograd: Winograd = "auto",
+    choose: Choose = "model",
+    repeat: Annotated[int, typer.Option(min=1, help="Measured runs of every variant.")] = 50,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the portfolio; beside the first source unless given."),
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Shrink sparse models without loss, compile and measure them, and put them into one folder to switch between."""
+    from .portfolio import verb
+
+    def work() -> Answer:
+        request = verb.Request(
+            tuple(sparsity or ()), method, scope, name, tuple(target or ("host",)), dataset, data, test_images, batch,
+            threads, repeat, seed, {"winograd": winograd, "choose": choose},
+        )  # fmt: skip
+        return verb.portfolio_verb(sources, request, output)
+
+    answer(json, work)
+
+
+@app.command()
 def run(
     model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
     files: Annotated[list[Path] | None, typer.Argument(metavar="[INPUT.npy]...", show_default=False)] = None,

@@ -1,0 +1,78 @@
+"""A portfolio as a page: the front of accuracy, latency and size, and a table of all variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from markupsafe import Markup
+
+from ..figures import DENSE, KEPT, figure_html, layout
+from ..page import render
+from .manifest import Portfolio, Variant
+
+__all__ = ["front", "portfolio_page"]
+
+
+def front(variants: Sequence[Variant], target: str | None) -> tuple[str, ...]:
+    """Names of the variants that no other beats: none is as accurate, as fast and as small, and better in one of these.
+
+    Args:
+        variants: with what was measured; an accuracy that nobody measured counts as 0, for all alike.
+        target: whose latency counts; None, or one without figures, leaves it out.
+    """
+
+    def costs(variant: Variant) -> tuple[float, ...]:
+        latency = variant.latency_ms.get(target, 0.0) if target else 0.0
+        return (-(variant.accuracy or 0.0), latency, variant.bytes)
+
+    def beats(one: Variant, other: Variant) -> bool:
+        pairs = list(zip(costs(one), costs(other), strict=True))
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    return tuple(v.name for v in variants if not any(beats(other, v) for other in variants))
+
+
+def portfolio_page(portfolio: Portfolio) -> str:
+    """One page of HTML that loads nothing from elsewhere."""
+    variants = portfolio.variants
+    targets = sorted({target for variant in variants for target in variant.latency_ms})
+    target = targets[0] if targets else None
+    best = front(variants, target)
+    axes = _axes(variants, target) if all(variant.accuracy is not None for variant in variants) else []
+    plots = [
+        (f"Accuracy and {title}", Markup(figure_html(_scatter(variants, best, axis, values))))
+        for title, axis, values in axes
+    ]
+    title = f"Portfolio {portfolio.name}"
+    return render("portfolio.html.j2", title=title, portfolio=portfolio, targets=targets, front=best, plots=plots)
+
+
+def _axes(variants: Sequence[Variant], target: str | None) -> list[tuple[str, str, list[float]]]:
+    axes = [("size", "bytes of weights", [float(variant.bytes) for variant in variants])]
+    if target is not None and all(target in variant.latency_ms for variant in variants):
+        latency = [variant.latency_ms[target] for variant in variants]
+        axes.insert(0, ("latency", f"milliseconds a call, {target}", latency))
+    return axes
+
+
+def _scatter(variants: Sequence[Variant], best: Sequence[str], axis: str, values: Sequence[float]) -> go.Figure:
+    figure = go.Figure()
+    for label, colour, chosen in (("beaten", DENSE, False), ("on the front", KEPT, True)):
+        points = [(v, x) for v, x in zip(variants, values, strict=True) if (v.name in best) is chosen]
+        figure.add_scatter(
+            x=[x for _, x in points],
+            y=[100 * (variant.accuracy or 0.0) for variant, _ in points],
+            text=[variant.name for variant, _ in points],
+            name=label,
+            mode="markers+text",
+            textposition="top center",
+            marker={"color": colour, "size": 11},
+            hovertemplate="%{text}: %{y:.1f} %, %{x:,.4g}<extra></extra>",
+        )
+    style: dict[str, Any] = layout(height=340)
+    figure.update_layout(**style)
+    figure.update_xaxes(title_text=axis, type="log", gridcolor="#e7ebef")
+    figure.update_yaxes(title_text="accuracy on test images, %", gridcolor="#e7ebef")
+    return figure
