@@ -1,12 +1,14 @@
 """Accuracy of pruned networks over methods, scores, degrees p and seeds: trains a grid, makes tables and plots of it.
 
     python benchmarks/accuracy.py                      # the whole protocol; goes on where it was stopped
+    python benchmarks/accuracy.py --dataset fashion-mnist
+    python benchmarks/accuracy.py --latency            # latencies of the runs there are, on a machine without other work
     python benchmarks/accuracy.py --report-only        # tables and plots of the runs there are
 
 The protocol is for two cores and some hours: a quarter of VGG-16 on 10,000 images of CIFAR-10 for 8 epochs (the preset
 ``laptop``), p of 0.5, 0.8, 0.9 and 0.95, three seeds. It compares methods with each other, and says nothing about records.
 SPaI has as many parameters as Reconvene at the same p. Data are found as ``reconvene train`` finds them (RECONVENE_DATA, or
---data). Results: one line of JSON a run in docs/results/accuracy.jsonl, and from them accuracy.md and the plots beside it.
+--data). Results: one line of JSON a run in docs/results/accuracy-cifar10.jsonl, and from them a page and plots beside it.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reconvene.driver.sweep import ENGINES, Place, grid, read_results, sweep
+from reconvene.driver.sweep import ENGINES, Place, grid, read_results, sweep, timed_again
 from reconvene.driver.training.loop import Machine
 from reconvene.driver.verbs import method_settings
 from reconvene.frontend.errors import ReconveneError
+from reconvene.frontend.files import write_text
+from reconvene.frontend.progress import track
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 METHODS = ("dense", "upai:magnitude", "upai:synflow", "spai-uniform:magnitude", "reconvene:magnitude")
@@ -37,7 +41,7 @@ ABLATIONS = (
 AXES = {
     "parameters": "parameters that are not masked",
     "macs": "multiply-accumulates",
-    "latency_ms": "latency, PyTorch eager, batch 1, ms",
+    "compiled_latency_ms": "latency, compiled, batch 1, ms",
     "train_seconds": "seconds of training",
 }
 FIELDS = {"parameters": "weights"}
@@ -66,11 +70,17 @@ def mean(lines: Sequence[dict[str, Any]], field: str) -> float:
     return statistics.fmean(line[field] for line in lines)
 
 
+def milliseconds(group: Sequence[dict[str, Any]]) -> str:
+    """Of the compiled networks; a dash where they have not been timed yet."""
+    return f"{mean(group, 'compiled_latency_ms'):.3f}" if all("compiled_latency_ms" in line for line in group) else "–"
+
+
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """Means over seeds; accuracy with its sample standard deviation."""
     made = [
-        "| method | p | seeds | accuracy % | stored parameters | not masked | MACs | latency ms | prune s | train s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | p | seeds | accuracy % | stored parameters | not masked | MACs | eager ms | compiled ms | prune s |"
+        " train s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (name, sparsity), group in sorted(grouped(lines).items(), key=lambda item: (item[0][1], item[0][0])):
         values = [100 * line["accuracy"] for line in group]
@@ -78,17 +88,20 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         made.append(
             f"| {name} | {sparsity:g} | {len(group)} | {statistics.fmean(values):.1f}{spread} |"
             f" {mean(group, 'parameters'):,.0f} | {mean(group, 'weights'):,.0f} | {mean(group, 'macs') / 1e6:.1f} M |"
-            f" {mean(group, 'latency_ms'):.2f} | {mean(group, 'prune_seconds'):.1f} | {mean(group, 'train_seconds'):.0f} |"
+            f" {mean(group, 'latency_ms'):.2f} | {milliseconds(group)} | {mean(group, 'prune_seconds'):.1f} |"
+            f" {mean(group, 'train_seconds'):.0f} |"
         )
     return "\n".join(made)
 
 
-def plots(lines: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """Accuracy against each of `AXES`, one picture each."""
+def plots(lines: Sequence[dict[str, Any]], folder: Path, stem: str) -> dict[Path, str]:
+    """Accuracy against each of `AXES` that all runs have, one picture each, with its title."""
     from charts import chart, save
 
-    written = []
+    written = {}
     for field, title in AXES.items():
+        if not all(FIELDS.get(field, field) in line for line in lines):
+            continue
         figure, axes = chart(title, "accuracy on test images, %")
         axes.set(xscale="log")
         names = dict.fromkeys(label(line) for line in lines)
@@ -96,28 +109,30 @@ def plots(lines: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
             groups = [group for (other, _), group in grouped(lines).items() if other == name]
             points = sorted((mean(g, FIELDS.get(field, field)), 100 * mean(g, "accuracy")) for g in groups)
             axes.plot(*zip(*points, strict=True), "o-", label=name)
-        written.append(folder / f"accuracy-{field.replace('_', '-')}.svg")
-        save(figure, axes, written[-1])
+        path = folder / f"{stem}-{field.replace('_', '-')}.svg"
+        save(figure, axes, path)
+        written[path] = title
     return written
 
 
-def report(lines: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Writes ``accuracy.json``, ``accuracy.md`` and the plots."""
+def report(lines: Sequence[dict[str, Any]], results: Path) -> None:
+    """Writes a record, a page and the plots beside `results`, with its name."""
     first = lines[0]
     setting = "; ".join(f"{name} {value}" for name, value in first["environment"].items())
     facts = {name: first[name] for name in ("model", "width", "data", "preset", "settings", "precision", "threads")}
     record = {"setting": facts | first["environment"], "lines": list(lines)}
-    (folder / "accuracy.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    drawn = plots(lines, results.parent, results.stem)
     text = [
         "---\norphan: true\n---\n",
         f"# Accuracy: {first['model']} of width {first['width']:g} on {first['data']}\n",
         f"Preset {first['preset']}, changed by {first['settings'] or 'nothing'}; {first['precision']},"
-        f" {first['threads']} thread(s) a run; {setting}. Means over seeds. Made by `benchmarks/accuracy.py`. Training seconds"
-        " are of a machine that may have had other work.\n",
+        f" {first['threads']} thread(s) a run; {setting}. Means over seeds. Made by `benchmarks/accuracy.py`. Seconds of"
+        " pruning and training are of a machine that had other work; latencies were measured afterwards, without.\n",
         table(lines) + "\n",
-        *(f"![{AXES[field]}]({path.name})\n" for field, path in zip(AXES, plots(lines, folder), strict=True)),
+        *(f"![{title}]({path.name})\n" for path, title in drawn.items()),
     ]
-    (folder / "accuracy.md").write_text("\n".join(text), encoding="utf-8")
+    results.with_suffix(".md").write_text("\n".join(text), encoding="utf-8")
 
 
 def main() -> int:
@@ -140,29 +155,34 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
     parser.add_argument("--engine", choices=list(ENGINES), default="processes")
     parser.add_argument("--work", type=Path, default=Path("out/accuracy"), help="checkpoints")
-    parser.add_argument("--results", type=Path, default=FOLDER / "accuracy.jsonl")
+    parser.add_argument("--results", type=Path, help="docs/results/accuracy-DATASET.jsonl unless given")
+    parser.add_argument("--latency", action="store_true", help="only measure latencies of what is there")
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args()
+    results = options.results or FOLDER / f"accuracy-{options.dataset}.jsonl"
+    machine = Machine(options.device, "bfloat16" if options.bfloat16 else "float32", options.threads)
+    place = Place(options.work, options.data, machine)
     try:
-        if not options.report_only:
+        if options.latency:
+            lines = [timed_again(line, place) for line in track(read_results(results), "runs")]
+            write_text(results, "".join(json.dumps(line) + "\n" for line in lines))
+        elif not options.report_only:
             methods = [pair(text) for text in (*options.methods, *(ABLATIONS if options.ablations else ()))]
             settings = tuple(sorted(method_settings(None, options.set).items()))
             runs = grid(
                 methods, options.sparsities, options.seeds, model=options.model, width=options.width,
                 dataset=options.dataset, preset=options.preset, settings=settings,
             )  # fmt: skip
-            machine = Machine(options.device, "bfloat16" if options.bfloat16 else "float32", options.threads)
             options.work.mkdir(parents=True, exist_ok=True)
-            place = Place(options.work, options.data, machine)
-            sweep(runs, options.results, place, engine=options.engine, workers=options.workers)
-        lines = read_results(options.results)
+            sweep(runs, results, place, engine=options.engine, workers=options.workers)
+        lines = read_results(results)
     except ReconveneError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if not lines:
-        print(f"error: no results in '{options.results}' yet", file=sys.stderr)
+        print(f"error: no results in '{results}' yet", file=sys.stderr)
         return 2
-    report(lines, options.results.parent)
+    report(lines, results)
     print(table(lines))
     return 0
 

@@ -10,6 +10,8 @@ python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --json docs/results/size.json
 python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py
+python benchmarks/accuracy.py --dataset fashion-mnist
+python benchmarks/portfolio.py out/levels --json docs/results/portfolio.json
 python benchmarks/boards.py --json docs/results/boards.json
 python benchmarks/results_page.py
 """
@@ -30,6 +32,7 @@ import boards
 import exactness
 import latency
 import peers
+import portfolio
 import scale
 import scores
 import zoo
@@ -98,7 +101,7 @@ included; CPU seconds beside them, because the machine had other work. The round
 SIZE = """## How small VGG-16 becomes
 
 The smallest p, in steps of a two-hundredth, at which the method `reconvene` leaves so many times fewer parameters as was
-asked for. Latency is PyTorch eager on one image, dense and pruned by turns.
+asked for. Latency is on one image, PyTorch eager and compiled by our pipeline, dense and pruned by turns.
 """
 
 KILLS = """## Trainings that are killed
@@ -106,11 +109,19 @@ KILLS = """## Trainings that are killed
 `reconvene train` killed at random moments (SIGKILL) and run again, beside an undisturbed run.
 """
 
-ACCURACY = """## Accuracy
+ACCURACY = """## Accuracy on {data}
 
-Dense, unstructured, uniform-width and Reconvene networks over degrees p and seeds: [with plots](results/accuracy.md).
+Dense, unstructured, uniform-width and Reconvene networks over degrees p and seeds:
+[with plots](results/accuracy-{name}.md).
 """
 
+
+PORTFOLIO = """## A portfolio of sparse levels
+
+Iterative magnitude pruning with rewinding (`reconvene sparsify`), every level shrunk without loss and compiled
+(`reconvene portfolio`), beside what the original's single pass over all-zero filters leaves of the same level and how that
+network then answers. Sparse networks are stored and computed with their zeros; latencies are for one image and one thread.
+"""
 
 BOARDS = """## Bundles for boards
 
@@ -186,7 +197,7 @@ def smaller(record: dict[str, Any]) -> str:
         before, after = row["dense"], row["reconvene"]
         lines += [
             f"| {name} | {before[name]:,.10g} | {after[name]:,.10g} | {before[name] / after[name]:.2f} |"
-            for name in ("parameters", "macs", "bytes", "peak_bytes", "eager_median_ms")
+            for name in ("parameters", "macs", "bytes", "peak_bytes", "eager_median_ms", "compiled_median_ms")
         ]
         parts.append("\n".join(lines))
     return with_setting("\n\n".join(parts), record["setting"])
@@ -204,6 +215,16 @@ def bundles(record: dict[str, Any]) -> str:
     return with_setting(tables, record["environment"])
 
 
+def portfolios(record: dict[str, Any]) -> str:
+    """How the levels were trained, and a row a level."""
+    return f"{setting(record['levels'])}\n\n{with_setting(portfolio.table(record['rows']), record['setting'])}"
+
+
+def accuracies(record: dict[str, Any]) -> str:
+    """Means over seeds."""
+    return with_setting(accuracy.table(record["lines"]), record["setting"])
+
+
 SECTIONS = (
     Section("exactness", EXACTNESS, lambda record: with_setting(exactness.table(record["rows"]), record["setting"])),
     Section("zoo", ZOO, lambda record: with_setting(zoo.summary(record["rows"]), record["setting"])),
@@ -214,7 +235,9 @@ SECTIONS = (
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("training_kills", KILLS, killed),
-    Section("accuracy", ACCURACY, lambda record: with_setting(accuracy.table(record["lines"]), record["setting"])),
+    Section("accuracy-cifar10", ACCURACY.format(data="CIFAR-10", name="cifar10"), accuracies),
+    Section("accuracy-fashion-mnist", ACCURACY.format(data="Fashion-MNIST", name="fashion-mnist"), accuracies),
+    Section("portfolio", PORTFOLIO, portfolios),
     Section("boards", BOARDS, bundles),
 )
 

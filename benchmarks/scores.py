@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from reconvene.driver.latency import measure as latency
 from reconvene.driver.profile import profile
 from reconvene.driver.recipe import Rectified, recipe_options, run_recipe
 from reconvene.driver.report import environment
@@ -79,7 +80,12 @@ def find(network: str, ratio: float, threads: int, seed: int) -> dict[str, Any]:
     if best is None:
         sys.exit(f"{network} does not get {ratio} times smaller at any p")
     sparsity, result = best
-    profiles = profile({"dense": (module, inputs), "reconvene": (result.compaction.module, inputs)}, threads=threads)
+    variants = {"dense": (module, inputs), "reconvene": (result.compaction.module, inputs)}
+    profiles = profile(variants, threads=threads)
+    engines = ("eager", "reconvene")
+    latencies = {
+        (row.engine, row.variant): row.median_ms for row in latency(variants, threads=threads, engines=engines)
+    }
     return {
         "network": network,
         "wanted": ratio,
@@ -90,7 +96,8 @@ def find(network: str, ratio: float, threads: int, seed: int) -> dict[str, Any]:
                 "macs": entry.size.macs,
                 "bytes": entry.size.bytes,
                 "peak_bytes": entry.peak_bytes,
-                "eager_median_ms": entry.latency.median_ms,
+                "eager_median_ms": latencies["eager", name],
+                "compiled_median_ms": latencies["reconvene", name],
             }
             for name, entry in profiles.items()
         },

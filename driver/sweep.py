@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
@@ -27,14 +27,14 @@ from ..frontend.errors import InputError, ReconveneError
 from ..frontend.graph_module import CapturedModule
 from ..frontend.progress import track
 from .baselines import Candidate, Setting, make_candidate
-from .models import load_model
-from .profile import profile
+from .latency import measure
+from .models import LoadedModel, load_model
 from .report import environment
 from .scoring_data import scoring_batches
 from .training.loop import Machine, train
 from .training.presets import find_preset
 
-__all__ = ["ENGINES", "Place", "Run", "grid", "read_results", "run_one", "sweep"]
+__all__ = ["ENGINES", "Place", "Run", "grid", "read_results", "run_one", "sweep", "timed_again"]
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,13 @@ def run_one(run: Run, place: Place) -> dict[str, Any]:
     dataset = find_dataset(run.dataset)
     preset = find_preset(run.preset).changed(dict(run.settings))
     with _threads(place.machine.threads):
-        loaded = load_model(run.model, (), run.seed, ("batch",), dataset=run.dataset, width=run.width)
-        assert isinstance(loaded.module, CapturedModule)
-        batches = scoring_batches(loaded, run.score, run.dataset, place.data, False, run.seed)
-        started = time.perf_counter()
-        candidate = make_candidate(
-            run.method, loaded.module, Setting(loaded.example_inputs, run.score, run.sparsity, batches, seed=run.seed)
-        )
-        pruned = time.perf_counter() - started
+        loaded, candidate, pruned = _candidate(run, place)
         training, test = (dataset.load(place.data, split) for split in ("train", "test"))
         done = train(
             candidate.module, training, test, preset, place.work / run.key, masks=candidate.masks,
             machine=place.machine, seed=run.seed,
         )  # fmt: skip
-        latency = _latency(candidate, loaded.example_inputs, place.machine.threads or 1)
+        latency = _latency(candidate, loaded.example_inputs, place.machine.threads or 1, ("eager",))
     return {
         "key": run.key,
         **asdict(run),
@@ -117,7 +110,7 @@ def run_one(run: Run, place: Place) -> dict[str, Any]:
         "parameters": candidate.size.parameters,
         "weights": candidate.weights,
         "macs": candidate.size.macs,
-        "latency_ms": latency,
+        "latency_ms": latency["eager"],
         "prune_seconds": pruned,
         "train_seconds": done.seconds,
         "accuracy": done.rows[-1]["test_accuracy"],
@@ -126,6 +119,19 @@ def run_one(run: Run, place: Place) -> dict[str, Any]:
         "precision": place.machine.precision,
         "environment": environment(),
     }
+
+
+def timed_again(line: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """A line of the results with latencies measured now: eager, and compiled by our pipeline (``compiled_latency_ms``).
+
+    The weights' values do not matter for them, so the network is pruned again, but not trained.
+    """
+    values = {entry.name: line[entry.name] for entry in fields(Run)}
+    run = Run(**{**values, "settings": tuple(sorted(line["settings"].items()))})
+    with _threads(place.machine.threads):
+        loaded, candidate, _ = _candidate(run, place)
+        found = _latency(candidate, loaded.example_inputs, place.machine.threads or 1, ("eager", "reconvene"))
+    return {**line, "latency_ms": found["eager"], "compiled_latency_ms": found["reconvene"]}
 
 
 def sweep(
@@ -220,10 +226,22 @@ Engine = Callable[[Sequence[Run], Place, int], Iterator[dict[str, Any]]]
 ENGINES: Mapping[str, Engine] = MappingProxyType({"processes": _in_processes, "ray": _with_ray})
 
 
-def _latency(candidate: Candidate, inputs: Sequence[Any], threads: int) -> float:
-    """Milliseconds of one image through PyTorch eager, median."""
+def _candidate(run: Run, place: Place) -> tuple[LoadedModel, Candidate, float]:
+    """The run's network before training, and the seconds that pruning it took."""
+    loaded = load_model(run.model, (), run.seed, ("batch",), dataset=run.dataset, width=run.width)
+    assert isinstance(loaded.module, CapturedModule)
+    batches = scoring_batches(loaded, run.score, run.dataset, place.data, False, run.seed)
+    started = time.perf_counter()
+    setting = Setting(loaded.example_inputs, run.score, run.sparsity, batches, seed=run.seed)
+    candidate = make_candidate(run.method, loaded.module, setting)
+    return loaded, candidate, time.perf_counter() - started
+
+
+def _latency(candidate: Candidate, inputs: Sequence[Any], threads: int, engines: Sequence[str]) -> dict[str, float]:
+    """Milliseconds of one image by engine, medians."""
     one = tuple(value[:1] if isinstance(value, torch.Tensor) else value for value in inputs)
-    return profile({"trained": (candidate.module, one)}, threads=threads)["trained"].latency.median_ms
+    rows = measure({"trained": (candidate.module, one)}, threads=threads, engines=engines)
+    return {row.engine: row.median_ms for row in rows}
 
 
 @contextmanager

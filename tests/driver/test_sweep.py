@@ -12,7 +12,7 @@ import ray
 from training_kills import write_images
 
 from reconvene.driver import sweep as module
-from reconvene.driver.sweep import Place, Run, grid, read_results, run_one, sweep
+from reconvene.driver.sweep import Place, Run, grid, read_results, run_one, sweep, timed_again
 from reconvene.driver.training.loop import Machine
 from reconvene.frontend.errors import InputError
 
@@ -48,6 +48,16 @@ def test_a_run_says_what_it_cost_and_gave(place: Place) -> None:
     assert line["key"] == run.key and line["method"] == "upai" and line["settings"]["epochs"] == 1
     assert line["weights"] < line["parameters"] and 0 <= line["accuracy"] <= 1
     assert line["latency_ms"] > 0 and line["train_seconds"] > 0 and line["macs"] > 0
+
+
+def test_latencies_are_measured_again_without_training(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.work.mkdir()
+    line = run_one(runs("reconvene")[0], place)
+    monkeypatch.setattr(module, "train", None)
+    again = timed_again(line, place)
+    assert again["compiled_latency_ms"] > 0 and again["latency_ms"] > 0
+    same = set(line) - {"latency_ms"}
+    assert {name: again[name] for name in same} == {name: line[name] for name in same}
 
 
 def test_what_is_in_the_results_is_not_done_again(
