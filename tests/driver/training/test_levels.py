@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_kills import write_images
 
+from reconvene.driver.command_line import main
 from reconvene.driver.training.levels import LEVELS_FILE, Ladder, Level, open_levels, rewind_step, train_levels
 from reconvene.driver.training.loop import train
 from reconvene.driver.training.presets import Preset
@@ -169,3 +171,19 @@ def test_ladders_that_cannot_be_climbed(ladder: Ladder, message: str, tmp_path: 
     with pytest.raises(InputError, match=message) as caught:
         climbed(tmp_path, ladder)
     assert "\n" not in str(caught.value) and not any(tmp_path.iterdir())
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "data")
+    call = (
+        f"sparsify resnet20 --dataset cifar10 --data {tmp_path / 'data'} --width 0.25 --preset smoke --set epochs=1"
+        f" --set test_images=32 --levels 1 --share 0.6 --rewind 2it --threads 1 -o {tmp_path / 'levels'} --json"
+    ).split()
+    assert main(call) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [level["name"] for level in shown["levels"]] == ["level-00", "level-01"]
+    assert shown["levels"][1]["zeros"] == round(0.6 * shown["levels"][1]["weights"])
+    assert open_levels(tmp_path / "levels")[1].zeros == shown["levels"][1]["zeros"]
+    for wrong in ("--share 2", "--method luck", "--rewind soon", "--levels 0", "--preset none"):
+        assert main([*call, *wrong.split()]) == 2
+        assert "\n" in capsys.readouterr().err
