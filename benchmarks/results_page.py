@@ -95,7 +95,8 @@ layers of 2,000 channels.
 SCORES = """## Pruning at initialization
 
 Seconds from an untrained model to the compacted graph with new initial weights (method `reconvene`), capture and certificate
-included; CPU seconds beside them, because the machine had other work. The rounds of a score are its authors'.
+included, but not what torch imports at a process's first capture (`first_capture_seconds`). The rounds of a score are its
+authors'.
 """
 
 SIZE = """## How small VGG-16 becomes

@@ -4,7 +4,8 @@
     python benchmarks/scores.py --find 16.21 --networks vgg16-cifar
 
 Wall seconds, and seconds of CPU beside them, because a machine with other work on it makes the former meaningless. The
-capture of the model (torch.export) and the certificate are listed by themselves. Score's rounds are its authors' (SynFlow:
+capture of the model (torch.export) and the certificate are listed by themselves; what torch imports at a process's first
+capture is listed for all. Score's rounds are its authors' (SynFlow:
 100). SNIP and GraSP score on one synthetic batch. ``--find`` looks for the smallest p, in steps of a two-hundredth, that
 leaves so many times fewer parameters, and measures size, multiply-accumulates and latency there.
 """
@@ -61,6 +62,13 @@ def measure(network: str, score: str, sparsity: float, batch: int, seed: int) ->
         "compared": len(result.sensitivity.layers),
         "largest_difference": sizes.certificate.max_relative,
     }
+
+
+def first_capture() -> float:
+    """Seconds of a process's first capture, in which torch imports what it needs for that. No row counts them."""
+    started = time.perf_counter()
+    capture(torch.nn.Linear(2, 2).eval(), (torch.randn(1, 2),))
+    return time.perf_counter() - started
 
 
 def find(network: str, ratio: float, threads: int, seed: int) -> dict[str, Any]:
@@ -136,6 +144,7 @@ def main() -> None:
         "seed": options.seed,
         "batch": options.batch,
         "load_average": round(os.getloadavg()[0], 1),
+        "first_capture_seconds": round(first_capture(), 2),
     }
     if options.find:
         rows = [find(network, options.find, options.threads, options.seed) for network in options.networks]
