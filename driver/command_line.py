@@ -305,6 +305,9 @@ def portfolio(
     winograd: Winograd = "auto",
     choose: Choose = "model",
     repeat: Annotated[int, typer.Option(min=1, help="Measured runs of every variant.")] = 50,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Model the latency on targets that are not here.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the portfolio; beside the first source unless given."),
@@ -318,7 +321,7 @@ def portfolio(
     def work() -> Answer:
         request = verb.Request(
             tuple(sparsity or ()), method, scope, name, tuple(target or ("host",)), dataset, data, test_images, batch,
-            threads, repeat, seed, {"winograd": winograd, "choose": choose},
+            threads, repeat, estimate, seed, {"winograd": winograd, "choose": choose},
         )  # fmt: skip
         return verb.portfolio_verb(sources, request, output)
 

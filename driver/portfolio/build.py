@@ -16,6 +16,7 @@ from torch import Tensor
 from ...backends.bundle import load_bundle
 from ...backends.compile import Built, TensorSpec
 from ...backends.compile import compile as compile_graph
+from ...backends.estimate.bundle import estimate_bundle
 from ...backends.measure import time_calls
 from ...backends.targets import Target, find_target
 from ...frontend.datasets import Images
@@ -50,6 +51,7 @@ class Options:
         batch: images a call of the compiled variants takes.
         threads: of compiled variants.
         repeat: timed calls of every variant that runs on this machine.
+        estimate: model the latency on other targets (`reconvene estimate`); without it they have none.
         compile: more options of `reconvene.compile`.
     """
 
@@ -59,6 +61,7 @@ class Options:
     batch: int = 1
     threads: int = 1
     repeat: int = 50
+    estimate: bool = False
     compile: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> tuple[Target, ...]:
@@ -204,18 +207,26 @@ def _check_alike(made: Sequence[_Made]) -> None:
 def _timed(
     variants: Sequence[Variant], folder: Path, targets: Sequence[Target], options: Options
 ) -> tuple[Variant, ...]:
-    """The variants with what one call takes, in turns, on the targets that this machine is."""
+    """The variants with what one call takes: measured, in turns, on this machine, and modelled for others."""
     times: dict[str, dict[str, float]] = {variant.name: {} for variant in variants}
     for target in targets:
         # Another machine's time is not this one's, even where its code runs here.
         if target.name != "host":
+            for name in times if options.estimate else ():
+                modelled = estimate_bundle(folder / VARIANTS / name / target.name).total.milliseconds
+                if modelled is not None:
+                    times[name][target.name] = modelled
             continue
         built = {v.name: load_bundle(folder / VARIANTS / v.name / target.name) for v in variants}
         calls = {name: model.prepared(*_random(model)) for name, model in built.items()}
         timings = time_calls(calls, options.repeat, threads=options.threads, batch=options.batch)
         for name, timing in timings.items():
             times[name][target.name] = timing.median_ms
-    return tuple(replace(variant, latency_ms=times[variant.name]) for variant in variants)
+    kinds = {target.name: "measured" if target.name == "host" else "modelled" for target in targets}
+    return tuple(
+        replace(v, latency_ms=times[v.name], source={**v.source, "latency": {t: kinds[t] for t in times[v.name]}})
+        for v in variants
+    )
 
 
 def _random(built: Built) -> tuple[Tensor, ...]:

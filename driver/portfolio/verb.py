@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,16 @@ class Request:
     batch: int
     threads: int
     repeat: int
+    estimate: bool
     seed: int
     compile: Mapping[str, Any] = field(default_factory=dict)
 
 
 def portfolio_verb(given: Sequence[str], request: Request, output: Path | None) -> Answer:
     options = Options(
-        request.targets, None, request.test_images, request.batch, request.threads, request.repeat, request.compile
-    )
+        request.targets, None, request.test_images, request.batch, request.threads, request.repeat, request.estimate,
+        request.compile,
+    )  # fmt: skip
     options.check()
     sources, beside = _sources(given, request)
     folder = output or suffixed(beside, "-portfolio")
@@ -57,7 +59,7 @@ def portfolio_verb(given: Sequence[str], request: Request, output: Path | None) 
     if request.dataset is not None:
         dataset = find_dataset(request.dataset)
         with stage(f"reading {request.dataset}"):
-            options = Options(**{**vars(options), "images": dataset.load(request.data, "test")})
+            options = replace(options, images=dataset.load(request.data, "test"))
     portfolio = build_portfolio(sources, folder, request.name or folder.name, options)
     files = {"portfolio": str(folder), "page": str(folder / PAGE)}
     variants = [{k: v for k, v in asdict(variant).items() if k != "files"} for variant in portfolio.variants]

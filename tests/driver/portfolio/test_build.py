@@ -21,6 +21,7 @@ from reconvene.frontend.errors import InputError
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.frontend.program_file import load_program, save_program
 from tests.driver.training.test_loop import SHAPE, images, network
+from tests.support.tools import needs
 
 INPUTS = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)),)
 ONE = Options(repeat=2, compile={"choose": "default"})
@@ -96,6 +97,17 @@ def test_a_failure_leaves_the_portfolio_that_was_there(tmp_path: Path) -> None:
         build_portfolio(sources, tmp_path / "p", "new", ONE)
     assert open_portfolio(tmp_path / "p") == made
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@needs("aarch64-linux-gnu-g++", "qemu-aarch64", "llvm-mca")
+def test_latency_on_a_board_is_modelled(tmp_path: Path) -> None:
+    options = Options(targets=("host", "rpi4"), repeat=2, estimate=True, compile={"choose": "default"})
+    made = build_portfolio(pruned_sources(network(), INPUTS, (0.0, 0.5), "magnitude"), tmp_path / "p", "both", options)
+    for variant in made.variants:
+        assert variant.targets == ("host", "rpi4") and set(variant.latency_ms) == {"host", "rpi4"}
+        assert variant.source["latency"] == {"host": "measured", "rpi4": "modelled"}
+    dense, half = made.variants
+    assert half.latency_ms["rpi4"] < dense.latency_ms["rpi4"]
 
 
 def test_what_makes_no_portfolio_is_one_line(tmp_path: Path) -> None:
