@@ -6,6 +6,7 @@ python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
 python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
 python benchmarks/latency.py --json docs/results/latency.json
+python benchmarks/latency_goal.py --json docs/results/latency_goal.json
 python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --json docs/results/size.json
 python benchmarks/training_kills.py --json docs/results/training_kills.json
@@ -31,6 +32,7 @@ import accuracy
 import boards
 import exactness
 import latency
+import latency_goal
 import peers
 import portfolio
 import scale
@@ -61,6 +63,12 @@ LATENCY = """## Latency
 Float32. All engines and variants of a network take turns in one run; medians, with the 10th and 90th percentile. Pruned
 networks lost half of the channels of every prunable group. Engines slower than a tenth of a second a call are called less
 often (`repeats` in the JSON).
+"""
+
+GOALS = """## Pruned to a latency
+
+`prune(..., target="host", latency=share)`: what its model of layer times promises and what is measured, our pipeline; beside
+it what the same sparsity gives without looking at the target. Shares are of the dense network.
 """
 
 PEERS = """## Beside Torch-Pruning
@@ -233,6 +241,7 @@ SECTIONS = (
     Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
     Section("peers", PEERS, peers.summary),
     Section("latency", LATENCY, latencies),
+    Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("training_kills", KILLS, killed),
