@@ -30,7 +30,7 @@ GOALS = (0.75, 0.5, 0.25)
 
 def rows(network: str, goals: tuple[float, ...], repeat: int) -> list[dict[str, Any]]:
     """All goals of one network, measured in one run."""
-    side = image_size(network)
+    side = image_size(network, small=False)
     module, inputs = build(network).eval(), (torch.randn(1, 3, side, side),)
     graph = reconvene.capture(module, inputs)
     aimed = {goal: reconvene.prune(graph, inputs, "magnitude", target="host", latency=goal) for goal in goals}
