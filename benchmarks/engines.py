@@ -48,17 +48,20 @@ def eager(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str)
 
 def torch_compile(module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> Call:
     """With freezing: weights become constants, so that inductor may fold and pack them."""
+    import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
-    torch._dynamo.reset()
-    with inductor.patch(freezing=True), torch.no_grad():
-        compiled = torch.compile(module)
-        compiled(*inputs)
+    # For the whole process, and without ever resetting dynamo: a network that is compiled anew at a later call, because
+    # another one was prepared after it, would be compiled under the settings of that moment.
+    inductor.freezing = True
+    dynamo.recompile_limit = 64
+    compiled = torch.compile(module)
 
     def call() -> Any:
         with torch.no_grad():
             return compiled(*inputs)
 
+    call()
     return call
 
 
