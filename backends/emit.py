@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,11 @@ from .layout import (
     pack_vector,
     pack_winograd,
     selected,
+    thin,
 )
 from .schedules.alternatives import Candidate
 from .schedules.convolution import ConvolutionSpec
-from .schedules.depthwise import DepthwiseSpec, depthwise_kernel
+from .schedules.depthwise import DepthwiseSpec, depthwise_columns, depthwise_kernel
 from .schedules.elementwise import ConcatSpec, ElementwiseSpec, concat_kernel, elementwise_kernel
 from .schedules.epilogue import Epilogue, Operand, Step
 from .schedules.frame import FrameSpec, frame_kernel
@@ -44,14 +47,39 @@ from .schedules.relayout import (
 from .schedules.tiles import Machine, choose_tile
 from .schedules.winograd import WinogradSpec
 
-__all__ = ["emit_module", "survey"]
-
-_THIN = 4
-"""Images with at most this many channels are not blocked: most lanes of the block would be empty."""
-
+__all__ = ["KernelUse", "emit_module", "kernel_uses", "survey"]
 
 Choose = Callable[[ConvolutionSpec], Candidate]
 """How a convolution is computed, given its default specification."""
+
+
+@dataclass(frozen=True)
+class KernelUse:
+    """One of the different kernels of a network.
+
+    Attributes:
+        spec: the specification of its family, or for convolutions the candidate chosen.
+        function: the TIR function.
+        macs: multiply-accumulates of one call as the network defines them, without unused lanes; 0 for what is no
+            convolution or linear layer.
+        calls: how often the network calls it.
+    """
+
+    family: str
+    spec: Any
+    function: Any
+    macs: int
+    calls: int
+
+
+def kernel_uses(graph: Graph, machine: Machine, choose: Choose = Candidate) -> list[KernelUse]:
+    """The different kernels that `emit_module` calls, in the order of their first call."""
+    emitter = _Emitter(graph, machine, choose)
+    module = emitter.module()
+    return [
+        KernelUse(family, spec, module[variable.name_hint], emitter.macs.get((family, spec), 0), emitter.calls[family, spec])
+        for (family, spec), variable in emitter.kernels.items()
+    ]
 
 
 def emit_module(graph: Graph, machine: Machine, choose: Choose = Candidate) -> IRModule:
@@ -80,6 +108,8 @@ class _Emitter:
         self.compact: dict[Node, Image] = {}
         self.plains: dict[Node, Any] = {}
         self.kernels: dict[Any, Any] = {}
+        self.calls: Counter[Any] = Counter()
+        self.macs: dict[Any, int] = {}
         self.halos = _halos(graph)
 
     def module(self) -> IRModule:
@@ -149,6 +179,7 @@ class _Emitter:
         if starts is not None:
             arguments.append(relax.const(starts.astype("int32")))
         workspace = candidate.spec.workspace if isinstance(candidate.spec, WinogradSpec) else ()
+        self.macs[candidate.family, candidate] = _macs(node)
         variable = self._call(candidate.family, _function, candidate, [*arguments, *leaves], (result.size,), workspace)
         return Image(variable, result, slots)
 
@@ -191,6 +222,7 @@ class _Emitter:
             padding=(convolution.padding[0], convolution.padding[1]),
             tile=tile,
             epilogue=epilogue,
+            by_lane=self.machine.by_lane and view.lanes == self.machine.lanes,
         )
         if convolution.groups == 1:
             return spec, None
@@ -216,11 +248,12 @@ class _Emitter:
             stride=convolution.stride,
             dilation=convolution.dilation,
             padding=(convolution.padding[0], convolution.padding[1]),
-            columns=_depthwise_columns(width, self.machine.registers),
+            columns=depthwise_columns(self.machine, width, convolution.stride[1], window[0] * window[1]),
             epilogue=epilogue,
         )
         weights, bias = pack_depthwise(convolution.weights, source)
         arguments = [source.variable, relax.const(weights), relax.const(bias), *leaves]
+        self.macs["depthwise", spec] = _macs(node)
         return Image(self._call("depthwise", depthwise_kernel, spec, arguments, (result.size,)), result, source.slots)
 
     def _pool(self, group: Group) -> Image:
@@ -364,7 +397,7 @@ class _Emitter:
 
     def _thin_image(self, node: Node) -> Image | None:
         """`node` with a lane for each plane, for plain values of few channels."""
-        if node in self.images or node.image_shape[1] > _THIN or node.image_shape[2:] == (1, 1):
+        if node in self.images or node.image_shape[1] > thin(self.machine) or node.image_shape[2:] == (1, 1):
             return None
         if node not in self.compact:
             self.compact[node] = self._packed(node, 1)
@@ -435,6 +468,7 @@ class _Emitter:
         A `workspace` is results that nobody reads, so that Relax plans their memory with all the rest.
         """
         key = (family, spec)
+        self.calls[key] += 1
         if key not in self.kernels:
             name = f"{family}_{sum(1 for known in self.kernels if known[0] == family)}"
             self.kernels[key] = self.builder.add_func(build(spec, name), name)
@@ -482,6 +516,12 @@ def _function(candidate: Candidate, name: str) -> Any:
     return candidate.function(name)
 
 
+def _macs(node: Node) -> int:
+    """Multiply-accumulates of a convolution."""
+    batch, _, height, width = node.image_shape
+    return batch * height * width * math.prod(node.detail.weights.kernel.shape)
+
+
 def _anchor(group: Group) -> Node:
     if group.anchor is None:
         raise AssertionError(f"group of '{group.sink.name}' has no anchor")
@@ -505,9 +545,3 @@ def _halos(graph: Graph) -> dict[Node, int]:
         elif node.op == "reindex" and node in halos:
             halos[node.inputs[0]] = max(halos.get(node.inputs[0], 0), halos[node])
     return halos
-
-
-def _depthwise_columns(width: int, registers: int) -> int:
-    """Outputs of a row in registers: even parts, with room for the weights of a window's row."""
-    parts = -(-width // max(4, registers // 2 - 2))
-    return -(-width // parts)

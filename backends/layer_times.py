@@ -16,7 +16,7 @@ from torch import fx
 from ..passes.dependency import operations_of
 from ..passes.values import Operation, shape_of
 from .cost import AnalyticCost
-from .layout import dense_view
+from .layout import dense_view, thin
 from .schedules.alternatives import alternatives
 from .schedules.convolution import ConvolutionSpec
 from .schedules.epilogue import Epilogue
@@ -24,10 +24,6 @@ from .schedules.tiles import Machine, choose_tile
 from .targets import Target
 
 __all__ = ["LayerShape", "LayerTimes", "layer_times"]
-
-_THIN = 4
-"""Inputs of at most this many channels are not blocked."""
-
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -92,7 +88,7 @@ def layer_times(module: fx.GraphModule, target: Target) -> LayerTimes:
 def specification(shape: LayerShape, channels_in: int, channels_out: int, machine: Machine) -> ConvolutionSpec:
     """The layer as the backend lays it out, alone in the network."""
     lanes = machine.lanes
-    lanes_in = 1 if channels_in <= _THIN and shape.kernel != (1, 1) else lanes
+    lanes_in = 1 if channels_in <= thin(machine) and shape.kernel != (1, 1) else lanes
     batch, height, width = shape.batch, shape.height, shape.width
     if shape.kernel == shape.stride == (1, 1):
         batch, height, width = (1, 1, batch * width) if height * width == 1 else (batch, 1, height * width)
@@ -115,6 +111,7 @@ def specification(shape: LayerShape, channels_in: int, channels_out: int, machin
         padding=(halo, halo),
         tile=choose_tile(machine, blocks, height, width, steps),
         epilogue=Epilogue(),
+        by_lane=machine.by_lane and lanes_in == lanes,
     )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .graph import Weights
 from .schedules.convolution import ConvolutionSpec, panel_rows
 from .schedules.image import View
+from .schedules.tiles import Machine
 from .schedules.winograd import WinogradSpec, transformed_weights
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "pack_vector",
     "pack_winograd",
     "selected",
+    "thin",
 ]
 
 Slots = npt.NDArray[np.int64]
@@ -54,6 +56,14 @@ class Image:
         """Whether gaps are more than a reader should carry along."""
         room = self.view.blocks * self.view.lanes
         return room > len(self.slots) * 1.3 + self.view.lanes
+
+
+def thin(machine: Machine) -> int:
+    """Channels up to which an input is not blocked: most lanes of its block would be empty.
+
+    Where one load brings all channels of a pixel, blocks are worth it from two channels on.
+    """
+    return 1 if machine.by_lane else 4
 
 
 def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, halo: int) -> View:

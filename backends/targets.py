@@ -88,7 +88,9 @@ class Target:
         ahead = self.architecture != "x86_64"
         # Four gigabytes a second at 1.5 GHz is what one core of a small board is given here.
         stream = 6.0 if self.architecture == "x86_64" else 2.7
-        return Machine(self.lanes, self.registers - (3 if ahead else 0), self.l2_bytes, self.cores, stream, ahead)
+        by_lane = self.architecture == "aarch64"
+        room = self.registers - (3 if ahead else 0)
+        return Machine(self.lanes, room, self.l2_bytes, self.cores, stream, ahead, by_lane)
 
 
 def find_target(name_or_target: str | Target) -> Target:

@@ -75,9 +75,8 @@ def winograd_alternatives(spec: ConvolutionSpec, machine: Machine, size: int) ->
         return ()
     channels = spec.blocks * source.lanes if not spec.rest else (spec.blocks - 1) * source.lanes + spec.rest
     tiles = result.batch * -(-result.height // size) * -(-result.width // size)
-    room = (
-        machine.l2_bytes // 2 // (4 * (size + 2) ** 2 * -(-channels // depth_of(source.lanes)) * depth_of(source.lanes))
-    )
+    depth = depth_of(source.lanes, machine.by_lane)
+    room = machine.l2_bytes // 2 // (4 * (size + 2) ** 2 * -(-channels // depth) * depth)
     most = max(_LEAST_CHUNK, room)
     shared = tiles >= 2 * machine.cores * _LEAST_CHUNK
     parts = -(-tiles // most)
@@ -97,6 +96,7 @@ def winograd_alternatives(spec: ConvolutionSpec, machine: Machine, size: int) ->
                 workers=machine.cores,
                 tile=tile,
                 epilogue=spec.epilogue,
+                by_lane=machine.by_lane,
             )
         )
         for tile in ranked_tiles(machine, result.blocks, 1, chunk, channels)[:_PRODUCT]

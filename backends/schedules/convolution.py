@@ -31,6 +31,7 @@ class ConvolutionSpec:
         banded: whether every output tile starts at an input block of its own, from a table.
         kernel, stride, dilation, padding: height then width; padding is above and to the left.
         tile: what is kept in registers.
+        by_lane: whether a pixel's input channels are loaded as a vector, and its lanes taken one after the other.
     """
 
     source: View
@@ -44,6 +45,7 @@ class ConvolutionSpec:
     padding: tuple[int, int]
     tile: Tile
     epilogue: Epilogue
+    by_lane: bool = False
 
     @property
     def tiles(self) -> int:
@@ -125,14 +127,15 @@ def _reduce(
     """All whole input blocks, then the channels of the last, partial one."""
     whole = spec.blocks - bool(spec.rest)
     lanes_in = spec.source.lanes
+    taps = _taps_by_lane if spec.by_lane else _taps
     origin = panel * (panel_rows(spec) * spec.tile.blocks * spec.result.lanes)
     if whole:
         with loops.serial(whole) as block:
-            _taps(spec, sums, source, weights, corner, block, lanes_in, (origin, block))
+            taps(spec, sums, source, weights, corner, block, lanes_in, (origin, block))
     if spec.rest:
         window = spec.kernel[0] * spec.kernel[1]
         rest_origin = origin + whole * lanes_in * window * spec.tile.blocks * spec.result.lanes
-        _taps(spec, sums, source, weights, corner, whole, spec.rest, (rest_origin, 0))
+        taps(spec, sums, source, weights, corner, whole, spec.rest, (rest_origin, 0))
 
 
 def _taps(
@@ -161,6 +164,38 @@ def _taps(
             at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
             element = spec.source.offset(image, first + block, at_row, at_column) + channel
             _multiply(spec, sums, loops.load(source, element), weights, weight, (y, x))
+
+
+def _taps_by_lane(
+    spec: ConvolutionSpec,
+    sums: loops.Buffer,
+    source: loops.Buffer,
+    weights: loops.Buffer,
+    corner: tuple[Any, Any, Any, Any],
+    block: Any,
+    channels: int,
+    panel: tuple[Any, Any],
+) -> None:
+    """As `_taps`, with one load for all channels of a pixel: fewer instructions, and LLVM keeps a pixel for the columns
+    of the window that share it.
+    """
+    image, first, top, left = corner
+    origin, panel_block = panel
+    lanes = spec.source.lanes
+    row = spec.tile.blocks * spec.result.lanes
+    height, width = spec.kernel
+    with loops.serial(height) as kh, loops.serial(width) as kw:
+        weight = origin + (((panel_block * height) + kh) * width + kw) * channels * row
+        pixels = loops.local(spec.tile.pixels * lanes)
+        with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
+            at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
+            at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
+            pixel = loops.load(source, spec.source.offset(image, first + block, at_row, at_column), lanes)
+            loops.store(pixels, (y * spec.tile.columns + x) * lanes, pixel, lanes)
+        for channel in range(channels):
+            with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
+                pixel = loops.load(pixels, (y * spec.tile.columns + x) * lanes, lanes)
+                _multiply(spec, sums, loops.lane(pixel, channel), weights, weight + channel * row, (y, x))
 
 
 def _multiply(

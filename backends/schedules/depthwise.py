@@ -13,8 +13,13 @@ from tvm import tirx
 from . import loops
 from .epilogue import Epilogue
 from .image import View, clear_border
+from .tiles import Machine
 
-__all__ = ["DepthwiseSpec", "depthwise_kernel"]
+__all__ = ["DepthwiseSpec", "depthwise_columns", "depthwise_kernel"]
+
+
+_TILE = 8
+"""What starting a tile costs, in products."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,16 @@ class DepthwiseSpec:
     padding: tuple[int, int]
     columns: int
     epilogue: Epilogue
+
+
+def depthwise_columns(machine: Machine, width: int, stride: int, taps: int) -> int:
+    """Outputs of a row in registers: as many as leave half of the registers for pixels and weights, such that few are
+    computed twice at the end of a row.
+
+    With a stride, neighbouring outputs share fewer pixels, which need more registers.
+    """
+    most = max(2, machine.registers // 2 // stride)
+    return min(range(min(most, width), 0, -1), key=lambda columns: -(-width // columns) * (columns * taps + _TILE))
 
 
 def depthwise_kernel(spec: DepthwiseSpec, name: str) -> tirx.PrimFunc:

@@ -21,6 +21,7 @@ __all__ = [
     "at_most",
     "broadcast",
     "kernel",
+    "lane",
     "load",
     "local",
     "number",
@@ -118,6 +119,11 @@ def number(value: float, lanes: int = 1, dtype: str = "float32") -> Expression:
 def broadcast(value: Expression, lanes: int) -> Expression:
     """`value` in each of `lanes`."""
     return tirx.Broadcast(value, lanes) if lanes > 1 else value
+
+
+def lane(vector: Expression, index: int) -> Expression:
+    """One element of a vector. Broadcast again, it becomes the lane operand of a multiply-add where there is one."""
+    return tirx.Shuffle([vector], [tirx.const(index, "int32")])
 
 
 def load(buffer: Buffer, offset: Expression, lanes: int = 1) -> Expression:

@@ -18,7 +18,8 @@ class Machine:
         l2_bytes: level-2 cache of a core.
         cores: that a kernel's work is cut for.
         stream_bytes: weights that a core reads from memory in a cycle.
-        ahead: whether the compiler loads the inputs of several steps ahead, each into a register of its own.
+        ahead: whether the inputs of a step's pixels each take a register, loaded ahead of their use.
+        by_lane: whether multiply-adds take one lane of a register as a factor, so that inputs are loaded as vectors.
     """
 
     lanes: int
@@ -27,6 +28,7 @@ class Machine:
     cores: int = 1
     stream_bytes: float = 4.0
     ahead: bool = False
+    by_lane: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     weights = tile.blocks * machine.lanes * 4 / 32
     step = max(float(products), loads, weights, _LATENCY / 2)
     step += 0.02 * (tile.blocks + tile.pixels) + 0.05 * weights
-    if machine.ahead:
+    if machine.by_lane:
+        # Weights are loaded for every channel and pixels for every fourth, so blocks cost more loads than pixels.
+        step += 0.5 * max(0, tile.blocks - tile.pixels + 1)
+    elif machine.ahead:
         # Inputs that wait in registers are spilled when they are many; weights are used at once.
         step *= 1 + min(0.06, 0.015 * max(0, tile.pixels - tile.blocks - 1))
     tiles = -(-blocks // tile.blocks) * -(-height // tile.rows) * -(-width // tile.columns)

@@ -63,6 +63,7 @@ class WinogradSpec:
         split: what threads share: the chunks (``tiles``), or the channels of every chunk (``channels``).
         workers: equal parts of the work.
         tile: registers of the product: blocks of output channels times tiles (its columns).
+        by_lane: whether inputs of the product are loaded as vectors, and their lanes taken one after the other.
     """
 
     source: View
@@ -75,6 +76,7 @@ class WinogradSpec:
     workers: int
     tile: Tile
     epilogue: Epilogue
+    by_lane: bool = False
 
     @property
     def points(self) -> int:
@@ -99,7 +101,7 @@ class WinogradSpec:
     @property
     def depth(self) -> int:
         """Channels side by side in a transformed pixel."""
-        return depth_of(self.source.lanes)
+        return depth_of(self.source.lanes, self.by_lane)
 
     @property
     def groups(self) -> int:
@@ -123,9 +125,12 @@ class WinogradSpec:
         return planes * self.plane_size, self.workers * self.product_size
 
 
-def depth_of(lanes: int) -> int:
-    """Channels side by side in a transformed pixel, for vectors of `lanes`."""
-    return max(lanes, _CACHE_LINE)
+def depth_of(lanes: int, by_lane: bool) -> int:
+    """Channels side by side in a transformed pixel, for vectors of `lanes`.
+
+    Loads of single channels use a cache line up before the next. Loads of vectors take neighbouring pixels together.
+    """
+    return lanes if by_lane else max(lanes, _CACHE_LINE)
 
 
 @cache
@@ -292,12 +297,26 @@ class _Kernel:
     def _products(self, sums: Any, start: Any, rows: Any, channels: int) -> None:
         """Adds `channels` neighbouring channels of a register tile's pixels times their weights."""
         spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
+        if spec.by_lane:
+            pixels = loops.local(tile.columns * lanes)
+            with loops.unroll(tile.columns) as column:
+                loops.store(pixels, column * lanes, loops.load(self.planes, start + column * spec.depth, lanes), lanes)
+            for channel in range(channels):
+                with loops.unroll(tile.columns) as column:
+                    element = loops.lane(loops.load(pixels, column * lanes, lanes), channel)
+                    self._product(sums, element, rows + channel, column)
+            return
         with loops.serial(channels) as channel, loops.unroll(tile.columns) as column:
-            element = loops.broadcast(loops.load(self.planes, start + column * spec.depth + channel), lanes)
-            with loops.unroll(tile.blocks) as block:
-                weight = loops.load(self.weights, ((rows + channel) * tile.blocks + block) * lanes, lanes)
-                slot = (block * tile.columns + column) * lanes
-                loops.store(sums, slot, loops.load(sums, slot, lanes) + element * weight, lanes)
+            self._product(sums, loops.load(self.planes, start + column * spec.depth + channel), rows + channel, column)
+
+    def _product(self, sums: Any, element: Any, row: Any, column: Any) -> None:
+        """One input element times the weights of all blocks."""
+        tile, lanes = self.spec.tile, self.spec.result.lanes
+        with loops.unroll(tile.blocks) as block:
+            weight = loops.load(self.weights, (row * tile.blocks + block) * lanes, lanes)
+            slot = (block * tile.columns + column) * lanes
+            value = loops.load(sums, slot, lanes) + loops.broadcast(element, lanes) * weight
+            loops.store(sums, slot, value, lanes)
 
     def _transform_result(self, first: Any, panel: Any, product: Any) -> None:
         spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
