@@ -8,6 +8,8 @@ wheel     ``run``, ``model.so``, and the libraries of TVM's own wheels
 none      C sources, objects and a header, without any runtime; and ``run`` made of them
 python    ``model.so`` for TVM in Python, or ``model.tar``, objects that are not linked yet
 ========  =====================================================================================
+
+Beside ``model.so`` and ``model.tar`` lie the weights, ``weights-*.bin`` (see `weights`), which are mapped.
 """
 
 from __future__ import annotations
@@ -16,29 +18,30 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tvm
-
 from ..frontend.errors import InputError
 from ..frontend.files import replacing_folder
-from .compile import Built, TensorSpec
+from .arena import Arena, Slot
+from .compile import Built, Memory, TensorSpec
+from .library import Library, load_library
 from .linkers import find_linker, link_shared
 from .object_files import ELF_MACHINES, machine_of, needed_glibc
 from .program import PROGRAM, model_objects, write_static_program, write_wheel_program
 from .readme import readme
 from .standalone import write_standalone
 from .targets import Target
+from .weights import Place, map_weights, write_weights
 
 __all__ = ["FORMAT", "MANIFEST", "Bundle", "Runtime", "check_runtime", "load_bundle", "open_bundle", "write_bundle"]
 
 Runtime = Literal["static", "wheel", "none", "python"]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the folder's layout; a reader refuses any other."""
 
 MANIFEST = "manifest.json"
@@ -52,6 +55,9 @@ class Bundle:
     Attributes:
         certificate: of the compaction the model came from, if one was given to `write_bundle`.
         glibc: the oldest C library the program runs with; None if it brings its own, or is no program.
+        memory: what the model needs beside its inputs and outputs.
+        weights: where they lie in the folder's files, in the order that the code takes them.
+        arena: the plan of the values between kernels; None for programs, which have it in them.
         program: the file to run, or None.
     """
 
@@ -67,6 +73,9 @@ class Bundle:
     files: tuple[str, ...]
     certificate: Mapping[str, Any] | None
     glibc: str | None
+    memory: Memory
+    weights: tuple[Place, ...]
+    arena: Arena | None
 
     @property
     def program(self) -> Path | None:
@@ -100,10 +109,11 @@ def write_bundle(
         if not link:
             with model_objects(built) as objects:
                 _archive(temporary / "model.tar", objects)
+            places = write_weights(built.weights, temporary)
         else:
-            _WRITERS[chosen](built, temporary)
+            places = _WRITERS[chosen](built, temporary)
         (temporary / "README.md").write_text(readme(built, chosen, sorted(_names(temporary))), encoding="utf-8")
-        manifest = _manifest(built, temporary, chosen, certificate)
+        manifest = _manifest(built, temporary, chosen, places, certificate)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         sums = "".join(f"{_sha256(temporary / name)}  {name}\n" for name in sorted(_names(temporary)))
         (temporary / _SUMS).write_text(sums, encoding="utf-8")
@@ -137,7 +147,12 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
             files=tuple(sums),
             certificate=manifest["certificate"],
             glibc=manifest["glibc"],
+            memory=Memory(**manifest["memory"]),
+            weights=tuple(Place(**{**place, "shape": tuple(place["shape"])}) for place in manifest["weights"]),
+            arena=_arena(manifest["arena"]),
         )
+        if not {place.file for place in bundle.weights} <= set(sums):
+            raise ValueError("weights in a file without a checksum")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"manifest of bundle '{path}' is not usable ({error}); export the model again") from None
     for name, (size, digest) in sums.items():
@@ -168,8 +183,11 @@ def load_bundle(folder: str | os.PathLike[str]) -> Built:
         )
     if not target.runs_here:
         raise InputError(f"bundle '{path}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there")
-    library = tvm.runtime.load_module(str(path / "model.so"))
-    return Built(target, bundle.inputs, bundle.outputs, bundle.returns_tuple, bundle.threads, bundle.pipeline, library)
+    if bundle.arena is None:
+        raise InputError(f"manifest of bundle '{path}' has no plan of the memory; export the model again")
+    weights = map_weights(bundle.weights, path)
+    code = (Library(load_library(path / "model.so")), weights, bundle.arena)
+    return Built(target, bundle.inputs, bundle.outputs, bundle.returns_tuple, bundle.threads, bundle.pipeline, *code)
 
 
 def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Runtime:
@@ -189,18 +207,20 @@ def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Run
     return runtime  # type: ignore[return-value]
 
 
-def _write_library(built: Built, folder: Path) -> None:
+def _write_library(built: Built, folder: Path) -> tuple[Place, ...]:
     linker = find_linker(built.target)
     with model_objects(built) as objects:
         link_shared(linker, folder / "model.so", objects)
+    return write_weights(built.weights, folder)
 
 
-_WRITERS: dict[str, Callable[[Built, Path], object]] = {
+_WRITERS: dict[str, Callable[[Built, Path], tuple[Place, ...]]] = {
     "static": write_static_program,
     "wheel": write_wheel_program,
     "none": write_standalone,
     "python": _write_library,
 }
+"""What writes the files of each runtime; it returns the places of the weights that lie in files of their own."""
 
 
 def _archive(path: Path, objects: tuple[Path, ...]) -> None:
@@ -217,7 +237,9 @@ def _replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
 
 
-def _manifest(built: Built, folder: Path, runtime: Runtime, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
+def _manifest(
+    built: Built, folder: Path, runtime: Runtime, places: Sequence[Place], certificate: Mapping[str, Any] | None
+) -> dict[str, Any]:
     names = sorted(_names(folder))
     versions = [needed_glibc(folder / name) for name in names if name == PROGRAM or name.endswith(".so")]
     return {
@@ -232,6 +254,9 @@ def _manifest(built: Built, folder: Path, runtime: Runtime, certificate: Mapping
         "versions": {name: metadata.version(name) for name in ("reconvene", "apache-tvm", "apache-tvm-ffi", "torch")},
         "glibc": max((v for v in versions if v), key=lambda v: tuple(map(int, v.split("."))), default=None),
         "certificate": None if certificate is None else dict(certificate),
+        "memory": asdict(built.memory),
+        "weights": [asdict(place) for place in places],
+        "arena": asdict(built.arena) if runtime == "python" else None,
         "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names},
     }
 
@@ -275,6 +300,15 @@ def _check_machine(folder: Path, name: str, target: Target) -> None:
         raise InputError(
             f"{name} in bundle '{folder}' is not for {target.triple} as its manifest says; export it again"
         )
+
+
+def _arena(values: dict[str, Any] | None) -> Arena | None:
+    if values is None:
+        return None
+    slots = tuple(Slot(**{**slot, "shape": tuple(slot["shape"])}) for slot in values["slots"])
+    if any(slot.offset < 0 or slot.offset + slot.size > values["bytes"] for slot in slots):
+        raise ValueError("a value outside the arena")
+    return Arena(**{**values, "slots": slots})
 
 
 def _target(values: dict[str, Any]) -> Target:

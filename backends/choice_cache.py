@@ -1,36 +1,26 @@
 """Choices kept on disk, so that a layer shape is tried once on a machine.
 
-One JSON file a target in the user's cache folder; an entry's key is everything that the choice depends on. A file
-that is missing, damaged or of another version counts as empty: the choices are made again.
+One JSON file a target in the user's cache folder; an entry's key is everything that the choice depends on, the sources
+of the schedules too. A file that is missing, damaged or of another version counts as empty: the choices are made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import tvm
-
+from ..frontend.cache_folder import cache_folder
 from ..frontend.errors import ReconveneError
 from ..frontend.files import write_text
+from .code_version import code_version
 from .schedules.alternatives import Candidate
 
-__all__ = ["ChoiceCache", "cache_folder"]
+__all__ = ["ChoiceCache"]
 
 _FORMAT = 1
-
-
-def cache_folder() -> Path:
-    """``RECONVENE_CACHE``, or the place that the operating system has for caches."""
-    named = os.environ.get("RECONVENE_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconvene"
 
 
 class ChoiceCache:
@@ -38,7 +28,7 @@ class ChoiceCache:
 
     def __init__(self, target: Any, threads: int | None, judge: str, folder: Path | None = None) -> None:
         """`target` is TVM's; `judge` names the cost that decides."""
-        self._setting = repr((str(target), threads, judge, _versions()))
+        self._setting = repr((str(target), threads, judge, code_version()))
         digest = hashlib.sha256(self._setting.encode()).hexdigest()[:16]
         self._path = (folder or cache_folder()) / f"choices-{digest}.json"
         self._entries = _read(self._path)
@@ -72,12 +62,3 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     usable = isinstance(record, dict) and record.get("format") == _FORMAT and isinstance(record.get("choices"), dict)
     return dict(record["choices"]) if usable else {}
-
-
-def _versions() -> tuple[str, str]:
-    """Ours and TVM's: either may generate other code for the same layer."""
-    try:
-        ours = metadata.version("reconvene")
-    except metadata.PackageNotFoundError:
-        ours = "unknown"
-    return ours, str(tvm.__version__)

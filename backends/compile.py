@@ -18,16 +18,21 @@ from torch import nn
 from tvm import relax
 
 from ..frontend.errors import CaptureError, InputError
+from .arena import Arena
 from .choice import WINOGRAD, Winograd
 from .choice_cache import ChoiceCache
 from .cost import AnalyticCost, Cost
+from .library import Library, build_library
+from .lowering import lower
 from .measure import Timing, time_calls
 from .pipeline import import_module, scheduled_module
 from .targets import Target, find_target
 from .threads import available_threads, use_threads
 from .timing import TimedCost
+from .virtual_machine import VirtualMachine
+from .weights import weight_bytes
 
-__all__ = ["Built", "TensorSpec", "checked_inputs", "compile"]
+__all__ = ["Built", "Memory", "TensorSpec", "checked_inputs", "compile"]
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,36 @@ class TensorSpec:
         return f"{self.dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a model needs to run, its inputs and outputs not counted.
+
+    Attributes:
+        arena_bytes: the block in which the values between kernels lie.
+        live_bytes: the largest set of these that are needed at the same time; the arena cannot be smaller.
+        weights_bytes: the weights as the kernels read them: packed, and transformed for Winograd's algorithm.
+    """
+
+    arena_bytes: int
+    live_bytes: int
+    weights_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Built:
-    """A compiled model.
+    """A compiled model. It has one arena, so one call runs at a time.
 
     Attributes:
         target: what it was compiled for.
         inputs, outputs: in the order of the model's arguments and results.
         returns_tuple: whether `run` gives a tuple even for one output.
         threads: what `run` uses; None leaves the pool as it is.
-        library: TVM's executable, or the module loaded from a bundle.
+        library: the compiled code, or what was loaded from a bundle.
+        weights: TVM's tensors, which the code takes after the inputs.
+        arena: the plan of the values between kernels, which the code takes after the weights.
         foreign: operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and
             empty, for ``tvm-default`` and for loaded bundles.
-        scheduled: the Relax module that was compiled; None for loaded bundles.
+        scheduled: the lowered module that was compiled; None for loaded bundles.
     """
 
     target: Target
@@ -63,10 +85,17 @@ class Built:
     returns_tuple: bool
     threads: int | None
     pipeline: str
-    library: Any = field(repr=False)
+    library: Library = field(repr=False)
+    weights: tuple[Any, ...] = field(repr=False)
+    arena: Arena = field(repr=False)
     foreign: tuple[str, ...] = ()
     scheduled: Any = field(default=None, repr=False)
-    _machines: list[Any] = field(default_factory=list, repr=False)
+    _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
+
+    @property
+    def memory(self) -> Memory:
+        """What the model needs beside its inputs and outputs."""
+        return Memory(self.arena.bytes, self.arena.live_bytes, weight_bytes(self.weights))
 
     def run(self, *inputs: Any) -> Any:
         """The model's outputs for torch tensors or numpy arrays: one tensor, or a tuple of them.
@@ -87,8 +116,7 @@ class Built:
         tensors = [_shared(tensor) for tensor in checked_inputs(self.inputs, inputs)]
         if self.threads is not None:
             use_threads(self.threads)
-        main = machine["main"]
-        return lambda: main(*tensors)
+        return lambda: machine(*tensors)
 
     def benchmark(self, repeat: int = 50, warmup: int = 5, threads: int | None = None) -> Timing:
         """Wall time of one call on random inputs (seed 0), with `threads` or else those it was compiled with.
@@ -130,14 +158,14 @@ class Built:
 
         return write_bundle(self, Path(folder), link=link, runtime=runtime, certificate=certificate)
 
-    def _machine(self) -> Any:
+    def _machine(self) -> VirtualMachine:
         if not self._machines:
             if not self.target.runs_here:
                 raise InputError(
                     f"the model was compiled for '{self.target.name}' ({self.target.triple}) and cannot run"
                     " here; export() it, then copy the bundle to the board, or 'reconvene run BUNDLE --on qemu'"
                 )
-            self._machines.append(relax.VirtualMachine(self.library, tvm.cpu()))
+            self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena))
         return self._machines[0]
 
     def _torch(self, result: Any) -> Any:
@@ -184,6 +212,7 @@ def compile(
     pipeline: Literal["reconvene", "tvm-default"] = "reconvene",
     winograd: Winograd = "auto",
     choose: Literal["time", "model", "default"] = "model",
+    cache: bool = True,
 ) -> Built:
     """Compiles `module`, in eval mode and for the shapes of `example_inputs`.
 
@@ -196,6 +225,8 @@ def compile(
         choose: how each layer's kernel is found: ``time`` runs candidates on this machine and remembers the
             result in the user's cache folder (a foreign target falls back to the model), ``model`` counts
             cycles, ``default`` takes the direct kernel.
+        cache: whether to look for the compiled code in the user's cache folder, and to keep it there. Weights are no
+            part of it: a network that was trained on finds the code that it was compiled to before.
 
     Raises:
         InputError: the target is unknown, or an option is not one of its values.
@@ -222,9 +253,11 @@ def compile(
         scheduled, foreign = scheduled_module(
             imported, chosen.machine, llvm, winograd=winograd, cost=cost, memory=memory
         )
-    executable = tvm.compile(scheduled, target=llvm)
     specs, outputs = _signature(imported)
-    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, executable, foreign, scheduled)
+    lowered = lower(scheduled, llvm, 64 if chosen.lanes > 1 else 8)
+    library = build_library(lowered.module, llvm, chosen, cached=cache)
+    code = (library, lowered.weights, lowered.arena)
+    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, *code, foreign, lowered.module)
 
 
 def _judge(

@@ -424,7 +424,7 @@ class _Emitter:
         if node in self.plains:
             return self.plains[node]
         if node.op == "constant":
-            self.plains[node] = relax.const(node.detail.astype(node.dtype))
+            self.plains[node] = relax.const(node.detail.astype(node.dtype), node.dtype)
             return self.plains[node]
         image = self.images[node]
         channels = len(image.slots)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-__all__ = ["Interval", "plan_memory"]
+__all__ = ["Interval", "largest_live_set", "plan_memory"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,15 @@ def plan_memory(intervals: Sequence[Interval], alignment: int) -> tuple[tuple[in
         placed.append(index)
     ends = [offset + interval.size for offset, interval in zip(offsets, intervals, strict=True)]
     return tuple(offsets), max(ends, default=0)
+
+
+def largest_live_set(intervals: Sequence[Interval]) -> int:
+    """Bytes in use at the busiest step: what no plan can do with less than."""
+    changes: dict[int, int] = {}
+    for interval in intervals:
+        changes[interval.first] = changes.get(interval.first, 0) + interval.size
+        changes[interval.last + 1] = changes.get(interval.last + 1, 0) - interval.size
+    return max(accumulate(changes[step] for step in sorted(changes)), default=0)
 
 
 def _smallest_gap(taken: Sequence[tuple[int, int]], size: int, alignment: int) -> int:

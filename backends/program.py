@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-from tvm import relax
-from tvm.ir import GenericConst
 
 from ..frontend.errors import InputError
 from .compile import Built, TensorSpec
 from .linkers import find_linker, invoke, link_shared
 from .object_files import defined_symbols
+from .places import places_source, weights_assembly
 from .runtime_library import include_folders, static_runtime, wheel_runtime
+from .weights import ALIGNMENT, Place, pack, write_weights
 
 __all__ = [
     "PROGRAM",
@@ -47,13 +42,11 @@ _DESCRIPTIONS = {
 }
 _FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-sections -fdata-sections".split()
 _SMALL = ["-Wl,--gc-sections"]
-_NOISE = b"Scope Saving"
-_OVERHEAD = 16 << 20
-"""Bytes of code, and what lies around the constants; far more than any model has."""
 
 
-def write_static_program(built: Built, folder: Path) -> None:
-    """Writes ``run``: the runner, TVM's runtime and the model in one file that needs nothing of the machine.
+def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
+    """Writes ``run``: the runner, TVM's runtime and the model in one file that needs nothing of the machine. The weights
+    are among its constants, and are used there.
 
     Raises:
         InputError: there is no compiler for the target, or it fails.
@@ -64,7 +57,7 @@ def write_static_program(built: Built, folder: Path) -> None:
         work = Path(temporary)
         symbols = work / "symbols.cc"
         symbols.write_text(_symbols_source(defined_symbols(objects)), encoding="utf-8")
-        sources = [*runner_sources(built, work, "virtual_machine.cc"), symbols]
+        sources = [*runner_sources(built, work, "virtual_machine.cc"), symbols, *_weights_inside(built, work)]
         kept = work / "kept"
         kept.write_text("\n".join(defined_symbols(objects, local=True)) + "\n", encoding="utf-8")
         # Names of kernels stay, for profilers; all other names go.
@@ -74,10 +67,11 @@ def write_static_program(built: Built, folder: Path) -> None:
         output = ["-o", str(folder / PROGRAM)]
         call = [*_FLAGS, "-DSTATIC_MODEL", "-DTVM_FFI_EXPORTS", *includes, *files, *options, *output]
         invoke(linker, call, "link the program")
+    return ()
 
 
-def write_wheel_program(built: Built, folder: Path) -> None:
-    """Writes ``run``, ``model.so``, and the two libraries of the registry's wheels that they use.
+def write_wheel_program(built: Built, folder: Path) -> tuple[Place, ...]:
+    """Writes ``run``, ``model.so``, the weights, and the two libraries of the registry's wheels that they use.
 
     Raises:
         InputError: there is no compiler for the target or no wheel, or one of them fails.
@@ -86,9 +80,10 @@ def write_wheel_program(built: Built, folder: Path) -> None:
     libraries = [Path(shutil.copy2(library, folder)) for library in wheel_runtime(built.target)]
     with model_objects(built) as objects:
         link_shared(linker, folder / "model.so", objects)
+    places = write_weights(built.weights, folder)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        sources = runner_sources(built, work, "virtual_machine.cc")
+        sources = [*runner_sources(built, work, "virtual_machine.cc"), _weights_beside(built, places, folder, work)]
         options = [*_SMALL, "-s", "-Wl,--as-needed", "-Wl,--allow-shlib-undefined", "-Wl,-rpath,$ORIGIN"]
         if linker.kind != "zig":
             # Its own start code would ask for the newest C library. See start.cc.
@@ -99,6 +94,7 @@ def write_wheel_program(built: Built, folder: Path) -> None:
         needed = ["-Wl,--no-as-needed", *map(str, libraries), "-Wl,--as-needed"]
         output = ["-o", str(folder / PROGRAM)]
         invoke(linker, [*_FLAGS, *includes, *map(str, sources), *options, *needed, *output], "link the program")
+    return places
 
 
 def runner_sources(built: Built, folder: Path, executor: str, threads: int | None = None) -> list[Path]:
@@ -107,6 +103,33 @@ def runner_sources(built: Built, folder: Path, executor: str, threads: int | Non
     signature = folder / "signature.cc"
     signature.write_text(signature_source(built, threads), encoding="utf-8")
     return [_source("run.cc", folder), _source(executor, folder), signature]
+
+
+def _weights_inside(built: Built, folder: Path) -> list[Path]:
+    """Sources of a program that has the weights among its constants and reads them there."""
+    blob, assembly = folder / "weights.bin", folder / "weights.S"
+    with blob.open("wb") as stream:
+        offsets = pack(built.weights, stream)
+    assembly.write_text(weights_assembly(built.target, ALIGNMENT, str(blob)), encoding="utf-8")
+    places = [
+        Place(blob.name, offset, tuple(map(int, weight.shape)), str(weight.dtype))
+        for weight, offset in zip(built.weights, offsets, strict=True)
+    ]
+    text = places_source(places, {blob.name: blob.stat().st_size}, built.arena, inside=True)
+    return [_places(text, folder), assembly]
+
+
+def _weights_beside(built: Built, places: Sequence[Place], bundle: Path, folder: Path) -> Path:
+    """The source of a program that maps the weights' files in the folder it lies in."""
+    sizes = {place.file: (bundle / place.file).stat().st_size for place in places}
+    return _places(places_source(places, sizes, built.arena, inside=False), folder)
+
+
+def _places(text: str, folder: Path) -> Path:
+    _source("memory.h", folder)
+    path = folder / "places.cc"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def _source(name: str, folder: Path) -> Path:
@@ -168,55 +191,9 @@ def _symbols_source(names: Sequence[str]) -> str:
 
 @contextmanager
 def model_objects(built: Built) -> Iterator[tuple[Path, ...]]:
-    """The model's object files, as long as the block runs."""
-    _check_room(Path(tempfile.gettempdir()), 2 * _constant_bytes(built) + _OVERHEAD)
+    """The model's object files, as long as the block runs. Its weights are not in them."""
     with tempfile.TemporaryDirectory() as temporary:
-        archive = Path(temporary) / "model.tar"
-        with _without_noise():
-            built.library.export_library(str(archive))
-        with tarfile.open(archive) as members:
-            members.extractall(temporary, filter="data")
-        archive.unlink()
-        yield tuple(sorted(Path(temporary).glob("*.o")))
-
-
-def _constant_bytes(built: Built) -> int:
-    sizes: list[int] = []
-
-    def visit(expression: Any) -> None:
-        if isinstance(expression, GenericConst):
-            sizes.append(expression.value.numpy().nbytes)
-
-    if built.scheduled is not None:
-        relax.analysis.post_order_visit(built.scheduled["main"], visit)
-    return sum(sizes)
-
-
-def _check_room(place: Path, needed: int) -> None:
-    """Raises InputError if the disk is too full: LLVM ends the process when it cannot write."""
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise InputError(
-            f"no space left in '{place}': the model's objects need {needed >> 20} MiB and there are {free >> 20};"
-            " make room, or set TMPDIR to another folder"
-        )
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Drops the line TVM logs as a warning for every constant it saves; all else it writes to stderr is
-    passed on.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as capture:
-        os.dup2(capture.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            capture.seek(0)
-            for line in capture:
-                if _NOISE not in line:
-                    os.write(2, line)
+        paths = [Path(temporary) / name for name in sorted(built.library.objects)]
+        for path in paths:
+            path.write_bytes(built.library.objects[path.name])
+        yield tuple(paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .compile import Built, TensorSpec
+from .weights import is_weights
 
 __all__ = ["readme"]
 
@@ -31,6 +32,8 @@ def readme(built: Built, runtime: str, names: Sequence[str]) -> str:
     lines += _table("input", built.inputs) + _table("output", built.outputs)
     lines += ["| file | is |", "|---|---|"]
     lines += [f"| `{name}` | {_FILES[name]} |" for name in names if name in _FILES]
+    if any(map(is_weights, names)):
+        lines += ["| `weights-*.bin` | the weights, one file for each large tensor, named by their content |"]
     lines += ["| `manifest.json` | shapes, dtypes, target, versions, checksums |", "| `SHA256SUMS` | checksums |", ""]
     if "run" in names:
         lines += _program(runtime)

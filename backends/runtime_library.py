@@ -1,6 +1,6 @@
 """TVM's runtime for a board: compiled from the sources in the installed wheels, or taken out of the board's own wheels.
 
-Both are made once and kept in the user's cache folder (``$XDG_CACHE_HOME/reconvene``, or ``~/.cache/reconvene``).
+Both are made once and kept in the user's cache folder (`frontend.cache_folder`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -19,12 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, resources
 from pathlib import Path
 
+from ..frontend.cache_folder import cache_folder
 from ..frontend.errors import InputError
 from ..frontend.progress import stage
 from .linkers import Linker, invoke
 from .targets import Target
 
-__all__ = ["cache_folder", "include_folders", "static_runtime", "wheel_runtime"]
+__all__ = ["include_folders", "static_runtime", "wheel_runtime"]
 
 _VERSIONS = ("apache-tvm", "apache-tvm-ffi")
 
@@ -48,12 +48,6 @@ _LIBRARIES = {
     "apache-tvm": "tvm/lib/libtvm_runtime.so",
     "apache-tvm-ffi": "tvm_ffi/lib/libtvm_ffi.so",
 }
-
-
-def cache_folder() -> Path:
-    """Where what is made once is kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "reconvene"
 
 
 def include_folders() -> tuple[Path, ...]:
@@ -163,7 +157,7 @@ def _made_once(name: str, build: Callable[[Path], None]) -> Path:
                     made.rename(final)
     except OSError as error:
         raise InputError(
-            f"cannot write the cache '{final.parent}': {error.strerror or error}; set XDG_CACHE_HOME to a folder with room"
+            f"cannot write the cache '{final.parent}': {error.strerror or error}; set RECONVENE_CACHE to a folder with room"
         ) from None
     return final
 

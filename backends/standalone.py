@@ -8,23 +8,23 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import IRModule, relax, tirx
-from tvm.ir import GenericConst, GlobalVar
-from tvm.relax import transform
+from tvm.ir import GlobalVar
 from tvm_ffi import structural_map, structural_walk
 
 from ..frontend.errors import InputError
 from .compile import Built
 from .linkers import Linker, find_linker, invoke
-from .memory_plan import Interval, plan_memory
 from .object_files import sizes_of
+from .places import weights_assembly
 from .program import PROGRAM, runner_sources
+from .weights import Place, pack
 
 __all__ = ["Figures", "write_standalone"]
 
@@ -66,8 +66,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A value: its memory's name (``input0``, ``output0``, ``weights``, ``arena``, or a buffer's number before it is
-    planned), and how it is seen there.
+    """A value: its memory's name (``input0``, ``output0``, ``weights``, ``arena``; before it is decided where outputs
+    are written, ``result0``), and how it is seen there.
     """
 
     place: str
@@ -84,15 +84,13 @@ class _KernelCall:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The model as a list of kernel calls. `buffers` are bytes of the values between them, by place."""
+    """The model as a list of kernel calls."""
 
     calls: tuple[_KernelCall, ...]
     results: tuple[_Tensor, ...]
-    buffers: dict[str, int]
-    weights: bytes
 
 
-def write_standalone(built: Built, folder: Path) -> None:
+def write_standalone(built: Built, folder: Path) -> tuple[Place, ...]:
     """Writes ``reconvene_model.h`` and ``.c``, ``kernels.o``, ``weights.S`` and ``.bin``, and ``figures.json``; and the
     program ``run`` made of them where the machine has an operating system and a compiler for it is here.
 
@@ -102,23 +100,22 @@ def write_standalone(built: Built, folder: Path) -> None:
     if built.scheduled is None:
         raise InputError("a model loaded from a bundle has no sources; compile it again")
     target = tvm.target.Target(built.target.llvm())
-    with target:
-        module = _lowered(built.scheduled)
-    alignment = 64 if built.target.lanes > 1 else 8
-    plan = _placed(_walk(module["main"], alignment), alignment)
-    workspace = _write_kernels(module, target, folder / "kernels.o")
-    arena = plan.buffers["arena"]
-    (folder / "weights.bin").write_bytes(plan.weights)
-    (folder / "weights.S").write_text(
-        _WEIGHTS.format(alignment=alignment, mark="%" if built.target.architecture == "arm" else "@"), encoding="utf-8"
-    )
+    alignment = built.arena.alignment
+    blob = folder / "weights.bin"
+    with blob.open("wb") as stream:
+        offsets = pack(built.weights, stream, alignment)
+    plan = _direct(_walk(built, offsets))
+    workspace = _write_kernels(built.scheduled, target, folder / "kernels.o")
+    assembly = weights_assembly(built.target, alignment, blob.name)
+    (folder / "weights.S").write_text(assembly, encoding="utf-8")
     (folder / "reconvene_model.h").write_text(_header(built, alignment), encoding="utf-8")
     (folder / "reconvene_model.c").write_text(_source(built, plan, workspace, alignment), encoding="utf-8")
-    figures = Figures(None, None, len(plan.weights), arena, workspace)
+    figures = Figures(None, None, blob.stat().st_size, built.arena.bytes, workspace)
     linker = _linker(built)
     if linker is not None:
         figures = _compiled(built, folder, linker, figures)
     (folder / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
+    return ()
 
 
 def _linker(built: Built) -> Linker | None:
@@ -127,23 +124,6 @@ def _linker(built: Built) -> Linker | None:
     except InputError:
         # The sources are for any compiler; only what is made of them here is missing.
         return None
-
-
-def _lowered(module: IRModule) -> IRModule:
-    """Relax as a list of calls with their memory, kernels without threads."""
-    passes = [
-        relax.transform.RewriteDataflowReshape(),
-        transform.ToNonDataflow(),
-        transform.RemovePurityChecking(),
-        transform.CallTIRRewrite(),
-        transform.AttachGlobalSymbol(),
-    ]
-    lowered = tvm.transform.Sequential(passes)(module)
-    functions = {
-        name: _in_turn(function) if isinstance(function, tirx.PrimFunc) else function
-        for name, function in lowered.functions.items()
-    }
-    return IRModule(functions, attrs=lowered.attrs)
 
 
 def _in_turn(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -157,24 +137,14 @@ def _in_turn(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return structural_map(function, (tirx.For, serial))
 
 
-def _walk(main: Any, alignment: int) -> _Plan:
+def _walk(built: Built, offsets: Sequence[int]) -> _Plan:
+    """The calls of ``main`` in order. `offsets`: of the weights in their file."""
+    main = built.scheduled["main"]
     values: dict[Any, Any] = {}
-    weights = bytearray()
-    known: dict[Any, _Tensor] = {}
-    buffers: dict[str, int] = {}
+    outside: list[str] = []
     calls: list[_KernelCall] = []
 
-    def constant(value: Any) -> _Tensor:
-        if value not in known:
-            array = np.ascontiguousarray(value.value.numpy())
-            weights.extend(bytes(-len(weights) % alignment))
-            known[value] = _Tensor("weights", len(weights), tuple(array.shape), str(value.value.dtype))
-            weights.extend(array.tobytes())
-        return known[value]
-
     def valued(expression: Any) -> Any:
-        if isinstance(expression, GenericConst):
-            return constant(expression)
         if isinstance(expression, relax.Tuple):
             return tuple(valued(entry) for entry in expression.fields)
         if isinstance(expression, relax.TupleGetItem):
@@ -192,23 +162,27 @@ def _walk(main: Any, alignment: int) -> _Plan:
             return ()
         name = getattr(call.op, "name", str(call.op))
         if name == "relax.builtin.alloc_tensor":
-            shape, dtype = _shape(call.args[0]), str(call.args[1].value)
-            place = f"buffer{len(buffers)}"
-            buffers[place] = _bytes(shape, dtype)
-            return _Tensor(place, 0, shape, dtype)
+            outside.append(f"result{len(outside)}")
+            return _Tensor(outside[-1], 0, _shape(call.args[0]), str(call.args[1].value))
         if name in ("relax.reshape", "relax.memory.view"):
             source = valued(call.args[0])
             return _Tensor(source.place, source.offset, _shape(call.args[1]), source.dtype)
         raise InputError(_unknown(name))
 
-    for index, parameter in enumerate(main.params):
-        values[parameter] = _Tensor(f"input{index}", 0, _shape(parameter.ty.shape), str(parameter.ty.dtype))
+    for parameter, place, offset in zip(main.params, *_parameter_places(built, offsets), strict=True):
+        values[parameter] = _Tensor(place, offset, _shape(parameter.ty.shape), str(parameter.ty.dtype))
     for block in main.body.blocks:
         for binding in block.bindings:
             values[binding.var] = valued(binding.value)
     found = valued(main.body.body)
-    results = found if isinstance(found, tuple) else (found,)
-    return _Plan(tuple(calls), results, buffers, bytes(weights))
+    return _Plan(tuple(calls), found if isinstance(found, tuple) else (found,))
+
+
+def _parameter_places(built: Built, offsets: Sequence[int]) -> tuple[list[str], list[int]]:
+    """The memory of each parameter of ``main``, and the offset in it."""
+    slots = built.arena.slots
+    names = [f"input{i}" for i in range(len(built.inputs))] + ["weights"] * len(offsets) + ["arena"] * len(slots)
+    return names, [*[0] * len(built.inputs), *offsets, *(slot.offset for slot in slots)]
 
 
 def _unknown(name: str) -> str:
@@ -223,32 +197,22 @@ def _bytes(shape: Sequence[int], dtype: str) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _placed(plan: _Plan, alignment: int) -> _Plan:
-    """`plan` with every buffer in the arena, or where the caller wants an output."""
-    direct = {result.place: f"output{i}" for i, result in reversed(list(enumerate(plan.results)))}
-    uses: dict[str, list[int]] = {}
-    for at, call in enumerate(plan.calls):
-        for tensor in call.arguments:
-            uses.setdefault(tensor.place, []).append(at)
-    inner = [place for place in plan.buffers if place not in direct and place in uses]
-    intervals = [Interval(plan.buffers[place], uses[place][0], uses[place][-1]) for place in inner]
-    offsets, total = plan_memory(intervals, alignment)
-    starts = dict(zip(inner, offsets, strict=True))
+def _direct(plan: _Plan) -> _Plan:
+    """`plan` with every value that is not in the arena where the caller wants an output."""
+    wanted = {result.place: f"output{i}" for i, result in reversed(list(enumerate(plan.results)))}
 
     def move(tensor: _Tensor) -> _Tensor:
-        if tensor.place in starts:
-            return _Tensor("arena", starts[tensor.place], tensor.shape, tensor.dtype)
-        if tensor.place in plan.buffers:
-            return _Tensor(direct[tensor.place], 0, tensor.shape, tensor.dtype)
-        return tensor
+        place = wanted[tensor.place] if tensor.place.startswith("result") else tensor.place
+        return replace(tensor, place=place)
 
     calls = tuple(_KernelCall(call.kernel, tuple(map(move, call.arguments))) for call in plan.calls)
-    return _Plan(calls, tuple(map(move, plan.results)), {"arena": total}, plan.weights)
+    return _Plan(calls, tuple(map(move, plan.results)))
 
 
 def _write_kernels(module: IRModule, target: tvm.target.Target, path: Path) -> int:
     """Compiles the kernels into `path`. Returns how many bytes of workspace they need."""
-    kernels = {name: function for name, function in module.functions.items() if isinstance(function, tirx.PrimFunc)}
+    functions = {name: function for name, function in module.functions.items() if isinstance(function, tirx.PrimFunc)}
+    kernels = {name: _in_turn(f).with_attr("global_symbol", name.name_hint) for name, f in functions.items()}
     pipeline, finish, _ = tirx.get_tir_pipeline("default")
     bound = tirx.transform.BindTarget(target.with_host(target))(IRModule(kernels, attrs=module.attrs))
     # What the entries would check is known when the calls of them are written.
@@ -267,16 +231,6 @@ def _workspace(function: tirx.PrimFunc) -> int:
 
     structural_walk(function, (tirx.DeclBuffer, visit))
     return sum(sizes)
-
-
-_WEIGHTS = """// The model's weights, as they are in weights.bin, among a program's constants.
-    .section .rodata.reconvene_weights, "a", {mark}progbits
-    .balign {alignment}
-    .global reconvene_weights
-reconvene_weights:
-    .incbin "weights.bin"
-    .section .note.GNU-stack, "", {mark}progbits
-"""
 
 
 def _parameters(built: Built) -> str:
@@ -338,7 +292,7 @@ def _source(built: Built, plan: _Plan, workspace: int, alignment: int) -> str:
         "#include <string.h>",
         "",
         _TEMPLATE,
-        f"static uint8_t arena[{max(1, plan.buffers['arena'])}] RECONVENE_ALIGNED;",
+        f"static uint8_t arena[{max(1, built.arena.bytes)}] RECONVENE_ALIGNED;",
         "extern const uint8_t reconvene_weights[];",
         _workspace_source(workspace),
     ]

@@ -220,6 +220,7 @@ def compile(
     threads: int | None = 1,
     winograd: Literal["auto", "off", "2x2", "4x4"] = "auto",
     choose: Literal["time", "model", "default"] = "model",
+    cache: bool = True,
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
@@ -232,6 +233,7 @@ def compile(
             nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
         choose: how the kernel of each layer is found: ``time`` tries candidates on this machine once and keeps
             the result in the user's cache folder, ``model`` counts cycles, ``default`` takes the direct kernel.
+        cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.
@@ -239,7 +241,7 @@ def compile(
     from ..backends.compile import compile as compile_graph
 
     graph, inputs = captured(module, example_inputs)
-    return compile_graph(graph, inputs, target, threads=threads, winograd=winograd, choose=choose)
+    return compile_graph(graph, inputs, target, threads=threads, winograd=winograd, choose=choose, cache=cache)
 
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:

@@ -265,6 +265,7 @@ def compile_(
     ] = None,
     winograd: Winograd = "auto",
     choose: Choose = "model",
+    cache: Annotated[bool, typer.Option(help="Take compiled code from the cache folder, and keep it there.")] = True,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -275,7 +276,9 @@ def compile_(
 
     answer(
         json,
-        lambda: verbs.compile(model, input or [], target, threads, link, runtime, output, seed, winograd, choose),
+        lambda: verbs.compile(
+            model, input or [], target, threads, link, runtime, output, seed, winograd, choose, cache
+        ),
     )
 
 
@@ -412,6 +415,22 @@ def targets(json: Json = False) -> None:
     from . import verbs
 
     answer(json, verbs.targets)
+
+
+@app.command("cache")
+def cache_(
+    clear: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND", help="Remove 'all', or libraries, choices, runtimes, estimates, data. Repeatable."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show how much is kept in the cache folder, or remove it."""
+    from . import verbs
+
+    answer(json, lambda: verbs.cache(clear or []))
 
 
 @app.command()

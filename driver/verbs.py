@@ -23,6 +23,7 @@ from .outputs import check_file, check_folder
 from .recipe import recipe_options
 from .report import Report
 from .scoring_data import scoring_batches
+from .wording import size
 
 if TYPE_CHECKING:
     from ..backends.bundle import Bundle
@@ -33,6 +34,7 @@ __all__ = [
     "Outputs",
     "bench",
     "bench_bundle",
+    "cache",
     "capture",
     "compact",
     "compile",
@@ -200,6 +202,7 @@ def compile(
     seed: int,
     winograd: Any = "auto",
     choose: Any = "model",
+    cache: bool = True,
 ) -> Answer:
     from ..backends.bundle import check_runtime
     from ..backends.targets import find_target
@@ -210,12 +213,26 @@ def compile(
     loaded = load_model(model, inputs, seed)
     folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
     check_folder(folder)
-    built = api.compile(loaded.module, loaded.example_inputs, target, threads=threads, winograd=winograd, choose=choose)
+    built = api.compile(
+        loaded.module,
+        loaded.example_inputs,
+        target,
+        threads=threads,
+        winograd=winograd,
+        choose=choose,
+        cache=cache,
+    )
     with stage("writing the bundle"):
         built.export(folder, link=link, runtime=None if not link else chosen)
     files = {"bundle": str(folder)}
-    data = {"model": loaded.name, "target": target, "runtime": chosen, "threads": threads, "files": files}
-    return Answer(data, says(f"{loaded.name} compiled for {target}", files_line(files)))
+    memory = built.memory
+    facts = {"model": loaded.name, "target": target, "runtime": chosen, "threads": threads}
+    needs = (
+        f"memory: weights {size(memory.weights_bytes)}; values between kernels {size(memory.arena_bytes)}, of which"
+        f" {size(memory.live_bytes)} are needed at the same time"
+    )
+    data = {**facts, "memory": dataclasses.asdict(memory), "files": files}
+    return Answer(data, says(f"{loaded.name} compiled for {target}", needs, files_line(files)))
 
 
 def run(
@@ -397,6 +414,25 @@ def targets() -> Answer:
         console.print(made)
 
     return Answer({"targets": found}, show)
+
+
+def cache(kinds: Sequence[str]) -> Answer:
+    """What the user's cache folder holds, after `kinds` were removed from it."""
+    from ..frontend.cache_folder import cache_folder
+    from .cache import clear, kept
+
+    clear(kinds)
+    found = kept()
+
+    def show(console: Console) -> None:
+        made = table("kind", "entries", "bytes", right=("entries", "bytes"))
+        for entry in found:
+            made.add_row(entry.kind, str(entry.entries), size(entry.bytes))
+        console.print(made)
+        console.print(f"in {cache_folder()}", markup=False, highlight=False, soft_wrap=True)
+
+    data = {"folder": str(cache_folder()), "cleared": list(kinds)}
+    return Answer({**data, "kinds": [dataclasses.asdict(entry) for entry in found]}, show)
 
 
 def demo(out: Path, repeat: int) -> Answer:

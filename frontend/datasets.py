@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .cache_folder import cache_folder
 from .cifar_pickle import read_cifar_pickle
 from .errors import InputError
 from .files import replacing
@@ -278,10 +279,6 @@ def cached(path: Path, split: Split, read: Reader) -> tuple[Bytes, NDArray[np.in
 def shuffled(pixels: Bytes, labels: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]]:
     order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(labels))
     return pixels[order], labels[order]
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconvene"
 
 
 def read_cache(path: Path) -> tuple[Bytes, NDArray[np.int64]] | None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from ...frontend import cache_folder as folders
 from ...frontend.errors import InputError
-from ..runtime_library import cache_folder as runtimes_folder
 
 __all__ = ["cache_folder", "compiler", "llvm_tool", "llvm_version", "output_of", "version_of"]
 
@@ -19,16 +19,18 @@ _LLVM_VERSIONS = range(30, 13, -1)
 
 
 def cache_folder() -> Path:
-    """Where what is slow to make is kept between runs: in the folder that TVM's runtimes for boards are kept in.
+    """Where what is slow to make is kept between runs: in the user's cache folder.
 
     Raises:
         InputError: it cannot be made.
     """
-    folder = runtimes_folder() / "estimate"
+    folder = folders.cache_folder() / "estimate"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make '{folder}': {error.strerror}; set XDG_CACHE_HOME to a folder of yours") from None
+        raise InputError(
+            f"cannot make '{folder}': {error.strerror}; set RECONVENE_CACHE to a folder of yours"
+        ) from None
     return folder
 
 

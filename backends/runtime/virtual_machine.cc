@@ -1,13 +1,19 @@
 // The model as TVM's virtual machine runs it, through the C interface of the runtime.
 //
 // With STATIC_MODEL the model's objects are linked into the program, and symbols.cc lists what they define; else it is
-// the shared library model.so beside the program.
+// the shared library model.so beside the program. Weights are read where they are: in the program, or in files that are
+// mapped.
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <tvm/ffi/c_api.h>
 #include <tvm/ffi/extra/c_env_api.h>
+#include <unistd.h>
 
+#include "memory.h"
 #include "model.h"
 
 #ifdef STATIC_MODEL
@@ -29,6 +35,8 @@ TVMFFIObjectHandle main_function;
 TVMFFIAny* arguments;
 TVMFFIAny result;
 TVMFFIAny* outputs;
+
+int argument_count() { return kInputCount + kWeightCount + kSlotCount; }
 
 TVMFFIAny none() {
   TVMFFIAny value;
@@ -112,26 +120,77 @@ const char* load_library(const char* folder, TVMFFIAny* library) {
 void keep(DLManagedTensor*) {}
 
 // A tensor over memory that lives as long as the program.
-const char* make_input(const Spec& spec, TVMFFIAny* value) {
-  size_t bytes = spec.item_bytes;
-  for (int i = 0; i < spec.rank; ++i) bytes *= static_cast<size_t>(spec.shape[i]);
-  void* data = nullptr;
-  if (posix_memalign(&data, kAlignment, bytes ? bytes : kAlignment)) return "out of memory";
+const char* make_tensor(void* data, const char* dtype, int rank, const int64_t* shape, TVMFFIAny* value) {
   DLManagedTensor* tensor = static_cast<DLManagedTensor*>(calloc(1, sizeof(DLManagedTensor)));
   if (!tensor) return "out of memory";
   tensor->deleter = keep;
   tensor->dl_tensor.data = data;
   tensor->dl_tensor.device = {kDLCPU, 0};
-  tensor->dl_tensor.ndim = spec.rank;
-  tensor->dl_tensor.shape = const_cast<int64_t*>(spec.shape);
-  const TVMFFIByteArray dtype = {spec.dtype, strlen(spec.dtype)};
-  if (TVMFFIDataTypeFromString(&dtype, &tensor->dl_tensor.dtype)) return raised();
+  tensor->dl_tensor.ndim = rank;
+  tensor->dl_tensor.shape = const_cast<int64_t*>(shape);
+  const TVMFFIByteArray name = {dtype, strlen(dtype)};
+  if (TVMFFIDataTypeFromString(&name, &tensor->dl_tensor.dtype)) return raised();
   TVMFFIObjectHandle object = nullptr;
   if (TVMFFITensorFromDLPack(tensor, 0, 1, &object)) return raised();
   *value = none();
   value->type_index = kTVMFFITensor;
   value->v_obj = static_cast<TVMFFIObject*>(object);
   return nullptr;
+}
+
+const char* make_input(const Spec& spec, TVMFFIAny* value) {
+  size_t bytes = spec.item_bytes;
+  for (int i = 0; i < spec.rank; ++i) bytes *= static_cast<size_t>(spec.shape[i]);
+  void* data = nullptr;
+  if (posix_memalign(&data, kAlignment, bytes ? bytes : kAlignment)) return "out of memory";
+  return make_tensor(data, spec.dtype, spec.rank, spec.shape, value);
+}
+
+const char* map_file(const char* folder, const WeightFile& file, void** data) {
+  char path[4200];
+  snprintf(path, sizeof path, "%s/%s", folder, file.name);
+  const int handle = open(path, O_RDONLY | O_CLOEXEC);
+  if (handle < 0) {
+    snprintf(message, sizeof message, "cannot read '%s': %s", file.name, strerror(errno));
+    return message;
+  }
+  // Not fstat, which asks for a new C library.
+  if (static_cast<size_t>(lseek(handle, 0, SEEK_END)) != file.bytes) {
+    close(handle);
+    snprintf(message, sizeof message, "'%s' has another size than it should; copy the bundle again", file.name);
+    return message;
+  }
+  *data = mmap(nullptr, file.bytes, PROT_READ, MAP_PRIVATE, handle, 0);
+  close(handle);
+  return *data == MAP_FAILED ? "out of memory" : nullptr;
+}
+
+const char* make_pieces(const Piece* pieces, int count, unsigned char* const* blocks, TVMFFIAny* values) {
+  for (int i = 0; i < count; ++i) {
+    const Piece& piece = pieces[i];
+    unsigned char* data = blocks[piece.file] + piece.offset;
+    if (const char* error = make_tensor(data, piece.dtype, piece.rank, piece.shape, &values[i])) return error;
+  }
+  return nullptr;
+}
+
+// What the model's function takes after the inputs: the weights, and the places of the values between kernels.
+const char* make_memory(const char* folder, TVMFFIAny* values) {
+  unsigned char** files = static_cast<unsigned char**>(calloc(static_cast<size_t>(kWeightFileCount) + 1, sizeof(void*)));
+  if (!files) return "out of memory";
+  for (int i = 0; i < kWeightFileCount; ++i) {
+    void* data = const_cast<unsigned char*>(kWeightFiles[i].data);
+    if (!data) {
+      if (const char* error = map_file(folder, kWeightFiles[i], &data)) return error;
+    }
+    files[i] = static_cast<unsigned char*>(data);
+  }
+  if (const char* error = make_pieces(kWeights, kWeightCount, files, values)) return error;
+  free(files);
+  void* arena = nullptr;
+  if (posix_memalign(&arena, kAlignment, kArenaBytes ? kArenaBytes : kAlignment)) return "out of memory";
+  unsigned char* const block = static_cast<unsigned char*>(arena);
+  return make_pieces(kSlots, kSlotCount, &block, values + kWeightCount);
 }
 
 }  // namespace
@@ -152,13 +211,13 @@ const char* model_load(const char* folder, int threads) {
   main_function = function.v_obj;
   TVMFFIAny pool[] = {integer(kStrongestCoresFirst), integer(threads)};
   if (const char* error = call_global("runtime.config_threadpool", pool, 2, &nothing)) return error;
-  arguments = static_cast<TVMFFIAny*>(calloc(static_cast<size_t>(kInputCount) + 1, sizeof(TVMFFIAny)));
+  arguments = static_cast<TVMFFIAny*>(calloc(static_cast<size_t>(argument_count()) + 1, sizeof(TVMFFIAny)));
   outputs = static_cast<TVMFFIAny*>(calloc(static_cast<size_t>(kOutputCount) + 1, sizeof(TVMFFIAny)));
   if (!arguments || !outputs) return "out of memory";
   for (int i = 0; i < kInputCount; ++i) {
     if (const char* error = make_input(kInputs[i], &arguments[i])) return error;
   }
-  return nullptr;
+  return make_memory(folder, arguments + kInputCount);
 }
 
 void* model_input(int index) { return TVMFFITensorGetDLTensorPtr(arguments[index].v_obj)->data; }
@@ -166,7 +225,7 @@ void* model_input(int index) { return TVMFFITensorGetDLTensorPtr(arguments[index
 const char* model_run() {
   for (int i = 0; i < kOutputCount; ++i) release(&outputs[i]);
   release(&result);
-  if (const char* error = call(main_function, arguments, kInputCount, &result)) return error;
+  if (const char* error = call(main_function, arguments, argument_count(), &result)) return error;
   if (result.type_index == kTVMFFITensor) {
     if (TVMFFIAnyViewToOwnedAny(&result, &outputs[0])) return raised();
     return nullptr;

@@ -42,8 +42,10 @@ def test_round_trip(built: Built, bundle: Path) -> None:
     assert torch.equal(loaded.run(X), built.run(X))
     assert (loaded.inputs, loaded.outputs, loaded.target) == (built.inputs, built.outputs, built.target)
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert (manifest["format"], manifest["runtime"]) == (2, "python")
-    assert set(manifest["files"]) == {"README.md", "model.so"}
+    assert (manifest["format"], manifest["runtime"]) == (3, "python")
+    small = {place["file"] for place in manifest["weights"]}
+    assert len(small) == 1 and set(manifest["files"]) == {"README.md", "model.so", *small}
+    assert loaded.memory == built.memory == open_bundle(bundle).memory
     assert {"apache-tvm", "torch"} <= set(manifest["versions"])
 
 
@@ -59,16 +61,13 @@ def test_a_certificate_travels_along(built: Built, tmp_path: Path) -> None:
     assert open_bundle(tmp_path / "bundle").certificate == {"largest_relative": 1e-16}
 
 
-def test_a_full_disk_is_seen_before_llvm_ends_the_process(
-    built: Built, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = (bundle / "model.so").read_bytes()
-    usage = shutil.disk_usage(bundle)
+def test_a_full_disk_is_seen_before_llvm_ends_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    uncached = compile(nn.Conv2d(3, 10, 3).eval(), (X,), cache=False)
+    usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5 << 20))
     with pytest.raises(InputError, match=r"no space left in .* need 16 MiB and there are 5"):
-        built.export(bundle)
-    assert (bundle / "model.so").read_bytes() == before
-    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+        uncached.export(tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -119,13 +118,16 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda b: (b / "manifest.json").unlink(), "has no manifest.json"),
     (lambda b: (b / "manifest.json").write_text("{"), "cannot read manifest.json"),
     (lambda b: (b / "manifest.json").write_text("[]"), "has format None"),
-    (lambda b: edit(b, lambda m: m.update(format=99)), "has format 99, this version reads 2"),
+    (lambda b: edit(b, lambda m: m.update(format=99)), "has format 99, this version reads 3"),
     (lambda b: edit(b, lambda m: m.update(runtime="own")), "is not usable .runtime 'own'"),
     (lambda b: edit(b, lambda m: m.pop("inputs")), "is not usable"),
     (lambda b: (b / "model.so").unlink(), "lacks 'model.so'"),
     (lambda b: (b / "model.so").write_bytes((b / "model.so").read_bytes()[:-7]), "bytes instead of"),
     (spoil, "does not have its checksum"),
     (lambda b: edit(b, lambda m: m["files"].update({"../x": {"bytes": 0, "sha256": ""}})), "outside itself"),
+    (lambda b: edit(b, lambda m: m["weights"][0].update(file="other.bin")), "is not usable .weights in a file without"),
+    (lambda b: edit(b, lambda m: m["weights"][0].update(offset=1 << 30)), "too short for its weights"),
+    (lambda b: edit(b, lambda m: m["arena"].update(bytes=8)), "is not usable .a value outside the arena"),
     (lambda b: edit(b, lambda m: m["versions"].update({"apache-tvm": "0.1"})), "compiled with TVM 0.1"),
     (lambda b: edit(b, lambda m: m["target"].update(triple="riscv64-linux-gnu")), "cannot run here"),
     (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconvene.backends.memory_plan import Interval, plan_memory
+from reconvene.backends.memory_plan import Interval, largest_live_set, plan_memory
 
 
 def test_a_chain_takes_its_widest_pair() -> None:
@@ -39,4 +39,5 @@ def test_no_two_overlap(values: list[Interval], alignment: int) -> None:
                 assert start + a.size <= other or other + b.size <= start
     # No better than what is alive at once, no worse than everything side by side.
     alive = [sum(v.size for v in values if v.first <= step <= v.last) for step in range(20)]
+    assert largest_live_set(values) == max(alive)
     assert max(alive) <= total <= sum(-(-v.size // alignment) * alignment for v in values)

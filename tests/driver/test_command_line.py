@@ -139,7 +139,9 @@ def test_targets_lists_presets(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_compile_run_and_bench(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = answered(capsys, "compile", *MODEL, "--threads", "1", "-o", "bundle")["files"]["bundle"]
+    compiled = answered(capsys, "compile", *MODEL, "--threads", "1", "--no-cache", "-o", "bundle")
+    bundle, memory = compiled["files"]["bundle"], compiled["memory"]
+    assert 0 < memory["live_bytes"] <= memory["arena_bytes"] and memory["weights_bytes"] > 0
     image = np.random.default_rng(0).standard_normal((1, 3, 8, 8), dtype=np.float32)
     np.save(folder / "image.npy", image)
     ran = answered(capsys, "run", bundle, "--data", "image.npy", "-o", "out.npz")
@@ -213,6 +215,7 @@ def test_what_a_model_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixtu
         (["run", "missing"], "missing"),
         (["run", ".", "--data", "net.py"], "net.py"),
         (["run", "."], "."),
+        (["cache", "--clear", "steam"], "no kind 'steam'; choose from libraries"),
         (["bench", *MODEL, "--engine", "steam"], "steam"),
         (["bench", *MODEL, "--repeat", "0"], "--repeat"),
         (["explain", *MODEL, "--html", "none/e.html"], "none/e.html"),

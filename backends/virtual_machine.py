@@ -1,0 +1,43 @@
+"""A compiled library with its weights and its memory, run by TVM's virtual machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import tvm
+from tvm import relax
+
+from .arena import Arena, Slot
+
+__all__ = ["VirtualMachine"]
+
+
+class VirtualMachine:
+    """Runs a model on this machine. All runs use one arena, so one call runs at a time."""
+
+    def __init__(self, module: Any, weights: Sequence[Any], arena: Arena) -> None:
+        self._machine = relax.VirtualMachine(module, tvm.cpu())
+        self._main = self._machine["main"]
+        self._rest = (*weights, *_tensors(arena))
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The outputs for TVM's tensors: one tensor, or several."""
+        return self._main(*inputs, *self._rest)
+
+
+def _tensors(arena: Arena) -> list[Any]:
+    """The values' tensors, over one block of new memory."""
+    block = torch.empty(arena.bytes + arena.alignment, dtype=torch.uint8)
+    # A view of another dtype must begin at a multiple of its size, counted from the storage's begin.
+    aligned = torch.frombuffer(block.numpy(), dtype=torch.uint8, offset=-block.data_ptr() % arena.alignment)
+    return [_tensor(aligned, slot) for slot in arena.slots]
+
+
+def _tensor(block: torch.Tensor, slot: Slot) -> Any:
+    kind = getattr(torch, slot.dtype)
+    size = math.prod(slot.shape) * kind.itemsize
+    flat = block[slot.offset : slot.offset + size].view(kind) if size else torch.empty(0, dtype=kind)
+    return tvm.runtime.from_dlpack(flat.reshape(slot.shape))
