@@ -49,6 +49,18 @@ def test_round_trip(built: Built, bundle: Path) -> None:
     assert {"apache-tvm", "torch"} <= set(manifest["versions"])
 
 
+def test_a_model_goes_with_its_last_reference(bundle: Path) -> None:
+    def mapped() -> bool:
+        return str(bundle / "model.so") in Path("/proc/self/maps").read_text()
+
+    loaded = load_bundle(bundle)
+    answer = loaded.run(X)
+    assert mapped()
+    del loaded
+    assert not mapped()
+    assert bool(answer.isfinite().all())
+
+
 def test_a_shell_can_check_the_sums(bundle: Path) -> None:
     check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
     assert subprocess.run(check, cwd=bundle, capture_output=True, check=False).returncode == 0
