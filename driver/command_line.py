@@ -379,6 +379,59 @@ def bench(
 
 
 @app.command()
+def serve(
+    portfolio: Annotated[str, typer.Argument(metavar="PORTFOLIO", help="The folder of a portfolio.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="TCP port; 8000 unless there is a Unix socket, 0 for any free one."),
+    ] = None,
+    unix: Annotated[Path | None, typer.Option(metavar="PATH", help="Also, or only, listen on a Unix socket.")] = None,
+    variant: Annotated[str | None, typer.Option(help="What answers first; else the one that did last.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="What switches variants: latency, queue, memory, power, or hand. Repeatable."),
+    ] = None,
+    objective: Annotated[
+        float | None, typer.Option("--objective-ms", help="For latency: what 95 of 100 requests stay below.")
+    ] = None,
+    reserve: Annotated[int, typer.Option("--reserve-mib", min=1, help="For memory: what is to be left.")] = 256,
+    queue_high: Annotated[float, typer.Option(help="For queue: the mean length that is too much.")] = 8.0,
+    dwell: Annotated[float, typer.Option(help="Seconds that a variant answers at least.")] = 10.0,
+    threads: Threads = 1,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; others get 503.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a request may take.")] = 30.0,
+    body: Annotated[int, typer.Option("--body-mib", min=1, help="Size that a request may have.")] = 64,
+    control: Annotated[bool, typer.Option(help="Let clients switch variants.")] = True,
+    state: Annotated[Path | None, typer.Option(help="File that notes which variant is served.")] = None,
+    target: Target = "host",
+    json: Json = False,
+) -> None:
+    """Serve a portfolio over HTTP, and switch between its variants while it answers."""
+    from .serving import verb
+
+    options = verb.Options(
+        host=host,
+        port=port,
+        unix=unix,
+        target=target,
+        variant=variant,
+        threads=threads,
+        policies=tuple(policy or ()),
+        objective_ms=objective,
+        reserve_mib=reserve,
+        queue_high=queue_high,
+        dwell=dwell,
+        queue=queue,
+        timeout=timeout,
+        body_mib=body,
+        control=control,
+        state=state,
+    )
+    answer(json, lambda: verb.serve_verb(portfolio, options))
+
+
+@app.command()
 def estimate(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle with a program, for aarch64 or x86_64.")],
     all: Annotated[bool, typer.Option("--all", help="Show every kernel, however many there are.")] = False,

@@ -1,0 +1,240 @@
+"""The service over HTTP: the open inference protocol, switching by hand, and metrics.
+
+Names in a request are only ever compared with those of the portfolio; none becomes a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .engine import BusyError, OtherVariantError
+from .metrics import CONTENT_TYPE
+from .protocol import LENGTH_HEADER, RequestError, infer_answer, infer_request, json_object, tensor_metadata
+from .service import Service
+
+__all__ = ["make_app"]
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_CONTROL_BODY = 1 << 20
+"""Bytes that a request to switch may have."""
+
+
+def make_app(service: Service) -> Starlette:
+    """The application that serves `service`, which it opens and closes."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service.open()
+        yield
+        await service.close()
+
+    handlers = _Handlers(service)
+    model = "/v2/models/{model}"
+    version = model + "/versions/{version}"
+    control = [Route("/v2/repository/models/{model}/load", handlers.load, methods=["POST"])] * service.settings.control
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/v2/health/live", handlers.alive),
+            Route("/v2/health/ready", handlers.ready),
+            Route("/v2", handlers.server),
+            Route(model, handlers.model),
+            Route(version, handlers.model),
+            Route(f"{model}/ready", handlers.model_ready),
+            Route(f"{version}/ready", handlers.model_ready),
+            Route(f"{model}/infer", handlers.infer, methods=["POST"]),
+            Route(f"{version}/infer", handlers.infer, methods=["POST"]),
+            Route("/v2/repository/index", handlers.index, methods=["POST"]),
+            *control,
+            Route("/metrics", handlers.metrics),
+            Route("/status", handlers.status),
+        ],
+        exception_handlers={HTTPException: _http_error, RequestError: _request_error, Exception: _fault},
+    )
+
+
+class _Handlers:
+    """What is behind the routes."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._portfolio = service.portfolio
+
+    async def alive(self, request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        return JSONResponse({"ready": True})
+
+    async def server(self, request: Request) -> Response:
+        extensions = ["binary_tensor_data", "model_repository"]
+        return JSONResponse({"name": "reconvene", "version": metadata.version("reconvene"), "extensions": extensions})
+
+    async def model(self, request: Request) -> Response:
+        self._check_names(request)
+        portfolio = self._portfolio
+        return JSONResponse(
+            {
+                "name": portfolio.name,
+                "versions": [variant.name for variant in portfolio.variants],
+                "platform": "reconvene_tvm",
+                "inputs": tensor_metadata(portfolio.inputs),
+                "outputs": tensor_metadata(portfolio.outputs),
+            }
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        version = self._check_names(request)
+        if version not in (None, self._service.active):
+            raise RequestError(f"variant '{version}' is not loaded; '{self._service.active}' is", 503)
+        return JSONResponse({"name": self._portfolio.name, "ready": True})
+
+    async def infer(self, request: Request) -> Response:
+        try:
+            response = await self._inferred(request)
+        except RequestError as error:
+            response = await _request_error(request, error)
+        except Exception as error:
+            response = await _fault(request, error)
+        self._service.counted(response.status_code)
+        return response
+
+    async def _inferred(self, request: Request) -> Response:
+        version = self._check_names(request)
+        service, portfolio, settings = self._service, self._portfolio, self._service.settings
+        body = await _body(request, settings.body, settings.timeout)
+        asked = infer_request(body, request.headers.get(LENGTH_HEADER), portfolio.inputs, portfolio.outputs)
+        try:
+            answer = await service.engine.answer(asked.inputs, settings.timeout, version)
+        except BusyError as error:
+            return _error(503, str(error), {"Retry-After": str(error.seconds)})
+        except OtherVariantError as error:
+            raise RequestError(str(error), 409) from None
+        except TimeoutError:
+            raise RequestError(f"the request took longer than {settings.timeout:g} s", 504) from None
+        service.metrics.answered(answer.variant, answer.seconds)
+        content, json_length = infer_answer(portfolio.name, answer.variant, asked, portfolio.outputs, answer.outputs)
+        if json_length is None:
+            return Response(content, media_type="application/json")
+        return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")
+
+    async def index(self, request: Request) -> Response:
+        active = self._service.active
+        return JSONResponse(
+            [
+                {
+                    "name": self._portfolio.name,
+                    "version": variant.name,
+                    "state": "READY" if variant.name == active else "UNAVAILABLE",
+                    "reason": "" if variant.name == active else "not loaded",
+                }
+                for variant in self._portfolio.variants
+            ]
+        )
+
+    async def load(self, request: Request) -> Response:
+        self._check_names(request)
+        body = await _body(request, _CONTROL_BODY, self._service.settings.timeout)
+        name = _wanted_variant(json_object(body) if body else {})
+        if all(variant.name != name for variant in self._portfolio.variants):
+            raise RequestError(f"portfolio '{self._portfolio.name}' has no variant {name!r}", 404)
+        found = await self._service.switch(name, "by hand")
+        if found.error is not None:
+            raise RequestError(found.error, 422)
+        return JSONResponse(asdict(found))
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._service.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def status(self, request: Request) -> Response:
+        service = self._service
+        return JSONResponse(
+            {
+                "portfolio": self._portfolio.name,
+                "active": service.active,
+                "queue": service.engine.pending,
+                "policy": service.reason,
+                "switches": [asdict(switch) for switch in service.switches],
+            }
+        )
+
+    def _check_names(self, request: Request) -> str | None:
+        """The version that the path names, if it does."""
+        model, version = request.path_params["model"], request.path_params.get("version")
+        if model != self._portfolio.name:
+            raise RequestError(f"there is no model {model!r}; there is '{self._portfolio.name}'", 404)
+        if version is not None and all(variant.name != version for variant in self._portfolio.variants):
+            raise RequestError(f"model '{model}' has no version {version!r}", 404)
+        return version
+
+
+def _wanted_variant(request: Mapping[str, Any]) -> str:
+    """The variant that a request to load names: ``{"parameters": {"variant": NAME}}``, or a model configuration as clients
+    of other servers send it, with a version policy that names one version.
+    """
+    parameters = request.get("parameters")
+    if isinstance(parameters, dict):
+        found = parameters.get("variant")
+        if found is None and isinstance(parameters.get("config"), str):
+            found = json_object(parameters["config"].encode("utf-8", "replace"))
+            for key in ("version_policy", "specific", "versions"):
+                found = found.get(key) if isinstance(found, dict) else None
+            found = found[0] if isinstance(found, list) and len(found) == 1 else None
+        if isinstance(found, str):
+            return found
+    raise RequestError('name a variant, as in {"parameters": {"variant": "NAME"}}')
+
+
+async def _body(request: Request, limit: int, seconds: float) -> bytes:
+    """The request's body. Raises RequestError if it is longer than `limit` bytes or does not come within `seconds`."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError("compressed requests are not supported", 415)
+    too_long = RequestError(f"the request is longer than {limit} bytes", 413)
+    length = request.headers.get("content-length", "0")
+    if not length.isascii() or not length.isdigit():
+        raise RequestError(f"the content length {length[:80]!r} is no number")
+    if int(length) > limit:
+        raise too_long
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > limit:
+                    raise too_long
+    except TimeoutError:
+        raise RequestError(f"the request's body did not come within {seconds:g} s", 408) from None
+    except ClientDisconnect:
+        raise RequestError("the client went away") from None
+    return bytes(body)
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}", error.headers)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _error(error.status, str(error))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    """A fault of ours; what it was about is for whoever runs the server, who sees it in the log."""
+    return _error(500, f"internal error: {type(error).__name__}")
