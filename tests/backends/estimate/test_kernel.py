@@ -54,6 +54,7 @@ def test_what_a_convolution_costs() -> None:
 
 
 def test_results_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECONVENE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernel = convolution(8)
     cost = estimate_kernel(kernel, "rpi4", caches=False)
