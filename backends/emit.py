@@ -27,9 +27,9 @@ from .layout import (
     selected,
     thin,
 )
-from .schedules.alternatives import Candidate
+from .schedules.alternatives import Candidate, fitted
 from .schedules.convolution import ConvolutionSpec
-from .schedules.depthwise import DepthwiseSpec, depthwise_columns, depthwise_kernel
+from .schedules.depthwise import DepthwiseSpec, depthwise_columns, depthwise_kernel, weights_stay
 from .schedules.elementwise import ConcatSpec, ElementwiseSpec, concat_kernel, elementwise_kernel
 from .schedules.epilogue import Epilogue, Operand, Step
 from .schedules.frame import FrameSpec, frame_kernel
@@ -44,7 +44,7 @@ from .schedules.relayout import (
     rearrange_kernel,
     unpack_kernel,
 )
-from .schedules.tiles import Machine, choose_tile
+from .schedules.tiles import Machine, Tile, choose_tile
 from .schedules.winograd import WinogradSpec
 
 __all__ = ["KernelUse", "emit_module", "kernel_uses", "survey"]
@@ -77,7 +77,9 @@ def kernel_uses(graph: Graph, machine: Machine, choose: Choose = Candidate) -> l
     emitter = _Emitter(graph, machine, choose)
     module = emitter.module()
     return [
-        KernelUse(family, spec, module[variable.name_hint], emitter.macs.get((family, spec), 0), emitter.calls[family, spec])
+        KernelUse(
+            family, spec, module[variable.name_hint], emitter.macs.get((family, spec), 0), emitter.calls[family, spec]
+        )
         for (family, spec), variable in emitter.kernels.items()
     ]
 
@@ -208,7 +210,6 @@ class _Emitter:
                 view, rows, *leaves = (v for v in flat if v is not None)
                 epilogue = replace(epilogue, leaves=tuple(leaves))
         steps = inputs * window[0] * window[1]
-        tile = choose_tile(self.machine, rows.blocks, rows.height, rows.width, steps)
         used = int(source.slots.max()) + 1
         spec = ConvolutionSpec(
             source=view,
@@ -220,12 +221,13 @@ class _Emitter:
             stride=convolution.stride,
             dilation=convolution.dilation,
             padding=(convolution.padding[0], convolution.padding[1]),
-            tile=tile,
+            tile=Tile(1, 1, 1),
             epilogue=epilogue,
-            by_lane=self.machine.by_lane and view.lanes == self.machine.lanes,
         )
+        spec = fitted(spec, self.machine, steps)
         if convolution.groups == 1:
             return spec, None
+        tile = spec.tile
         lanes = result.lanes
         firsts = [min(t * tile.blocks, result.blocks - tile.blocks) * lanes for t in range(spec.tiles)]
         ranges = [(first, min(outputs, first + tile.blocks * lanes)) for first in firsts]
@@ -241,6 +243,8 @@ class _Emitter:
         result = dense_view(batch, view.blocks, height, width, view.lanes, self.halos.get(group.sink, 0))
         epilogue, leaves = self._epilogue(group, result, source.slots)
         window = convolution.weights.kernel.shape[2:]
+        taps = window[0] * window[1]
+        columns = depthwise_columns(self.machine, width, convolution.stride[1], taps)
         spec = DepthwiseSpec(
             source=view,
             result=result,
@@ -248,8 +252,9 @@ class _Emitter:
             stride=convolution.stride,
             dilation=convolution.dilation,
             padding=(convolution.padding[0], convolution.padding[1]),
-            columns=depthwise_columns(self.machine, width, convolution.stride[1], window[0] * window[1]),
+            columns=columns,
             epilogue=epilogue,
+            weights_stay=weights_stay(self.machine, columns, taps),
         )
         weights, bias = pack_depthwise(convolution.weights, source)
         arguments = [source.variable, relax.const(weights), relax.const(bias), *leaves]

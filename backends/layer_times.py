@@ -17,13 +17,14 @@ from ..passes.dependency import operations_of
 from ..passes.values import Operation, shape_of
 from .cost import AnalyticCost
 from .layout import dense_view, thin
-from .schedules.alternatives import alternatives
+from .schedules.alternatives import alternatives, fitted
 from .schedules.convolution import ConvolutionSpec
 from .schedules.epilogue import Epilogue
-from .schedules.tiles import Machine, choose_tile
+from .schedules.tiles import Machine, Tile
 from .targets import Target
 
 __all__ = ["LayerShape", "LayerTimes", "layer_times"]
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -98,8 +99,7 @@ def specification(shape: LayerShape, channels_in: int, channels_out: int, machin
     source = dense_view(
         batch, -(-channels_in // lanes_in), height * shape.stride[0], width * shape.stride[1], lanes_in, halo
     )
-    steps = channels_in * shape.kernel[0] * shape.kernel[1]
-    return ConvolutionSpec(
+    spec = ConvolutionSpec(
         source=source,
         result=result,
         blocks=source.blocks,
@@ -109,10 +109,10 @@ def specification(shape: LayerShape, channels_in: int, channels_out: int, machin
         stride=shape.stride,
         dilation=shape.dilation,
         padding=(halo, halo),
-        tile=choose_tile(machine, blocks, height, width, steps),
+        tile=Tile(1, 1, 1),
         epilogue=Epilogue(),
-        by_lane=machine.by_lane and lanes_in == lanes,
     )
+    return fitted(spec, machine, channels_in * shape.kernel[0] * shape.kernel[1])
 
 
 def _shape(operation: Operation) -> LayerShape | None:

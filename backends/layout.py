@@ -61,9 +61,9 @@ class Image:
 def thin(machine: Machine) -> int:
     """Channels up to which an input is not blocked: most lanes of its block would be empty.
 
-    Where one load brings all channels of a pixel, blocks are worth it from two channels on.
+    Where multiply-adds take a lane, one load brings all channels of a pixel, and blocks are always worth it.
     """
-    return 1 if machine.by_lane else 4
+    return 0 if machine.pixel_registers == 1 else 4
 
 
 def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, halo: int) -> View:

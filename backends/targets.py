@@ -6,7 +6,7 @@ import difflib
 import os
 import platform
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,19 @@ from ..frontend.errors import InputError
 from .schedules.tiles import Machine
 
 __all__ = ["Target", "find_target", "targets"]
+
+
+_IN_ORDER = frozenset(
+    f"cortex-{core}"
+    for core in ("a5", "a7", "a34", "a35", "a53", "a55", "a65", "a510", "a520", "m4", "m7", "m33", "m55")
+) | {"generic"}
+"""Cores that start instructions in the order of the code; code for any ARM core is made for the least of them."""
+
+
+_ARM = ("+use-misched", "-slowfpvfmx", "-vmlx-hazards")
+"""For 32-bit cores: LLVM's scheduler that counts registers, and fused multiply-adds. LLVM avoids these on some cores, since
+a sum of them waits for itself; ours are many sums at once.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,8 +68,9 @@ class Target:
             "mcpu": self.cpu,
             "num-cores": self.cores,
         }
-        if self.features:
-            target["mattr"] = list(self.features)
+        features = [*self.features, *(_ARM if self.architecture == "arm" and not self.bare else ())]
+        if features:
+            target["mattr"] = features
         if self.float_abi is not None:
             # The triple's "hf" alone is ignored by LLVM here, and the object would not link.
             target["mfloat-abi"] = self.float_abi
@@ -83,14 +97,18 @@ class Target:
     def machine(self) -> Machine:
         """What the schedules need to know.
 
-        On ARM, LLVM loads inputs ahead into registers of their own: a tile that fills all of them spills.
+        On ARM, LLVM loads inputs ahead into registers of their own: a tile that fills all of them spills. 32-bit
+        instructions for fused multiply-adds take no lane; it has to be spread over a register before, which LLVM does
+        ahead too.
         """
-        ahead = self.architecture != "x86_64"
         # Four gigabytes a second at 1.5 GHz is what one core of a small board is given here.
-        stream = 6.0 if self.architecture == "x86_64" else 2.7
-        by_lane = self.architecture == "aarch64"
-        room = self.registers - (3 if ahead else 0)
-        return Machine(self.lanes, room, self.l2_bytes, self.cores, stream, ahead, by_lane)
+        machine = Machine(self.lanes, self.registers, self.l2_bytes, self.cores, 2.7)
+        if self.architecture == "x86_64":
+            return replace(machine, stream_bytes=6.0)
+        machine = replace(machine, by_lane=True, in_order=self.cpu in _IN_ORDER)
+        if self.architecture == "arm":
+            return replace(machine, registers=self.registers - 1, pixel_registers=3)
+        return replace(machine, registers=self.registers - 3, pixel_registers=1)
 
 
 def find_target(name_or_target: str | Target) -> Target:

@@ -98,7 +98,10 @@ def measure(network: str, target: Target, options: argparse.Namespace) -> list[d
         if options.layers:
             share = row["floor"] / row["cycles"]
             lost = use.calls * (row["cycles"] - row["floor"]) / 1e6
-            print(f"{row['kind']:28} {row['output']} x{use.calls} {row['cycles']/1e6:8.3f} {share:6.1%} lost {lost:.3f} thr {row['throughput_cycles']/row['cycles']:.2f} {getattr(getattr(use.spec,'spec',use.spec),'tile',None) or getattr(use.spec,'columns','')}", flush=True)
+            print(
+                f"{row['kind']:28} {row['output']} x{use.calls} {row['cycles'] / 1e6:8.3f} {share:6.1%} lost {lost:.3f} thr {row['throughput_cycles'] / row['cycles']:.2f} {getattr(getattr(use.spec, 'spec', use.spec), 'tile', None) or getattr(use.spec, 'columns', '')}",
+                flush=True,
+            )
     return rows
 
 

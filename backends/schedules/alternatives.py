@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from .convolution import ConvolutionSpec, convolution_kernel, panel_rows
-from .tiles import Machine, ranked_tiles
+from .tiles import Machine, choose_tile, ranked_tiles, strided
 from .winograd import WinogradSpec, depth_of, winograd_kernel
 
-__all__ = ["Candidate", "alternatives", "winograd_alternatives"]
+__all__ = ["Candidate", "alternatives", "fitted", "winograd_alternatives"]
 
 _DIRECT = 3
 """Register tiles of the direct algorithm that are worth a trial."""
 _PRODUCT = 2
 """Register tiles of Winograd's products."""
+_SHORT, _MANY = 32, 24
+"""Products of an output that LLVM may write out; vector registers from which on that does no harm."""
 _LEAST_CHUNK = 16
 """Tiles below which a chunk reads its weights too seldom to be worth a thread of its own."""
 
@@ -56,15 +58,36 @@ class Candidate:
         return outputs * panel_rows(self.spec)
 
 
+def fitted(spec: ConvolutionSpec, machine: Machine, steps: int) -> ConvolutionSpec:
+    """`spec` with the best tile by the estimate, and what else of it depends on the machine.
+
+    `steps` are the products of one output.
+    """
+    result = spec.result
+    return replace(
+        spec,
+        tile=choose_tile(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps),
+        by_lane=machine.by_lane and spec.source.lanes == machine.lanes,
+        one_loop=steps <= _SHORT and machine.registers < _MANY,
+    )
+
+
 def alternatives(spec: ConvolutionSpec, machine: Machine, sizes: Sequence[int]) -> tuple[Candidate, ...]:
     """The direct kernel as given, then others for the same layer; `sizes` are the Winograd tiles allowed (2, 4)."""
     if spec.banded:
         return (Candidate(spec),)
     result = spec.result
-    tiles = ranked_tiles(machine, result.blocks, result.height, result.width, panel_rows(spec))
+    tiles = ranked_tiles(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, panel_rows(spec))
     others = [tile for tile in tiles[:_DIRECT] if tile != spec.tile]
     direct = [spec, *(replace(spec, tile=tile) for tile in others)]
     return (*map(Candidate, direct), *(found for size in sizes for found in winograd_alternatives(spec, machine, size)))
+
+
+def _transforms(machine: Machine, size: int) -> Literal["tile", "axis", "line"]:
+    """What fits the registers: the vectors of a tile, or those of a few lines that LLVM works on at once."""
+    if (size + 2) ** 2 <= machine.registers:
+        return "tile"
+    return "axis" if 3 * (size + 2) <= machine.registers else "line"
 
 
 def winograd_alternatives(spec: ConvolutionSpec, machine: Machine, size: int) -> tuple[Candidate, ...]:
@@ -97,6 +120,7 @@ def winograd_alternatives(spec: ConvolutionSpec, machine: Machine, size: int) ->
                 tile=tile,
                 epilogue=spec.epilogue,
                 by_lane=machine.by_lane,
+                transforms=_transforms(machine, size),
             )
         )
         for tile in ranked_tiles(machine, result.blocks, 1, chunk, channels)[:_PRODUCT]

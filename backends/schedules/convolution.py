@@ -32,6 +32,8 @@ class ConvolutionSpec:
         kernel, stride, dilation, padding: height then width; padding is above and to the left.
         tile: what is kept in registers.
         by_lane: whether a pixel's input channels are loaded as a vector, and its lanes taken one after the other.
+        one_loop: whether one loop goes over all tiles, also those of a row. What does not change along a row, LLVM loads
+            before a loop of its own: of a short sum all weights, which may be more than there are registers.
     """
 
     source: View
@@ -46,6 +48,7 @@ class ConvolutionSpec:
     tile: Tile
     epilogue: Epilogue
     by_lane: bool = False
+    one_loop: bool = False
 
     @property
     def tiles(self) -> int:
@@ -87,15 +90,18 @@ def _body(
     starts, leaves, result = (rest[0] if spec.banded else None), rest[int(spec.banded) : -1], rest[-1]
     clear_border(result, spec.result)
     tile, view = spec.tile, spec.result
-    row_tiles = -(-view.height // tile.rows)
-    with loops.parallel(view.batch * spec.tiles * row_tiles) as work:
-        image = work // (spec.tiles * row_tiles) if view.batch > 1 else 0
-        panel = (work // row_tiles) % spec.tiles
+    row_tiles, column_tiles = -(-view.height // tile.rows), -(-view.width // tile.columns)
+    inner = 1 if spec.one_loop else column_tiles
+    outer = column_tiles // inner
+    with loops.parallel(view.batch * spec.tiles * row_tiles * outer) as work:
+        line = work // outer
+        image = line // (spec.tiles * row_tiles) if view.batch > 1 else 0
+        panel = (line // row_tiles) % spec.tiles
         block = loops.tile_start(panel, tile.blocks, view.blocks)
-        top = loops.tile_start(work % row_tiles, tile.rows, view.height)
+        top = loops.tile_start(line % row_tiles, tile.rows, view.height)
         first = loops.table(starts, panel) if spec.banded else 0
-        with loops.serial(-(-view.width // tile.columns)) as column_tile:
-            left = loops.tile_start(column_tile, tile.columns, view.width)
+        with loops.serial(inner) as turn:
+            left = loops.tile_start(turn if outer == 1 else work % outer, tile.columns, view.width)
             sums = loops.local(tile.blocks * tile.pixels * view.lanes)
             _start(spec, sums, bias, block)
             _reduce(spec, sums, source, weights, (image, first, top, left), panel)

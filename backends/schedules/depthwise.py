@@ -15,17 +15,24 @@ from .epilogue import Epilogue
 from .image import View, clear_border
 from .tiles import Machine
 
-__all__ = ["DepthwiseSpec", "depthwise_columns", "depthwise_kernel"]
+__all__ = ["DepthwiseSpec", "depthwise_columns", "depthwise_kernel", "weights_stay"]
 
 
+_UNDER_WAY = 5
+"""Registers for pixels and the epilogue's literals."""
 _TILE = 8
 """What starting a tile costs, in products."""
 
 
 @dataclass(frozen=True)
 class DepthwiseSpec:
-    """A depthwise convolution. `columns` outputs of a row are kept in registers; the rest as in
-    ConvolutionSpec.
+    """A depthwise convolution.
+
+    Attributes:
+        columns: outputs of a row that are kept in registers.
+        weights_stay: whether all weights of a block stay in registers beside them, for a whole row.
+
+    The rest is as in ConvolutionSpec.
     """
 
     source: View
@@ -36,6 +43,7 @@ class DepthwiseSpec:
     padding: tuple[int, int]
     columns: int
     epilogue: Epilogue
+    weights_stay: bool = True
 
 
 def depthwise_columns(machine: Machine, width: int, stride: int, taps: int) -> int:
@@ -46,6 +54,14 @@ def depthwise_columns(machine: Machine, width: int, stride: int, taps: int) -> i
     """
     most = max(2, machine.registers // 2 // stride)
     return min(range(min(most, width), 0, -1), key=lambda columns: -(-width // columns) * (columns * taps + _TILE))
+
+
+def weights_stay(machine: Machine, columns: int, taps: int) -> bool:
+    """Whether there are registers for the weights of a window beside so many outputs and what is under way.
+
+    In-order cores have more under way, because LLVM writes two turns of the loop out for them.
+    """
+    return not machine.in_order and taps + columns + _UNDER_WAY <= machine.registers
 
 
 def depthwise_kernel(spec: DepthwiseSpec, name: str) -> tirx.PrimFunc:
@@ -70,19 +86,24 @@ def _body(
     leaves, result = rest[:-1], rest[-1]
     view, lanes = spec.result, spec.result.lanes
     clear_border(result, view)
-    with loops.parallel(view.batch * view.blocks * view.height) as work:
-        image = work // (view.blocks * view.height) if view.batch > 1 else 0
-        block, row = (work // view.height) % view.blocks, work % view.height
-        with loops.serial(-(-view.width // spec.columns)) as tile:
-            left = loops.tile_start(tile, spec.columns, view.width)
-            sums = loops.local(spec.columns * lanes)
-            with loops.unroll(spec.columns) as x:
-                loops.store(sums, x * lanes, loops.load(bias, block * lanes, lanes), lanes)
-            _window(spec, sums, source, weights, (image, block, row, left))
-            with loops.unroll(spec.columns) as x:
-                position = (image, block, row, left + x)
-                value = spec.epilogue.value(loops.load(sums, x * lanes, lanes), leaves, position, lanes)
-                loops.store(result, view.offset(*position), value, lanes)
+    tiles = -(-view.width // spec.columns)
+    # What does not change from tile to tile is loaded before the loop over them, and spilled if it is too much.
+    # A loop over tiles of all rows and blocks has nothing of the kind.
+    inner = tiles if spec.weights_stay else 1
+    outer = tiles // inner
+    with loops.parallel(view.batch * view.blocks * view.height * outer) as work, loops.serial(inner) as turn:
+        line = work // outer
+        image = line // (view.blocks * view.height) if view.batch > 1 else 0
+        block, row = (line // view.height) % view.blocks, line % view.height
+        left = loops.tile_start(turn if spec.weights_stay else work % outer, spec.columns, view.width)
+        sums = loops.local(spec.columns * lanes)
+        with loops.unroll(spec.columns) as x:
+            loops.store(sums, x * lanes, loops.load(bias, block * lanes, lanes), lanes)
+        _window(spec, sums, source, weights, (image, block, row, left))
+        with loops.unroll(spec.columns) as x:
+            position = (image, block, row, left + x)
+            value = spec.epilogue.value(loops.load(sums, x * lanes, lanes), leaves, position, lanes)
+            loops.store(result, view.offset(*position), value, lanes)
 
 
 def _window(

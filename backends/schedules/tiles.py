@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-__all__ = ["Machine", "Tile", "choose_tile", "ranked_tiles", "tile_cycles"]
+__all__ = ["Machine", "Tile", "choose_tile", "ranked_tiles", "strided", "tile_cycles"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,10 @@ class Machine:
         l2_bytes: level-2 cache of a core.
         cores: that a kernel's work is cut for.
         stream_bytes: weights that a core reads from memory in a cycle.
-        ahead: whether the inputs of a step's pixels each take a register, loaded ahead of their use.
+        pixel_registers: that the input of each pixel of a tile takes, because the compiler loads it ahead of its use; with
+            0 one register serves all pixels in turn.
         by_lane: whether multiply-adds take one lane of a register as a factor, so that inputs are loaded as vectors.
+        in_order: whether instructions start in the order of the code, for which LLVM writes more turns of loops out.
     """
 
     lanes: int
@@ -27,8 +29,9 @@ class Machine:
     l2_bytes: int
     cores: int = 1
     stream_bytes: float = 4.0
-    ahead: bool = False
+    pixel_registers: int = 0
     by_lane: bool = False
+    in_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,21 @@ def choose_tile(machine: Machine, blocks: int, height: int, width: int, steps: i
     return ranked_tiles(machine, blocks, height, width, steps)[0]
 
 
+def strided(machine: Machine, stride: int) -> Machine:
+    """`machine` as tiles see it in a convolution of this stride along a row.
+
+    Neighbouring outputs share fewer pixels, and where LLVM writes several columns of the window out, each has its own.
+    """
+    if not machine.by_lane or stride == 1:
+        return machine
+    return replace(machine, registers=machine.registers - (4 if machine.pixel_registers == 1 else 1))
+
+
 @lru_cache(maxsize=4096)
 def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: int) -> tuple[Tile, ...]:
     """All sensible tiles, the one with the least estimated time first.
 
-    A tile needs one register for each output, one for each weight vector and one for the broadcast input, or one for each
+    A tile needs one register for each output, one for each weight vector and one for the broadcast input, or some for each
     pixel's input where these are loaded ahead.
     Edges that do not divide are covered by moving the last tile back, so odd sizes cost at most one partial
     tile computed twice.
@@ -67,20 +80,20 @@ def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: 
     found: dict[Tile, float] = {}
     for count in range(1, min(blocks, machine.registers // 2) + 1):
         left = machine.registers - count
-        pixels = left // (count + 1) if machine.ahead else (left - 1) // count
+        ahead = machine.pixel_registers
+        pixels = left // (count + ahead) if ahead else (left - 1) // count
         for rows in range(1, min(height, pixels) + 1):
-            columns = _even(width, pixels // rows)
-            if columns == 0 or _even(height, rows) != rows:
+            if _even(height, rows) != rows:
                 continue
-            tile = Tile(count, rows, columns)
-            found[tile] = tile_cycles(tile, machine, blocks, height, width, steps)
-    return tuple(sorted(found, key=found.__getitem__)) or (Tile(1, 1, 1),)
+            for columns in {_even(width, most) for most in range(1, pixels // rows + 1)}:
+                tile = Tile(count, rows, columns)
+                found[tile] = tile_cycles(tile, machine, blocks, height, width, steps)
+    # Of equal ones the flattest: pixels of a row are shared by the columns of a window.
+    return tuple(sorted(found, key=lambda tile: (found[tile], tile.rows))) or (Tile(1, 1, 1),)
 
 
 def _even(extent: int, most: int) -> int:
     """The tile length up to `most` that cuts `extent` into the fewest, evenly long parts."""
-    if most <= 0:
-        return 0
     parts = -(-extent // most)
     return -(-extent // parts)
 
@@ -94,12 +107,12 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     weights = tile.blocks * machine.lanes * 4 / 32
     step = max(float(products), loads, weights, _LATENCY / 2)
     step += 0.02 * (tile.blocks + tile.pixels) + 0.05 * weights
-    if machine.by_lane:
+    if machine.pixel_registers > 1:
+        # Every channel of a pixel is spread over a register, and every vector of weights is loaded alone.
+        step += 0.5 * (tile.pixels + tile.blocks)
+    elif machine.by_lane:
         # Weights are loaded for every channel and pixels for every fourth, so blocks cost more loads than pixels.
         step += 0.5 * max(0, tile.blocks - tile.pixels + 1)
-    elif machine.ahead:
-        # Inputs that wait in registers are spilled when they are many; weights are used at once.
-        step *= 1 + min(0.06, 0.015 * max(0, tile.pixels - tile.blocks - 1))
     tiles = -(-blocks // tile.blocks) * -(-height // tile.rows) * -(-width // tile.columns)
     panel = tile.blocks * machine.lanes * 4 * steps
     spill = 1.03 if panel > machine.l2_bytes * 3 // 4 else 1.0

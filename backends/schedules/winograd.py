@@ -10,7 +10,8 @@ five times below that of the usual points 1 and 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -64,6 +65,9 @@ class WinogradSpec:
         workers: equal parts of the work.
         tile: registers of the product: blocks of output channels times tiles (its columns).
         by_lane: whether inputs of the product are loaded as vectors, and their lanes taken one after the other.
+        transforms: what is transformed at a time: a ``tile``; the tiles of a chunk along one ``axis``, then along the
+            other, with the results between in the work array; or one ``line`` of all tiles. In this order they need
+            fewer registers and more addresses.
     """
 
     source: View
@@ -77,6 +81,7 @@ class WinogradSpec:
     tile: Tile
     epilogue: Epilogue
     by_lane: bool = False
+    transforms: Literal["tile", "axis", "line"] = "tile"
 
     @property
     def points(self) -> int:
@@ -196,6 +201,26 @@ def winograd_kernel(spec: WinogradSpec, name: str) -> Any:
     return loops.kernel(name, arguments, lambda *buffers: _Kernel(spec, *buffers).emit())
 
 
+@dataclass(frozen=True)
+class _Array:
+    """Vectors of `lanes` in rows of `count`, `step` elements from one to the next, from `origin` of a buffer."""
+
+    buffer: Any
+    origin: Any
+    step: int
+    count: int
+    lanes: int
+
+    def load(self, row: Any, column: Any) -> Any:
+        return loops.load(self.buffer, self._at(row, column), self.lanes)
+
+    def store(self, row: Any, column: Any, value: Any) -> None:
+        loops.store(self.buffer, self._at(row, column), value, self.lanes)
+
+    def _at(self, row: Any, column: Any) -> Any:
+        return self.origin + (row * self.count + column) * self.step
+
+
 class _Kernel:
     """Emits one kernel."""
 
@@ -246,30 +271,55 @@ class _Kernel:
         return image, top, left, vertical * spec.size - top, horizontal * spec.size - left
 
     def _transform_source(self, first: Any, block: Any, plane: Any) -> None:
+        """One block of channels of all tiles of a chunk: from the image to the work array."""
         spec = self.spec
-        count, lanes = spec.size + 2, spec.source.lanes
-        stages = transform(spec.size).source
-        with loops.serial(spec.chunk) as index:
-            image, top, left, *_ = self._corner(first + index)
-            half = loops.local(count * count * lanes)
-            with loops.unroll(count) as column:
+        lanes, channel = spec.source.lanes, block * spec.source.lanes
+        step = spec.groups * spec.chunk * spec.depth
 
-                def pixel(row: int, column: Any = column) -> Any:
-                    at = spec.source.offset(image, block, top + row - spec.padding[0], left + column - spec.padding[1])
-                    return loops.load(self.source, at, lanes)
-
-                for row, value in enumerate(_applied(stages, pixel, lanes)):
-                    loops.store(half, (row * count + column) * lanes, value, lanes)
-            channel = block * lanes
+        def planes(index: Any) -> _Array:
             origin = plane + ((channel // spec.depth) * spec.chunk + index) * spec.depth + channel % spec.depth
-            step = spec.groups * spec.chunk * spec.depth
-            with loops.unroll(count) as row:
+            return _Array(self.planes, origin, step, spec.size + 2, lanes)
 
-                def part(column: int, row: Any = row) -> Any:
-                    return loops.load(half, (row * count + column) * lanes, lanes)
+        if spec.transforms == "tile":
+            with loops.serial(spec.chunk) as index:
+                half = _Array(loops.local(spec.points * lanes), 0, lanes, spec.size + 2, lanes)
+                with loops.unroll(spec.size + 2) as column:
+                    self._source_down(first + index, block, column, half)
+                with loops.unroll(spec.size + 2) as row:
+                    self._source_across(half, row, planes(index))
+            return
+        with self._lines(spec.size + 2) as (index, column):
+            self._source_down(first + index, block, column, planes(index))
+        with self._lines(spec.size + 2) as (index, row):
+            self._source_across(planes(index), row, planes(index))
 
-                for column, value in enumerate(_applied(stages, part, lanes)):
-                    loops.store(self.planes, origin + (row * count + column) * step, value, lanes)
+    @contextmanager
+    def _lines(self, count: int) -> Iterator[tuple[Any, Any]]:
+        """Loops over the tiles of a chunk and the `count` lines of each: all of a tile, or of one tile after another."""
+        if self.spec.transforms == "line":
+            with loops.serial(count) as line, loops.serial(self.spec.chunk) as index:
+                yield index, line
+        else:
+            with loops.serial(self.spec.chunk) as index, loops.unroll(count) as line:
+                yield index, line
+
+    def _source_down(self, tile: Any, block: Any, column: Any, target: _Array) -> None:
+        """Transforms a column of a tile of the image."""
+        spec = self.spec
+        image, top, left, *_ = self._corner(tile)
+
+        def pixel(row: int) -> Any:
+            at = spec.source.offset(image, block, top + row - spec.padding[0], left + column - spec.padding[1])
+            return loops.load(self.source, at, spec.source.lanes)
+
+        for row, value in enumerate(_applied(transform(spec.size).source, pixel, spec.source.lanes)):
+            target.store(row, column, value)
+
+    def _source_across(self, half: _Array, row: Any, target: _Array) -> None:
+        """Transforms a row of what `_source_down` left."""
+        stages, lanes = transform(self.spec.size).source, self.spec.source.lanes
+        for column, value in enumerate(_applied(stages, lambda column: half.load(row, column), lanes)):
+            target.store(row, column, value)
 
     def _multiply(self, panel: Any, plane: Any, product: Any) -> None:
         spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
@@ -319,37 +369,49 @@ class _Kernel:
             loops.store(sums, slot, value, lanes)
 
     def _transform_result(self, first: Any, panel: Any, product: Any) -> None:
+        """One panel of output channels of all tiles of a chunk: from the products to the result."""
         spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
-        count, size = spec.size + 2, spec.size
-        stages = transform(size).result
         start = loops.tile_start(panel, tile.blocks, spec.result.blocks)
-        with loops.serial(spec.chunk) as index, loops.serial(tile.blocks) as block:
-            image, top, left, below, beside = self._corner(first + index)
-            half = loops.local(size * count * lanes)
-            with loops.unroll(count) as column:
+        step = spec.chunk * tile.blocks * lanes
 
-                def value_at(row: int, column: Any = column) -> Any:
-                    point = row * count + column
-                    at = product + ((point * spec.chunk + index) * tile.blocks + block) * lanes
-                    return loops.load(self.products, at, lanes)
+        def products(index: Any, block: Any) -> _Array:
+            origin = product + (index * tile.blocks + block) * lanes
+            return _Array(self.products, origin, step, spec.size + 2, lanes)
 
-                for row, value in enumerate(_applied(stages, value_at, lanes)):
-                    loops.store(half, (row * count + column) * lanes, value, lanes)
-            bias = loops.load(self.bias, (start + block) * lanes, lanes)
-            with loops.unroll(size) as row:
+        if spec.transforms == "tile":
+            with loops.serial(spec.chunk) as index, loops.serial(tile.blocks) as block:
+                half = _Array(loops.local(spec.size * (spec.size + 2) * lanes), 0, lanes, spec.size + 2, lanes)
+                with loops.unroll(spec.size + 2) as column:
+                    self._result_down(products(index, block), column, half)
+                with loops.unroll(spec.size) as row:
+                    self._result_across(half, row, first + index, start + block)
+            return
+        with loops.serial(tile.blocks) as block, self._lines(spec.size + 2) as (index, column):
+            self._result_down(products(index, block), column, products(index, block))
+        with loops.serial(tile.blocks) as block, self._lines(spec.size) as (index, row):
+            self._result_across(products(index, block), row, first + index, start + block)
 
-                def part(column: int, row: Any = row) -> Any:
-                    return loops.load(half, (row * count + column) * lanes, lanes)
+    def _result_down(self, products: _Array, column: Any, target: _Array) -> None:
+        """Transforms a column of a tile's products; may work in place."""
+        stages, lanes = transform(self.spec.size).result, self.spec.result.lanes
+        for row, value in enumerate(_applied(stages, lambda row: products.load(row, column), lanes)):
+            target.store(row, column, value)
 
-                for column, value in enumerate(_applied(stages, part, lanes)):
-                    position = (image, start + block, top + row, left + column)
-                    # What a tile that was moved back has in common with its neighbour is the neighbour's: two
-                    # threads must not write two roundings of one output.
-                    with loops.when(
-                        _own(row, below, spec.result.height % size), _own(column, beside, spec.result.width % size)
-                    ):
-                        final = spec.epilogue.value(value + bias, self.leaves, position, lanes)
-                        loops.store(self.result, spec.result.offset(*position), final, lanes)
+    def _result_across(self, half: _Array, row: Any, tile: Any, block: Any) -> None:
+        """Transforms a row of what `_result_down` left, and stores that row of a tile of the result."""
+        spec, size, lanes = self.spec, self.spec.size, self.spec.result.lanes
+        image, top, left, below, beside = self._corner(tile)
+        bias = loops.load(self.bias, block * lanes, lanes)
+        stages = transform(size).result
+        for column, value in enumerate(_applied(stages, lambda column: half.load(row, column), lanes)):
+            position = (image, block, top + row, left + column)
+            # What a tile that was moved back has in common with its neighbour is the neighbour's: two
+            # threads must not write two roundings of one output.
+            with loops.when(
+                _own(row, below, spec.result.height % size), _own(column, beside, spec.result.width % size)
+            ):
+                final = spec.epilogue.value(value + bias, self.leaves, position, lanes)
+                loops.store(self.result, spec.result.offset(*position), final, lanes)
 
 
 def _own(index: Any, moved: Any, rest: int) -> Any:
