@@ -99,7 +99,8 @@ def write_wheel_program(built: Built, folder: Path) -> tuple[Place, ...]:
 
 def runner_sources(built: Built, folder: Path, executor: str, threads: int | None = None) -> list[Path]:
     """The runner's sources for `built`, put into `folder`: its own, `executor`, and the model's signature."""
-    _source("model.h", folder)
+    for header in ("model.h", "sha256.h", "switching.h"):
+        _source(header, folder)
     signature = folder / "signature.cc"
     signature.write_text(signature_source(built, threads), encoding="utf-8")
     return [_source("run.cc", folder), _source(executor, folder), signature]

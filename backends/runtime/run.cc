@@ -1,4 +1,5 @@
 // The program `run` of a bundle: arrays in, arrays out, on a machine without Python. See usage() for what it does.
+#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "model.h"
+#include "switching.h"
 
 namespace {
 
@@ -130,6 +132,17 @@ bool write_array(FILE* file, int index) {
          fwrite(model_output(index), 1, bytes(spec), file) == bytes(spec) && fflush(file) == 0;
 }
 
+// What the model takes and gives, a line each. Names do not matter.
+void describe(char* text, size_t size) {
+  size_t at = 0;
+  for (int i = 0; i < kInputCount + kOutputCount && at < size; ++i) {
+    const bool input = i < kInputCount;
+    const Spec& spec = input ? kInputs[i] : kOutputs[i - kInputCount];
+    at += static_cast<size_t>(
+        snprintf(text + at, size - at, "%s %s\n", input ? "input" : "output", described(spec).characters));
+  }
+}
+
 // ---- what the program can be asked for
 
 struct Options {
@@ -139,6 +152,9 @@ struct Options {
   int threads = kThreads;
   bool json = false;
   bool serve = false;
+  bool signature = false;
+  const char* switched = nullptr;
+  const char* launcher = nullptr;
   char** files = nullptr;
   int file_count = 0;
 };
@@ -148,8 +164,12 @@ void usage() {
       "usage: run [-o FOLDER] INPUT.npy ...      runs the model once; writes FOLDER/output0.npy and so on\n"
       "       run --bench N [--json] [INPUT.npy ...]   times N runs, on random inputs unless some are given\n"
       "       run --serve                        for each set of arrays on stdin, in .npy form one after the other,\n"
-      "                                          writes the outputs to stdout in the same form\n"
+      "                                          writes the outputs to stdout in the same form; a line\n"
+      "                                          'switch NAME' between two sets goes over to another variant of\n"
+      "                                          the portfolio, and is answered by a line\n"
+      "       run --signature                    runs the model once; writes what it takes and gives\n"
       "options: --threads N (%d)   --warmup N (5)   -o, --output FOLDER (.)   -h, --help\n"
+      "         --launcher WORDS                 what starts a program of this target on this machine\n"
       "compiled for %s (%s)\n",
       kThreads, kTarget, kCpu);
   for (int i = 0; i < kInputCount; ++i) printf("input %d: %s, %s\n", i, kInputs[i].name, described(kInputs[i]).characters);
@@ -187,13 +207,18 @@ Options parsed(int count, char** words) {
       options.json = true;
     } else if (!strcmp(word, "--serve")) {
       options.serve = true;
+    } else if (!strcmp(word, "--signature")) {
+      options.signature = true;
+    } else if (!strcmp(word, "--switched") || !strcmp(word, "--launcher")) {
+      if (!next) fail(kBadInput, "%s takes a value", word);
+      (word[2] == 's' ? options.switched : options.launcher) = next, ++i;
     } else if (word[0] == '-') {
       fail(kBadInput, "unknown option '%s'; see run --help", word);
     } else {
       words[options.file_count++] = words[i];
     }
   }
-  const bool wanted = !options.serve && !(options.bench && !options.file_count);
+  const bool wanted = !options.serve && !options.signature && !(options.bench && !options.file_count);
   if (options.serve && options.file_count) fail(kBadInput, "--serve reads its inputs from stdin, not from files");
   if (wanted && options.file_count != kInputCount) {
     fail(kBadInput, "the model takes %d inputs, got %d files; see run --help", kInputCount, options.file_count);
@@ -286,11 +311,38 @@ void bench(const Options& options) {
   free(times);
 }
 
-void serve() {
+// Answers a line of stdin that is no array.
+void obey(Switching* switching) {
+  char line[256];
+  if (!fgets(line, sizeof line, stdin)) return;
+  const size_t length = strcspn(line, "\n");
+  if (!line[length]) fail(kBadInput, "'%.60s' is neither an array nor a command of one line", line);
+  line[length] = 0;
+  const char* error = strncmp(line, "switch ", 7) ? "the only command is 'switch NAME'" : switching->become(line + 7);
+  printf("error: %s\n", error);
+  if (fflush(stdout)) fail(kBadInput, "cannot write to stdout: %s", strerror(errno));
+}
+
+void serve(const Options& options, const char* folder) {
+  char signature[4096] = "";
+  describe(signature, sizeof signature);
+  Switching switching(folder, options.launcher, signature, options.threads);
+  // What was read ahead would be lost to the program that this one becomes.
+  setvbuf(stdin, nullptr, _IONBF, 0);
+  if (options.switched) {
+    fill_inputs();
+    run_model();
+    printf("switched %s\n", options.switched);
+    if (fflush(stdout)) fail(kBadInput, "cannot write to stdout: %s", strerror(errno));
+  }
   for (;;) {
     const int first = fgetc(stdin);
     if (first == EOF) return;
     ungetc(first, stdin);
+    if (isalpha(first)) {
+      obey(&switching);
+      continue;
+    }
     for (int i = 0; i < kInputCount; ++i) read_array(stdin, "stdin", i);
     run_model();
     for (int i = 0; i < kOutputCount; ++i) {
@@ -321,12 +373,17 @@ int main(int count, char** words) {
   *strrchr(folder, '/') = 0;
   if (const char* error = model_load(folder, options.threads)) fail(kFault, "cannot load the model: %s", error);
   if (options.serve) {
-    serve();
+    serve(options, folder);
     return 0;
   }
   options.file_count ? read_files(options) : fill_inputs();
   if (options.bench) {
     bench(options);
+  } else if (options.signature) {
+    char signature[4096] = "";
+    describe(signature, sizeof signature);
+    run_model();
+    printf("%s", signature);
   } else {
     run_model();
     write_files(options.output);
