@@ -6,6 +6,7 @@ processes that map it share its pages. All small ones are in one file together.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import mmap
@@ -98,6 +99,7 @@ def map_weights(places: Sequence[Place], folder: Path) -> tuple[Any, ...]:
 
     Raises:
         InputError: a place is not within its file, or the file cannot be read.
+        MemoryError: there is no room for them.
     """
     maps = {name: _mapped(folder / name) for name in dict.fromkeys(place.file for place in places)}
     return tuple(_tensor(place, maps[place.file], folder) for place in places)
@@ -108,6 +110,8 @@ def _mapped(path: Path) -> mmap.mmap:
         with path.open("rb") as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(f"no memory to map '{path}'") from None
         raise InputError(f"cannot map '{path}': {error}; copy the bundle again") from None
 
 

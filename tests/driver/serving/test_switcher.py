@@ -167,7 +167,7 @@ switcher.start(["light"])
 x, found = np.ones((1, 3000), "float32"), []
 with switcher.lease() as resident:
     expected = resident.run([x])[0].copy()
-for more in (1 << 20, 60 << 20, 100 << 20):
+for more in (1 << 20, 20 << 20, 40 << 20):
     resource.setrlimit(resource.RLIMIT_AS, (size() + more, resource.RLIM_INFINITY))
     found.append(switcher.switch("heavy", "").result().error)
     with switcher.lease() as resident:
@@ -180,7 +180,7 @@ print(json.dumps(found))
 
 
 def test_out_of_memory_while_loading(heavy: Portfolio, tmp_path: Path) -> None:
-    """A real limit of the address space, below what the library, its constants and their copy need."""
+    """A real limit of the address space, below what the library and its mapped weights need."""
     (tmp_path / "limited.py").write_text(LIMITED)
     call = [sys.executable, "-W", "ignore", str(tmp_path / "limited.py"), str(heavy.folder)]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
