@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from .threads import available_threads, use_threads
 from .timing import TimedCost
 from .virtual_machine import VirtualMachine
 from .weights import weight_bytes
+
+if TYPE_CHECKING:
+    from .tuning import Tuned, Tuner
 
 __all__ = ["Built", "Memory", "TensorSpec", "checked_inputs", "compile"]
 
@@ -77,6 +80,7 @@ class Built:
         foreign: operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and
             empty, for ``tvm-default`` and for loaded bundles.
         scheduled: the lowered module that was compiled; None for loaded bundles.
+        tuned: what `tune` found for the kernels it was tried on.
     """
 
     target: Target
@@ -90,6 +94,7 @@ class Built:
     arena: Arena = field(repr=False)
     foreign: tuple[str, ...] = ()
     scheduled: Any = field(default=None, repr=False)
+    tuned: tuple[Tuned, ...] = ()
     _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
 
     @property
@@ -213,6 +218,7 @@ def compile(
     winograd: Winograd = "auto",
     choose: Literal["time", "model", "default"] = "model",
     cache: bool = True,
+    tune: int = 0,
 ) -> Built:
     """Compiles `module`, in eval mode and for the shapes of `example_inputs`.
 
@@ -227,9 +233,13 @@ def compile(
             cycles, ``default`` takes the direct kernel.
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there. Weights are no
             part of it: a network that was trained on finds the code that it was compiled to before.
+        tune: how many schedules MetaSchedule may measure on this machine for each kernel that has none of ours
+            (`Built.foreign`); one is used where it is faster than our general one. Results are kept in the user's
+            cache folder.
 
     Raises:
-        InputError: the target is unknown, or an option is not one of its values.
+        InputError: the target is unknown, an option is not one of its values, or tuning is asked for where the code
+            does not run.
         CaptureError: the model cannot be exported, or TVM has no importer for one of its operators.
     """
     chosen = find_target(target)
@@ -239,6 +249,7 @@ def compile(
         raise InputError(f"unknown winograd setting '{winograd}'; choose {', '.join(WINOGRAD)}")
     if choose not in ("time", "model", "default"):
         raise InputError(f"unknown way to choose '{choose}'; choose time, model or default")
+    _check_tuning(tune, chosen, pipeline)
     if threads is not None and chosen.runs_here:
         use_threads(threads)
     inputs = tuple(example_inputs)
@@ -246,18 +257,41 @@ def compile(
     llvm = tvm.target.Target(chosen.llvm())
     scheduled = imported
     foreign: tuple[str, ...] = ()
+    tuner = _tuner(llvm, threads, tune, chosen) if tune else None
     if pipeline == "reconvene":
         cost, memory = _judge(choose, chosen, llvm, threads)
         if winograd == "auto" and chosen.bare:
             winograd = "off"  # Its workspace is many times an image, and a microcontroller has little memory.
         scheduled, foreign = scheduled_module(
-            imported, chosen.machine, llvm, winograd=winograd, cost=cost, memory=memory
+            imported, chosen.machine, llvm, winograd=winograd, cost=cost, memory=memory, tune=tuner
         )
     specs, outputs = _signature(imported)
     lowered = lower(scheduled, llvm, 64 if chosen.lanes > 1 else 8)
     library = build_library(lowered.module, llvm, chosen, cached=cache)
     code = (library, lowered.weights, lowered.arena)
-    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, *code, foreign, lowered.module)
+    tuned = tuner.results if tuner is not None else ()
+    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, *code, foreign, lowered.module, tuned)
+
+
+def _tuner(llvm: tvm.target.Target, threads: int | None, trials: int, target: Target) -> Tuner:
+    # MetaSchedule takes a second to import, which only those who tune shall wait for.
+    from .tuning import Tuner
+
+    return Tuner(llvm, threads or available_threads(), trials, target.lanes)
+
+
+def _check_tuning(trials: int, target: Target, pipeline: str) -> None:
+    if trials < 0:
+        raise InputError(f"tune is {trials}; give the number of trials for each kernel, such as 64, or 0 for none")
+    if trials and not target.runs_here:
+        raise InputError(
+            f"tuning measures schedules on this machine, and code for '{target.name}' ({target.triple}) does not run here;"
+            " leave it out, or tune on the board"
+        )
+    if trials and pipeline != "reconvene":
+        raise InputError(
+            f"the pipeline '{pipeline}' is TVM's without schedules, tuned ones neither; leave out one of the two"
+        )
 
 
 def _judge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,11 +40,13 @@ def scheduled_module(
     winograd: Winograd = "off",
     cost: Cost | None = None,
     memory: Memory | None = None,
+    tune: Callable[[IRModule], IRModule] | None = None,
 ) -> tuple[IRModule, tuple[str, ...]]:
     """The whole pipeline: read, fold, fuse, choose, lay out, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
-    `winograd`, `cost` and `memory` decide how convolutions are computed, as in `choice.choose`.
+    `winograd`, `cost` and `memory` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
+    foreign kernels before we do.
     """
     graph = read_relax(imported)
     fold_channels(graph)
@@ -62,4 +65,5 @@ def scheduled_module(
             ]
         )(module)
     foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
-    return schedule_foreign(module, machine.lanes), foreign
+    tuned = module if tune is None else tune(module)
+    return schedule_foreign(tuned, machine.lanes), foreign

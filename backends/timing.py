@@ -14,7 +14,7 @@ import tvm
 from .schedules.alternatives import Candidate
 from .threads import use_threads
 
-__all__ = ["KernelCalls", "TimedCost", "time_kernels"]
+__all__ = ["KernelCalls", "TimedCost", "compare_kernels", "time_kernels"]
 
 _ROUNDS = 4
 _SLOW = 1.4
@@ -51,7 +51,7 @@ class KernelCalls:
         named = {name: function.with_attr("global_symbol", name) for name, function in functions.items()}
         self._library = tvm.compile(tvm.IRModule(named), target=target)
         self._shapes = {
-            name: [(math.prod(int(n) for n in p.shape), str(p.dtype)) for p in function.params]
+            name: [(tuple(int(n) for n in p.shape), str(p.dtype)) for p in function.params]
             for name, function in functions.items()
         }
 
@@ -60,7 +60,7 @@ class KernelCalls:
 
         Numbers are all the same and not tiny, which would slow arithmetic down; tables are zeros.
         """
-        arrays = [_filled(size, dtype) for size, dtype in self._shapes[name]]
+        arrays = [_filled(math.prod(shape), dtype).reshape(shape) for shape, dtype in self._shapes[name]]
         function = self._library[name]
         tensors = [tvm.runtime.from_dlpack(array) for array in arrays]
         warm = [array for index, array in enumerate(arrays) if index != 1]
@@ -73,6 +73,13 @@ def time_kernels(functions: Mapping[str, Any], target: Any, threads: int = 1) ->
     calls = KernelCalls(functions, target)
     flush = _Flush()
     return {name: _interleaved({name: calls.prepared(name)}, flush, threads)[name] for name in functions}
+
+
+def compare_kernels(functions: Mapping[str, Any], target: Any, threads: int = 1) -> dict[str, float]:
+    """As `time_kernels` for functions that compute the same, timed in turns. The slow ones are timed fewer times."""
+    use_threads(threads)
+    calls = KernelCalls(functions, target)
+    return _interleaved({name: calls.prepared(name) for name in functions}, _Flush(), threads)
 
 
 class _Flush:

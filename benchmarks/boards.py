@@ -32,6 +32,7 @@ from reconvene.backends.bundle import open_bundle
 from reconvene.backends.execution import bundle_emulator, run_bundle
 from reconvene.backends.linkers import find_linker
 from reconvene.backends.targets import find_target
+from reconvene.backends.weights import is_weights
 from reconvene.frontend.files import write_text
 
 WAYS = (("rpi4", "wheel"), ("rpi4", "static"), ("rpi4", "none"), ("rpi2", "static"), ("rpi2", "none"))
@@ -94,7 +95,8 @@ def measured(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: str, r
         "bytes": sum(sizes.values()),
         "program_bytes": sizes["run"],
         # What the program holds beside the weights.
-        "beside_weights": sum(size for name, size in sizes.items() if name in DEPLOYED) - 4 * parameters,
+        "beside_weights": sum(size for name, size in sizes.items() if name in DEPLOYED or is_weights(name))
+        - 4 * parameters,
         "files": sizes,
         "figures": figures,
         "glibc": bundle.glibc,
@@ -103,7 +105,7 @@ def measured(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: str, r
 
 
 DEPLOYED = ("run", "model.so", "libtvm_runtime.so", "libtvm_ffi.so")
-"""What a board needs of a bundle."""
+"""What a board needs of a bundle, beside the files of weights."""
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -221,6 +221,7 @@ def compile(
     winograd: Literal["auto", "off", "2x2", "4x4"] = "auto",
     choose: Literal["time", "model", "default"] = "model",
     cache: bool = True,
+    tune: int = 0,
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
@@ -234,6 +235,7 @@ def compile(
         choose: how the kernel of each layer is found: ``time`` tries candidates on this machine once and keeps
             the result in the user's cache folder, ``model`` counts cycles, ``default`` takes the direct kernel.
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
+        tune: trials of MetaSchedule, on this machine, for each kernel that has no schedule of ours.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.
@@ -241,7 +243,9 @@ def compile(
     from ..backends.compile import compile as compile_graph
 
     graph, inputs = captured(module, example_inputs)
-    return compile_graph(graph, inputs, target, threads=threads, winograd=winograd, choose=choose, cache=cache)
+    return compile_graph(
+        graph, inputs, target, threads=threads, winograd=winograd, choose=choose, cache=cache, tune=tune
+    )
 
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:

@@ -17,12 +17,13 @@ __all__ = ["ALL", "KINDS", "Kept", "clear", "kept"]
 KINDS: dict[str, tuple[str, ...]] = {
     "libraries": ("libraries/*",),
     "choices": ("choices-*.json",),
+    "tuned": ("tuned/*",),
     "runtimes": ("runtime-*", "wheel-*"),
     "estimates": ("estimate/*",),
     "data": ("*.npz",),
 }
-"""Compiled models, kernels chosen by timing, TVM's runtime for boards, what `estimate` found, and decoded data sets: by
-the names of their files.
+"""Compiled models, kernels chosen by timing, kernels found by tuning, TVM's runtime for boards, what `estimate` found,
+and decoded data sets: by the names of their files.
 """
 
 ALL = "all"

@@ -266,6 +266,9 @@ def compile_(
     winograd: Winograd = "auto",
     choose: Choose = "model",
     cache: Annotated[bool, typer.Option(help="Take compiled code from the cache folder, and keep it there.")] = True,
+    tune: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours.")
+    ] = 0,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -475,7 +478,7 @@ def cache_(
     clear: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KIND", help="Remove 'all', or libraries, choices, runtimes, estimates, data. Repeatable."
+            metavar="KIND", help="Remove 'all', or libraries, choices, tuned, runtimes, estimates, data. Repeatable."
         ),
     ] = None,
     json: Json = False,

@@ -203,6 +203,7 @@ def compile(
     winograd: Any = "auto",
     choose: Any = "model",
     cache: bool = True,
+    tune: int = 0,
 ) -> Answer:
     from ..backends.bundle import check_runtime
     from ..backends.targets import find_target
@@ -221,6 +222,7 @@ def compile(
         winograd=winograd,
         choose=choose,
         cache=cache,
+        tune=tune,
     )
     with stage("writing the bundle"):
         built.export(folder, link=link, runtime=None if not link else chosen)
@@ -231,8 +233,11 @@ def compile(
         f"memory: weights {size(memory.weights_bytes)}; values between kernels {size(memory.arena_bytes)}, of which"
         f" {size(memory.live_bytes)} are needed at the same time"
     )
-    data = {**facts, "memory": dataclasses.asdict(memory), "files": files}
-    return Answer(data, says(f"{loaded.name} compiled for {target}", needs, files_line(files)))
+    better = sum(kernel.kept for kernel in built.tuned)
+    tuned = [f"tuned: {better} of {len(built.tuned)} kernels are faster than with our schedule"] if tune else []
+    found = [dataclasses.asdict(kernel) for kernel in built.tuned]
+    data = {**facts, "memory": dataclasses.asdict(memory), "tuned": found, "files": files}
+    return Answer(data, says(f"{loaded.name} compiled for {target}", needs, *tuned, files_line(files)))
 
 
 def run(
