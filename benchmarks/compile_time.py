@@ -56,7 +56,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", nargs="+", default=["resnet50", "mobilenet_v2"])
-    parser.add_argument("--choose", nargs="+", default=["model", "time"], choices=["model", "time"])
+    parser.add_argument("--choose", nargs="+", default=["model"], choices=["model", "time"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -13,6 +13,8 @@ python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py
 python benchmarks/accuracy.py --dataset fashion-mnist
 python benchmarks/portfolio.py out/levels --json docs/results/portfolio.json
+python benchmarks/compile_time.py --json docs/results/compile_time.json
+python benchmarks/weights_memory.py --json docs/results/weights_memory.json
 python benchmarks/boards.py --json docs/results/boards.json
 python benchmarks/results_page.py
 """
@@ -30,6 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import accuracy
 import boards
+import compile_time
 import exactness
 import latency
 import latency_goal
@@ -37,6 +40,7 @@ import peers
 import portfolio
 import scale
 import scores
+import weights_memory
 import zoo
 
 from reconvene.frontend.files import write_text
@@ -130,6 +134,19 @@ PORTFOLIO = """## A portfolio of sparse levels
 Iterative magnitude pruning with rewinding (`reconvene sparsify`), every level shrunk without loss and compiled
 (`reconvene portfolio`), beside what the original's single pass over all-zero filters leaves of the same level and how that
 network then answers. Sparse networks are stored and computed with their zeros; latencies are for one image and one thread.
+"""
+
+COMPILE = """## Time to compile
+
+`reconvene.compile` with an empty cache folder, then again in a new process, then with other weights; and the parts of it.
+What the second call leaves is `torch.export` and TVM's importer, and packing the weights.
+"""
+
+WEIGHTS = """## Memory of the weights
+
+A process that runs a network whose weights are in TVM's pool of constants, and one that maps them from a bundle's files; what
+each has more than before. Private memory is what no other process shares at the time; of proportional memory, what two
+processes share counts half in each.
 """
 
 BOARDS = """## Bundles for boards
@@ -248,6 +265,12 @@ SECTIONS = (
     Section("accuracy-cifar10", ACCURACY.format(data="CIFAR-10", name="cifar10"), accuracies),
     Section("accuracy-fashion-mnist", ACCURACY.format(data="Fashion-MNIST", name="fashion-mnist"), accuracies),
     Section("portfolio", PORTFOLIO, portfolios),
+    Section(
+        "compile_time", COMPILE, lambda record: with_setting(compile_time.table(record["rows"]), record["setting"])
+    ),
+    Section(
+        "weights_memory", WEIGHTS, lambda record: with_setting(weights_memory.table(record["rows"]), record["setting"])
+    ),
     Section("boards", BOARDS, bundles),
 )
 
