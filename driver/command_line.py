@@ -280,7 +280,7 @@ def compile_(
     answer(
         json,
         lambda: verbs.compile(
-            model, input or [], target, threads, link, runtime, output, seed, winograd, choose, cache
+            model, input or [], target, threads, link, runtime, output, seed, winograd, choose, cache, tune
         ),
     )
 

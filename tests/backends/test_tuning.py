@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from reconvene.backends import tuning
 from reconvene.backends.compile import compile
+from reconvene.driver.command_line import main
 from reconvene.frontend.errors import InputError
 
 X = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -78,6 +80,19 @@ def test_what_is_slower_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 def test_our_own_kernels_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning.Tuner, "_searched", None)
     assert compile(nn.Conv2d(4, 8, 3).eval(), (X,), tune=2).tuned == ()
+
+
+def test_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tuning.Tuner, "_searched", lambda *_: [])
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net():\n    return nn.ConvTranspose2d(4, 6, 3)\n")
+    line = ["compile", f"{tmp_path / 'net.py'}:net", "--input", "1x4x6x6", "--tune", "2", "-o", str(tmp_path / "out")]
+    assert main([*line, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["tuned"]
+    assert (result["kernel"], result["found_seconds"], result["kept"]) == ("conv2d_transpose", None, False)
+    assert main(line) == 0
+    assert "tuned: 0 of 1 kernels are faster" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ def test_targets_lists_presets(capsys: pytest.CaptureFixture[str]) -> None:
 def test_compile_run_and_bench(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compiled = answered(capsys, "compile", *MODEL, "--threads", "1", "--no-cache", "-o", "bundle")
     bundle, memory = compiled["files"]["bundle"], compiled["memory"]
+    assert compiled["tuned"] == []
     assert 0 < memory["live_bytes"] <= memory["arena_bytes"] and memory["weights_bytes"] > 0
     image = np.random.default_rng(0).standard_normal((1, 3, 8, 8), dtype=np.float32)
     np.save(folder / "image.npy", image)
@@ -212,6 +213,7 @@ def test_what_a_model_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixtu
         (["compact", *MODEL, "--masks", "all.safetensors"], "a"),
         (["compile", *MODEL, "--target", "toaster"], "toaster"),
         (["compile", *MODEL, "-o", "/proc/bundle"], "/proc/bundle"),
+        (["compile", *MODEL, "--target", "rpi4", "--tune", "4"], "'rpi4'"),
         (["run", "missing"], "missing"),
         (["run", ".", "--data", "net.py"], "net.py"),
         (["run", "."], "."),
