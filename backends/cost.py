@@ -14,6 +14,10 @@ from .schedules.winograd import WinogradSpec, transform
 __all__ = ["AnalyticCost", "Cost"]
 
 
+_WAITS = 0.5
+"""Share of the reading that an in-order core does not hide."""
+
+
 class Cost(Protocol):
     """Compares candidates: times or cycles, comparable within one call; lower is better.
 
@@ -29,7 +33,8 @@ class Cost(Protocol):
 class AnalyticCost:
     """Cycles by counting: vector products and loads of the inner loop, weights streamed from memory, transforms.
 
-    Compute and the stream of weights overlap; what a core reads from memory in a cycle is the machine's.
+    Compute and the stream of weights overlap; what a core reads from memory in a cycle follows from the target's clock and
+    bandwidth. So Winograd's larger weights are not taken where the board's memory is too slow for them.
     """
 
     machine: Machine
@@ -52,15 +57,21 @@ class AnalyticCost:
         rows = panel_rows(spec)
         compute = result.batch * tile_cycles(spec.tile, self.machine, result.blocks, result.height, result.width, rows)
         weights = 4 * spec.tiles * rows * spec.tile.blocks * result.lanes
-        return max(compute, weights / self.machine.stream_bytes)
+        return self._with_memory(compute, weights)
 
     def _winograd(self, spec: WinogradSpec) -> float:
         chunks = -(-spec.tiles // spec.chunk)
         product = tile_cycles(spec.tile, self.machine, spec.result.blocks, 1, spec.chunk, spec.channels)
         compute = chunks * spec.points * product
         weights = 4 * spec.panels * spec.points * spec.channels * spec.tile.blocks * spec.result.lanes
-        reread = (chunks - 1) * weights / (4 * self.machine.stream_bytes) if weights > self.machine.l2_bytes else 0.0
-        return max(compute, weights / self.machine.stream_bytes + reread) + self._transforms(spec)
+        reread = (chunks - 1) * weights / 4 if weights > self.machine.l2_bytes else 0.0
+        return self._with_memory(compute, weights + reread) + self._transforms(spec)
+
+    def _with_memory(self, compute: float, read: float) -> float:
+        """Cycles of computing while `read` bytes come from memory. Cores that run in order wait for some of them."""
+        memory = read / self.machine.stream_bytes
+        waits = _WAITS * min(compute, memory) if self.machine.in_order else 0.0
+        return max(compute, memory) + waits
 
     def _transforms(self, spec: WinogradSpec) -> float:
         """Every vector of a transform is loaded, combined and stored once; spilled ones once more."""

@@ -28,6 +28,9 @@ _IN_ORDER = frozenset(
 """Cores that start instructions in the order of the code; code for any ARM core is made for the least of them."""
 
 
+_CLOCK_MHZ = 1500
+"""Of ARM machines that do not say: of a small board."""
+
 _ARM = ("+use-misched", "-slowfpvfmx", "-vmlx-hazards")
 """For 32-bit cores: LLVM's scheduler that counts registers, and fused multiply-adds. LLVM avoids these on some cores, since
 a sum of them waits for itself; ours are many sums at once.
@@ -101,10 +104,10 @@ class Target:
         instructions for fused multiply-adds take no lane; it has to be spread over a register before, which LLVM does
         ahead too.
         """
-        # Four gigabytes a second at 1.5 GHz is what one core of a small board is given here.
-        machine = Machine(self.lanes, self.registers, self.l2_bytes, self.cores, 2.7)
         if self.architecture == "x86_64":
-            return replace(machine, stream_bytes=6.0)
+            return Machine(self.lanes, self.registers, self.l2_bytes, self.cores, 6.0)
+        stream = self.memory_mb_s / (self.clock_mhz or _CLOCK_MHZ)
+        machine = Machine(self.lanes, self.registers, self.l2_bytes, self.cores, stream)
         machine = replace(machine, by_lane=True, in_order=self.cpu in _IN_ORDER)
         if self.architecture == "arm":
             return replace(machine, registers=self.registers - 1, pixel_registers=3)
