@@ -50,7 +50,7 @@ class AnalyticCost:
     def depthwise(self, channels: int, pixels: int, kernel: tuple[int, int]) -> float:
         """Cycles of a depthwise convolution: for every vector of outputs, its products, and a load and a store."""
         blocks = -(-channels // self.machine.lanes)
-        return float(blocks * pixels * (kernel[0] * kernel[1] + 3) + 20 * blocks)
+        return blocks * pixels * (kernel[0] * kernel[1] / self.machine.rate + 3) + 20 * blocks
 
     def _direct(self, spec: ConvolutionSpec) -> float:
         result = spec.result
@@ -80,7 +80,7 @@ class AnalyticCost:
         operations = 2 * count * sum(int((matrix != 0).sum()) for matrix in moves.source)
         spilled = max(0, spec.points - self.machine.registers)
         blocks = -(-spec.channels // spec.source.lanes)
-        source = blocks * (operations + 2 * spec.points + 2 * spilled)
+        source = blocks * (operations / self.machine.rate + 2 * spec.points + 2 * spilled)
         back = (count + spec.size) * sum(int((matrix != 0).sum()) for matrix in moves.result)
-        result = spec.result.blocks * (back + spec.points + 3 * spec.size**2)
+        result = spec.result.blocks * (back / self.machine.rate + spec.points + 3 * spec.size**2)
         return float(spec.tiles * (source + result))

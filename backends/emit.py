@@ -63,6 +63,7 @@ class KernelUse:
         macs: multiply-accumulates of one call as the network defines them, without unused lanes; 0 for what is no
             convolution or linear layer.
         calls: how often the network calls it.
+        first: whether it is a convolution of a network's input.
     """
 
     family: str
@@ -70,18 +71,19 @@ class KernelUse:
     function: Any
     macs: int
     calls: int
+    first: bool
 
 
 def kernel_uses(graph: Graph, machine: Machine, choose: Choose = Candidate) -> list[KernelUse]:
     """The different kernels that `emit_module` calls, in the order of their first call."""
     emitter = _Emitter(graph, machine, choose)
     module = emitter.module()
-    return [
-        KernelUse(
-            family, spec, module[variable.name_hint], emitter.macs.get((family, spec), 0), emitter.calls[family, spec]
-        )
-        for (family, spec), variable in emitter.kernels.items()
-    ]
+    uses = []
+    for key, variable in emitter.kernels.items():
+        node = emitter.anchors.get(key)
+        macs, first = (_macs(node), node.inputs[0].op == "input") if node is not None else (0, False)
+        uses.append(KernelUse(*key, module[variable.name_hint], macs, emitter.calls[key], first))
+    return uses
 
 
 def emit_module(graph: Graph, machine: Machine, choose: Choose = Candidate) -> IRModule:
@@ -111,7 +113,7 @@ class _Emitter:
         self.plains: dict[Node, Any] = {}
         self.kernels: dict[Any, Any] = {}
         self.calls: Counter[Any] = Counter()
-        self.macs: dict[Any, int] = {}
+        self.anchors: dict[Any, Node] = {}
         self.halos = _halos(graph)
 
     def module(self) -> IRModule:
@@ -181,7 +183,7 @@ class _Emitter:
         if starts is not None:
             arguments.append(relax.const(starts.astype("int32")))
         workspace = candidate.spec.workspace if isinstance(candidate.spec, WinogradSpec) else ()
-        self.macs[candidate.family, candidate] = _macs(node)
+        self.anchors[candidate.family, candidate] = node
         variable = self._call(candidate.family, _function, candidate, [*arguments, *leaves], (result.size,), workspace)
         return Image(variable, result, slots)
 
@@ -258,7 +260,7 @@ class _Emitter:
         )
         weights, bias = pack_depthwise(convolution.weights, source)
         arguments = [source.variable, relax.const(weights), relax.const(bias), *leaves]
-        self.macs["depthwise", spec] = _macs(node)
+        self.anchors["depthwise", spec] = node
         return Image(self._call("depthwise", depthwise_kernel, spec, arguments, (result.size,)), result, source.slots)
 
     def _pool(self, group: Group) -> Image:

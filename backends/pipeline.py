@@ -18,6 +18,7 @@ from .fold import fold_channels, fold_margins
 from .read import read_relax
 from .schedules.generic import schedule_foreign
 from .schedules.tiles import Machine
+from .width import fitting_width
 
 __all__ = ["import_module", "scheduled_module"]
 
@@ -51,6 +52,8 @@ def scheduled_module(
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)
+    if cost is not None:
+        machine = fitting_width(graph, machine, winograd)
     chosen = choose(survey(graph, machine), machine, winograd, cost, memory)
     module = emit_module(graph, machine, chosen.__getitem__)
     with target:

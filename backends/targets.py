@@ -28,6 +28,9 @@ _IN_ORDER = frozenset(
 """Cores that start instructions in the order of the code; code for any ARM core is made for the least of them."""
 
 
+_HALVES = frozenset({"znver4"})
+"""Cores that carry an instruction on 512 bits out in two halves."""
+
 _CLOCK_MHZ = 1500
 """Of ARM machines that do not say: of a small board."""
 
@@ -105,7 +108,8 @@ class Target:
         ahead too.
         """
         if self.architecture == "x86_64":
-            return Machine(self.lanes, self.registers, self.l2_bytes, self.cores, 6.0)
+            halves = self.lanes == 16 and self.cpu in _HALVES
+            return Machine(self.lanes, self.registers, self.l2_bytes, self.cores, 6.0, halves=halves)
         stream = self.memory_mb_s / (self.clock_mhz or _CLOCK_MHZ)
         machine = Machine(self.lanes, self.registers, self.l2_bytes, self.cores, stream)
         machine = replace(machine, by_lane=True, in_order=self.cpu in _IN_ORDER)

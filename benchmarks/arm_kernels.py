@@ -63,7 +63,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--winograd", default="off", choices=["auto", "off", "2x2", "4x4"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--layers", action="store_true", help="print every kernel")
-    parser.add_argument("--caches", action="store_true", help="count cache misses too, which takes longer")
     parser.add_argument("--fresh", action="store_true", help="forget the rows that the record has")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -80,7 +79,7 @@ def measure(network: str, target: Target, options: argparse.Namespace) -> list[d
     chosen = choose(survey(graph, machine), machine, options.winograd, AnalyticCost(machine))
     rows = []
     for use in kernel_uses(graph, machine, chosen.__getitem__):
-        cost = estimate_kernel(use.function, target, caches=options.caches)
+        cost = estimate_kernel(use.function, target, caches=False)
         row = {
             "network": network,
             "target": target.name,
@@ -92,14 +91,12 @@ def measure(network: str, target: Target, options: argparse.Namespace) -> list[d
             "cycles": cost.cycles,
             "throughput_cycles": cost.throughput_cycles,
             "instructions": cost.instructions,
-            "memory_bytes": cost.memory_bytes,
         }
         rows.append(row)
         if options.layers:
             share = row["floor"] / row["cycles"]
-            lost = use.calls * (row["cycles"] - row["floor"]) / 1e6
             print(
-                f"{row['kind']:28} {row['output']} x{use.calls} {row['cycles'] / 1e6:8.3f} {share:6.1%} lost {lost:.3f} thr {row['throughput_cycles'] / row['cycles']:.2f} {getattr(getattr(use.spec, 'spec', use.spec), 'tile', None) or getattr(use.spec, 'columns', '')}",
+                f"{row['kind']:24} {row['output']} x{use.calls} {row['cycles'] / 1e6:8.3f} Mcycles {share:6.1%}",
                 flush=True,
             )
     return rows
@@ -119,12 +116,13 @@ def kind(use: KernelUse) -> str:
     name += f" stride {spec.stride[0]}" if spec.stride != (1, 1) else ""
     if use.family == "depthwise":
         return f"depthwise {name}"
-    if spec.source.lanes == 1:
+    if use.first:
         return f"first {name}"
     return f"grouped {name}" if spec.banded else name
 
 
 def output(use: KernelUse) -> list[int]:
+    """Channels (those of unused lanes too), height and width of the result, where it is an image."""
     spec = use.spec.spec if isinstance(use.spec, Candidate) else use.spec
     view = getattr(spec, "result", None)
     return [view.blocks * view.lanes, view.height, view.width] if hasattr(view, "blocks") else []
@@ -142,6 +140,7 @@ def tables(record: dict[str, Any]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown of one network on one target, the dearest kind of layer first."""
     kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         kinds[row["kind"]].append(row)

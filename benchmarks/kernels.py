@@ -30,16 +30,17 @@ from models import build, image_size
 
 from reconvene.backends.choice import choose
 from reconvene.backends.cost import AnalyticCost, Cost
-from reconvene.backends.emit import survey
+from reconvene.backends.emit import KernelUse, kernel_uses, survey
 from reconvene.backends.fold import fold_channels, fold_margins
 from reconvene.backends.pipeline import import_module
 from reconvene.backends.read import read_relax
 from reconvene.backends.schedules import loops
-from reconvene.backends.schedules.alternatives import Candidate
+from reconvene.backends.schedules.depthwise import DepthwiseSpec
 from reconvene.backends.schedules.tiles import Machine
 from reconvene.backends.schedules.winograd import WinogradSpec
 from reconvene.backends.targets import Target, find_target
 from reconvene.backends.timing import TimedCost, time_kernels
+from reconvene.backends.width import fitting_width
 from reconvene.frontend.files import write_text
 
 _PEAK_STEPS = 200_000
@@ -110,7 +111,7 @@ def measured_bandwidth() -> float:
 
 
 def measure(network: str, target: Target, llvm: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for each distinct convolution or linear layer."""
+    """One row for each distinct convolution, depthwise ones too, or linear layer."""
     size = image_size(network, False)
     imported, _ = import_module(build(network), (torch.zeros(options.batch, 3, size, size),))
     graph = read_relax(imported)
@@ -118,27 +119,31 @@ def measure(network: str, target: Target, llvm: Any, options: argparse.Namespace
     fold_margins(graph)
     machine: Machine = target.machine
     cost: Cost | None = {"time": TimedCost(llvm, 1), "model": AnalyticCost(machine), "default": None}[options.choose]
+    if cost is not None:
+        machine = fitting_width(graph, machine, options.winograd)
     chosen = choose(survey(graph, machine), machine, options.winograd, cost)
-    candidates = {f"kernel_{i}": candidate for i, candidate in enumerate(chosen.values())}
-    seconds = time_kernels({name: c.function(name) for name, c in candidates.items()}, llvm)
-    return [_row(network, candidate, seconds[name]) for name, candidate in candidates.items()]
+    uses = {f"kernel_{i}": use for i, use in enumerate(kernel_uses(graph, machine, chosen.__getitem__)) if use.macs}
+    seconds = time_kernels({name: use.function for name, use in uses.items()}, llvm)
+    return [_row(network, use, seconds[name]) for name, use in uses.items()]
 
 
-def _row(network: str, candidate: Candidate, seconds: float) -> dict[str, Any]:
-    spec = candidate.spec
+def _row(network: str, use: KernelUse, seconds: float) -> dict[str, Any]:
+    spec = use.spec if isinstance(use.spec, DepthwiseSpec) else use.spec.spec
     winograd = isinstance(spec, WinogradSpec)
     kernel = (3, 3) if isinstance(spec, WinogradSpec) else spec.kernel
     stride = (1, 1) if isinstance(spec, WinogradSpec) else spec.stride
     result = spec.result
-    moved = 4 * (spec.source.size + result.size + candidate.weights)
+    depthwise = isinstance(spec, DepthwiseSpec)
+    weights = result.blocks * result.lanes * kernel[0] * kernel[1] if depthwise else use.spec.weights
+    moved = 4 * (spec.source.size + result.size + weights)
     return {
         "network": network,
-        "kind": _kind(kernel, stride, result.height * result.width),
+        "kind": ("depthwise " if depthwise else "") + _kind(kernel, stride, result.height * result.width),
         "algorithm": f"winograd {spec.size}x{spec.size}" if isinstance(spec, WinogradSpec) else "direct",
         "output": [result.batch, result.blocks * result.lanes, result.height, result.width],
         "seconds": seconds,
-        "gflops": 2e-9 * candidate.macs / seconds,
-        "flops_per_byte": 2 * candidate.macs / moved,
+        "gflops": 2e-9 * use.macs / seconds,
+        "flops_per_byte": 2 * use.macs / moved,
         "winograd": winograd,
     }
 

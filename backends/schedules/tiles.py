@@ -22,6 +22,8 @@ class Machine:
             0 one register serves all pixels in turn.
         by_lane: whether multiply-adds take one lane of a register as a factor, so that inputs are loaded as vectors.
         in_order: whether instructions start in the order of the code, for which LLVM writes more turns of loops out.
+        halves: whether instructions on half a vector run at twice the rate.
+        rate: vector products that start in a cycle.
     """
 
     lanes: int
@@ -32,6 +34,8 @@ class Machine:
     pixel_registers: int = 0
     by_lane: bool = False
     in_order: bool = False
+    halves: bool = False
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,11 @@ def _even(extent: int, most: int) -> int:
 
 
 def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: int, steps: int) -> float:
-    """Cycles at one vector product a cycle, two loads a cycle, and a cache line of weights every two
-    cycles.
-    """
+    """Cycles at the machine's rate of products, two loads a cycle, and a cache line of weights every two cycles."""
     products = tile.blocks * tile.pixels
     loads = 0.5 * (tile.blocks + tile.pixels)
     weights = tile.blocks * machine.lanes * 4 / 32
-    step = max(float(products), loads, weights, _LATENCY / 2)
+    step = max(products / machine.rate, loads, weights, _LATENCY / 2)
     step += 0.02 * (tile.blocks + tile.pixels) + 0.05 * weights
     if machine.pixel_registers > 1:
         # Every channel of a pixel is spread over a register, and every vector of weights is loaded alone.

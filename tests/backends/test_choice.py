@@ -17,11 +17,12 @@ from reconvene.backends.choice_cache import ChoiceCache
 from reconvene.backends.compile import compile
 from reconvene.backends.cost import AnalyticCost
 from reconvene.backends.layout import dense_view
-from reconvene.backends.schedules.alternatives import Candidate, alternatives, winograd_alternatives
+from reconvene.backends.schedules.alternatives import Candidate, alternatives, fitted, winograd_alternatives
 from reconvene.backends.schedules.convolution import ConvolutionSpec
 from reconvene.backends.schedules.epilogue import Epilogue
 from reconvene.backends.schedules.tiles import Machine, Tile
 from reconvene.backends.schedules.winograd import WinogradSpec
+from reconvene.backends.targets import find_target
 from reconvene.backends.timing import TimedCost
 
 
@@ -110,6 +111,19 @@ def test_the_model_prefers_fewer_products_and_fewer_weights() -> None:
     assert choose([large], MACHINE, "auto", model)[large].family == "winograd"
     chosen = choose([small], MACHINE, "auto", model)[small].spec
     assert not isinstance(chosen, WinogradSpec) or chosen.size == 2
+
+
+@pytest.mark.parametrize(("bandwidth", "family"), [(4000, "winograd"), (1500, "convolution")])
+def test_slow_memory_decides_against_larger_weights(bandwidth: int, family: str) -> None:
+    """512 channels on 4x4 pixels: fewer products than the direct kernel's, but nearly twice the weights."""
+    machine = replace(find_target("rpi4"), memory_mb_s=bandwidth).machine
+    layer = fitted(specification(4, 4, lanes=4, channels=512), machine, 512 * 9)
+    assert choose([layer], machine, "auto", AnalyticCost(machine))[layer].family == family
+
+
+def test_cores_in_order_wait_for_memory() -> None:
+    layer = Candidate(specification(4, 4, channels=512))
+    assert AnalyticCost(replace(MACHINE, in_order=True)).cycles(layer) > AnalyticCost(MACHINE).cycles(layer)
 
 
 def test_choices_are_remembered(tmp_path: Path) -> None:
