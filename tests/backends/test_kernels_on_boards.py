@@ -85,13 +85,16 @@ class All(nn.Module):
         return tuple(outputs)
 
 
-@pytest.mark.parametrize(
+BOARDS = pytest.mark.parametrize(
     ("target", "runtime"),
     [
         pytest.param("rpi3", "static", marks=needs("qemu-aarch64", "aarch64-linux-gnu-g++")),
         pytest.param("rpi2", "none", marks=needs("qemu-arm", "arm-linux-gnueabihf-g++")),
     ],
 )
+
+
+@BOARDS
 def test_all_kernels(target: str, runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(cases(monkeypatch))
     assert len(found) > 90
@@ -109,3 +112,19 @@ def test_all_kernels(target: str, runtime: Any, tmp_path: Path, monkeypatch: pyt
             if not difference <= allowed:
                 wrong.append(f"{case.name}: {difference:.1e} of {allowed:.1e}")
     assert not wrong
+
+
+@BOARDS
+@pytest.mark.parametrize("winograd", ["2x2", "4x4"])
+def test_winograd(winograd: Any, target: str, runtime: Any, tmp_path: Path) -> None:
+    """Several chunks of tiles, edges that do not divide, and channels that leave lanes empty."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(i, o, 3, padding=p) for i, o, p in ((18, 33, 1), (33, 18, 0), (18, 8, 1))]
+    module = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU6(), layers[2]).eval()
+    image = torch.randn(1, 18, 39, 22)
+    expected = module(image).detach()
+    built = compile(module, (image,), target, winograd=winograd)
+    assert sum("winograd" in variable.name_hint for variable in built.scheduled.functions) == 3
+    bundle = open_bundle(built.export(tmp_path / "bundle", runtime=runtime))
+    (got,) = run_bundle(bundle, (image,), bundle_emulator(bundle))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
