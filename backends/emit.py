@@ -79,10 +79,10 @@ def kernel_uses(graph: Graph, machine: Machine, choose: Choose = Candidate) -> l
     emitter = _Emitter(graph, machine, choose)
     module = emitter.module()
     uses = []
-    for key, variable in emitter.kernels.items():
-        node = emitter.anchors.get(key)
+    for (family, spec), variable in emitter.kernels.items():
+        node, calls = emitter.anchors.get((family, spec)), emitter.calls[family, spec]
         macs, first = (_macs(node), node.inputs[0].op == "input") if node is not None else (0, False)
-        uses.append(KernelUse(*key, module[variable.name_hint], macs, emitter.calls[key], first))
+        uses.append(KernelUse(family, spec, module[variable.name_hint], macs, calls, first))
     return uses
 
 

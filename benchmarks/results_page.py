@@ -6,6 +6,7 @@ python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
 python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
 python benchmarks/latency.py --json docs/results/latency.json
+python benchmarks/arm_kernels.py --json docs/results/arm_kernels.json
 python benchmarks/latency_goal.py --json docs/results/latency_goal.json
 python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --json docs/results/size.json
@@ -31,6 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import accuracy
+import arm_kernels
 import boards
 import compile_time
 import exactness
@@ -73,6 +75,13 @@ GOALS = """## Pruned to a latency
 
 `prune(..., target="host", latency=share)`: what its model of layer times promises and what is measured, our pipeline; beside
 it what the same sparsity gives without looking at the target. Shares are of the dense network.
+"""
+
+ARM_KERNELS = """## ARM kernels and their floor
+
+Every distinct kernel alone, direct convolutions only, by LLVM's model of the core ([how](estimate.md)). The floor is one
+vector multiply-add in each cycle, or as many as the core begins: multiply-accumulates of the definition over lanes. *Lowest*
+is the worst kernel of a kind.
 """
 
 PEERS = """## Beside Torch-Pruning
@@ -259,6 +268,7 @@ SECTIONS = (
     Section("peers", PEERS, peers.summary),
     Section("latency", LATENCY, latencies),
     Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
+    Section("arm_kernels", ARM_KERNELS, lambda record: with_setting(arm_kernels.tables(record), record["environment"])),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("training_kills", KILLS, killed),
