@@ -50,9 +50,10 @@ def depthwise_columns(machine: Machine, width: int, stride: int, taps: int) -> i
     """Outputs of a row in registers: as many as leave half of the registers for pixels and weights, such that few are
     computed twice at the end of a row.
 
-    With a stride, neighbouring outputs share fewer pixels, which need more registers.
+    With a stride, neighbouring outputs share fewer pixels, which need more registers where pixels are loaded ahead.
     """
-    most = max(2, machine.registers // 2 // stride)
+    apart = stride if machine.pixel_registers else 1
+    most = max(2, machine.registers // 2 // apart)
     return min(range(min(most, width), 0, -1), key=lambda columns: -(-width // columns) * (columns * taps + _TILE))
 
 
