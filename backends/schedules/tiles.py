@@ -112,6 +112,10 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     if machine.pixel_registers > 1:
         # Every channel of a pixel is spread over a register, and every vector of weights is loaded alone.
         step += 0.5 * (tile.pixels + tile.blocks)
+    elif machine.by_lane and machine.in_order:
+        # Such a core waits for the loads of a step: about so long by LLVM's model of the Cortex-A53, whatever the tile.
+        step += 12.0 if tile.pixels > 1 else 2.0 * tile.blocks
+        step += max(1.0 * (tile.blocks - tile.pixels), 0.5 * (tile.pixels - tile.blocks))
     elif machine.by_lane:
         # Weights are loaded for every channel and pixels for every fourth, so blocks cost more loads than pixels.
         step += 0.5 * max(0, tile.blocks - tile.pixels + 1)
