@@ -69,6 +69,7 @@ def fitted(spec: ConvolutionSpec, machine: Machine, steps: int) -> ConvolutionSp
         tile=choose_tile(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps),
         by_lane=machine.by_lane and spec.source.lanes == machine.lanes,
         one_loop=steps <= _SHORT and machine.registers < _MANY,
+        cores=machine.cores,
     )
 
 

@@ -17,7 +17,11 @@ from .epilogue import Epilogue
 from .image import View, clear_border
 from .tiles import Tile
 
-__all__ = ["ConvolutionSpec", "convolution_kernel", "panel_rows"]
+__all__ = ["ConvolutionSpec", "convolution_kernel", "panel_rows", "row_parts"]
+
+
+_IDLE = 0.05
+"""Share of the cores' time that may be lost because their work is not equal."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ConvolutionSpec:
         by_lane: whether a pixel's input channels are loaded as a vector, and its lanes taken one after the other.
         one_loop: whether one loop goes over all tiles, also those of a row. What does not change along a row, LLVM loads
             before a loop of its own: of a short sum all weights, which may be more than there are registers.
+        cores: that share the tiles, as evenly as can be.
     """
 
     source: View
@@ -49,6 +54,7 @@ class ConvolutionSpec:
     epilogue: Epilogue
     by_lane: bool = False
     one_loop: bool = False
+    cores: int = 1
 
     @property
     def tiles(self) -> int:
@@ -60,6 +66,23 @@ def panel_rows(spec: ConvolutionSpec) -> int:
     """Weight vectors' rows for one tile of output blocks; a row is ``tile.blocks * lanes`` weights."""
     channels = spec.blocks * spec.source.lanes if not spec.rest else (spec.blocks - 1) * spec.source.lanes + spec.rest
     return channels * spec.kernel[0] * spec.kernel[1]
+
+
+def row_parts(spec: ConvolutionSpec) -> int:
+    """Equal parts of a row of tiles that are work by themselves: the fewest that keep the cores busy alike.
+
+    Most often the rows and blocks are many and need no parts. Pixels in a row with few blocks would be work for one core.
+    """
+    view, tile = spec.result, spec.tile
+    lines = view.batch * spec.tiles * -(-view.height // tile.rows)
+    columns = -(-view.width // tile.columns)
+
+    def idle(parts: int) -> float:
+        work = lines * parts
+        return -(-work // spec.cores) * spec.cores / work - 1.0
+
+    parts = [count for count in range(1, columns + 1) if columns % count == 0]
+    return next((count for count in parts if idle(count) <= _IDLE), min(parts, key=idle))
 
 
 def convolution_kernel(spec: ConvolutionSpec, name: str) -> tirx.PrimFunc:
@@ -91,8 +114,8 @@ def _body(
     clear_border(result, spec.result)
     tile, view = spec.tile, spec.result
     row_tiles, column_tiles = -(-view.height // tile.rows), -(-view.width // tile.columns)
-    inner = 1 if spec.one_loop else column_tiles
-    outer = column_tiles // inner
+    outer = column_tiles if spec.one_loop else row_parts(spec)
+    inner = column_tiles // outer
     with loops.parallel(view.batch * spec.tiles * row_tiles * outer) as work:
         line = work // outer
         image = line // (spec.tiles * row_tiles) if view.batch > 1 else 0
@@ -101,7 +124,7 @@ def _body(
         top = loops.tile_start(line % row_tiles, tile.rows, view.height)
         first = loops.table(starts, panel) if spec.banded else 0
         with loops.serial(inner) as turn:
-            left = loops.tile_start(turn if outer == 1 else work % outer, tile.columns, view.width)
+            left = loops.tile_start(work % outer * inner + turn, tile.columns, view.width)
             sums = loops.local(tile.blocks * tile.pixels * view.lanes)
             _start(spec, sums, bias, block)
             _reduce(spec, sums, source, weights, (image, first, top, left), panel)
