@@ -17,6 +17,7 @@ python benchmarks/portfolio.py out/levels --json docs/results/portfolio.json
 python benchmarks/compile_time.py --json docs/results/compile_time.json
 python benchmarks/weights_memory.py --json docs/results/weights_memory.json
 python benchmarks/boards.py --json docs/results/boards.json
+python benchmarks/switching.py out/portfolio --json docs/results/switching.json
 python benchmarks/results_page.py
 """
 
@@ -42,6 +43,7 @@ import peers
 import portfolio
 import scale
 import scores
+import switching
 import weights_memory
 import zoo
 
@@ -156,6 +158,14 @@ WEIGHTS = """## Memory of the weights
 A process that runs a network whose weights are in TVM's pool of constants, and one that maps them from a bundle's files; what
 each has more than before. Private memory is what no other process shares at the time; of proportional memory, what two
 processes share counts half in each.
+"""
+
+SWITCHING = """## Switching while serving
+
+`reconvene serve` on loopback. A gap is the time between two answers in a row, whichever client gets them; every answer is
+compared, bit by bit, with what the variant that it names gives. Beside it, without load, three ways to do without switching:
+all variants resident; the dense program loaded, pruned, compacted and compiled at every switch; and another process for every
+variant. Memory is private to the process, and less what it holds after it unloaded its first model.
 """
 
 BOARDS = """## Bundles for boards
@@ -281,6 +291,7 @@ SECTIONS = (
     Section(
         "weights_memory", WEIGHTS, lambda record: with_setting(weights_memory.table(record["rows"]), record["setting"])
     ),
+    Section("switching", SWITCHING, lambda record: with_setting(switching.table(record), record["setting"])),
     Section("boards", BOARDS, bundles),
 )
 

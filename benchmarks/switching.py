@@ -16,7 +16,7 @@ Ways to do without, each in a process of its own, through the same variants in t
 * dense: a switch loads the dense program, prunes it to the variant's size, compacts, compiles and warms it;
 * restart: a switch ends the server and starts another one, which answers when it is up.
 
-Memory is what is the process' own (private pages), less what the same process has with everything imported and nothing loaded.
+Memory is what is the process' own (private pages), less what it has after it loaded the smallest variant and unloaded it again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="times through all variants, for each alternative")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", choices=ALTERNATIVES, help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=(*ALTERNATIVES, "bare"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
         if options.child:
@@ -389,6 +389,7 @@ def order(portfolio: Portfolio, rounds: int) -> list[str]:
 def child_switcher(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, Any]:
     """Ours."""
     inputs = example(portfolio)
+    begin(portfolio, threads)
     meter = Meter()
     switcher = Switcher(portfolio, threads=threads)
     switcher.start([portfolio.variants[-1].name])
@@ -410,6 +411,7 @@ def child_switcher(portfolio: Portfolio, rounds: int, threads: int) -> dict[str,
 def child_resident(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, Any]:
     """All variants stay in memory."""
     inputs = example(portfolio)
+    begin(portfolio, threads)
     meter = Meter()
     loaded = {variant.name: load_variant(portfolio, variant, threads=threads) for variant in portfolio.variants}
     release_memory()
@@ -443,7 +445,7 @@ def child_dense(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, An
 
     # The first time, much of torch is imported.
     switched(portfolio.variants[-1].name)
-    release_memory()
+    begin(portfolio, threads)
     meter = Meter()
     times, steady = [], []
     for name in order(portfolio, 1):
@@ -460,7 +462,7 @@ def child_dense(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, An
 def child_restart(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, Any]:
     """The server is ended, and another one started with the other variant."""
     request = raw_request(portfolio, example(portfolio))
-    base = imports_only()
+    base = bare_process(portfolio)
     times, steady = [], []
     for name in order(portfolio, 1):
         started = time.perf_counter()
@@ -480,11 +482,23 @@ async def one_answer(host: str, port: int, request: bytes) -> None:
         raise OSError(body.decode("utf-8", "replace"))
 
 
-def imports_only() -> int:
-    """Private bytes of a process that has imported what the server imports, and loaded nothing."""
-    code = "import reconvene.driver.serving.server, psutil; print(psutil.Process().memory_full_info().uss)"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+def begin(portfolio: Portfolio, threads: int) -> None:
+    """What only the first model costs: buffers and code of the runtime, and what is imported late."""
+    load_variant(portfolio, portfolio.variants[-1], threads=threads).unload()
+
+
+def bare_process(portfolio: Portfolio) -> int:
+    """Private bytes of a process that has imported what the server imports, and has no model any more."""
+    call = [sys.executable, "-W", "ignore", __file__, str(portfolio.folder), "--child", "bare"]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout)
+
+
+def child_bare(portfolio: Portfolio, rounds: int, threads: int) -> int:
+    import reconvene.driver.serving.server  # noqa: F401
+
+    begin(portfolio, threads)
+    return private(psutil.Process())
 
 
 def cost(times: Sequence[float], gaps: Sequence[float], steady: Sequence[float], peak: float) -> Cost:
@@ -498,11 +512,12 @@ def cost(times: Sequence[float], gaps: Sequence[float], steady: Sequence[float],
     )
 
 
-_CHILDREN = {
+_CHILDREN: dict[str, Callable[[Portfolio, int, int], Any]] = {
     "switcher": child_switcher,
     "resident": child_resident,
     "dense": child_dense,
     "restart": child_restart,
+    "bare": child_bare,
 }
 
 # ---- what is shown

@@ -107,6 +107,7 @@ class _Handlers:
         except RequestError as error:
             response = await _request_error(request, error)
         except Exception as error:
+            self._service.fault(error)
             response = await _fault(request, error)
         self._service.counted(response.status_code)
         return response

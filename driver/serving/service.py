@@ -16,7 +16,7 @@ from .engine import Engine
 from .governor import Governor, Stance
 from .memory import available_memory
 from .metrics import Metrics
-from .observation import Choice, Observation, Window, read_power
+from .observation import Choice, Observation, Power, Window, read_power
 from .policies import ByHand, Policy
 from .state import commit, committed, default_state_file
 from .switcher import Switch, Switcher
@@ -102,6 +102,10 @@ class Service:
         self.requests[status] += 1
         self.metrics.request(status)
 
+    def fault(self, error: Exception) -> None:
+        """Tells whoever runs the server of a fault of ours."""
+        self._say(f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]}; please report it")
+
     def load(self) -> None:
         """Loads the first variant.
 
@@ -167,7 +171,9 @@ class Service:
         while True:
             await asyncio.sleep(self.settings.interval)
             self._window.look(self.engine.pending)
-            seen = self._observation()
+            # Some sensors take their time, which is not to be that of requests.
+            memory, power = await asyncio.to_thread(lambda: (available_memory(), read_power()))
+            seen = self._observation(memory, power)
             wish = self.settings.policy.wish(seen)
             self._reason = wish.reason
             chosen = self.settings.governor.decided(self._stance, wish, seen)
@@ -176,7 +182,7 @@ class Service:
                 if found.error is not None:
                     self._stance = self.settings.governor.failed(self._stance, chosen, monotonic())
 
-    def _observation(self) -> Observation:
+    def _observation(self, memory: int, power: Power) -> Observation:
         window = self._window
         return Observation(
             seconds=monotonic(),
@@ -186,8 +192,8 @@ class Service:
             p95_ms=window.p95_ms(),
             queue=window.queue(),
             busy=window.busy(),
-            memory=available_memory(),
-            power=read_power(),
+            memory=memory,
+            power=power,
         )
 
 

@@ -436,17 +436,8 @@ def test_a_broken_variant_is_reported_and_passed_over(original: Portfolio, tmp_p
 
 def test_a_policy_switches_and_stays(original: Portfolio, tmp_path: Path) -> None:
     """No variant is as fast as a nanosecond: the smallest one is chosen, at once, and for good."""
-    options = (
-        "--policy",
-        "latency",
-        "--objective-ms",
-        "0.000001",
-        "--dwell",
-        "0.1",
-        "--policy",
-        "power",
-        "--no-control",
-    )
+    policies = ("--policy", "latency", "--objective-ms", "0.000001", "--policy", "power")
+    options = (*policies, "--dwell", "0.1", "--no-control", "--threads", "2")
     with serving(original.folder, tmp_path, *options) as server, server.client() as client:
         end = time.monotonic() + 20
         while client.get("/status").json()["active"] != "small" and time.monotonic() < end:
