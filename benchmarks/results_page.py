@@ -165,7 +165,8 @@ SWITCHING = """## Switching while serving
 `reconvene serve` on loopback. A gap is the time between two answers in a row, whichever client gets them; every answer is
 compared, bit by bit, with what the variant that it names gives. Beside it, without load, three ways to do without switching:
 all variants resident; the dense program loaded, pruned, compacted and compiled at every switch; and another process for every
-variant. Memory is private to the process, and less what it holds after it unloaded its first model.
+variant. Memory is private to the process, and less what it holds after it unloaded its first model; of the C++ program, all
+of it.
 """
 
 BOARDS = """## Bundles for boards

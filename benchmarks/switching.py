@@ -10,19 +10,22 @@ Load: `reconvene serve` in a process of its own, clients on loopback that send t
 and one that switches to another variant at even intervals. Every answer is compared, bit by bit, with what the variant that it
 names gives. A gap is the time between two answers in a row, whichever client gets them.
 
-Ways to do without, each in a process of its own, through the same variants in the same order:
+Beside it, without load, the program of bundles (`run --serve`, in C++, without any runtime), which switches by becoming the
+other program. And ways to do without switching, each in a process of its own, through the same variants in the same order:
 
 * resident: all variants are loaded, and a switch is an assignment;
 * dense: a switch loads the dense program, prunes it to the variant's size, compacts, compiles and warms it;
 * restart: a switch ends the server and starts another one, which answers when it is up.
 
-Memory is what is the process' own (private pages), less what it has after it loaded the smallest variant and unloaded it again.
+Memory is what is the process' own (private pages), less what it has after it loaded the smallest variant and unloaded it again;
+of the C++ program, all of it while a variant is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import itertools
 import json
 import os
@@ -36,6 +39,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,7 +57,7 @@ from reconvene.driver.serving.switcher import Switcher
 from reconvene.frontend.errors import ReconveneError
 from reconvene.frontend.files import write_text
 
-ALTERNATIVES = ("switcher", "resident", "dense", "restart")
+ALTERNATIVES = ("switcher", "program", "resident", "dense", "restart")
 _MIB = 1 << 20
 
 
@@ -408,6 +412,41 @@ def child_switcher(portfolio: Portfolio, rounds: int, threads: int) -> dict[str,
     return asdict(cost(times, gaps, steady, meter.stop()))
 
 
+def child_program(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, Any]:
+    """The program of a bundle, told to switch on its standard input; requests wait meanwhile."""
+    import reconvene
+
+    inputs = example(portfolio)
+    tensors = tuple(torch.from_numpy(value) for value in inputs)
+    stream = io.BytesIO()
+    for array in inputs:
+        np.save(stream, array)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) / VARIANTS
+        for variant in portfolio.variants:
+            built = reconvene.compile(str(portfolio.folder / VARIANTS / variant.name / "model.pt2"), tensors)
+            (place / variant.name).mkdir(parents=True)
+            built.export(place / variant.name / "host", runtime="none")
+        call = [str(place / portfolio.variants[-1].name / "host" / "run"), "--serve"]
+        with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            assert program.stdin is not None and program.stdout is not None
+            pipe = SimpleNamespace(read=program.stdout.read)
+            times, steady = [], []
+            for name in order(portfolio, rounds):
+                started = time.perf_counter()
+                program.stdin.write(f"switch {name}\n".encode() + stream.getvalue())
+                program.stdin.flush()
+                line = program.stdout.readline().decode().strip()
+                if line != f"switched {name}":
+                    raise OSError(line)
+                for _ in portfolio.outputs:
+                    np.lib.format.read_array(pipe)  # type: ignore[arg-type]
+                times.append(1e3 * (time.perf_counter() - started))
+                steady.append(private(psutil.Process(program.pid)) / _MIB)
+            program.stdin.close()
+    return asdict(cost(times, times, steady, max(steady)))
+
+
 def child_resident(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, Any]:
     """All variants stay in memory."""
     inputs = example(portfolio)
@@ -514,6 +553,7 @@ def cost(times: Sequence[float], gaps: Sequence[float], steady: Sequence[float],
 
 _CHILDREN: dict[str, Callable[[Portfolio, int, int], Any]] = {
     "switcher": child_switcher,
+    "program": child_program,
     "resident": child_resident,
     "dense": child_dense,
     "restart": child_restart,
@@ -552,6 +592,7 @@ def table(record: dict[str, Any]) -> str:
     ]
     texts = {
         "switcher": "one resident variant (ours)",
+        "program": "the program of a bundle, in C++",
         "resident": "all variants resident",
         "dense": "dense model pruned and compiled at the switch",
         "restart": "restart of the process",
