@@ -68,7 +68,7 @@ class Engine:
     def __init__(self, switcher: Switcher, limit: int, window: Window) -> None:
         self._switcher, self._limit, self._window = switcher, limit, window
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="engine")
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self.pending = 0
         """Requests that wait or are computed."""
 

@@ -23,6 +23,9 @@ _BACKLOG = 2048
 _CONNECTIONS = 1024
 """More than these are turned away, so that connections that send nothing cannot take all memory."""
 
+_IDLE_SECONDS = 75
+"""How long a connection is kept between two requests."""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -80,6 +83,7 @@ def run_server(
         server_header=False,
         lifespan="on",
         backlog=_BACKLOG,
+        timeout_keep_alive=_IDLE_SECONDS,
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=max(1, round(grace)),
         proxy_headers=False,

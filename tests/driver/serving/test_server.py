@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reconvene.driver.command_line import main
 from reconvene.driver.portfolio.manifest import Portfolio
-from tests.support.portfolios import INPUTS, WIDTHS, network, small_portfolio
+from tests.support.portfolios import INPUTS, WIDTHS, network
 
 X = INPUTS[0].numpy()
 EXPECTED = {name: network(width)(*INPUTS).detach().numpy() for name, width in WIDTHS.items()}
@@ -81,11 +81,6 @@ def serving(folder: Path, place: Path, *options: str) -> Iterator[Server]:
             process.send_signal(signal.SIGTERM)
         process.wait(30)
         reader.join()
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Portfolio:
-    return small_portfolio(tmp_path_factory.mktemp("portfolios") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -333,31 +328,6 @@ def test_limits(server: Server) -> None:
         found.sendall(slow)
         status, body = parsed(found.recv(1 << 16))
     assert (status, json.loads(body)) == (408, {"error": "the request's body did not come within 2 s"})
-
-
-def test_a_full_queue_and_a_slow_computation(original: Portfolio, tmp_path: Path) -> None:
-    """Queue and time-out are so small that a burst must hit both; what is answered is right all the same."""
-    options = ("--queue", "2", "--variant", "small")
-    with serving(original.folder, tmp_path, *options) as server:
-
-        async def burst() -> list[Any]:
-            transport = httpx.AsyncHTTPTransport(uds=str(server.unix), limits=httpx.Limits(max_connections=64))
-            async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as client:
-                posts = (client.post("/v2/models/tiny/infer", json=JSON_REQUEST) for _ in range(300))
-                return await asyncio.gather(*posts)
-
-        answers = asyncio.run(burst())
-        by_status = {status: [a for a in answers if a.status_code == status] for status in (200, 503)}
-        assert len(by_status[200]) + len(by_status[503]) == 300
-        assert by_status[200] and by_status[503]
-        for answer in by_status[200]:
-            check("small", np.array(answer.json()["outputs"][0]["data"]))
-        assert {answer.headers["retry-after"] for answer in by_status[503]} == {"1"}
-        assert by_status[503][0].json() == {"error": "the queue is full; ask again in 1 s"}
-    with serving(original.folder, tmp_path, "--timeout", "0.001") as server, server.client() as client:
-        posts = [client.post("/v2/models/tiny/infer", json=JSON_REQUEST) for _ in range(50)]
-        assert {answer.status_code for answer in posts} <= {200, 408, 504}
-        assert {answer.status_code for answer in posts} & {408, 504}
 
 
 def test_sigterm_answers_what_is_under_way(original: Portfolio, tmp_path: Path) -> None:

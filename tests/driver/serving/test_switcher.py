@@ -21,15 +21,10 @@ from reconvene.backends.compile import compile
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, file_sums, open_portfolio, write_manifest
 from reconvene.driver.serving.switcher import Switcher
 from reconvene.frontend.errors import InputError
-from tests.support.portfolios import INPUTS, WIDTHS, network, small_portfolio
+from tests.support.portfolios import INPUTS, WIDTHS, network
 
 X = INPUTS[0].numpy()
 EXPECTED = {name: network(width)(*INPUTS).detach().numpy() for name, width in WIDTHS.items()}
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Portfolio:
-    return small_portfolio(tmp_path_factory.mktemp("portfolios") / "tiny")
 
 
 @pytest.fixture
