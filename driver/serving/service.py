@@ -75,7 +75,7 @@ class Service:
         self._choices = _choices(portfolio, settings.target)
         self._names = tuple(choice.name for choice in self._choices)
         self._stance = Stance()
-        self._reason = ""
+        self._reason = "variants are chosen by hand"
         self._last = ""
         self._background: asyncio.Task[None] | None = None
         self.switches: deque[Switch] = deque(maxlen=_REMEMBERED)
@@ -118,7 +118,8 @@ class Service:
     def open(self) -> None:
         """Begins to answer. The event loop must run."""
         self.engine.start()
-        self._background = asyncio.get_running_loop().create_task(self._watch())
+        if not isinstance(self.settings.policy, ByHand):
+            self._background = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
         """Answers what waits, and unloads the variant."""
