@@ -28,7 +28,6 @@ import asyncio
 import io
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -57,7 +56,7 @@ from reconvene.driver.serving.switcher import Switcher
 from reconvene.frontend.errors import ReconveneError
 from reconvene.frontend.files import write_text
 
-ALTERNATIVES = ("switcher", "program", "resident", "dense", "restart")
+PARTS = ("load", "switcher", "program", "resident", "dense", "restart")
 _MIB = 1 << 20
 
 
@@ -71,8 +70,11 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="times through all variants, for each alternative")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", choices=(*ALTERNATIVES, "bare"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="of the record; others stay as they are"
+    )
+    parser.add_argument("--json", type=Path, help="where the record is, written after every part")
+    parser.add_argument("--child", choices=(*PARTS[1:], "bare"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
         if options.child:
@@ -86,9 +88,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(record))
-    if options.json:
-        write_text(options.json, json.dumps(record, indent=1) + "\n")
-    return 0 if not record["load"]["wrong"] and not record["load"]["dropped"] else 1
+    load = record.get("load", {})
+    return 1 if load.get("wrong") or load.get("dropped") or load.get("switches_failed") else 0
 
 
 def made(folder: Path) -> Path:
@@ -106,30 +107,33 @@ def made(folder: Path) -> Path:
 
 
 def measured(portfolio: Portfolio, options: argparse.Namespace) -> dict[str, Any]:
-    """The whole record."""
-    record: dict[str, Any] = {
-        "setting": {
-            **environment(),
-            "threads": options.threads,
-            "clients": options.clients,
-            "dtype": portfolio.inputs[0].dtype,
-            "batch": portfolio.inputs[0].shape[0] if portfolio.inputs[0].shape else 1,
-            "load_average": round(os.getloadavg()[0], 2),
-        },
-        "portfolio": portfolio.name,
-        "variants": [
-            {key: getattr(variant, key) for key in ("name", "parameters", "bytes", "macs")}
-            for variant in portfolio.variants
-        ],
+    """The record, with those parts made anew that were asked for."""
+    record: dict[str, Any] = {"alternatives": {}}
+    if options.json and options.json.exists():
+        record = json.loads(options.json.read_text(encoding="utf-8"))
+    record["setting"] = {
+        **environment(),
+        "threads": options.threads,
+        "clients": options.clients,
+        "dtype": portfolio.inputs[0].dtype,
+        "batch": portfolio.inputs[0].shape[0] if portfolio.inputs[0].shape else 1,
     }
-    record["load"] = asyncio.run(under_load(portfolio, options))
-    record["alternatives"] = {}
-    for name in ALTERNATIVES:
-        print(f"{name} ...", file=sys.stderr)
-        call = [sys.executable, "-W", "ignore", __file__, str(portfolio.folder), "--child", name]
-        chosen = ["--rounds", str(options.rounds), "--threads", str(options.threads)]
-        done = subprocess.run([*call, *chosen], stdout=subprocess.PIPE, text=True, check=True)
-        record["alternatives"][name] = json.loads(done.stdout.splitlines()[-1])
+    record["portfolio"] = portfolio.name
+    record["variants"] = [
+        {key: getattr(variant, key) for key in ("name", "parameters", "bytes", "macs")}
+        for variant in portfolio.variants
+    ]
+    for part in options.parts:
+        print(f"{part} ...", file=sys.stderr)
+        if part == "load":
+            record["load"] = asyncio.run(under_load(portfolio, options))
+        else:
+            call = [sys.executable, "-W", "ignore", __file__, str(portfolio.folder), "--child", part]
+            chosen = ["--rounds", str(options.rounds), "--threads", str(options.threads)]
+            done = subprocess.run([*call, *chosen], stdout=subprocess.PIPE, text=True, check=True)
+            record["alternatives"][part] = json.loads(done.stdout.splitlines()[-1])
+        if options.json:
+            write_text(options.json, json.dumps(record, indent=1) + "\n")
     return record
 
 
@@ -215,9 +219,9 @@ def served(portfolio: Portfolio, threads: int, variant: str | None = None) -> It
         server = subprocess.Popen(call, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         try:
             assert server.stderr is not None
-            line = next(line for line in server.stderr if line.startswith(("serving ", "error: ")))
-            if line.startswith("error: "):
-                raise OSError(line.strip())
+            line = next((line for line in server.stderr if line.startswith(("serving ", "error: "))), "it said nothing")
+            if not line.startswith("serving "):
+                raise OSError(f"the server did not start: {line.strip()}")
             threading.Thread(target=server.stderr.read, daemon=True).start()
             host, _, port = line.split()[-1].removeprefix("http://").partition(":")
             yield host, int(port), psutil.Process(server.pid)
@@ -565,18 +569,37 @@ _CHILDREN: dict[str, Callable[[Portfolio, int, int], Any]] = {
 
 def table(record: dict[str, Any]) -> str:
     """The load, and the alternatives beside each other."""
-    load, still = record["load"], record["load"]["still"]
-    names = " to ".join(
+    first, last = (
         f"{row['name']} ({row['bytes'] / _MIB:.2f} MiB)" for row in (record["variants"][0], record["variants"][-1])
     )
+    lines = [f"Portfolio '{record['portfolio']}', {len(record['variants'])} variants, {first} to {last}.", ""]
+    if "load" in record:
+        lines += [*load_table(record["load"]), ""]
+    texts = {
+        "switcher": "one resident variant (ours)",
+        "program": "the program of a bundle, in C++",
+        "resident": "all variants resident",
+        "dense": "dense model pruned and compiled at the switch",
+        "restart": "restart of the process",
+    }
+    lines += [
+        "| without load | switch ms | longest | of which nobody answers | memory MiB | peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, text in texts.items():
+        if row := record["alternatives"].get(name):
+            numbers = (row[key] for key in ("switch_ms", "switch_longest_ms", "gap_ms", "steady_mib", "peak_mib"))
+            lines.append(f"| {text} | " + " | ".join(f"{number:,.3g}" for number in numbers) + " |")
+    return "\n".join(lines)
+
+
+def load_table(load: dict[str, Any]) -> list[str]:
     lines = [
-        f"Portfolio '{record['portfolio']}', {len(record['variants'])} variants, {names}.",
-        "",
         "| load | requests | per second | p50 ms | p99 ms | longest ms | longest gap ms | dropped | wrong |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     switching = f"{load['switches']} switches in {load['seconds']:.0f} s"
-    for what, row in (("no switches", still), (switching, load)):
+    for what, row in (("no switches", load["still"]), (switching, load)):
         numbers = (row[key] for key in ("p50_ms", "p99_ms", "longest_ms", "longest_gap_ms"))
         shown = " | ".join(f"{number:.2f}" for number in numbers)
         lines.append(
@@ -586,21 +609,8 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"Of the switches under load (medians, longest in brackets): load {pair(load, 'load')}, warm {pair(load, 'warm')},"
         f" swap {pair(load, 'swap')} ms; the old variant was gone {pair(load, 'free')} ms later.",
-        "",
-        "| without load | switch ms | longest | of which nobody answers | memory MiB | peak MiB |",
-        "|---|---|---|---|---|---|",
     ]
-    texts = {
-        "switcher": "one resident variant (ours)",
-        "program": "the program of a bundle, in C++",
-        "resident": "all variants resident",
-        "dense": "dense model pruned and compiled at the switch",
-        "restart": "restart of the process",
-    }
-    for name, row in record["alternatives"].items():
-        numbers = (row[key] for key in ("switch_ms", "switch_longest_ms", "gap_ms", "steady_mib", "peak_mib"))
-        lines.append(f"| {texts[name]} | " + " | ".join(f"{number:,.3g}" for number in numbers) + " |")
-    return "\n".join(lines)
+    return lines
 
 
 def pair(row: dict[str, Any], step: str) -> str:
