@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
     )
     port = options.port if options.port is not None or options.unix is not None else 8000
     service = Service(portfolio, settings, tell)
+    _spare_the_collector()
     with listening(Address(options.host, port, options.unix)) as sockets:
         service.load()
         run_server(
@@ -78,6 +80,14 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
             lambda places: tell(f"serving '{portfolio.name}' at {' and '.join(places)}"),
         )
     return _answer(service)
+
+
+def _spare_the_collector() -> None:
+    """Exempts what has been imported by now from garbage collection: it never goes, and to walk through its hundreds of
+    thousands of objects takes a quarter of a second, in which nobody is answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _answer(service: Service) -> Answer:
