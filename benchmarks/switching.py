@@ -14,7 +14,8 @@ Beside it, without load, the program of bundles (`run --serve`, in C++, without 
 other program. And ways to do without switching, each in a process of its own, through the same variants in the same order:
 
 * resident: all variants are loaded, and a switch is an assignment;
-* dense: a switch loads the dense program, prunes it to the variant's size, compacts, compiles and warms it;
+* dense: a switch loads the dense program, prunes it to the variant's size, compacts, compiles and warms it, with compiled code
+  in reconvene's cache since an earlier round;
 * restart: a switch ends the server and starts another one, which answers when it is up.
 
 Memory is what is the process' own (private pages), less what it has after it loaded the smallest variant and unloaded it again;
@@ -486,8 +487,9 @@ def child_dense(portfolio: Portfolio, rounds: int, threads: int) -> dict[str, An
         built.run(*inputs)
         return built
 
-    # The first time, much of torch is imported.
-    switched(portfolio.variants[-1].name)
+    # The first time, much of torch is imported, and compiled code gets into the cache.
+    for name in order(portfolio, 1):
+        switched(name)
     begin(portfolio, threads)
     meter = Meter()
     times, steady = [], []
