@@ -14,7 +14,6 @@ Beside ``model.so`` and ``model.tar`` lie the weights, ``weights-*.bin`` (see `w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tarfile
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..frontend.errors import InputError
-from ..frontend.files import replacing_folder
+from ..frontend.files import replacing_folder, sha256, write_sums
 from .arena import Arena, Slot
 from .compile import Built, Memory, TensorSpec
 from .library import Library, load_library
@@ -45,7 +44,6 @@ FORMAT = 3
 """Version of the folder's layout; a reader refuses any other."""
 
 MANIFEST = "manifest.json"
-_SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,7 @@ def write_bundle(
         (temporary / "README.md").write_text(readme(built, chosen, sorted(_names(temporary))), encoding="utf-8")
         manifest = _manifest(built, temporary, chosen, places, certificate)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        sums = "".join(f"{_sha256(temporary / name)}  {name}\n" for name in sorted(_names(temporary)))
-        (temporary / _SUMS).write_text(sums, encoding="utf-8")
+        write_sums(temporary)
     return folder
 
 
@@ -257,13 +254,8 @@ def _manifest(
         "memory": asdict(built.memory),
         "weights": [asdict(place) for place in places],
         "arena": asdict(built.arena) if runtime == "python" else None,
-        "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names},
+        "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names},
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -290,7 +282,7 @@ def _check_file(folder: Path, name: str, size: int, digest: str) -> None:
     found = path.stat().st_size
     if found != size:
         raise InputError(f"'{name}' in bundle '{folder}' has {found} bytes instead of {size}; copy the bundle again")
-    if _sha256(path) != digest:
+    if sha256(path) != digest:
         raise InputError(f"'{name}' in bundle '{folder}' does not have its checksum; copy the bundle again")
 
 

@@ -52,7 +52,8 @@ def find_emulator(target: Target, *, libraries: bool = False) -> Emulator:
 
 
 def _library_options(target: Target) -> tuple[str, ...]:
-    folder = Path("/usr") / target.triple
+    # Debian has one name for all 32-bit ARM with hard floats.
+    folder = Path("/usr") / ("arm-linux-gnueabihf" if target.architecture == "arm" else target.triple)
     if target.runs_here:
         return ()
     if not (folder / "lib").is_dir():

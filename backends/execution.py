@@ -19,7 +19,7 @@ from .compile import checked_inputs
 from .emulation import Emulator, find_emulator
 from .measure import Timing
 
-__all__ = ["benchmark_bundle", "bundle_emulator", "run_bundle"]
+__all__ = ["benchmark_bundle", "bundle_emulator", "failure", "run_bundle"]
 
 
 def bundle_emulator(bundle: Bundle) -> Emulator:
@@ -88,8 +88,13 @@ def _execute(bundle: Bundle, command: list[str]) -> str:
         raise InputError(f"cannot run the program of bundle '{bundle.folder}': {error.strerror or error}") from None
     if done.returncode == 0:
         return done.stdout
-    said = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-    if not said and done.returncode < 0:
-        said = [f"it was ended by {signal.Signals(-done.returncode).name}"]
-    reason = (said or done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"])[0]
-    raise InputError(f"the program of bundle '{bundle.folder}' failed: {reason}")
+    raise InputError(failure(bundle, done.returncode, done.stderr))
+
+
+def failure(bundle: Bundle, status: int, stderr: str) -> str:
+    """Why the bundle's program ended with `status` (a signal's number if it is negative), in its own words if it had any."""
+    said = [line.removeprefix("error: ") for line in stderr.splitlines() if line.startswith("error: ")]
+    if not said and status < 0:
+        said = [f"it was ended by {signal.Signals(-status).name}"]
+    reason = (said or stderr.strip().splitlines()[-1:] or [f"exit code {status}"])[0]
+    return f"the program of bundle '{bundle.folder}' failed: {reason}"

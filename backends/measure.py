@@ -18,7 +18,7 @@ from .threads import use_threads
 if TYPE_CHECKING:
     from .targets import Target
 
-__all__ = ["ENGINES", "Timing", "compare", "time_calls", "torch_threads"]
+__all__ = ["ENGINES", "Timing", "compare", "time_calls", "timing", "torch_threads"]
 
 ENGINES = ("reconvene", "tvm-default", "eager")
 """What `compare` can time: our pipeline, TVM's own, and PyTorch without compilation."""
@@ -77,7 +77,7 @@ def time_calls(
                     time.sleep(settle)
                     call()
                 samples[name].append(_seconds(call) * 1e3)
-    return {name: _timing(values, threads, batch) for name, values in samples.items()}
+    return {name: timing(values, threads, batch) for name, values in samples.items()}
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -86,7 +86,8 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _timing(samples: Sequence[float], threads: int, batch: int) -> Timing:
+def timing(samples: Sequence[float], threads: int, batch: int) -> Timing:
+    """The summary of `samples`, milliseconds of single calls."""
     low, median, high = np.percentile(samples, [10, 50, 90])
     return Timing(float(median), float(low), float(high), min(samples), len(samples), threads, batch)
 

@@ -12,15 +12,20 @@ from pathlib import Path
 
 from ..frontend.errors import InputError
 from .compile import Built, TensorSpec
-from .linkers import find_linker, invoke, link_shared
+from .linkers import Linker, find_linker, invoke, link_shared
 from .object_files import defined_symbols
 from .places import places_source, weights_assembly
 from .runtime_library import include_folders, static_runtime, wheel_runtime
 from .weights import ALIGNMENT, Place, pack, write_weights
 
 __all__ = [
+    "FLAGS",
     "PROGRAM",
+    "SMALL",
+    "link_against_wheel",
     "model_objects",
+    "own_source",
+    "quoted",
     "runner_sources",
     "signature_source",
     "write_static_program",
@@ -40,8 +45,8 @@ _DESCRIPTIONS = {
     "uint8": "|u1",
     "bool": "|b1",
 }
-_FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-sections -fdata-sections".split()
-_SMALL = ["-Wl,--gc-sections"]
+FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-sections -fdata-sections".split()
+SMALL = ["-Wl,--gc-sections"]
 
 
 def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
@@ -61,11 +66,11 @@ def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
         kept = work / "kept"
         kept.write_text("\n".join(defined_symbols(objects, local=True)) + "\n", encoding="utf-8")
         # Names of kernels stay, for profilers; all other names go.
-        options = [*_SMALL, "-static", f"-Wl,--retain-symbols-file={kept}", "-pthread"]
+        options = [*SMALL, "-static", f"-Wl,--retain-symbols-file={kept}", "-pthread"]
         includes = [f"-I{path}" for path in include_folders()]
         files = [str(path) for path in (*sources, *objects, *runtime)]
         output = ["-o", str(folder / PROGRAM)]
-        call = [*_FLAGS, "-DSTATIC_MODEL", "-DTVM_FFI_EXPORTS", *includes, *files, *options, *output]
+        call = [*FLAGS, "-DSTATIC_MODEL", "-DTVM_FFI_EXPORTS", *includes, *files, *options, *output]
         invoke(linker, call, "link the program")
     return ()
 
@@ -84,26 +89,34 @@ def write_wheel_program(built: Built, folder: Path) -> tuple[Place, ...]:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         sources = [*runner_sources(built, work, "virtual_machine.cc"), _weights_beside(built, places, folder, work)]
-        options = [*_SMALL, "-s", "-Wl,--as-needed", "-Wl,--allow-shlib-undefined", "-Wl,-rpath,$ORIGIN"]
-        if linker.kind != "zig":
-            # Its own start code would ask for the newest C library. See start.cc.
-            sources.append(_source("start.cc", work))
-            options.append("-nostartfiles")
-        includes = [f"-I{path}" for path in include_folders()]
-        # The runtime only registers itself, so no symbol of it is asked for.
-        needed = ["-Wl,--no-as-needed", *map(str, libraries), "-Wl,--as-needed"]
-        output = ["-o", str(folder / PROGRAM)]
-        invoke(linker, [*_FLAGS, *includes, *map(str, sources), *options, *needed, *output], "link the program")
+        link_against_wheel(linker, sources, libraries, folder / PROGRAM, work)
     return places
+
+
+def link_against_wheel(
+    linker: Linker, sources: Sequence[Path], libraries: Sequence[Path], output: Path, work: Path
+) -> None:
+    """Links a program that finds the wheel's `libraries` beside itself and runs with C libraries as old as theirs."""
+    options = [*SMALL, "-s", "-Wl,--as-needed", "-Wl,--allow-shlib-undefined", "-Wl,-rpath,$ORIGIN"]
+    files = list(sources)
+    if linker.kind != "zig":
+        # Its own start code would ask for the newest C library. See start.cc.
+        files.append(own_source("start.cc", work))
+        options.append("-nostartfiles")
+    includes = [f"-I{path}" for path in include_folders()]
+    # The runtime only registers itself, so no symbol of it is asked for.
+    needed = ["-Wl,--no-as-needed", *map(str, libraries), "-Wl,--as-needed"]
+    call = [*FLAGS, *includes, *map(str, files), *options, *needed, "-o", str(output)]
+    invoke(linker, call, "link the program")
 
 
 def runner_sources(built: Built, folder: Path, executor: str, threads: int | None = None) -> list[Path]:
     """The runner's sources for `built`, put into `folder`: its own, `executor`, and the model's signature."""
     for header in ("model.h", "sha256.h", "switching.h"):
-        _source(header, folder)
+        own_source(header, folder)
     signature = folder / "signature.cc"
     signature.write_text(signature_source(built, threads), encoding="utf-8")
-    return [_source("run.cc", folder), _source(executor, folder), signature]
+    return [own_source("run.cc", folder), own_source(executor, folder), signature]
 
 
 def _weights_inside(built: Built, folder: Path) -> list[Path]:
@@ -127,13 +140,13 @@ def _weights_beside(built: Built, places: Sequence[Place], bundle: Path, folder:
 
 
 def _places(text: str, folder: Path) -> Path:
-    _source("memory.h", folder)
+    own_source("memory.h", folder)
     path = folder / "places.cc"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def _source(name: str, folder: Path) -> Path:
+def own_source(name: str, folder: Path) -> Path:
     path = folder / name
     path.write_text(
         resources.files(__package__).joinpath("runtime", name).read_text(encoding="utf-8"), encoding="utf-8"
@@ -154,8 +167,8 @@ def signature_source(built: Built, threads: int | None = None) -> str:
         rows = ",\n".join(f"    {_spec(spec, f'k{name}Shape{i}')}" for i, spec in enumerate(specs))
         lines += [f"const Spec k{name}s[] = {{\n{rows}}};", f"const int k{name}Count = {len(specs)};"]
     lines += [
-        f"const char kTarget[] = {_quoted(target.name)};",
-        f"const char kCpu[] = {_quoted(target.cpu)};",
+        f"const char kTarget[] = {quoted(target.name)};",
+        f"const char kCpu[] = {quoted(target.cpu)};",
         f"const int kThreads = {threads or built.threads or 1};",
     ]
     return "\n".join(lines) + "\n"
@@ -170,11 +183,11 @@ def _spec(spec: TensorSpec, shape: str) -> str:
     if description is None:
         known = ", ".join(_DESCRIPTIONS)
         raise InputError(f"'{spec.name}' is {spec.dtype}, which the program cannot read or write; it knows {known}")
-    name = _quoted(spec.name)
+    name = quoted(spec.name)
     return f'{{{name}, "{spec.dtype}", "{description}", {description[2:]}, {len(spec.shape)}, {shape}}}'
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """`text` as a C string."""
     return json.dumps(text, ensure_ascii=True)
 

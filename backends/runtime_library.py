@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, resources
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..frontend.progress import stage
 from .linkers import Linker, invoke
 from .targets import Target
 
-__all__ = ["include_folders", "static_runtime", "wheel_runtime"]
+__all__ = ["has_wheel", "include_folders", "remote_runtime", "static_runtime", "wheel_runtime"]
 
 _VERSIONS = ("apache-tvm", "apache-tvm-ffi")
 
@@ -37,6 +37,8 @@ _RUNTIME = (
     "file_utils cpu_device_api device_api logging module tensor thread_pool threading_backend timer workspace_pool"
     " memory/memory_manager vm/builtin vm/bytecode vm/executable vm/vm"
 ).split()
+_REMOTE = "rpc_channel rpc_device_api rpc_endpoint rpc_local_session rpc_module rpc_server_env rpc_session".split()
+_LIBRARY_LOADER = "extra/library_module_dynamic_lib"
 
 _FLAGS = (
     "-std=c++17 -Os -w -Wno-psabi -ffunction-sections -fdata-sections -DTVM_FFI_USE_LIBBACKTRACE=0"
@@ -63,14 +65,31 @@ def static_runtime(linker: Linker) -> tuple[Path, ...]:
     Raises:
         InputError: the compiler fails, or the cache folder cannot be written.
     """
-    support = resources.files(__package__).joinpath("runtime", "support")
-    headers = {entry.name: entry.read_text(encoding="utf-8") for entry in support.iterdir() if entry.name[-2:] == ".h"}
     ffi, tvm = _package("tvm_ffi") / "src" / "ffi", _package("tvm") / "src" / "runtime"
     # One unit for each of the two libraries: their headers take longer to compile than they do.
-    units = {
-        "ffi": "".join(f'#include "{ffi / name}.cc"\n' for name in _FFI),
-        "vm": "".join(f'#include "{tvm / name}.cc"\n' for name in _RUNTIME),
-    }
+    return _compiled(linker, {"ffi": _unit(ffi, _FFI), "vm": _unit(tvm, _RUNTIME)})
+
+
+def remote_runtime(linker: Linker) -> tuple[Path, ...]:
+    """Object files of what an RPC server needs beside those of `static_runtime`: sessions, and loading libraries.
+
+    Raises:
+        InputError: as `static_runtime`.
+    """
+    ffi, rpc = _package("tvm_ffi") / "src" / "ffi", _package("tvm") / "src" / "runtime" / "rpc"
+    own = resources.files(__package__).joinpath("runtime", "rpc_socket.cc").read_text(encoding="utf-8")
+    units = {"library": _unit(ffi, [_LIBRARY_LOADER]), "rpc": _unit(rpc, _REMOTE) + own}
+    return _compiled(linker, units, include=rpc)
+
+
+def _unit(folder: Path, names: Sequence[str]) -> str:
+    return "".join(f'#include "{folder / name}.cc"\n' for name in names)
+
+
+def _compiled(linker: Linker, units: Mapping[str, str], include: Path | None = None) -> tuple[Path, ...]:
+    """Objects of `units`, sources by name; made once for a compiler and kept."""
+    support = resources.files(__package__).joinpath("runtime", "support")
+    headers = {entry.name: entry.read_text(encoding="utf-8") for entry in support.iterdir() if entry.name[-2:] == ".h"}
     version = subprocess.run([*linker.command, "--version"], capture_output=True, text=True, check=False).stdout
     key = _digest(
         [*map(metadata.version, _VERSIONS), *linker.command, version, *_FLAGS, *units.values(), *headers.values()]
@@ -82,6 +101,7 @@ def static_runtime(linker: Linker) -> tuple[Path, ...]:
             f"-I{path}" for path in (folder / "include" / "x", folder / "include" / "x" / "x", folder / "include")
         ]
         includes += [f"-I{path}" for path in (*include_folders(), _package("tvm_ffi") / "src")]
+        includes += [f"-I{include}"] if include else []
 
         def compile_unit(name: str) -> None:
             (folder / f"{name}.cc").write_text(units[name], encoding="utf-8")
@@ -97,6 +117,11 @@ def static_runtime(linker: Linker) -> tuple[Path, ...]:
 
     made = _made_once(f"runtime-{key}", build)
     return tuple(made / f"{name}.o" for name in units)
+
+
+def has_wheel(target: Target) -> bool:
+    """Whether the registry has a wheel of TVM's runtime for the target's architecture."""
+    return target.architecture in _PLATFORMS
 
 
 def wheel_runtime(target: Target) -> tuple[Path, ...]:

@@ -56,7 +56,14 @@ Fold = Annotated[
 ]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
-On = Annotated[str | None, typer.Option(metavar="qemu", help="Run a bundle's program on an emulated board.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Run a bundle on an emulated board: qemu; or on a real one: rpc://HOST:PORT, tracker://HOST:PORT/KEY.",
+    ),
+]
+SessionTimeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds that a board on the network may take.")]
 Dataset = Annotated[
     str | None, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet: the papers' networks are fitted to it.")
 ]
@@ -340,6 +347,7 @@ def run(
     files: Annotated[list[Path] | None, typer.Argument(metavar="[INPUT.npy]...", show_default=False)] = None,
     data: Annotated[Path | None, typer.Option(help="Inputs: .npy, or .npz with one array each, in order.")] = None,
     on: On = None,
+    timeout: SessionTimeout = 600,
     threads: Threads = 1,
     input: InputShapes = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs here, as .npz.")] = None,
@@ -349,7 +357,7 @@ def run(
     """Run a bundle, or a model compiled for this machine."""
     from . import verbs
 
-    answer(json, lambda: verbs.run(model, files or [], data, on, input or [], threads, output, seed))
+    answer(json, lambda: verbs.run(model, files or [], data, on, input or [], threads, output, seed, timeout))
 
 
 @app.command()
@@ -364,6 +372,7 @@ def bench(
         typer.Option(min=1, help="Measured runs, after warm-up: 50, or 1 when emulated.", show_default=False),
     ] = None,
     on: On = None,
+    timeout: SessionTimeout = 600,
     engine: Annotated[
         list[str] | None, typer.Option(help="reconvene, tvm-default or eager; all unless given. Repeatable.")
     ] = None,
@@ -375,7 +384,9 @@ def bench(
     from . import verbs
 
     if on is not None or Path(model).is_dir():
-        answer(json, lambda: verbs.bench_bundle(model, on, threads, repeat))
+        from . import bundles
+
+        answer(json, lambda: bundles.bench_bundle(model, on, threads, repeat, timeout))
         return
     rounds = repeat or 50
     answer(json, lambda: verbs.bench(model, against, input or [], target, threads, batch, rounds, engine or [], seed))
@@ -432,6 +443,22 @@ def serve(
         state=state,
     )
     answer(json, lambda: verb.serve_verb(portfolio, options))
+
+
+@app.command()
+def server(
+    target: Annotated[str, typer.Option("--target", "-t", help="The board it is for, from 'reconvene targets'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="wheel: with TVM's own libraries, where there are; source: compiled from its sources."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make an RPC server for a board, which 'run' and 'bench' reach with --on."""
+    from . import verbs
+
+    answer(json, lambda: verbs.server(target, runtime, output))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from ..frontend.progress import stage
 from ..passes.plan import Plan
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
-from .models import LoadedModel, load_model, random_input
+from .models import LoadedModel, load_model
 from .outputs import check_file, check_folder
 from .recipe import recipe_options
 from .report import Report
@@ -26,14 +26,11 @@ from .scoring_data import scoring_batches
 from .wording import size
 
 if TYPE_CHECKING:
-    from ..backends.bundle import Bundle
-    from ..backends.emulation import Emulator
-    from ..backends.measure import Timing
+    pass
 
 __all__ = [
     "Outputs",
     "bench",
-    "bench_bundle",
     "cache",
     "capture",
     "compact",
@@ -249,16 +246,19 @@ def run(
     threads: int,
     output: Path | None,
     seed: int,
+    timeout: int = 600,
 ) -> Answer:
     from .arrays import read_arrays, write_arrays
+    from .bundles import lost_lines, run_bundle
 
     check_file(output)
     if files and data is not None:
         raise InputError("inputs were given as files and with --data; give one of the two")
     sources = files or ([] if data is None else [data])
     given = tuple(array for path in sources for array in read_arrays(path)) if sources else None
+    where: dict[str, Any] = {}
     if on is not None or Path(model).is_dir():
-        outputs = run_bundle(model, given, on, threads, seed)
+        outputs, where = run_bundle(model, given, on, threads, seed, timeout)
     else:
         loaded = load_model(model, inputs, seed)
         used = given if given is not None else loaded.example_inputs
@@ -274,58 +274,24 @@ def run(
         write_arrays(output, outputs)
         written["outputs"] = str(output)
     lines = [f"output {index}: {summary(value)}" for index, value in enumerate(outputs)]
-    return Answer({"outputs": described, "files": written}, says(*lines, *([files_line(written)] if written else [])))
+    lines = [*lost_lines(where), *lines, *([files_line(written)] if written else [])]
+    return Answer({**where, "outputs": described, "files": written}, says(*lines))
 
 
-def run_bundle(
-    folder: str, given: tuple[torch.Tensor, ...] | None, on: str | None, threads: int, seed: int
-) -> list[torch.Tensor]:
-    """The outputs of a bundle: of its program, or of its library in this process."""
-    from ..backends.bundle import load_bundle, open_bundle
-    from ..backends.execution import run_bundle as run_program
+def server(target: str, runtime: str | None, output: Path) -> Answer:
+    from ..backends.boards.server import check_server_runtime, write_server
+    from ..backends.targets import find_target
 
-    bundle = open_bundle(folder)
-    inputs = given if given is not None else example_inputs_of(bundle, seed)
-    emulator = emulator_for(bundle, on)
-    with stage("running"):
-        if bundle.runtime == "python" and emulator is None:
-            return tensors(load_bundle(folder).run(*inputs))
-        return list(run_program(bundle, inputs, emulator, threads))
-
-
-def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None) -> Answer:
-    """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
-    from ..backends.bundle import load_bundle, open_bundle
-    from ..backends.execution import benchmark_bundle
-
-    bundle = open_bundle(folder)
-    emulator = emulator_for(bundle, on)
-    rounds = repeat or (1 if emulator else 50)
-    timing: Timing | None
-    with stage("running"):
-        if bundle.runtime == "python" and emulator is None:
-            timing = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
-        else:
-            timing = benchmark_bundle(bundle, rounds, 0 if emulator else 5, emulator, threads)
-    data = {"bundle": folder, "target": bundle.target.name, "repeats": rounds}
-    if timing is None:
-        cpu = emulator.cpu if emulator else ""
-        line = f"ran {rounds} times on an emulated {cpu}; an emulator's time is not the board's, so none is given"
-        return Answer({**data, "emulated": cpu, "timing": None}, says(line))
-    spread = f"p10 {timing.p10_ms:.3f}, p90 {timing.p90_ms:.3f}; {timing.repeats} runs, {timing.threads} threads"
-    found = {**data, "emulated": None, "timing": dataclasses.asdict(timing)}
-    return Answer(found, says(f"median {timing.median_ms:.3f} ms ({spread})"))
-
-
-def emulator_for(bundle: Bundle, on: str | None) -> Emulator | None:
-    """What ``--on`` asks for. Raises InputError for anything but None and ``qemu``, and if there is no QEMU."""
-    from ..backends.execution import bundle_emulator
-
-    if on is None:
-        return None
-    if on != "qemu":
-        raise InputError(f"a bundle runs here or on qemu, not on '{on}'")
-    return bundle_emulator(bundle)
+    chosen = find_target(target)
+    made_with = check_server_runtime(chosen, runtime)
+    check_folder(output)
+    with stage("making the server"):
+        write_server(chosen, output, made_with)
+    files = {"server": str(output)}
+    data = {"target": target, "runtime": made_with, "files": files}
+    return Answer(
+        data, says(f"a server for {target}; copy it there and start {output.name}/reconvene-server", files_line(files))
+    )
 
 
 def bench(
@@ -494,10 +460,3 @@ def extremes(value: torch.Tensor) -> dict[str, float]:
         return {}
     numbers = value.to(torch.float64)
     return {"minimum": numbers.min().item(), "maximum": numbers.max().item(), "mean": numbers.mean().item()}
-
-
-def example_inputs_of(bundle: Bundle, seed: int) -> tuple[torch.Tensor, ...]:
-    """Inputs of the shapes and dtypes that a bundle takes."""
-    return tuple(
-        random_input(spec.shape, getattr(torch, spec.dtype), seed + index) for index, spec in enumerate(bundle.inputs)
-    )

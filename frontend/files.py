@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["replacing", "replacing_folder", "write_text"]
+__all__ = ["replacing", "replacing_folder", "sha256", "write_sums", "write_text"]
 
 
 @contextmanager
@@ -40,10 +41,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `folder` that takes its place when the block ends well.
+    """Gives a temporary folder that takes the place of `folder` when the block ends well.
 
     Raises:
-        InputError: its parent is missing or cannot be written, or the disk is full.
+        InputError: the folder cannot be written, or the disk is full. What was there is then untouched.
     """
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -63,6 +64,19 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The file's checksum, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Writes ``SHA256SUMS`` for all files of `folder`, as ``sha256sum --check`` reads it."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    text = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
+    (folder / "SHA256SUMS").write_text(text, encoding="utf-8")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

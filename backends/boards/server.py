@@ -1,0 +1,106 @@
+"""A folder with an RPC server for a board: a C++ program, so the board needs no Python.
+
+The wheels of TVM's runtime have the server's part of RPC too, so for their architectures the program only listens,
+keeps sessions apart and talks to the tracker. Elsewhere that part is compiled from the sources in the wheel and lies in the
+program, which then needs a C library as new as the compiler's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from ...frontend.errors import InputError
+from ...frontend.files import replacing_folder, write_sums
+from ..linkers import Linker, find_linker, invoke
+from ..object_files import needed_glibc
+from ..program import FLAGS, SMALL, link_against_wheel, own_source, quoted
+from ..runtime_library import has_wheel, include_folders, remote_runtime, static_runtime, wheel_runtime
+from ..targets import Target
+
+__all__ = ["SERVER", "Runtime", "check_server_runtime", "write_server"]
+
+SERVER = "reconvene-server"
+
+Runtime = Literal["wheel", "source"]
+
+
+def check_server_runtime(target: Target, runtime: str | None) -> Runtime:
+    """What a server for `target` would be made with. Raises InputError if that is not possible."""
+    if target.bare:
+        raise InputError(f"'{target.name}' has no operating system that a server could run on")
+    if runtime not in (None, "wheel", "source"):
+        raise InputError(f"a server's runtime is wheel or source, not '{runtime}'")
+    if runtime == "wheel" and not has_wheel(target):
+        raise InputError(f"there is no wheel of TVM for {target.triple}; use --runtime source")
+    return "wheel" if runtime == "wheel" or (runtime is None and has_wheel(target)) else "source"
+
+
+def write_server(target: Target, folder: Path, runtime: Runtime | None = None) -> Path:
+    """Writes ``reconvene-server``, the libraries it needs, README.md and SHA256SUMS; an older server is replaced.
+
+    Raises:
+        InputError: the folder holds something else or cannot be written; there is no compiler for the target, or no
+            wheel; or one of them fails.
+    """
+    chosen = check_server_runtime(target, runtime)
+    if folder.exists() and not (folder.is_dir() and ((folder / SERVER).is_file() or not any(folder.iterdir()))):
+        raise InputError(f"'{folder}' exists and holds no server; choose an empty or a new folder")
+    linker = find_linker(target, "program")
+    with replacing_folder(folder) as temporary, tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        own_source("calls.h", work)
+        sources = [own_source("rpc_server.cc", work), work / "versions.cc"]
+        sources[1].write_text(_versions(), encoding="utf-8")
+        if chosen == "wheel":
+            libraries = [Path(shutil.copy2(library, temporary)) for library in wheel_runtime(target)]
+            link_against_wheel(linker, sources, libraries, temporary / SERVER, work)
+        else:
+            _link_with_runtime(linker, sources, temporary / SERVER)
+        glibc = max((needed_glibc(file) or "0" for file in temporary.iterdir()), key=_number)
+        (temporary / "README.md").write_text(_readme(target, glibc), encoding="utf-8")
+        write_sums(temporary)
+    return folder
+
+
+def _link_with_runtime(linker: Linker, sources: list[Path], output: Path) -> None:
+    files = [*sources, *static_runtime(linker), *remote_runtime(linker)]
+    includes = [f"-I{path}" for path in include_folders()]
+    # Libraries that are loaded look for the runtime's C interface in the program.
+    options = [*SMALL, "-s", "-rdynamic", "-static-libstdc++", "-static-libgcc", "-pthread", "-ldl"]
+    call = [*FLAGS, "-DTVM_FFI_EXPORTS", *includes, *map(str, files), *options, "-o", str(output)]
+    invoke(linker, call, "link the server")
+
+
+def _versions() -> str:
+    tvm, own = (quoted(metadata.version(name)) for name in ("apache-tvm", "reconvene"))
+    return f"extern const char kTvmVersion[] = {tvm}, kReconveneVersion[] = {own};\n"
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _readme(target: Target, glibc: str) -> str:
+    return f"""# An RPC server for {target.description or target.name}
+
+Made by reconvene for `{target.name}` ({target.triple}), with TVM {metadata.version("apache-tvm")}. It needs Linux with
+glibc {glibc} or later. Copy the folder to the board and run
+
+    ./reconvene-server --port 9090                                  # alone
+    ./reconvene-server --tracker HOST:9190 --key {target.name}      # in the pool of TVM's tracker on HOST
+    ./reconvene-server --help
+
+It says which port it got. Then, elsewhere,
+
+    reconvene bench BUNDLE --on rpc://BOARD:9090
+    reconvene bench BUNDLE --on tracker://HOST:9190/{target.name}
+
+Sessions come one after the other, each in a process and a folder of its own that is removed afterwards.
+
+**Whoever reaches the port may run programs on the board.** Keep it inside your own network, or listen on the loopback
+address (`--host 127.0.0.1`) and come through ssh: `ssh -L 9090:localhost:9090 BOARD`.
+"""

@@ -1,0 +1,198 @@
+"""A session on a board: connected with time-outs, given up when the board is gone, tried again where that may help."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import tvm
+from tvm import rpc
+
+from ..targets import Target
+from .errors import BoardError, BoardLost
+from .place import Place
+from .relay import Relay
+from .tracker import Offer, request_board
+
+__all__ = ["Board", "Done", "Limits", "on_board", "open_board"]
+
+T = TypeVar("T")
+
+_MACHINES = {"armv7l": "arm", "armv6l": "arm", "armv8l": "arm", "arm64": "aarch64", "amd64": "x86_64"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is waited for, in seconds, and how often a lost board is tried again.
+
+    Attributes:
+        connect: for a connection.
+        answer: for a board's first answer, which it gives when no other client has it.
+        session: for all of one session; the server ends it too.
+        wait: for a board of a pool to become free.
+        tries: sessions that are begun at most, on one board or several.
+        pause: before the second try; doubled before each further one.
+    """
+
+    connect: float = 10
+    answer: float = 30
+    session: float = 600
+    wait: float = 300
+    tries: int = 4
+    pause: float = 0.5
+
+
+@dataclass
+class Board:
+    """A board with an open session.
+
+    Attributes:
+        name: for a person: its address, and what a pool calls it.
+        remote: TVM's session.
+        about: what our server says of the board; empty for TVM's own server.
+    """
+
+    name: str
+    remote: Any
+    about: dict[str, Any]
+    session_seconds: float
+    _uploads: list[str] = field(default_factory=list)
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """The result of one of the board's global functions."""
+        return self.remote.get_function(function)(*arguments)
+
+    def upload(self, file: Path | bytes, suffix: str = "") -> str:
+        """Puts a file into the session's folder, under a name that no other upload has. Returns the name."""
+        name = f"{uuid.uuid4().hex}{suffix}"
+        self._uploads.append(name)
+        self.remote.upload(bytearray(file if isinstance(file, bytes) else file.read_bytes()), name)
+        return name
+
+    def load(self, library: Path) -> Any:
+        """An uploaded library as a module. Raises BoardError if the board cannot load it."""
+        name = self.upload(library, ".so")
+        try:
+            return self.remote.load_module(name)
+        except tvm.error.RPCError as error:
+            raise BoardError(f"board '{self.name}' cannot load {library.name}: {_last_line(error)}") from None
+
+    def check(self, target: Target) -> None:
+        """Raises BoardError unless the board's architecture is the target's, as far as the board says."""
+        machine = self.about.get("machine")
+        if machine is not None and _MACHINES.get(machine, machine) != target.architecture:
+            raise BoardError(
+                f"board '{self.name}' is {machine}, but '{target.name}' is {target.triple}; compile for it"
+            )
+
+    def check_version(self) -> None:
+        """Raises BoardError if the board's TVM is another one than that of this process."""
+        theirs, ours = self.about.get("tvm"), metadata.version("apache-tvm")
+        if theirs is not None and theirs != ours:
+            raise BoardError(
+                f"board '{self.name}' serves TVM {theirs}, this is {ours}; make its server again: reconvene server"
+            )
+
+    def clean(self) -> None:
+        """Removes what was uploaded."""
+        while self._uploads:
+            with suppress(Exception):
+                self.remote.remove(self._uploads.pop())
+
+
+@dataclass(frozen=True)
+class Done(Generic[T]):
+    """What a job gave, the board that did it, and what went wrong on boards before."""
+
+    value: T
+    board: str
+    lost: tuple[str, ...]
+
+
+def on_board(place: Place, job: Callable[[Board], T], limits: Limits | None = None) -> Done[T]:
+    """Does `job` on a board at `place`; again, there or on another board of the pool, when the board is lost.
+
+    Raises:
+        BoardError: the job failed, or every try lost its board; each is named.
+    """
+    used = limits or Limits()
+    lost: list[str] = []
+    for attempt in range(used.tries):
+        if attempt:
+            time.sleep(used.pause * 2 ** (attempt - 1))
+        try:
+            with open_board(place, used) as board:
+                return Done(job(board), board.name, tuple(dict.fromkeys(lost)))
+        except BoardLost as error:
+            lost.append(str(error))
+    raise BoardLost(f"{'; '.join(dict.fromkeys(lost))} (tried {used.tries} times)")
+
+
+@contextmanager
+def open_board(place: Place, limits: Limits) -> Iterator[Board]:
+    """A session on a board at `place`, within the block.
+
+    Raises:
+        BoardError: there is no such host or key, the server is not TVM's or has another version, or the board
+            reports an error in the block.
+        BoardLost: the board is not there, does not answer, or goes away in the block.
+    """
+    if place.kind == "tracker":
+        offer = request_board(place, limits.connect, limits.wait)
+        name = f"{place.key} at {offer.host}:{offer.port}"
+    else:
+        offer, name = Offer(place.host, place.port, place.key), f"{place.host}:{place.port}"
+    relay = Relay(offer.host, offer.port, name, limits.connect, limits.answer, limits.session)
+    board: Board | None = None
+    try:
+        board = _begun(offer, name, relay, limits)
+        yield board
+        board.clean()
+    except (tvm.error.RPCError, tvm.error.InternalError, RuntimeError) as error:
+        raise _told(error, name, relay.close(), place) from None
+    finally:
+        if board is not None:
+            board.remote = None
+        relay.close()
+
+
+def _begun(offer: Offer, name: str, relay: Relay, limits: Limits) -> Board:
+    remote = rpc.connect("127.0.0.1", relay.port, offer.key, session_timeout=limits.session)
+    try:
+        about = dict(json.loads(remote.get_function("reconvene.about")()))
+    except (AttributeError, tvm.error.RPCError):
+        about = {}  # TVM's own server.
+    board = Board(name, remote, about, limits.session)
+    board.check_version()
+    return board
+
+
+def _told(error: Exception, name: str, fault: str | None, place: Place) -> BoardError:
+    """TVM's error as one line that names the board."""
+    text = str(error)
+    if "cannot find server that matches key" in text:
+        if place.kind == "tracker":
+            return BoardLost(f"board '{name}' was no longer the tracker's to give")
+        wanted = f"goes by another name than '{place.key}'" if place.key else "wants its key, rpc://HOST:PORT/KEY,"
+        return BoardError(f"board '{name}' {wanted} or is kept by a tracker; ask that for it: tracker://HOST:PORT/KEY")
+    if "is not TVM RPC server" in text:
+        return BoardError(
+            f"'{name}' is no RPC server; start one there: reconvene-server, or python -m tvm.exec.rpc_server"
+        )
+    if "RPCSessionTimeoutError" in text:
+        return BoardError(f"board '{name}' took longer than a session may: {_last_line(error)}")
+    if fault is not None:
+        return BoardLost(f"board '{name}' {fault}")
+    return BoardError(f"board '{name}' reports: {_last_line(error)}")
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

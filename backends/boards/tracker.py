@@ -1,0 +1,94 @@
+"""Asking TVM's tracker for a board, with time-outs that TVM's own client does not have.
+
+The protocol is TVM's: a magic number both ways, then JSON messages with their length in front.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any, NamedTuple
+
+from .errors import BoardError, BoardLost
+from .place import Place
+
+__all__ = ["Offer", "request_board"]
+
+_MAGIC = 0x2F271
+_REQUEST, _SUMMARY, _SUCCESS = 4, 6, 0
+_MOST_BYTES = 1 << 20
+
+
+class Offer(NamedTuple):
+    """A board that waits for whoever knows its key."""
+
+    host: str
+    port: int
+    key: str
+
+
+def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> Offer:
+    """A free board of the key in `place`; waits while all of them are busy.
+
+    Raises:
+        BoardError: there is no tracker, or it knows no such board.
+        BoardLost: it does not answer, or no board became free in time.
+    """
+    try:
+        connection = socket.create_connection((place.host, place.port), connect_seconds)
+    except socket.gaierror:
+        raise BoardError(f"there is no host '{place.host}' (of {place}); check its name") from None
+    except OSError as error:
+        raise BoardLost(
+            f"cannot reach the tracker {place.host}:{place.port}: {_reason(error)}; is it running?"
+        ) from None
+    with connection:
+        try:
+            connection.sendall(struct.pack("<i", _MAGIC))
+            if struct.unpack("<i", _received(connection, 4))[0] != _MAGIC:
+                raise BoardError(f"{place.host}:{place.port} is no tracker; start one: python -m tvm.exec.rpc_tracker")
+            _check_key(place, _asked(connection, [_SUMMARY])[1])
+            connection.settimeout(wait_seconds)
+            host, port, key = _asked(connection, [_REQUEST, place.key, "", 1])[1]
+            return Offer(str(host), int(port), str(key))
+        except TimeoutError:
+            raise BoardLost(
+                f"no board '{place.key}' of the tracker {place.host}:{place.port} became free in {wait_seconds:g}"
+                " seconds; others use them, or they hang"
+            ) from None
+        except (OSError, ValueError, LookupError, TypeError, struct.error) as error:
+            raise BoardLost(f"the tracker {place.host}:{place.port} broke off: {_reason(error)}") from None
+
+
+def _check_key(place: Place, summary: Any) -> None:
+    known = sorted({str(entry["key"]).removeprefix("server:") for entry in summary["server_info"]})
+    if place.key not in known:
+        boards = f"it has {', '.join(known)}" if known else "it has none"
+        raise BoardError(f"the tracker {place.host}:{place.port} has no board '{place.key}'; {boards}")
+
+
+def _asked(connection: socket.socket, message: list[Any]) -> Any:
+    data = json.dumps(message).encode()
+    connection.sendall(struct.pack("<i", len(data)) + data)
+    size = struct.unpack("<i", _received(connection, 4))[0]
+    if not 0 < size <= _MOST_BYTES:
+        raise ValueError("its answer makes no sense")
+    answer = json.loads(_received(connection, size))
+    if answer[0] != _SUCCESS:
+        raise ValueError(f"it answered {answer[0]!r}")
+    return answer
+
+
+def _received(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise ConnectionError("it closed the connection")
+        data += part
+    return data
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,115 @@
+"""Running and timing a bundle: in this process, as a program here, on an emulated board, or on one over the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..backends.bundle import Bundle, load_bundle, open_bundle
+from ..backends.execution import benchmark_bundle, bundle_emulator
+from ..backends.execution import run_bundle as run_program
+from ..frontend.errors import InputError
+from ..frontend.progress import stage
+from .answer import Answer
+from .models import random_input
+from .verbs import says, tensors
+
+if TYPE_CHECKING:
+    from ..backends.boards.session import Done
+    from ..backends.emulation import Emulator
+    from ..backends.measure import Timing
+
+__all__ = ["bench_bundle", "lost_lines", "run_bundle"]
+
+
+def run_bundle(
+    folder: str, given: tuple[torch.Tensor, ...] | None, on: str | None, threads: int, seed: int, timeout: int
+) -> tuple[list[torch.Tensor], dict[str, Any]]:
+    """The outputs of a bundle, and facts on where they were computed."""
+    bundle = open_bundle(folder)
+    inputs = given if given is not None else example_inputs_of(bundle, seed)
+    if on is not None and on != "qemu":
+        from ..backends.boards.jobs import run_on_board
+
+        with stage(f"running on {on}"):
+            done = run_on_board(bundle, inputs, checked_place(on), threads, limits(timeout))
+        return list(done.value), board_facts(done)
+    emulator = emulator_for(bundle, on)
+    with stage("running"):
+        if bundle.runtime == "python" and emulator is None:
+            return tensors(load_bundle(folder).run(*inputs)), {}
+        return list(run_program(bundle, inputs, emulator, threads)), {}
+
+
+def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None, timeout: int) -> Answer:
+    """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
+    bundle = open_bundle(folder)
+    data = {"bundle": folder, "target": bundle.target.name}
+    if on is not None and on != "qemu":
+        from ..backends.boards.jobs import benchmark_on_board
+
+        with stage(f"running on {on}"):
+            done = benchmark_on_board(bundle, repeat or 50, checked_place(on), threads=threads, limits=limits(timeout))
+        facts = board_facts(done)
+        found = {**data, "repeats": repeat or 50, "emulated": None, **facts, "timing": dataclasses.asdict(done.value)}
+        return Answer(found, says(*lost_lines(facts), f"board {done.board}: {described(done.value)}"))
+    emulator = emulator_for(bundle, on)
+    rounds = repeat or (1 if emulator else 50)
+    data["repeats"] = rounds  # type: ignore[assignment]
+    timing: Timing | None
+    with stage("running"):
+        if bundle.runtime == "python" and emulator is None:
+            timing = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
+        else:
+            timing = benchmark_bundle(bundle, rounds, 0 if emulator else 5, emulator, threads)
+    if timing is None:
+        cpu = emulator.cpu if emulator else ""
+        line = f"ran {rounds} times on an emulated {cpu}; an emulator's time is not the board's, so none is given"
+        return Answer({**data, "emulated": cpu, "timing": None}, says(line))
+    return Answer({**data, "emulated": None, "timing": dataclasses.asdict(timing)}, says(described(timing)))
+
+
+def described(timing: Timing) -> str:
+    spread = f"p10 {timing.p10_ms:.3f}, p90 {timing.p90_ms:.3f}; {timing.repeats} runs, {timing.threads} threads"
+    return f"median {timing.median_ms:.3f} ms ({spread})"
+
+
+def emulator_for(bundle: Bundle, on: str | None) -> Emulator | None:
+    """QEMU if ``--on`` asks for it. Raises InputError if there is none."""
+    return None if on is None else bundle_emulator(bundle)
+
+
+def checked_place(on: str) -> Any:
+    """The place that ``--on`` names. Raises InputError if it names none."""
+    from ..backends.boards.place import is_place, parse_place
+
+    if not is_place(on):
+        raise InputError(
+            f"a bundle runs here, on qemu, on rpc://HOST:PORT or on tracker://HOST:PORT/KEY, not on '{on}'"
+        )
+    return parse_place(on)
+
+
+def limits(timeout: int) -> Any:
+    from ..backends.boards.session import Limits
+
+    return Limits(session=timeout)
+
+
+def board_facts(done: Done[Any]) -> dict[str, Any]:
+    return {"board": done.board, "lost": list(done.lost)}
+
+
+def lost_lines(facts: Mapping[str, Any]) -> Sequence[str]:
+    """What went wrong on boards before one did the work."""
+    return [f"lost: {reason}" for reason in facts.get("lost", ())]
+
+
+def example_inputs_of(bundle: Bundle, seed: int) -> tuple[torch.Tensor, ...]:
+    """Inputs of the shapes and dtypes that a bundle takes."""
+    return tuple(
+        random_input(spec.shape, getattr(torch, spec.dtype), seed + index) for index, spec in enumerate(bundle.inputs)
+    )

@@ -1,0 +1,69 @@
+"""Emulated boards that serve TVM's RPC on the loopback address."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from reconvene.backends.boards.place import Place
+from reconvene.backends.boards.server import SERVER
+from reconvene.backends.emulation import find_emulator
+from reconvene.backends.targets import find_target
+
+__all__ = ["Served", "serving"]
+
+
+class Served:
+    """A running server: its process, where it listens, and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said: list[str] = []
+        self.port = 0
+        while not self.port:
+            line = self.line()
+            if "listening on" in line:
+                self.port = int(line.rpartition(":")[2])
+
+    @property
+    def place(self) -> Place:
+        return Place("rpc", "127.0.0.1", self.port)
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the server ended: {self.said}"
+        self.said.append(line.strip())
+        return line.strip()
+
+    def wait_for(self, words: str) -> None:
+        while words not in self.line():
+            pass
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, target: str, *options: str, launch: bool = True, scratch: Path | None = None
+) -> Iterator[Served]:
+    """The server in `folder` under QEMU within the block."""
+    command = list(find_emulator(find_target(target), libraries=True).command)
+    chosen = ["--host", "127.0.0.1", *(["--launch", " ".join(command)] if launch else []), *options]
+    # The emulated server's own folder for files, so that a test can look what is left of them.
+    environment = ["-E", f"TMPDIR={scratch}"] if scratch else []
+    call = [*command, *environment, str(folder / SERVER), *chosen]
+    process = subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+    )
+    try:
+        yield Served(process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
