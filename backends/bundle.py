@@ -110,7 +110,8 @@ def write_bundle(
             places = write_weights(built.weights, temporary)
         else:
             places = _WRITERS[chosen](built, temporary)
-        (temporary / "README.md").write_text(readme(built, chosen, sorted(_names(temporary))), encoding="utf-8")
+        text = readme(built, chosen, sorted(_names(temporary)), _figures(temporary))
+        (temporary / "README.md").write_text(text, encoding="utf-8")
         manifest = _manifest(built, temporary, chosen, places, certificate)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         write_sums(temporary)
@@ -220,6 +221,12 @@ _WRITERS: dict[str, Callable[[Built, Path], tuple[Place, ...]]] = {
 """What writes the files of each runtime; it returns the places of the weights that lie in files of their own."""
 
 
+def _figures(folder: Path) -> dict[str, int | None] | None:
+    """What a standalone model takes of memory."""
+    path = folder / "figures.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def _archive(path: Path, objects: tuple[Path, ...]) -> None:
     with tarfile.open(path, "w") as archive:
         for file in objects:
@@ -253,7 +260,7 @@ def _manifest(
         "certificate": None if certificate is None else dict(certificate),
         "memory": asdict(built.memory),
         "weights": [asdict(place) for place in places],
-        "arena": asdict(built.arena) if runtime == "python" else None,
+        "arena": asdict(built.arena) if runtime in ("python", "wheel") else None,
         "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names},
     }
 

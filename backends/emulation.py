@@ -1,4 +1,7 @@
-"""QEMU in place of a board: user mode, with the board's core. It needs no root, no container and no kernel set-up."""
+"""QEMU in place of a board, with the board's core. It needs no root, no container and no kernel set-up.
+
+For boards with Linux it is user mode; for processors without an operating system, a whole board of QEMU's.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,7 @@ def find_emulator(target: Target, *, libraries: bool = False) -> Emulator:
         InputError: QEMU, or with `libraries` the target's C library, is not installed.
     """
     if target.bare:
-        raise InputError(
-            f"'{target.name}' has no operating system that QEMU could stand in for; link the sources into one"
-        )
+        return _whole_machine(target)
     name = _NAMES.get(target.architecture)
     found = next((n for n in (f"qemu-{name}", f"qemu-{name}-static") if name and shutil.which(n)), None)
     if found is None:
@@ -49,6 +50,22 @@ def find_emulator(target: Target, *, libraries: bool = False) -> Emulator:
         )
     cpu = target.qemu_cpu or "max"
     return Emulator((found, "-cpu", cpu, *(_library_options(target) if libraries else ())), cpu)
+
+
+def _whole_machine(target: Target) -> Emulator:
+    """QEMU for a processor without an operating system: a board with that core, whose host reads and writes files."""
+    if not target.qemu_machine:
+        raise InputError(
+            f"'{target.name}' names no board of QEMU's; add its qemu_machine, or link the sources into one"
+        )
+    if shutil.which("qemu-system-arm") is None:
+        raise InputError(
+            f"running programs for '{target.name}' here needs qemu-system-arm; install it: apt-get install qemu-system-arm"
+        )
+    cpu = target.qemu_cpu or target.cpu
+    machine = ("qemu-system-arm", "-M", target.qemu_machine, "-cpu", cpu)
+    quiet = ("-nographic", "-monitor", "none", "-serial", "none", "-semihosting-config", "enable=on,target=native")
+    return Emulator((*machine, *quiet, "-kernel"), cpu)
 
 
 def _library_options(target: Target) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ def run_bundle(
     arrays = [tensor.numpy() for tensor in checked_inputs(bundle.inputs, inputs)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        if bundle.target.bare:
+            return _run_bare(bundle, command, arrays, folder)
         files = [folder / f"input{index}.npy" for index in range(len(arrays))]
         for file, array in zip(files, arrays, strict=True):
             np.save(file, array, allow_pickle=False)
@@ -63,16 +65,33 @@ def benchmark_bundle(
     Raises:
         InputError: as `run_bundle`.
     """
+    if bundle.target.bare:
+        inputs = [np.zeros(spec.shape, spec.dtype) for spec in bundle.inputs]
+        for _ in range(repeat):
+            run_bundle(bundle, inputs, emulator)
+        return None
     chosen = [] if threads is None else ["--threads", str(threads)]
     options = ["--bench", str(repeat), "--warmup", str(warmup), "--json", *chosen]
     text = _execute(bundle, [*_command(bundle, emulator), *options])
     return None if emulator is not None else Timing(**json.loads(text))
 
 
+def _run_bare(
+    bundle: Bundle, command: list[str], arrays: Sequence[np.ndarray[Any, Any]], folder: Path
+) -> tuple[torch.Tensor, ...]:
+    """The outputs of a program without an operating system: it reads and writes plain bytes, by QEMU's hand."""
+    for index, array in enumerate(arrays):
+        (folder / f"input{index}").write_bytes(array.tobytes())
+    _execute(bundle, command, folder)
+    found = [np.fromfile(folder / f"output{i}", spec.dtype) for i, spec in enumerate(bundle.outputs)]
+    return tuple(torch.from_numpy(a.reshape(spec.shape)) for a, spec in zip(found, bundle.outputs, strict=True))
+
+
 def _command(bundle: Bundle, emulator: Emulator | None) -> list[str]:
     program, target = bundle.program, bundle.target
     if program is None:
-        raise InputError(f"bundle '{bundle.folder}' holds no program; compile it with --runtime static")
+        way = "a compiler for it makes one" if target.bare else "compile it with --runtime static"
+        raise InputError(f"bundle '{bundle.folder}' holds no program; {way}")
     if emulator is None and not target.runs_here:
         raise InputError(
             f"bundle '{bundle.folder}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there, or"
@@ -81,9 +100,11 @@ def _command(bundle: Bundle, emulator: Emulator | None) -> list[str]:
     return [*(emulator.command if emulator else ()), str(program.resolve())]
 
 
-def _execute(bundle: Bundle, command: list[str]) -> str:
+def _execute(bundle: Bundle, command: list[str], folder: Path | None = None) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=folder, stdin=subprocess.DEVNULL
+        )
     except OSError as error:
         raise InputError(f"cannot run the program of bundle '{bundle.folder}': {error.strerror or error}") from None
     if done.returncode == 0:

@@ -77,7 +77,9 @@ def invoke(linker: Linker, arguments: Sequence[str], what: str, folder: Path | N
     result = subprocess.run([*linker.command, *arguments], capture_output=True, text=True, check=False, cwd=folder)
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-        telling = [line for line in lines if "error" in line or "No space" in line]
+        # The linker says why without the word; its caller says "error" without why.
+        told = ("error", "No space", "undefined reference", "overflow", "will not fit")
+        telling = [line for line in lines if any(word in line for word in told) and not line.startswith("collect2")]
         raise InputError(f"'{linker.command[0]}' cannot {what}: {(telling or lines)[0].strip()}")
 
 

@@ -11,7 +11,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
 
-__all__ = ["ELF_MACHINES", "Sizes", "defined_symbols", "machine_of", "needed_glibc", "sizes_of"]
+__all__ = ["ELF_MACHINES", "Sizes", "defined_symbols", "machine_of", "needed_glibc", "section_sizes", "sizes_of"]
 
 ELF_MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64", "arm": "EM_ARM"}
 """By the name of the architecture."""
@@ -94,3 +94,9 @@ def sizes_of(objects: Iterable[Path]) -> Sizes:
                 else:
                     constants += size
     return Sizes(code, constants, data, zeros)
+
+
+def section_sizes(path: Path) -> dict[str, int]:
+    """Bytes of each section of a program."""
+    with path.open("rb") as stream:
+        return {section.name: int(section["sh_size"]) for section in ELFFile(stream).iter_sections()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .compile import Built, TensorSpec
 from .weights import is_weights
@@ -24,8 +24,8 @@ _FILES = {
 }
 
 
-def readme(built: Built, runtime: str, names: Sequence[str]) -> str:
-    """Markdown for a bundle with the files `names`."""
+def readme(built: Built, runtime: str, names: Sequence[str], figures: Mapping[str, int | None] | None = None) -> str:
+    """Markdown for a bundle with the files `names`, and `figures` of the memory it takes."""
     target = built.target
     lines = [f"# A model for {target.description or target.name}", ""]
     lines += [f"Made by reconvene for `{target.name}` ({target.triple}, {target.cpu}).", ""]
@@ -36,7 +36,9 @@ def readme(built: Built, runtime: str, names: Sequence[str]) -> str:
         lines += ["| `weights-*.bin` | the weights, one file for each large tensor, named by their content |"]
     lines += ["| `manifest.json` | shapes, dtypes, target, versions, checksums |", "| `SHA256SUMS` | checksums |", ""]
     if "run" in names:
-        lines += _program(runtime)
+        lines += _program(runtime) if not target.bare else _emulated(built)
+    if figures is not None and figures["flash"] is not None:
+        lines += _memory(figures)
     if runtime == "none":
         lines += _sources(built)
     if runtime == "python":
@@ -63,6 +65,23 @@ def _program(runtime: str) -> list[str]:
         "    ./run --help",
         "",
         "Inputs are C-ordered `.npy` files (`numpy.save`), one for each input, in order.",
+        "",
+    ]
+
+
+def _emulated(built: Built) -> list[str]:
+    return [
+        f"`run` is for QEMU's board {built.target.qemu_machine}, and shows that the sources work on this processor:",
+        "",
+        "    reconvene run BUNDLE --on qemu input.npy -o outputs.npz",
+        "",
+    ]
+
+
+def _memory(figures: Mapping[str, int | None]) -> list[str]:
+    return [
+        f"The model takes {figures['flash']} bytes of flash, {figures['weights']} of them weights, and {figures['ram']} bytes"
+        f" of RAM, of them {figures['arena']} for values between kernels and {figures['workspace']} within them.",
         "",
     ]
 

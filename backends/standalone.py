@@ -19,6 +19,7 @@ from tvm.ir import GlobalVar
 from tvm_ffi import structural_map, structural_walk
 
 from ..frontend.errors import InputError
+from .bare import c_type, write_bare_program
 from .compile import Built
 from .linkers import Linker, find_linker, invoke
 from .object_files import sizes_of
@@ -28,17 +29,6 @@ from .weights import Place, pack
 
 __all__ = ["Figures", "write_standalone"]
 
-_C_TYPES = {
-    "float64": "double",
-    "float32": "float",
-    "float16": "uint16_t",
-    "int64": "int64_t",
-    "int32": "int32_t",
-    "int16": "int16_t",
-    "int8": "int8_t",
-    "uint8": "uint8_t",
-    "bool": "uint8_t",
-}
 _CODES = {"f": 2, "i": 0, "u": 1, "b": 6}
 """DLPack's codes of the kinds of dtypes."""
 
@@ -50,7 +40,8 @@ class Figures:
     """Bytes the model takes on its machine, its inputs, outputs and stack not counted.
 
     Attributes:
-        flash: code, weights and other constants; None where no compiler for the target is here to make the last object.
+        flash: code, weights and other constants, from the program's own sections where one was linked, else from the
+            objects; None where no compiler for the target is here to make the last of these.
         ram: `arena`, `workspace`, and what the C code itself keeps; None as `flash`.
         weights: of the weights alone.
         arena: for values between kernels, shared by those that are not needed at the same time.
@@ -234,15 +225,9 @@ def _workspace(function: tirx.PrimFunc) -> int:
 
 
 def _parameters(built: Built) -> str:
-    words = [f"const {_c_type(spec.dtype)} *input{i}" for i, spec in enumerate(built.inputs)]
-    words += [f"{_c_type(spec.dtype)} *output{i}" for i, spec in enumerate(built.outputs)]
+    words = [f"const {c_type(spec.dtype)} *input{i}" for i, spec in enumerate(built.inputs)]
+    words += [f"{c_type(spec.dtype)} *output{i}" for i, spec in enumerate(built.outputs)]
     return ", ".join(words)
-
-
-def _c_type(dtype: str) -> str:
-    if dtype not in _C_TYPES:
-        raise InputError(f"C has no type for {dtype}; use --runtime static")
-    return _C_TYPES[dtype]
 
 
 def _header(built: Built, alignment: int) -> str:
@@ -407,7 +392,9 @@ def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures) -> F
         )
         invoke(linker, [*_cpu_flags(built), "-c", "weights.S", "-o", str(objects[2])], "assemble the weights", folder)
         sizes = sizes_of(objects)
-        if not built.target.bare:
+        if built.target.bare:
+            sizes = write_bare_program(built, folder, linker, [*_cpu_flags(built)], objects, work) or sizes
+        else:
             (work / "glue.cc").write_text(_glue(built), encoding="utf-8")
             sources = [*runner_sources(built, work, "standalone.cc", threads=1), work / "glue.cc"]
             options = [
@@ -434,8 +421,8 @@ def _cpu_flags(built: Built) -> list[str]:
 
 def _glue(built: Built) -> str:
     """Calls reconvene_run with arrays that are known by number."""
-    inputs = [f"static_cast<const {_c_type(s.dtype)}*>(inputs[{i}])" for i, s in enumerate(built.inputs)]
-    outputs = [f"static_cast<{_c_type(s.dtype)}*>(outputs[{i}])" for i, s in enumerate(built.outputs)]
+    inputs = [f"static_cast<const {c_type(s.dtype)}*>(inputs[{i}])" for i, s in enumerate(built.inputs)]
+    outputs = [f"static_cast<{c_type(s.dtype)}*>(outputs[{i}])" for i, s in enumerate(built.outputs)]
     return (
         '#include "reconvene_model.h"\n\n'
         "int reconvene_run_arrays(void* const* inputs, void* const* outputs) {\n"

@@ -80,6 +80,9 @@ class Target:
         if self.float_abi is not None:
             # The triple's "hf" alone is ignored by LLVM here, and the object would not link.
             target["mfloat-abi"] = self.float_abi
+        if self.bare:
+            # Else TVM takes it for a machine with vectors, and says so on stderr.
+            target["vector-width"] = 32 * self.lanes
         return target
 
     @property

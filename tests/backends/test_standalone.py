@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from reconvene.backends.bundle import open_bundle
 from reconvene.backends.compile import Built, compile
-from reconvene.backends.execution import bundle_emulator, run_bundle
+from reconvene.backends.execution import benchmark_bundle, bundle_emulator, run_bundle
 from reconvene.frontend.errors import InputError
 from tests.support.tools import needs
 
@@ -92,6 +93,54 @@ def test_a_program_of_ones_own(tmp_path: Path) -> None:
     bundle = open_bundle(folder)
     (expected,) = run_bundle(bundle, (torch.arange(1.0, 6.0).reshape(1, 5),), bundle_emulator(bundle))
     np.testing.assert_allclose(np.array(done.stdout.split(), float), expected.numpy().ravel(), atol=1e-6)
+
+
+bare = needs("qemu-system-arm", "arm-none-eabi-g++")
+
+
+@bare
+@pytest.mark.parametrize("target", ["cortex-m7", "cortex-m4"])
+def test_on_a_microcontroller(target: str, tmp_path: Path) -> None:
+    """All of the network, with several outputs and a workspace; and the figures are those of the linked program."""
+    folder = export(target, tmp_path / "bundle")
+    agree(folder)
+    bundle = open_bundle(folder)
+    assert benchmark_bundle(bundle, 1, 0, bundle_emulator(bundle)) is None
+    figures = json.loads((folder / "figures.json").read_text())
+    printed = subprocess.run(
+        ["arm-none-eabi-size", "-A", "run"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    rows = [line.split() for line in printed.stdout.splitlines() if line.startswith(".model_")]
+    sizes = {name.removeprefix(".model_"): int(size) for name, size, _ in rows}
+    assert figures["flash"] == sizes["code"] + sizes["constants"] + sizes["data"]
+    assert figures["ram"] == sizes["data"] + sizes["zeros"]
+    # The weights are as they are, and nothing but arrays is reserved: a few words of alignment and bookkeeping.
+    assert sizes["constants"] >= figures["weights"]
+    assert 0 <= sizes["zeros"] - figures["arena"] - figures["workspace"] < 32
+    text = (folder / "README.md").read_text()
+    assert f"takes {figures['flash']} bytes of flash" in text and f"and {figures['ram']} bytes of RAM" in text
+
+
+@bare
+def test_faults_of_a_microcontroller(tmp_path: Path) -> None:
+    small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    bundle = open_bundle(compile(small, (X,), "cortex-m7").export(tmp_path / "bundle"))
+    emulator = bundle_emulator(bundle)
+    other = {"mps2-an500": "mps2-an385", "cortex-m7": "cortex-m3"}  # It has no floating-point unit.
+    simpler = replace(emulator, command=tuple(other.get(word, word) for word in emulator.command))
+    with pytest.raises(InputError, match="the processor stopped at a fault: an instruction it lacks"):
+        run_bundle(bundle, (X,), simpler)
+
+
+@bare
+def test_a_model_too_large_for_qemus_board(tmp_path: Path) -> None:
+    """Five megabytes of weights: sources and figures, but no program."""
+    folder = compile(nn.Linear(1000, 1300).eval(), (torch.randn(1, 1000),), "cortex-m7").export(tmp_path / "bundle")
+    assert json.loads((folder / "figures.json").read_text())["flash"] > 5_200_000
+    bundle = open_bundle(folder)
+    assert bundle.program is None
+    with pytest.raises(InputError, match="holds no program; a compiler for it makes one"):
+        run_bundle(bundle, (torch.randn(1, 1000),), bundle_emulator(bundle))
 
 
 def test_without_a_compiler_there_are_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

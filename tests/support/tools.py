@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from reconvene.backends.runtime_library import wheel_runtime
 from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
 
-__all__ = ["INSTALL", "missing", "needs"]
+__all__ = ["INSTALL", "OPTIONAL", "missing", "needs"]
 
 INSTALL = {
     "aarch64-linux-gnu-g++": "apt-get install g++-aarch64-linux-gnu",
@@ -24,8 +25,13 @@ INSTALL = {
     "qemu-system-arm": "apt-get install qemu-system-arm",
     "llvm-mca": "apt-get install llvm",
     "wheels": "a network, for the board's wheels of TVM (once)",
+    "ziglang": "pip install 'reconvene[cross]'",
 }
-"""By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board."""
+"""By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board, and ``ziglang``."""
+
+OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang"}
+"""Large downloads (112 MB for the two, 100 MB for the other), which `make tools` leaves out: checks that need them are
+skipped by name wherever they are missing."""
 
 
 def needs(*tools: str) -> Any:
@@ -36,6 +42,8 @@ def needs(*tools: str) -> Any:
 @cache
 def missing(tool: str) -> bool:
     """Whether `tool` is not here."""
+    if tool == "ziglang":
+        return importlib.util.find_spec("ziglang") is None
     if tool not in ("wheels", "llvm-mca"):
         return shutil.which(tool) is None
     try:

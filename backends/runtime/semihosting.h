@@ -1,0 +1,34 @@
+/* Calls to the host of a processor that is emulated or debugged: Arm's semihosting,
+ * https://github.com/ARM-software/abi-aa/blob/main/semihosting/semihosting.rst */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SYS_OPEN = 1, SYS_CLOSE = 2, SYS_WRITE0 = 4, SYS_WRITE = 5, SYS_READ = 6, SYS_EXIT_EXTENDED = 0x20 };
+enum { MODE_READ = 1, MODE_WRITE = 5 }; /* "rb" and "wb" */
+
+static inline intptr_t semihosting(int operation, const void *values) {
+  register intptr_t r0 __asm("r0") = operation;
+  register const void *r1 __asm("r1") = values;
+  __asm volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+  return r0;
+}
+
+static inline void semihosting_say(const char *text) { semihosting(SYS_WRITE0, text); }
+
+static inline void __attribute__((noreturn)) semihosting_exit(int code) {
+  const intptr_t values[] = {0x20026, code}; /* the application ended */
+  for (;;) semihosting(SYS_EXIT_EXTENDED, values);
+}
+
+/* Moves a whole file to or from memory. Returns whether all of it was moved. */
+static inline int semihosting_move(int mode, const char *name, size_t length, void *data, size_t size) {
+  const intptr_t opening[] = {(intptr_t)name, mode, (intptr_t)length};
+  const intptr_t file = semihosting(SYS_OPEN, opening);
+  if (file < 0) return 0;
+  const intptr_t moving[] = {file, (intptr_t)data, (intptr_t)size};
+  const intptr_t left = semihosting(mode == MODE_READ ? SYS_READ : SYS_WRITE, moving);
+  const intptr_t closing[] = {file};
+  semihosting(SYS_CLOSE, closing);
+  return left == 0;
+}
