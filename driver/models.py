@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ from ..frontend.capture import capture
 from ..frontend.datasets import find_dataset
 from ..frontend.errors import InputError
 from ..frontend.networks import NETWORKS, SHORT_NAMES, Network, find_network, network_for
-from ..frontend.program_file import load_program
+from ..frontend.program_file import load_program, read_certificate
 from ..frontend.progress import stage
 
 __all__ = ["LoadedModel", "load_model", "parse_input"]
@@ -35,6 +35,8 @@ class LoadedModel:
     """For titles."""
     beside: Path
     """Where its outputs go unless said otherwise: its path without the suffix."""
+    certificate: Mapping[str, Any] | None = None
+    """Of the compaction it came from, if its file carries one."""
 
 
 def load_model(
@@ -66,10 +68,11 @@ def load_model(
     if model.endswith(".pt2") or Path(model).is_file():
         with stage(f"reading {model}"):
             graph, stored = load_program(model)
+            certificate = read_certificate(model)
         used = given or rebatched(stored or (), batch)
         if not used:
             raise InputError(f"'{model}' carries no example inputs; give their shapes with --input 1x3x224x224")
-        return LoadedModel(graph, used, Path(model).stem, Path(model).with_suffix(""))
+        return LoadedModel(graph, used, Path(model).stem, Path(model).with_suffix(""), certificate)
     if ":" in model:
         module, name = from_code(model), model.rpartition(":")[2]
         if not given:

@@ -157,7 +157,8 @@ def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer
     files = {}
     with stage("writing"):
         if places.model is not None:
-            save_program(found.module, loaded.example_inputs, places.model)
+            certificate = dataclasses.asdict(found.certificate)
+            save_program(found.module, loaded.example_inputs, places.model, certificate=certificate)
             files["model"] = str(places.model)
         if places.plan is not None:
             found.plan.save(places.plan)
@@ -222,7 +223,8 @@ def compile(
         tune=tune,
     )
     with stage("writing the bundle"):
-        built.export(folder, link=link, runtime=None if not link else chosen)
+        runtime_ = None if not link else chosen
+        built.export(folder, link=link, runtime=runtime_, certificate=loaded.certificate)
     files = {"bundle": str(folder)}
     memory = built.memory
     facts = {"model": loaded.name, "target": target, "runtime": chosen, "threads": threads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -10,7 +11,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ from .errors import InputError, ReconveneError
 from .files import replacing
 from .graph_module import CapturedModule
 
-__all__ = ["export_onnx", "load_program", "save_program"]
+__all__ = ["export_onnx", "load_program", "read_certificate", "save_program"]
+
+_CERTIFICATE = "extra/reconvene_certificate.json"
+_PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*")
+"""The records that say what a program computes."""
 
 
 def load_program(path: str | os.PathLike[str]) -> tuple[CapturedModule, tuple[Any, ...] | None]:
@@ -52,9 +57,15 @@ def load_program(path: str | os.PathLike[str]) -> tuple[CapturedModule, tuple[An
 
 
 def save_program(
-    module: torch.nn.Module, example_inputs: Sequence[Any], path: str | os.PathLike[str], dynamic_shapes: Any = None
+    module: torch.nn.Module,
+    example_inputs: Sequence[Any],
+    path: str | os.PathLike[str],
+    dynamic_shapes: Any = None,
+    certificate: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `module` as a ``.pt2`` file. `dynamic_shapes` defaults to those it was captured with.
+
+    A `certificate` travels in the file, with a checksum of the program it is of: see `read_certificate`.
 
     Raises:
         InputError: the file cannot be written. An older file of that name is then untouched.
@@ -67,7 +78,52 @@ def save_program(
             # torch insists on the suffix, whatever the person called the file.
             buffer = io.BytesIO()
             torch.export.save(program, buffer)
+        if certificate is not None:
+            _attach(buffer, certificate)
         temporary.write_bytes(buffer.getbuffer())
+
+
+def _attach(buffer: io.BytesIO, certificate: Mapping[str, Any]) -> None:
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        record = {"program": _digest(archive), "certificate": dict(certificate)}
+        archive.writestr(f"{root}/{_CERTIFICATE}", json.dumps(record, indent=2))
+
+
+def read_certificate(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The certificate that a ``.pt2`` file carries, None if it carries none.
+
+    Raises:
+        InputError: the file is damaged, or the certificate is of another program than the file's.
+    """
+    file = Path(path)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found = [name for name in archive.namelist() if name.partition("/")[2] == _CERTIFICATE]
+            if not found:
+                return None
+            record = json.loads(archive.read(found[0]))
+            owner, certificate = str(record["program"]), dict(record["certificate"])
+            belongs = owner == _digest(archive)
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the certificate in '{file}': {error}; the file is damaged") from None
+    if not belongs:
+        raise InputError(
+            f"the certificate in '{file}' is of another program: the file was changed after the check; prune or compact"
+            " it again, or drop the certificate with 'reconvene capture'"
+        )
+    return certificate
+
+
+def _digest(archive: zipfile.ZipFile) -> str:
+    """A checksum of a program's graph, weights and constants."""
+    digest = hashlib.sha256()
+    for name in sorted(archive.namelist()):
+        record = name.partition("/")[2]
+        if _PROGRAM.fullmatch(record):
+            content = hashlib.sha256(archive.read(name)).hexdigest()
+            digest.update(f"{content}  {record}\n".encode())
+    return digest.hexdigest()
 
 
 def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: str | os.PathLike[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from reconvene.backends.bundle import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.driver.command_line import main
 from tests.support.tools import needs
@@ -70,3 +71,19 @@ def test_making_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "glibc 2.27 or later" in text and "may run programs on the board" in text
     assert "no operating system" in called(capsys, 2, "server", "--target", "cortex-m7", "-o", str(tmp_path / "m7"))
     assert not (tmp_path / "m7").exists()
+
+
+def test_certificates_reach_the_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    called(capsys, 0, "prune", "resnet20-cifar", "-o", "small.pt2")
+    called(capsys, 0, "compile", "small.pt2", "-o", "bundle")
+    certificate = open_bundle("bundle").certificate
+    assert certificate is not None
+    assert certificate["max_relative"] <= certificate["tolerance"] and {*map(tuple, certificate["inputs"])} == {
+        ("1x3x32x32",)
+    }
+    called(capsys, 0, "capture", "small.pt2", "-o", "copy.pt2")
+    called(capsys, 0, "compile", "copy.pt2", "-o", "other")
+    assert open_bundle("other").certificate is None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from reconvene.frontend.capture import capture
 from reconvene.frontend.errors import InputError
-from reconvene.frontend.program_file import export_onnx, load_program, save_program
+from reconvene.frontend.program_file import export_onnx, load_program, read_certificate, save_program
 from reconvene.passes.compaction import compact
 
 from ..support.models import channel_masks, randomise, view_of
@@ -304,3 +304,44 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path, small: Any) -> N
         with pytest.raises(InputError, match="cannot write") as caught:
             write(small, IMAGE, tmp_path / "missing" / "model.pt2")
         assert "\n" not in str(caught.value)
+
+
+def test_a_certificate_travels_with_its_program(tmp_path: Path, small: Any) -> None:
+    path = tmp_path / "small.pt2"
+    save_program(small, IMAGE, path)
+    assert read_certificate(path) is None
+    given = {"dtype": "float64", "max_relative": 1e-16, "inputs": [["2x3x8x8"]]}
+    save_program(small, IMAGE, path, certificate=given)
+    assert read_certificate(path) == given
+    loaded, inputs = load_program(path)
+    assert inputs is not None
+    assert torch.equal(loaded(*inputs), small(*IMAGE))
+    # torch sees a text among others, and a copy without it has none.
+    extra = {"reconvene_certificate.json": ""}
+    torch.export.load(str(path), extra_files=extra)
+    assert json.loads(extra["reconvene_certificate.json"])["certificate"] == given
+    save_program(loaded, IMAGE, path)
+    assert read_certificate(path) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "change", "message"),
+    [
+        ("data/weights/weight_0", lambda data: bytes([data[0] ^ 1]) + data[1:], "is of another program"),
+        ("extra/reconvene_certificate.json", lambda data: data[:-9], "cannot read the certificate"),
+        ("extra/reconvene_certificate.json", lambda data: b'{"program": "x", "certificate": {}}', "another program"),
+        ("extra/reconvene_certificate.json", lambda data: b"[]", "cannot read the certificate"),
+    ],
+)
+def test_a_certificate_of_another_program(
+    tmp_path: Path, small: Any, record: str, change: Callable[[bytes], bytes], message: str
+) -> None:
+    path, spoilt = tmp_path / "small.pt2", tmp_path / "spoilt.pt2"
+    save_program(small, IMAGE, path, certificate={"max_relative": 0.0})
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(spoilt, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, change(data) if name.endswith(record) else data)
+    with pytest.raises(InputError, match=message) as caught:
+        read_certificate(spoilt)
+    assert str(spoilt) in str(caught.value) and "\n" not in str(caught.value)
