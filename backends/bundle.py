@@ -55,7 +55,7 @@ class Bundle:
         glibc: the oldest C library the program runs with; None if it brings its own, or is no program.
         memory: what the model needs beside its inputs and outputs.
         weights: where they lie in the folder's files, in the order that the code takes them.
-        arena: the plan of the values between kernels; None for programs, which have it in them.
+        arena: the plan of the values between kernels; None where no library is loaded.
         program: the file to run, or None.
     """
 

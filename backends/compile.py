@@ -216,7 +216,8 @@ def compile(
     threads: int | None = 1,
     pipeline: Literal["reconvene", "tvm-default"] = "reconvene",
     winograd: Winograd = "auto",
-    choose: Literal["time", "model", "default"] = "model",
+    choose: Literal["time", "cycles", "model", "default"] = "model",
+    on: str | None = None,
     cache: bool = True,
     tune: int = 0,
 ) -> Built:
@@ -229,8 +230,10 @@ def compile(
         winograd: ``auto`` uses Winograd's algorithm for 3x3 convolutions where `choose` finds it faster, ``off``
             nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
         choose: how each layer's kernel is found: ``time`` runs candidates on this machine and remembers the
-            result in the user's cache folder (a foreign target falls back to the model), ``model`` counts
-            cycles, ``default`` takes the direct kernel.
+            result in the user's cache folder (a foreign target falls back to the model), ``cycles`` takes what
+            llvm-mca models of the emulated code (slow, and remembered), ``model`` counts cycles by a formula, ``default``
+            takes the direct kernel.
+        on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there. Weights are no
             part of it: a network that was trained on finds the code that it was compiled to before.
         tune: how many schedules MetaSchedule may measure on this machine for each kernel that has none of ours
@@ -247,8 +250,10 @@ def compile(
         raise InputError(f"unknown pipeline '{pipeline}'; choose reconvene or tvm-default")
     if winograd not in WINOGRAD:
         raise InputError(f"unknown winograd setting '{winograd}'; choose {', '.join(WINOGRAD)}")
-    if choose not in ("time", "model", "default"):
-        raise InputError(f"unknown way to choose '{choose}'; choose time, model or default")
+    if choose not in ("time", "cycles", "model", "default"):
+        raise InputError(f"unknown way to choose '{choose}'; choose time, cycles, model or default")
+    if on is not None and choose != "time":
+        raise InputError(f"a board ('{on}') chooses by time; say choose='time', --choose time")
     _check_tuning(tune, chosen, pipeline)
     if threads is not None and chosen.runs_here:
         use_threads(threads)
@@ -259,7 +264,7 @@ def compile(
     foreign: tuple[str, ...] = ()
     tuner = _tuner(llvm, threads, tune, chosen) if tune else None
     if pipeline == "reconvene":
-        cost, memory = _judge(choose, chosen, llvm, threads)
+        cost, memory = _judge(choose, chosen, llvm, threads, on)
         if winograd == "auto" and chosen.bare:
             winograd = "off"  # Its workspace is many times an image, and a microcontroller has little memory.
         scheduled, foreign = scheduled_module(
@@ -295,14 +300,24 @@ def _check_tuning(trials: int, target: Target, pipeline: str) -> None:
 
 
 def _judge(
-    choose: str, target: Target, llvm: tvm.target.Target, threads: int | None
+    choose: str, target: Target, llvm: tvm.target.Target, threads: int | None, on: str | None
 ) -> tuple[Cost | None, ChoiceCache | None]:
     """What decides between kernels, and where decisions that took time are kept."""
     if choose == "default":
         return None, None
+    used = threads or available_threads()
+    if on is not None:
+        from .boards.kernels import BoardCost
+        from .boards.place import parse_place
+
+        place = parse_place(on)
+        return BoardCost(target, used, place), ChoiceCache(llvm, used, f"time on {place}")
+    if choose == "cycles":
+        from .estimate.choice import CycleCost
+
+        return CycleCost(target), ChoiceCache(llvm, 1, f"cycles of {target.mca_cpu}")
     if choose == "model" or not target.runs_here:
         return AnalyticCost(target.machine), None
-    used = threads or available_threads()
     return TimedCost(llvm, used), ChoiceCache(llvm, used, "time")
 
 

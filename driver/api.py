@@ -219,7 +219,8 @@ def compile(
     *,
     threads: int | None = 1,
     winograd: Literal["auto", "off", "2x2", "4x4"] = "auto",
-    choose: Literal["time", "model", "default"] = "model",
+    choose: Literal["time", "cycles", "model", "default"] = "model",
+    on: str | None = None,
     cache: bool = True,
     tune: int = 0,
 ) -> Built:
@@ -233,7 +234,9 @@ def compile(
         winograd: Winograd's algorithm for 3x3 convolutions: ``auto`` where `choose` finds it faster, ``off``
             nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
         choose: how the kernel of each layer is found: ``time`` tries candidates on this machine once and keeps
-            the result in the user's cache folder, ``model`` counts cycles, ``default`` takes the direct kernel.
+            the result in the user's cache folder, ``cycles`` takes what is modelled of the emulated code (slow, and kept
+            too), ``model`` counts cycles by a formula, ``default`` takes the direct kernel.
+        on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
         tune: trials of MetaSchedule, on this machine, for each kernel that has no schedule of ours.
 
@@ -243,9 +246,8 @@ def compile(
     from ..backends.compile import compile as compile_graph
 
     graph, inputs = captured(module, example_inputs)
-    return compile_graph(
-        graph, inputs, target, threads=threads, winograd=winograd, choose=choose, cache=cache, tune=tune
-    )
+    options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
+    return compile_graph(graph, inputs, target, threads=threads, **options)
 
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:

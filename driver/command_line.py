@@ -70,7 +70,12 @@ Dataset = Annotated[
 DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder that holds the data set.")]
 Width = Annotated[float, typer.Option(help="Scales the layers of a network that is fitted to a data set.")]
 Winograd = Annotated[str, typer.Option(help="Winograd's algorithm for 3x3 layers: auto, off, 2x2 or 4x4.")]
-Choose = Annotated[str, typer.Option(help="How kernels are chosen: 'time' candidates here, by 'model', or 'default'.")]
+Choose = Annotated[
+    str,
+    typer.Option(
+        help="How kernels are chosen: by 'time', here or on a board, modelled 'cycles', 'model', or 'default'."
+    ),
+]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
@@ -272,6 +277,10 @@ def compile_(
     ] = None,
     winograd: Winograd = "auto",
     choose: Choose = "model",
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="BOARD", help="With --choose time: rpc://HOST:PORT or tracker://HOST:PORT/KEY."),
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Take compiled code from the cache folder, and keep it there.")] = True,
     tune: Annotated[
         int, typer.Option(min=0, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours.")
@@ -287,7 +296,7 @@ def compile_(
     answer(
         json,
         lambda: verbs.compile(
-            model, input or [], target, threads, link, runtime, output, seed, winograd, choose, cache, tune
+            model, input or [], target, threads, link, runtime, output, seed, winograd, choose, on, cache, tune
         ),
     )
 

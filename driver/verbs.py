@@ -200,6 +200,7 @@ def compile(
     seed: int,
     winograd: Any = "auto",
     choose: Any = "model",
+    on: str | None = None,
     cache: bool = True,
     tune: int = 0,
 ) -> Answer:
@@ -219,6 +220,7 @@ def compile(
         threads=threads,
         winograd=winograd,
         choose=choose,
+        on=on,
         cache=cache,
         tune=tune,
     )

@@ -22,6 +22,7 @@ from ..bundle import Bundle
 from ..compile import checked_inputs
 from ..execution import failure
 from ..measure import Timing, timing
+from ..weights import map_weights
 from .errors import BoardError
 from .place import Place
 from .session import Board, Done, Limits, on_board
@@ -82,7 +83,7 @@ def benchmark_on_board(
 
 
 def _has_library(bundle: Bundle) -> bool:
-    return _LIBRARY in bundle.files
+    return _LIBRARY in bundle.files and bundle.arena is not None
 
 
 def _check_runnable(bundle: Bundle) -> None:
@@ -170,17 +171,25 @@ def _time_library(board: Board, bundle: Bundle, repeat: int, warmup: int, thread
 def _machine(
     board: Board, bundle: Bundle, arrays: Sequence[np.ndarray[Any, Any]], threads: int | None
 ) -> relax.VirtualMachine:
-    """TVM's virtual machine on the board, with its inputs."""
+    """TVM's virtual machine on the board, with the model's inputs, weights, and memory for the values between kernels."""
     if bundle.versions.get("apache-tvm") != board.about.get("tvm", bundle.versions.get("apache-tvm")):
         raise BoardError(
             f"board '{board.name}' serves TVM {board.about['tvm']}, but bundle '{bundle.folder}' was compiled with"
             f" {bundle.versions.get('apache-tvm')}; compile it again"
         )
+    assert bundle.arena is not None
     device = board.remote.cpu(0)
     machine = relax.VirtualMachine(board.load(bundle.folder / _LIBRARY), device)
     board.call(_KERNEL_THREADS, _STRONGEST_CORES_FIRST, threads or bundle.threads or 1)
-    machine.set_input("main", *[tvm.runtime.tensor(array, device) for array in arrays])
+    there = [tvm.runtime.tensor(array, device) for array in (*arrays, *_weights(bundle))]
+    # Each in memory of its own: an arena's tensors share theirs, which RPC has no form for.
+    values = [tvm.runtime.empty(slot.shape, slot.dtype, device) for slot in bundle.arena.slots]
+    machine.set_input("main", *there, *values)
     return machine
+
+
+def _weights(bundle: Bundle) -> list[np.ndarray[Any, Any]]:
+    return [tensor.numpy() for tensor in map_weights(bundle.weights, bundle.folder)]
 
 
 def _function(board: Board, name: str) -> Callable[..., Any] | None:

@@ -1,0 +1,33 @@
+"""What kernels cost by counted instructions and LLVM's model of the target's core; the same figures every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..schedules.alternatives import Candidate
+from ..targets import Target
+from .kernel import estimate_kernel
+
+__all__ = ["CycleCost"]
+
+_ITEM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class CycleCost:
+    """Cycles of one call on one core: the larger of what the code needs and what its weights take to come from memory.
+
+    Weights are read once in a pass of a network, so they are not in a cache when their layer begins. Raises InputError as
+    `estimate_kernel` does, where tools are missing or LLVM has no model of the core.
+    """
+
+    target: Target
+
+    def __call__(self, layers: Sequence[Sequence[Candidate]]) -> list[list[float]]:
+        return [[self.cycles(candidate) for candidate in layer] for layer in layers]
+
+    def cycles(self, candidate: Candidate) -> float:
+        """Modelled cycles of a candidate."""
+        code = estimate_kernel(candidate.function(candidate.family), self.target, caches=False).cycles
+        return max(code, _ITEM_BYTES * candidate.weights / self.target.machine.stream_bytes)

@@ -1,0 +1,97 @@
+"""Kernels chosen by a board, and by modelled cycles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from reconvene.backends.boards.errors import BoardLost
+from reconvene.backends.boards.kernels import BoardCost
+from reconvene.backends.boards.server import write_server
+from reconvene.backends.bundle import open_bundle
+from reconvene.backends.compile import Built, compile
+from reconvene.backends.estimate.choice import CycleCost
+from reconvene.backends.execution import bundle_emulator, run_bundle
+from reconvene.backends.targets import find_target
+from reconvene.frontend.errors import InputError
+from tests.support.boards import serving
+from tests.support.tools import needs
+
+X = torch.randn(1, 8, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 1)).eval()
+
+
+def kernels(built: Built) -> list[str]:
+    return sorted(v.name_hint for v in built.scheduled.functions)
+
+
+def agree(built: Built, folder: Path) -> None:
+    bundle = open_bundle(built.export(folder))
+    (got,) = run_bundle(bundle, (X,), bundle_emulator(bundle))
+    expected = net()(X).detach()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def spied(cost: type, calls: list[list[list[float]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes what a cost says."""
+    call = cost.__call__
+
+    def noting(self: Any, layers: Any) -> Any:
+        found = call(self, layers)
+        calls.append(found)
+        return found
+
+    monkeypatch.setattr(cost, "__call__", noting)
+
+
+@needs("qemu-aarch64", "aarch64-linux-gnu-g++", "wheels")
+def test_chosen_on_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_server(find_target("rpi4"), tmp_path / "server")
+    asked: list[list[list[float]]] = []
+    spied(BoardCost, asked, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
+        with serving(folder, "rpi4", "--port", "0") as board:
+            built = compile(net(), (X,), "rpi4", choose="time", on=str(board.place))
+            place = str(board.place)
+        ((first, second),) = asked
+        assert len(first) > len(second) > 1 and min(first + second) > 0
+        # The board is gone, and not needed any more.
+        again = compile(net(), (X,), "rpi4", choose="time", on=place)
+        assert len(asked) == 1 and kernels(again) == kernels(built)
+        with pytest.raises(BoardLost, match=r"cannot reach board '127.0.0.1:\d+'.*tried 4 times"):
+            compile(net(), (X,), "rpi4", choose="time", on=f"{place}/other")
+    agree(built, tmp_path / "bundle")
+
+
+@needs("qemu-aarch64", "aarch64-linux-gnu-g++", "llvm-mca")
+def test_chosen_by_modelled_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[list[float]]] = []
+    spied(CycleCost, asked, monkeypatch)
+    built = None
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setenv("RECONVENE_CACHE", str(tmp_path / f"cache{len(asked)}"))
+            built = compile(net(), (X,), "rpi4", choose="cycles")
+    # The same figures every time.
+    assert len(asked) == 2 and asked[0] == asked[1]
+    assert all(len(set(layer)) > 1 and min(layer) > 100 for layer in asked[0])
+    assert built is not None
+    agree(built, tmp_path / "bundle")
+
+
+def test_what_cannot_choose() -> None:
+    with pytest.raises(InputError, match=r"a board .'rpc://pi:1'. chooses by time; say choose='time'"):
+        compile(net(), (X,), "rpi4", on="rpc://pi:1")
+    with pytest.raises(InputError, match="'pi' is no place"):
+        compile(net(), (X,), "rpi4", choose="time", on="pi")
+    with pytest.raises(InputError, match="choose time, cycles, model or default"):
+        compile(net(), (X,), "rpi4", choose="guess")  # type: ignore[arg-type]
