@@ -45,9 +45,9 @@ _ZIG = {
 }
 
 
-def find_linker(target: Target, purpose: Purpose = "library") -> Linker:
+def find_linker(target: Target, purpose: Purpose = "library", *, cxx: bool = False) -> Linker:
     """The target's own link command, else clang with lld (libraries only: it brings no C library), else the
-    package ``ziglang``.
+    package ``ziglang``. With `cxx`, what is linked uses C++'s library, which ziglang compiles first: that takes a minute.
 
     Raises:
         InputError: there is none of them; the message says what to install.
@@ -62,7 +62,7 @@ def find_linker(target: Target, purpose: Purpose = "library") -> Linker:
     if target.architecture in _ZIG and not target.bare and importlib.util.find_spec("ziglang") is not None:
         dynamic, static = _ZIG[target.architecture]
         triple = static if purpose == "static" else dynamic
-        zig = (sys.executable, "-m", "ziglang", "c++", "-target", triple, f"-mcpu={_zig_cpu(target)}")
+        zig = (sys.executable, "-m", "ziglang", "c++" if cxx else "cc", "-target", triple, f"-mcpu={_zig_cpu(target)}")
         return Linker(zig, "zig", "the Python package 'ziglang'")
     raise InputError(f"no compiler for '{target.name}' ({target.triple}) was found; install one: {_advice(target)}")
 

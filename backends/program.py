@@ -56,7 +56,7 @@ def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
     Raises:
         InputError: there is no compiler for the target, or it fails.
     """
-    linker = find_linker(built.target, "static")
+    linker = find_linker(built.target, "static", cxx=True)
     runtime = static_runtime(linker)
     with model_objects(built) as objects, tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)

@@ -49,7 +49,7 @@ def write_server(target: Target, folder: Path, runtime: Runtime | None = None) -
     chosen = check_server_runtime(target, runtime)
     if folder.exists() and not (folder.is_dir() and ((folder / SERVER).is_file() or not any(folder.iterdir()))):
         raise InputError(f"'{folder}' exists and holds no server; choose an empty or a new folder")
-    linker = find_linker(target, "program")
+    linker = find_linker(target, "program", cxx=chosen == "source")
     with replacing_folder(folder) as temporary, tempfile.TemporaryDirectory() as place:
         work = Path(place)
         own_source("calls.h", work)

@@ -118,7 +118,7 @@ def _tensors(function: tirx.PrimFunc) -> list[str]:
 
 
 def _linked(objects: Path, target: Target, name: str, tensors: Sequence[str], path: Path) -> KernelProgram:
-    linker = find_linker(target, "static")
+    linker = find_linker(target, "static", cxx=True)
     call = [
         "-static",
         "-o",
@@ -133,7 +133,7 @@ def _linked(objects: Path, target: Target, name: str, tensors: Sequence[str], pa
 
 def _driver(target: Target) -> Path:
     """The driver's object file for `target`, compiled once."""
-    linker = find_linker(target, "static")
+    linker = find_linker(target, "static", cxx=True)
     source = native_source("driver.cc")
     flags = ["-std=c++17", "-O2", "-c", *(f"-I{folder}" for folder in include_folders())]
     text = "\0".join([source.read_text(encoding="utf-8"), *linker.command, version_of(linker.command[0]), *flags])
