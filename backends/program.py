@@ -65,8 +65,9 @@ def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
         sources = [*runner_sources(built, work, "virtual_machine.cc"), symbols, *_weights_inside(built, work)]
         kept = work / "kept"
         kept.write_text("\n".join(defined_symbols(objects, local=True)) + "\n", encoding="utf-8")
-        # Names of kernels stay, for profilers; all other names go.
-        options = [*SMALL, "-static", f"-Wl,--retain-symbols-file={kept}", "-pthread"]
+        # Names of kernels stay, for profilers; all other names go. ziglang's linker keeps all or none.
+        names = "--strip-debug" if linker.kind == "zig" else f"--retain-symbols-file={kept}"
+        options = [*SMALL, "-static", f"-Wl,{names}", "-pthread"]
         includes = [f"-I{path}" for path in include_folders()]
         files = [str(path) for path in (*sources, *objects, *runtime)]
         output = ["-o", str(folder / PROGRAM)]

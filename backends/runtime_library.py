@@ -45,6 +45,9 @@ _FLAGS = (
     " -DTVM_FFI_BACKTRACE_ON_SEGFAULT=0 -DTVM_LOG_STACK_TRACE=0 -DTVM_FFI_EXPORTS -DTVM_RUNTIME_EXPORTS"
 ).split()
 
+_MUSL_FLAGS = ["-DTVM_FFI_CMAKE_LITTLE_ENDIAN=1"]
+"""What TVM's headers find out by themselves with other C libraries."""
+
 _PLATFORMS = {"aarch64": "manylinux_2_28_aarch64", "x86_64": "manylinux_2_28_x86_64"}
 _LIBRARIES = {
     "apache-tvm": "tvm/lib/libtvm_runtime.so",
@@ -90,9 +93,10 @@ def _compiled(linker: Linker, units: Mapping[str, str], include: Path | None = N
     """Objects of `units`, sources by name; made once for a compiler and kept."""
     support = resources.files(__package__).joinpath("runtime", "support")
     headers = {entry.name: entry.read_text(encoding="utf-8") for entry in support.iterdir() if entry.name[-2:] == ".h"}
+    flags = [*_FLAGS, *(_MUSL_FLAGS if linker.kind == "zig" else ())]
     version = subprocess.run([*linker.command, "--version"], capture_output=True, text=True, check=False).stdout
     key = _digest(
-        [*map(metadata.version, _VERSIONS), *linker.command, version, *_FLAGS, *units.values(), *headers.values()]
+        [*map(metadata.version, _VERSIONS), *linker.command, version, *flags, *units.values(), *headers.values()]
     )
 
     def build(folder: Path) -> None:
@@ -107,7 +111,7 @@ def _compiled(linker: Linker, units: Mapping[str, str], include: Path | None = N
             (folder / f"{name}.cc").write_text(units[name], encoding="utf-8")
             invoke(
                 linker,
-                [*_FLAGS, *includes, "-c", str(folder / f"{name}.cc"), "-o", str(folder / f"{name}.o")],
+                [*flags, *includes, "-c", str(folder / f"{name}.cc"), "-o", str(folder / f"{name}.o")],
                 "compile TVM's runtime",
             )
 

@@ -405,6 +405,8 @@ def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures) -> F
                 f"-I{folder}",
                 "-static",
                 "-Wl,--gc-sections",
+                # ziglang's C library comes with what a debugger wants to know of it. Names stay, for profilers.
+                "-Wl,--strip-debug",
             ]
             files = [str(path) for path in (*sources, *objects)]
             invoke(linker, [*options, *files, "-lm", "-o", str(folder / PROGRAM)], "link the program")

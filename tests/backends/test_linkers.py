@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from reconvene.backends.bundle import open_bundle
+from reconvene.backends.compile import compile
+from reconvene.backends.execution import bundle_emulator, run_bundle
 from reconvene.backends.linkers import find_linker, invoke
 from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
+from tests.support.tools import needs
 
 
 @pytest.fixture
@@ -54,6 +62,23 @@ def test_zig_is_next(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "arm-linux-musleabihf" in find_linker(find_target("rpi2"), "static").command
     with pytest.raises(InputError, match="gcc-arm-none-eabi"):
         find_linker(find_target("cortex-m7"))
+
+
+@needs("ziglang", "qemu-aarch64", "qemu-arm", "aarch64-linux-gnu-g++", "wheels")
+@pytest.mark.parametrize(("target", "runtime", "glibc"), [("rpi4", "wheel", "2.27"), ("rpi2", "none", None)])
+def test_zig_makes_programs(
+    target: str, runtime: Any, glibc: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no other compiler on the path. (The Debian one stands by for its C++ library, which QEMU shows to the program.)"""
+    for name in ("qemu-aarch64", "qemu-arm"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Conv2d(3, 10, 3), nn.ReLU()).eval(), torch.randn(1, 3, 8, 8)
+    bundle = open_bundle(compile(net, (x,), target).export(tmp_path / "bundle", runtime=runtime))
+    assert bundle.glibc == glibc
+    (got,) = run_bundle(bundle, (x,), bundle_emulator(bundle))
+    torch.testing.assert_close(got, net(x).detach(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
