@@ -70,10 +70,21 @@ class Board:
         return self.remote.get_function(function)(*arguments)
 
     def upload(self, file: Path | bytes, suffix: str = "") -> str:
-        """Puts a file into the session's folder, under a name that no other upload has. Returns the name."""
+        """Puts a file into the session's folder, under a name that no other upload has. Returns the name.
+
+        Raises:
+            BoardError: the board's disk is full.
+        """
         name = f"{uuid.uuid4().hex}{suffix}"
+        contents = bytearray(file if isinstance(file, bytes) else file.read_bytes())
         self._uploads.append(name)
-        self.remote.upload(bytearray(file if isinstance(file, bytes) else file.read_bytes()), name)
+        self.remote.upload(contents, name)
+        arrived = self.call("reconvene.bytes", name) if self.about else len(contents)
+        if arrived != len(contents):
+            raise BoardError(
+                f"board '{self.name}' has no room: {arrived} of {len(contents)} bytes arrived; make room, or set TMPDIR"
+                " for its server"
+            )
         return name
 
     def load(self, library: Path) -> Any:

@@ -156,6 +156,16 @@ int load_module(void*, const TVMFFIAny* values, int count, TVMFFIAny* answer) {
   return error ? calls::failed(error) : 0;
 }
 
+// How many bytes of a client's file arrived: TVM's upload does not notice a full disk.
+int file_bytes(void*, const TVMFFIAny* values, int count, TVMFFIAny* answer) {
+  char path[kMostPath];
+  if (count != 1 || !inside(calls::characters(values), path)) return calls::failed("a file's name has no folder");
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  *answer = calls::integer(file < 0 ? -1 : static_cast<int64_t>(lseek(file, 0, SEEK_END)));
+  if (file >= 0) close(file);
+  return 0;
+}
+
 // The board as JSON: what it is, and which TVM this is.
 int about(void*, const TVMFFIAny*, int, TVMFFIAny* answer) {
   utsname system;
@@ -403,6 +413,7 @@ bool shake_hands(int client, int* timeout) {
   const char* error = calls::define_global("tvm.rpc.server.workpath", workpath);
   if (!error) error = calls::define_global("tvm.rpc.server.load_module", load_module);
   if (!error) error = calls::define_global("reconvene.about", about);
+  if (!error) error = calls::define_global("reconvene.bytes", file_bytes);
   if (!error) error = calls::define_global("reconvene.run", run_program);
   const TVMFFIAny socket = calls::integer(client);
   if (!error) error = calls::call_global("rpc.ServerLoop", &socket, 1, &answer);

@@ -45,14 +45,14 @@ class Served:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, target: str, *options: str, launch: bool = True, scratch: Path | None = None
+    folder: Path, target: str, *options: str, prefix: tuple[str, ...] = (), scratch: Path | None = None
 ) -> Iterator[Served]:
-    """The server in `folder` under QEMU within the block."""
+    """The server in `folder` under QEMU within the block; `prefix` stands before the call."""
     command = list(find_emulator(find_target(target), libraries=True).command)
-    chosen = ["--host", "127.0.0.1", *(["--launch", " ".join(command)] if launch else []), *options]
+    chosen = ["--host", "127.0.0.1", "--launch", " ".join(command), *options]
     # The emulated server's own folder for files, so that a test can look what is left of them.
     environment = ["-E", f"TMPDIR={scratch}"] if scratch else []
-    call = [*command, *environment, str(folder / SERVER), *chosen]
+    call = [*prefix, *command, *environment, str(folder / SERVER), *chosen]
     process = subprocess.Popen(
         call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
     )

@@ -201,6 +201,17 @@ def test_time_runs_out(board: Served, program: Bundle) -> None:
 
 
 @emulated
+def test_a_full_disk(folder: Path, program: Bundle) -> None:
+    """A limit on the size of files stands in for the disk."""
+    small = ("bash", "-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "bash")
+    with (
+        serving(folder, "rpi4", "--port", "0", prefix=small) as served,
+        pytest.raises(BoardError, match=rf"board '127.0.0.1:{served.port}' has no room: \d+ of \d+ bytes arrived"),
+    ):
+        run_on_board(program, (X,), served.place, limits=QUICK)
+
+
+@emulated
 def test_clients_that_die(board: Served, program: Bundle) -> None:
     """One in the middle of its greeting, one in the middle of a session."""
     with socket.create_connection(("127.0.0.1", board.port)) as client:
