@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,9 +24,6 @@ from .recipe import recipe_options
 from .report import Report
 from .scoring_data import scoring_batches
 from .wording import size
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Outputs",

@@ -52,6 +52,8 @@ def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> 
             connection.settimeout(wait_seconds)
             host, port, key = _asked(connection, [_REQUEST, place.key, "", 1])[1]
             return Offer(str(host), int(port), str(key))
+        except BoardError:
+            raise
         except TimeoutError:
             raise BoardLost(
                 f"no board '{place.key}' of the tracker {place.host}:{place.port} became free in {wait_seconds:g}"

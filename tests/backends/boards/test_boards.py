@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from reconvene.backends.boards.jobs import benchmark_on_board, run_on_board
 from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.server import SERVER, check_server_runtime, write_server
 from reconvene.backends.boards.session import Board, Limits, open_board
+from reconvene.backends.boards.tracker import request_board
 from reconvene.backends.bundle import Bundle, open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.emulation import find_emulator
@@ -246,44 +248,59 @@ def test_a_port_that_is_taken(folder: Path) -> None:
             assert done.returncode == 2 and done.stderr.startswith(message)
 
 
-@emulated
-def test_a_pool_that_loses_a_board(folder: Path, program: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two boards, ten jobs, one board killed in the middle of its third: all ten finish, and the dead one is named."""
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Place]:
     from tvm.rpc.tracker import Tracker
 
     tracker = Tracker("127.0.0.1", 9500, 9599, silent=True)
-    options = ("--port", "0", "--key", "pi", "--tracker", f"127.0.0.1:{tracker.port}")
-    place = Place("tracker", "127.0.0.1", tracker.port, "pi")
+    yield Place("tracker", "127.0.0.1", tracker.port, "pi")
+    tracker.terminate()
+
+
+@emulated
+def test_a_client_that_asks_and_never_comes(folder: Path, pool: Place) -> None:
+    """Its board is offered again; meanwhile others are told that there is none."""
+    place = replace(pool, key="shy")
+    options = ("--port", "0", "--key", "shy", "--tracker", f"{pool.host}:{pool.port}")
+    with serving(folder, "rpi4", *options) as board:
+        board.wait_for("registered with the tracker")
+        first = request_board(place, 5, 5)
+        with pytest.raises(BoardLost, match=r"no board 'shy' of the tracker .* became free in 0.2 seconds"):
+            request_board(place, 5, 0.2)
+        assert request_board(place, 5, 30) != first
+
+
+@emulated
+def test_a_pool_that_loses_a_board(folder: Path, program: Bundle, pool: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two boards, ten jobs, one board killed in the middle of its third: all ten finish, and the dead one is named."""
+    options = ("--port", "0", "--key", "pi", "--tracker", f"{pool.host}:{pool.port}")
     patient = Limits(connect=5, answer=10, session=60, wait=60, tries=5, pause=0.1)
     check, begun = Board.check, []
-    try:
-        with serving(folder, "rpi4", *options) as first, serving(folder, "rpi4", *options) as second:
-            for served in (first, second):
-                served.wait_for("registered with the tracker")
-            dead, alive = (f"pi at 127.0.0.1:{served.port}" for served in (first, second))
+    with serving(folder, "rpi4", *options) as first, serving(folder, "rpi4", *options) as second:
+        for served in (first, second):
+            served.wait_for("registered with the tracker")
+        dead, alive = (f"pi at 127.0.0.1:{served.port}" for served in (first, second))
 
-            def dying(board: Board, target: Target) -> None:
-                check(board, target)
-                begun.append(board.name)
-                if begun.count(dead) == 3:
-                    first.process.kill()
+        def dying(board: Board, target: Target) -> None:
+            check(board, target)
+            begun.append(board.name)
+            if begun.count(dead) == 3:
+                first.process.kill()
 
-            monkeypatch.setattr(Board, "check", dying)
-            with ThreadPoolExecutor(2) as pool:
-                jobs = [pool.submit(run_on_board, program, (X,), place, limits=patient) for _ in range(10)]
-                done = [job.result() for job in jobs]
-            for result in done:
-                agree(result.value)
-            assert {result.board for result in done} == {dead, alive}
-            lost = [reason for result in done for reason in result.lost]
-            assert lost and all(f"board '{dead}'" in reason for reason in lost)
-            with (
-                pytest.raises(BoardError, match=r"has no board 'toaster'; it has pi"),
-                open_board(Place("tracker", "127.0.0.1", tracker.port, "toaster"), patient),
-            ):
-                pass
-    finally:
-        tracker.terminate()
+        monkeypatch.setattr(Board, "check", dying)
+        with ThreadPoolExecutor(2) as workers:
+            jobs = [workers.submit(run_on_board, program, (X,), pool, limits=patient) for _ in range(10)]
+            done = [job.result() for job in jobs]
+        for result in done:
+            agree(result.value)
+        assert {result.board for result in done} == {dead, alive}
+        lost = [reason for result in done for reason in result.lost]
+        assert lost and all(f"board '{dead}'" in reason for reason in lost)
+        with (
+            pytest.raises(BoardError, match=r"^the tracker [^ ]* has no board 'toaster'; it has pi"),
+            open_board(replace(pool, key="toaster"), patient),
+        ):
+            pass
 
 
 def test_servers_that_cannot_be(tmp_path: Path) -> None:
