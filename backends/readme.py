@@ -95,6 +95,6 @@ def _sources(built: Built) -> list[str]:
         "",
         "from within this folder, with the options of your board. It needs no heap, no threads and no other library.",
         "`figures.json` has the bytes it takes: flash, RAM, and of these the weights, the arena (values between kernels)"
-        " and the workspace (values within one). Stack, inputs and outputs come on top.",
+        " and the workspace (values within one). Stack, inputs, outputs and what kernels call of the C library come on top.",
         "",
     ]

@@ -56,17 +56,20 @@ inline const char* raised() {
 }
 
 // Each returns nullptr, or what went wrong.
+inline const char* call(TVMFFIObjectHandle function, const TVMFFIAny* values, int count, TVMFFIAny* answer) {
+  *answer = none();
+  return TVMFFIFunctionCall(function, const_cast<TVMFFIAny*>(values), count, answer) ? raised() : nullptr;
+}
+
 inline const char* call_global(const char* name, const TVMFFIAny* values, int count, TVMFFIAny* answer) {
   const TVMFFIByteArray key = {name, strlen(name)};
   TVMFFIObjectHandle function = nullptr;
-  *answer = none();
   if (TVMFFIFunctionGetGlobal(&key, &function)) return raised();
   if (!function) {
     snprintf(message, sizeof message, "the runtime has no '%s'", name);
     return message;
   }
-  const char* error =
-      TVMFFIFunctionCall(function, const_cast<TVMFFIAny*>(values), count, answer) ? raised() : nullptr;
+  const char* error = call(function, values, count, answer);
   TVMFFIObjectDecRef(function);
   return error;
 }

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <tvm/ffi/c_api.h>
 #include <tvm/ffi/extra/c_env_api.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "memory.h"
 #include "model.h"
 
@@ -27,10 +27,11 @@ extern const int kSymbolCount;
 
 namespace {
 
+using namespace calls;
+
 constexpr size_t kAlignment = 64;
 constexpr int kCpuDevice = 1, kPooledAllocator = 2, kStrongestCoresFirst = 1;
 
-char message[1024];
 TVMFFIObjectHandle main_function;
 TVMFFIAny* arguments;
 TVMFFIAny result;
@@ -38,59 +39,9 @@ TVMFFIAny* outputs;
 
 int argument_count() { return kInputCount + kWeightCount + kSlotCount; }
 
-TVMFFIAny none() {
-  TVMFFIAny value;
-  memset(&value, 0, sizeof value);
-  return value;
-}
-
-TVMFFIAny integer(int64_t number) {
-  TVMFFIAny value = none();
-  value.type_index = kTVMFFIInt;
-  value.v_int64 = number;
-  return value;
-}
-
-TVMFFIAny text(const char* characters) {
-  TVMFFIAny value = none();
-  value.type_index = kTVMFFIRawStr;
-  value.v_c_str = characters;
-  return value;
-}
-
 void release(TVMFFIAny* value) {
   if (value->type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(value->v_obj);
   *value = none();
-}
-
-// Keeps the first line of the runtime's error in `message`.
-const char* raised() {
-  TVMFFIObjectHandle error = nullptr;
-  TVMFFIErrorMoveFromRaised(&error);
-  if (!error) return "unknown error";
-  const TVMFFIErrorCell* cell = TVMFFIErrorGetCellPtr(error);
-  snprintf(message, sizeof message, "%.*s", static_cast<int>(cell->message.size), cell->message.data);
-  message[strcspn(message, "\n")] = 0;
-  TVMFFIObjectDecRef(error);
-  return message;
-}
-
-const char* call(TVMFFIObjectHandle function, TVMFFIAny* values, int count, TVMFFIAny* answer) {
-  *answer = none();
-  return TVMFFIFunctionCall(function, values, count, answer) ? raised() : nullptr;
-}
-
-const char* call_global(const char* name, TVMFFIAny* values, int count, TVMFFIAny* answer) {
-  const TVMFFIByteArray key = {name, strlen(name)};
-  TVMFFIObjectHandle function = nullptr;
-  if (TVMFFIFunctionGetGlobal(&key, &function)) return raised();
-  if (!function) {
-    snprintf(message, sizeof message, "the runtime has no '%s'", name);
-    return message;
-  }
-  const char* error = call(function, values, count, answer);
-  TVMFFIObjectDecRef(function);
-  return error;
 }
 
 const char* method(TVMFFIAny module, const char* name, TVMFFIAny* function) {
