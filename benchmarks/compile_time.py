@@ -110,7 +110,15 @@ def _timed(function: Callable[..., Any], name: str, stages: dict[str, float]) ->
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line for each run."""
-    head = ["network", "kernels chosen by", "cache", "capture, s", "compile, s", "CPU, s", *(f"{name}, s" for name in STAGES)]
+    head = [
+        "network",
+        "kernels chosen by",
+        "cache",
+        "capture, s",
+        "compile, s",
+        "CPU, s",
+        *(f"{name}, s" for name in STAGES),
+    ]
     lines = [f"| {' | '.join(head)} |", f"|---|---|---|{'---:|' * (len(head) - 3)}"]
     for row in rows:
         seconds = [row["capture"], row["compile"], row["processor"], *row["stages"].values()]
