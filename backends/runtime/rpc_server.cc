@@ -198,6 +198,8 @@ bool drain(Output* output) {
 
 [[noreturn]] void execute(char** words, int out, int err) {
   setpgid(0, 0);
+  // A session that is killed leaves no program behind.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   dup2(out, 1);
   dup2(err, 2);
   const int nothing = open("/dev/null", O_RDONLY);

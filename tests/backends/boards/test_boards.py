@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import subprocess
@@ -198,8 +199,22 @@ def test_something_else_listens(answer: bytes | None, message: str) -> None:
 def test_time_runs_out(board: Served, program: Bundle) -> None:
     short = Limits(connect=5, answer=5, session=2, tries=1)
     with pytest.raises(BoardError, match=f"board '127.0.0.1:{board.port}' .*(longer|seconds are over)"):
-        benchmark_on_board(program, 1_000_000, board.place, limits=short)
+        benchmark_on_board(program, 999_983, board.place, limits=short)
+    deadline = time.monotonic() + 20
+    while running("999983") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not running("999983"), "the program goes on after its session"
     agree(run_on_board(program, (X,), board.place, limits=QUICK).value)
+
+
+def running(word: str) -> list[str]:
+    """Processes with this word among their arguments."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in entry.read_bytes().split(b"\0"):
+                found.append(entry.parent.name)
+    return found
 
 
 @emulated
