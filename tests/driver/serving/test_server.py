@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import random
 import shutil
@@ -258,6 +259,13 @@ def parsed(answer: bytes) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
+def answered(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and body of the answer that comes next; the server may send it in pieces."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, response.read()
+
+
 def spoilt(generator: random.Random) -> bytes:
     """An HTTP request with one thing or another wrong: in its bytes, its JSON, its lengths, or its headers."""
     text = json.dumps(JSON_REQUEST).encode()
@@ -326,7 +334,7 @@ def test_limits(server: Server) -> None:
         found.settimeout(10)
         found.connect(str(server.unix))
         found.sendall(slow)
-        status, body = parsed(found.recv(1 << 16))
+        status, body = answered(found)
     assert (status, json.loads(body)) == (408, {"error": "the request's body did not come within 2 s"})
 
 
@@ -346,7 +354,7 @@ def test_sigterm_answers_what_is_under_way(original: Portfolio, tmp_path: Path) 
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
             found.sendall(text[-20:])
-            status, body = parsed(found.recv(1 << 16))
+            status, body = answered(found)
             assert (status, json.loads(body)["model_version"]) == (200, "large")
         assert server.process.wait(30) == 0
         assert server.process.stdout is not None
