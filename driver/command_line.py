@@ -76,6 +76,15 @@ Choose = Annotated[
         help="How kernels are chosen: by 'time', here or on a board, modelled 'cycles', 'model', or 'default'."
     ),
 ]
+TrainingData = Annotated[str, typer.Option("--dataset", help="cifar10, fashion-mnist or tiny-imagenet.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a hyper-parameter, such as epochs=3. Repeatable."),
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")]
+TrainingThreads = Annotated[int | None, typer.Option(min=1, help="Threads to train on.")]
+CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
@@ -186,21 +195,18 @@ def compact(
 @app.command()
 def train(
     model: Model,
-    dataset: Annotated[str, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet.")] = "cifar10",
+    dataset: TrainingData = "cifar10",
     data: DataFolder = None,
     preset: Annotated[str, typer.Option(help="Hyper-parameters: vgg16-cifar10, laptop, smoke and others.")] = "laptop",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change one of them, such as epochs=3. Repeatable."),
-    ] = None,
+    setting: Changes = None,
     masks: Annotated[
         Path | None, typer.Option(help="Weights that stay zero: parameter name to bool tensor, .safetensors.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads to train on.")] = None,
+    device: Device = "cpu",
+    bfloat16: Bfloat16 = False,
+    threads: TrainingThreads = None,
     width: Width = 1.0,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    checkpoint_every: CheckpointEvery = 100,
     restart: Annotated[bool, typer.Option("--restart", help="Do not go on with what the folder holds.")] = False,
     input: InputShapes = None,
     output: Annotated[
@@ -232,18 +238,15 @@ def sparsify(
     ] = "iterative",
     rewind: Annotated[str, typer.Option(help="Where weights go back to: 500it (steps) or 1ep (epochs).")] = "0it",
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of weights that stay whole. Repeatable.")] = None,
-    dataset: Annotated[str, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet.")] = "cifar10",
+    dataset: TrainingData = "cifar10",
     data: DataFolder = None,
     preset: Annotated[str, typer.Option(help="Hyper-parameters of every level, as for train.")] = "laptop",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change one of them, such as epochs=3. Repeatable."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads to train on.")] = None,
+    setting: Changes = None,
+    device: Device = "cpu",
+    bfloat16: Bfloat16 = False,
+    threads: TrainingThreads = None,
     width: Width = 1.0,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
+    checkpoint_every: CheckpointEvery = 100,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the levels; beside MODEL unless given.")
     ] = None,

@@ -19,7 +19,7 @@ from reconvene.driver.training.presets import Preset
 from reconvene.frontend.errors import InputError
 from reconvene.frontend.program_file import load_program
 from reconvene.passes.scores import synthetic_batches
-from tests.driver.training.test_loop import SHAPE, Killed, images, network
+from tests.driver.training.test_loop import SHAPE, images, killed_at, network
 
 PRESET = Preset(epochs=2, batch=8, rate=0.05, milestones=(1,), augment="crop-flip")
 INPUTS = (torch.zeros(SHAPE),)
@@ -81,20 +81,8 @@ def test_without_rewinding_a_level_begins_with_the_initial_weights(tmp_path: Pat
 @pytest.mark.parametrize("moment", [2, 9, 14, 23])
 def test_killed_levels_go_on_to_the_same_weights(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = climbed(tmp_path / "whole")
-    calls = 0
-    real = torch.optim.SGD.step
-
-    def step(self: torch.optim.SGD, *args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == moment:
-            raise Killed
-        return real(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", step)
-        with pytest.raises(Killed):
-            climbed(tmp_path / "killed", checkpoint_every=2)
+    with killed_at(moment, monkeypatch):
+        climbed(tmp_path / "killed", checkpoint_every=2)
     assert same(whole, climbed(tmp_path / "killed", checkpoint_every=2))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,9 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize("moment", [1, 7, 12, 17])
-def test_a_training_goes_on_to_the_same_weights(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = PRESET.changed({"augment": "crop-flip", "warmup": 1.5})
-    whole = trained(tmp_path / "whole", preset)
+@contextmanager
+def killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ends what the block does at the given step of the optimizer."""
     calls = 0
     real = torch.optim.SGD.step
 
@@ -98,7 +99,15 @@ def test_a_training_goes_on_to_the_same_weights(moment: int, tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", step)
         with pytest.raises(Killed):
-            trained(tmp_path / "killed", preset, checkpoint_every=2)
+            yield
+
+
+@pytest.mark.parametrize("moment", [1, 7, 12, 17])
+def test_a_training_goes_on_to_the_same_weights(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = PRESET.changed({"augment": "crop-flip", "warmup": 1.5})
+    whole = trained(tmp_path / "whole", preset)
+    with killed_at(moment, monkeypatch):
+        trained(tmp_path / "killed", preset, checkpoint_every=2)
     again = trained(tmp_path / "killed", preset, checkpoint_every=2)
     assert same(whole, again)
     strip = [{name: value for name, value in row.items() if name != "seconds"} for row in again.rows]
