@@ -171,6 +171,8 @@ of it.
 
 BOARDS = """## Bundles for boards
 
+**These rows are older than the code**, whose bundles keep weights outside the program; `benchmarks/boards.py` replaces them.
+
 What `reconvene compile --runtime` makes for a Raspberry Pi 4 (64 bits) and 2 (32 bits): bytes of the weights, of all files that
 the board needs, and the difference. The programs ran on emulated cores; their outputs are compared with PyTorch's, relative to
 the largest output. Pruned networks lost half of the channels of every prunable group. Without a runtime, flash and RAM are
