@@ -22,6 +22,7 @@ from .schedules.convolution import ConvolutionSpec
 from .schedules.epilogue import Epilogue
 from .schedules.tiles import Machine, Tile
 from .targets import Target
+from .width import widths
 
 __all__ = ["LayerShape", "LayerTimes", "layer_times"]
 
@@ -65,14 +66,20 @@ class LayerTimes:
         return [[self(name, i, o) for o in outputs] for i in inputs]
 
     def _one(self, shape: LayerShape, channels_in: int, channels_out: int) -> float:
-        model = AnalyticCost(self._machine)
         if not channels_in or not channels_out:
             return 0.0
-        if shape.depthwise:
-            return model.depthwise(channels_out, shape.batch * shape.height * shape.width, shape.kernel)
-        groups = min(shape.groups, channels_out)
-        spec = specification(shape, channels_in, -(-channels_out // groups), self._machine)
-        return groups * min(model.cycles(candidate) for candidate in alternatives(spec, self._machine, (2, 4)))
+        # A network is compiled with the width of blocks that fits it; which one that is, is not known before it is pruned.
+        return min(_cycles(shape, channels_in, channels_out, machine) for machine in widths(self._machine))
+
+
+def _cycles(shape: LayerShape, channels_in: int, channels_out: int, machine: Machine) -> float:
+    """Of the fastest kernel."""
+    model = AnalyticCost(machine)
+    if shape.depthwise:
+        return model.depthwise(channels_out, shape.batch * shape.height * shape.width, shape.kernel)
+    groups = min(shape.groups, channels_out)
+    spec = specification(shape, channels_in, -(-channels_out // groups), machine)
+    return groups * min(model.cycles(candidate) for candidate in alternatives(spec, machine, (2, 4)))
 
 
 def layer_times(module: fx.GraphModule, target: Target) -> LayerTimes:

@@ -13,11 +13,12 @@ from tvm.relax.frontend.torch import from_exported_program
 
 from .choice import Memory, Winograd, choose
 from .cost import Cost
-from .emit import emit_module, survey
+from .emit import emit_module
 from .fold import fold_channels, fold_margins
 from .read import read_relax
 from .schedules.generic import schedule_foreign
 from .schedules.tiles import Machine
+from .survey import survey
 from .width import fitting_width
 
 __all__ = ["import_module", "scheduled_module"]

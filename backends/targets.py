@@ -111,7 +111,7 @@ class Target:
         ahead too.
         """
         if self.architecture == "x86_64":
-            halves = self.lanes == 16 and self.cpu in _HALVES
+            halves = _halves(self.lanes, self.cpu)
             return Machine(self.lanes, self.registers, self.l2_bytes, self.cores, 6.0, halves=halves)
         stream = self.memory_mb_s / (self.clock_mhz or _CLOCK_MHZ)
         machine = Machine(self.lanes, self.registers, self.l2_bytes, self.cores, stream)
@@ -243,11 +243,16 @@ def _host() -> Target:
         lanes=lanes,
         registers=registers,
         cores=os.cpu_count() or 1,
-        channel_multiple=lanes,
+        channel_multiple=lanes // 2 if _halves(lanes, cpu) else lanes,
         l1_bytes=_cache_bytes(1) or 32768,
         l2_bytes=_cache_bytes(2) or 262144,
         link=("g++",) if platform.system() == "Linux" else ("c++",),
     )
+
+
+def _halves(lanes: int, cpu: str) -> bool:
+    """Whether half a vector takes half the time."""
+    return lanes == 16 and cpu in _HALVES
 
 
 def _vectors(target: tvm.target.Target, triple: str) -> tuple[int, int]:

@@ -26,7 +26,6 @@ from models import build, image_size
 
 from reconvene.backends.choice import choose
 from reconvene.backends.cost import AnalyticCost
-from reconvene.backends.emit import KernelUse, kernel_uses, survey
 from reconvene.backends.estimate.board import core_of
 from reconvene.backends.estimate.kernel import estimate_kernel
 from reconvene.backends.fold import fold_channels, fold_margins
@@ -34,6 +33,7 @@ from reconvene.backends.pipeline import import_module
 from reconvene.backends.read import read_relax
 from reconvene.backends.schedules.alternatives import Candidate
 from reconvene.backends.schedules.winograd import WinogradSpec
+from reconvene.backends.survey import KernelUse, kernel_uses, survey
 from reconvene.backends.targets import Target, find_target
 from reconvene.frontend.files import write_text
 

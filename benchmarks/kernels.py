@@ -1,6 +1,6 @@
 """How near our kernels come to the machine: the share of the measured multiply-add peak by kind of layer, and a roofline.
 
-    python benchmarks/kernels.py --json kernels.json --html roofline.html [--networks resnet18 ...]
+    python benchmarks/kernels.py --json docs/results/kernels.json --plot docs/results/roofline.svg [--networks resnet18 ...]
 
 Every distinct convolution of the networks runs alone, with cold weights, as ``compile(choose=...)`` would compute it. The
 peak is that of a loop of independent multiply-adds in registers, and the bandwidth that of a sum over an array larger than
@@ -20,17 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as graphs
 import torch
 import tvm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from charts import chart, save
 from latency import cpu_name
 from models import build, image_size
 
 from reconvene.backends.choice import choose
 from reconvene.backends.cost import AnalyticCost, Cost
-from reconvene.backends.emit import KernelUse, kernel_uses, survey
 from reconvene.backends.fold import fold_channels, fold_margins
 from reconvene.backends.pipeline import import_module
 from reconvene.backends.read import read_relax
@@ -38,6 +37,7 @@ from reconvene.backends.schedules import loops
 from reconvene.backends.schedules.depthwise import DepthwiseSpec
 from reconvene.backends.schedules.tiles import Machine
 from reconvene.backends.schedules.winograd import WinogradSpec
+from reconvene.backends.survey import KernelUse, kernel_uses, survey
 from reconvene.backends.targets import Target, find_target
 from reconvene.backends.timing import TimedCost, time_kernels
 from reconvene.backends.width import fitting_width
@@ -61,10 +61,11 @@ def main() -> int:
     print(table(rows))
     if options.json:
         setting = {"cpu": cpu_name(), "llvm_cpu": target.cpu, "peak_gflops": peak, "bandwidth_gbs": bandwidth}
-        record = {"environment": {**setting, "batch": options.batch, "choose": options.choose}, "rows": rows}
+        setting |= {"threads": 1, "dtype": "float32", "batch": options.batch, "choose": options.choose}
+        record = {"environment": setting, "rows": rows}
         write_text(options.json, json.dumps(record, indent=1) + "\n")
-    if options.html:
-        write_text(options.html, roofline(rows, peak, bandwidth).to_html(include_plotlyjs=True))
+    if options.plot:
+        roofline(rows, peak, bandwidth, options.plot)
     return 0
 
 
@@ -75,7 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--choose", default="model", choices=["time", "model", "default"])
     parser.add_argument("--winograd", default="auto", choices=["auto", "off", "2x2", "4x4"])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--html", type=Path)
+    parser.add_argument("--plot", type=Path)
     return parser.parse_args()
 
 
@@ -167,26 +168,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def roofline(rows: Sequence[dict[str, Any]], peak: float, bandwidth: float) -> graphs.Figure:
-    """Rates over arithmetic intensity, under the two limits of the machine."""
-    figure = graphs.Figure()
+def roofline(rows: Sequence[dict[str, Any]], peak: float, bandwidth: float, path: Path) -> None:
+    """Draws rates over arithmetic intensity, under the two limits of the machine."""
+    figure, axes = chart("operations per byte of weights, input and output", "GF/s", logarithmic=True)
     ends = [0.25, peak / bandwidth, 1000.0]
-    limits = [min(peak, bandwidth * end) for end in ends]
-    figure.add_scatter(x=ends, y=limits, mode="lines", name="peak and memory bandwidth", line={"color": "black"})
-    kinds = sorted({(row["kind"], row["algorithm"]) for row in rows})
-    for kind, algorithm in kinds:
+    axes.plot(ends, [min(peak, bandwidth * end) for end in ends], "k-", label="peak and memory bandwidth")
+    for kind, algorithm in sorted({(row["kind"], row["algorithm"]) for row in rows}):
         some = [row for row in rows if (row["kind"], row["algorithm"]) == (kind, algorithm)]
-        figure.add_scatter(
-            x=[row["flops_per_byte"] for row in some],
-            y=[row["gflops"] for row in some],
-            text=[f"{row['network']} {'x'.join(map(str, row['output']))}" for row in some],
-            mode="markers",
-            name=f"{kind}, {algorithm}",
-        )
-    figure.update_xaxes(type="log", title="operations per byte of weights, input and output")
-    figure.update_yaxes(type="log", title="GF/s")
-    figure.update_layout(template="simple_white", title="Kernels under the roofline, one thread, float32")
-    return figure
+        label = f"{kind}, {algorithm}"
+        axes.plot([row["flops_per_byte"] for row in some], [row["gflops"] for row in some], "o", label=label)
+    save(figure, axes, path)
 
 
 if __name__ == "__main__":

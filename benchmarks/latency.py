@@ -50,7 +50,7 @@ SETTLE = 0.02
 """Seconds that the threads of one engine are given to fall asleep before the next engine's turn, where there are several."""
 
 SLOW = ("tvm-default",)
-"""Engines that are measured one image at a time only."""
+"""Engines that are measured with one image and one thread only."""
 
 
 def main() -> int:
@@ -60,7 +60,7 @@ def main() -> int:
     for network in options.networks:
         for batch in options.batch:
             for threads in options.threads:
-                engines = [e for e in options.engines if batch == 1 or e not in SLOW]
+                engines = [e for e in options.engines if batch == threads == 1 or e not in SLOW]
                 if _done(rows, network, batch, threads, engines):
                     continue
                 if options.seconds and time.monotonic() - started > options.seconds:
@@ -72,7 +72,7 @@ def main() -> int:
                 if options.json:
                     record = {"environment": environment(options), "rows": rows}
                     write_text(options.json, json.dumps(record, indent=1) + "\n")
-    print(summary(rows))
+    print(f"{summary(rows)}\n\n{by_engine(rows)}")
     return 0
 
 
@@ -217,6 +217,35 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def by_engine(rows: Sequence[dict[str, Any]]) -> str:
+    """How much of the reduction of multiply-accumulates each engine turns into speed, and what threads gain it.
+
+    Geometric means over networks. Threads: an engine's time on one, over its time on several, dense networks.
+    """
+    engines = list(dict.fromkeys(row["engine"] for row in rows))
+    lines = [f"| | batch | threads | {' | '.join(engines)} |", f"|{'---|' * (3 + len(engines))}"]
+    for batch, threads in sorted({(row["batch"], row["threads"]) for row in rows}):
+        some = [row for row in rows if (row["batch"], row["threads"]) == (batch, threads)]
+        names = sorted({row["network"] for row in some})
+        kept = [_mean(_per_mac(some, name, engine) for name in names) for engine in engines]
+        lines.append(f"| speed-up / MAC reduction | {batch} | {threads} | {' | '.join(kept)} |")
+    for batch, threads in sorted({(row["batch"], row["threads"]) for row in rows if row["threads"] > 1}):
+        names = sorted({row["network"] for row in rows})
+        gained = [_mean(_gain(rows, name, engine, batch, threads) for name in names) for engine in engines]
+        lines.append(f"| faster than on one thread | {batch} | {threads} | {' | '.join(gained)} |")
+    return "\n".join(lines)
+
+
+def _gain(rows: Sequence[dict[str, Any]], network: str, engine: str, batch: int, threads: int) -> float | None:
+    """An engine's time for the dense network on one thread, over that on `threads`."""
+    times = {
+        row["threads"]: row["median_ms"]
+        for row in rows
+        if (row["network"], row["engine"], row["batch"], row["variant"]) == (network, engine, batch, "dense")
+    }
+    return times[1] / times[threads] if 1 in times and threads in times else None
+
+
 def _against_best(rows: Sequence[dict[str, Any]], network: str, wanted: Any) -> float | None:
     """Our median over the least median of the other engines."""
     some = [row for row in rows if row["network"] == network and wanted(row["variant"])]
@@ -225,9 +254,9 @@ def _against_best(rows: Sequence[dict[str, Any]], network: str, wanted: Any) -> 
     return min(ours) / min(others) if ours and others else None
 
 
-def _per_mac(rows: Sequence[dict[str, Any]], network: str) -> float | None:
-    """How much of the reduction of multiply-accumulates our pruned network turns into speed."""
-    ours = [row for row in rows if row["network"] == network and row["engine"] == "reconvene"]
+def _per_mac(rows: Sequence[dict[str, Any]], network: str, engine: str = "reconvene") -> float | None:
+    """How much of the reduction of multiply-accumulates an engine turns into speed."""
+    ours = [row for row in rows if row["network"] == network and row["engine"] == engine]
     dense = next((row for row in ours if row["variant"] == "dense"), None)
     pruned = next((row for row in ours if row["variant"] != "dense"), None)
     if dense is None or pruned is None:

@@ -147,13 +147,20 @@ def sweep(
         workers: runs at a time.
 
     Raises:
-        InputError: there is no such engine, the results cannot be read, or a run cannot be done.
+        InputError: there is no such engine, the results cannot be read or are of another precision, or a run cannot be
+            done.
     """
     if engine not in ENGINES:
         raise InputError(f"there is no engine '{engine}'; choose one of {', '.join(ENGINES)}")
     if workers < 1:
         raise InputError(f"{workers} workers do nothing; give 1 or more")
     done = {line["key"]: line for line in read_results(results)}
+    others = {str(line["precision"]) for line in done.values()} - {place.machine.precision}
+    if others:
+        raise InputError(
+            f"'{results}' has runs in {', '.join(sorted(others))}, these would be in {place.machine.precision}; name another"
+            " file"
+        )
     missing = [run for run in runs if run.key not in done]
     with results.open("a", encoding="utf-8") as file:
         for line in track(ENGINES[engine](missing, place, workers), "runs", len(missing)):

@@ -27,6 +27,7 @@ __all__ = [
     "number",
     "parallel",
     "serial",
+    "shared",
     "store",
     "table",
     "tile_start",
@@ -78,6 +79,20 @@ def _flat(buffer: Buffer, shape: Sequence[int]) -> Buffer:
 def parallel(extent: int) -> AbstractContextManager[Any]:
     """A loop whose turns are shared among threads; one turn needs no threads."""
     return builder.parallel(0, extent) if extent > 1 else builder.serial(0, extent)
+
+
+@contextmanager
+def shared(turns: int, workers: int) -> Iterator[tuple[Expression, Expression]]:
+    """A loop of `turns` that are shared among at most `workers`: gives the worker and the turn, every turn exactly once.
+
+    What a turn writes may then be scratch that it reads again: no other worker does the same at the same time.
+    """
+    share = -(-turns // workers)
+    used = -(-turns // share)
+    with parallel(used) as worker, serial(share) as part:
+        turn = worker * share + part
+        with when(turn < turns if used * share > turns else None):
+            yield worker, turn
 
 
 def serial(extent: int) -> AbstractContextManager[Any]:

@@ -235,9 +235,8 @@ class _Kernel:
         chunks = -(-spec.tiles // spec.chunk)
         blocks = -(-spec.channels // spec.source.lanes)
         if spec.split == "tiles":
-            share = -(-chunks // spec.workers)
-            with loops.parallel(spec.workers) as worker, loops.serial(share) as turn:
-                first = self._chunk(loops.at_most(worker * share + turn, chunks - 1))
+            with loops.shared(chunks, spec.workers) as (worker, chunk):
+                first = self._chunk(chunk)
                 plane, product = worker * spec.plane_size, worker * spec.product_size
                 with loops.serial(blocks) as block:
                     self._transform_source(first, block, plane)
@@ -247,12 +246,10 @@ class _Kernel:
             return
         with loops.serial(chunks) as chunk:
             first = self._chunk(chunk)
-            share = -(-blocks // spec.workers)
-            with loops.parallel(spec.workers) as worker, loops.serial(share) as turn:
-                self._transform_source(first, loops.at_most(worker * share + turn, blocks - 1), 0)
-            share = -(-spec.panels // spec.workers)
-            with loops.parallel(spec.workers) as worker, loops.serial(share) as turn:
-                panel, product = loops.at_most(worker * share + turn, spec.panels - 1), worker * spec.product_size
+            with loops.shared(blocks, spec.workers) as (_, block):
+                self._transform_source(first, block, 0)
+            with loops.shared(spec.panels, spec.workers) as (worker, panel):
+                product = worker * spec.product_size
                 self._multiply(panel, 0, product)
                 self._transform_result(first, panel, product)
 

@@ -95,7 +95,9 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
             tensor.copy_(saved[_MODEL + name])
         for name, parameter in module.named_parameters():
             if _MOMENTUM + name in saved:
-                optimizer.state[parameter]["momentum_buffer"] = saved[_MOMENTUM + name].to(parameter.device)
+                optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
+                    saved[_MOMENTUM + name]
+                )
     return progress
 
 

@@ -23,6 +23,7 @@ from ...passes.masks import spread_mask
 from .batches import Batches, generator_for
 from .checkpoint import Progress, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
 from .log import curves, write_log
+from .memory_order import arrange, best_order
 from .presets import Preset, rate_at
 
 __all__ = ["CHECKPOINT", "Machine", "Trained", "steps_per_epoch", "train"]
@@ -132,6 +133,7 @@ def train(
         rows, seconds = run.finish(lambda rows: write_log(folder, rows, settings))
     write_text(folder / "curves.html", curves(rows, f"Training on {training.name}"))
     model.to("cpu")
+    arrange(model, torch.contiguous_format)
     return Trained(model.eval(), rows, seconds)
 
 
@@ -144,6 +146,8 @@ class _Run:
     ) -> None:  # fmt: skip
         self.model, self.training, self.test, self.preset, self.masks = model, training, test, preset, masks
         self.machine, self.seed, self.path, self.identity, self.every = machine, seed, path, identity, every
+        self.memory_order = best_order(model)
+        arrange(model, self.memory_order)
         self.steps = steps_per_epoch(len(training), preset.batch)
         self.first, self.last = first, preset.epochs * self.steps if last is None else last
         if not 0 <= first < self.last <= preset.epochs * self.steps:
@@ -226,7 +230,7 @@ class _Run:
         low = self.machine.precision == "bfloat16"
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
-                outputs = self.model(images)
+                outputs = self.model(images.contiguous(memory_format=self.memory_order))
             return outputs.float()
         except RuntimeError as error:
             if "shape" not in str(error) and "size" not in str(error):

@@ -8,6 +8,7 @@ from torch import nn
 
 import reconvene
 from reconvene.backends.layer_times import LayerTimes, layer_times
+from reconvene.backends.schedules.tiles import Machine
 from reconvene.backends.targets import find_target
 from reconvene.frontend.capture import capture
 from reconvene.frontend.errors import InputError
@@ -55,6 +56,15 @@ def test_time_steps_with_the_vectors(times: LayerTimes) -> None:
     assert row[0] == row[1] == row[2] == row[3] < row[4] == row[5]
     assert times("6.weight", 32, 96) < times("6.weight", 64, 96)
     assert times("3.weight", 1, 45) == times("3.weight", 1, 48) < times("3.weight", 1, 49)
+
+
+@pytest.mark.parametrize(("halves", "cheaper"), [(True, True), (False, False)])
+def test_half_a_vector_is_worth_choosing_where_it_takes_half_the_time(
+    halves: bool, cheaper: bool, times: LayerTimes
+) -> None:
+    alone = LayerTimes({"a": times.layers["6.weight"]}, Machine(16, 32, 2**20, halves=halves))
+    assert (alone("a", 64, 8) < alone("a", 64, 16)) == cheaper
+    assert alone("a", 64, 24) <= alone("a", 64, 32) < alone("a", 64, 33)
 
 
 def test_pruning_reaches_half_the_time() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch import nn
 
 from reconvene.backends.compile import compile
 from reconvene.backends.schedules.winograd import transform, transformed_weights
+from reconvene.backends.targets import find_target
+from reconvene.backends.threads import available_threads
 from reconvene.frontend.errors import InputError
 
 BOUND = 1e-5
@@ -83,6 +87,21 @@ def test_error_of_layers_of_real_size(winograd: str, least: float, channels: int
     module = nn.Sequential(nn.ReLU(), layer)
     found = difference(module, torch.randn(1, channels, 14, 14), winograd=winograd, choose="default")
     assert least / 100 < found < BOUND
+
+
+@pytest.mark.parametrize("winograd", ["2x2", "4x4"])
+@pytest.mark.parametrize(("blocks", "cores"), [(1, 2), (1, 4), (2, 4), (3, 2), (5, 4)])
+def test_threads_do_not_share_their_work_arrays(winograd: str, blocks: int, cores: int) -> None:
+    """With fewer blocks of channels than workers, or blocks that do not divide among them, nobody does another's work again."""
+    torch.manual_seed(0)
+    host = replace(find_target("host"), cores=cores)
+    layer = nn.Conv2d(blocks * host.lanes, 3 * host.lanes, 3, padding=1).eval()
+    x = torch.randn(1, blocks * host.lanes, 16, 16)
+    built = compile(layer, (x,), host, threads=min(2, available_threads()), winograd=winograd)  # type: ignore[arg-type]
+    expected = layer(x).detach()
+    first = built.run(x)
+    torch.testing.assert_close(first, expected, rtol=0, atol=BOUND * float(expected.abs().max()))
+    assert all(torch.equal(built.run(x), first) for _ in range(200))
 
 
 def test_settings_are_checked() -> None:

@@ -69,7 +69,7 @@ def test_what_is_in_the_results_is_not_done_again(
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(run.method)
-        return {"key": run.key, "method": run.method}
+        return {"key": run.key, "method": run.method, "precision": "float32"}
 
     monkeypatch.setattr(module, "run_one", noted)
     wanted = runs("dense", "upai", "reconvene")
@@ -82,6 +82,15 @@ def test_what_is_in_the_results_is_not_done_again(
     assert seen == ["reconvene"]
     assert [line["method"] for line in lines] == ["dense", "upai", "reconvene"]
     assert len(read_results(results)) == 3
+
+
+def test_runs_of_another_precision_are_not_mixed_in(place: Place, tmp_path: Path) -> None:
+    results = tmp_path / "r.jsonl"
+    results.write_text(json.dumps({"key": "x", "precision": "bfloat16"}) + "\n")
+    with pytest.raises(
+        InputError, match=r"r\.jsonl' has runs in bfloat16, these would be in float32; name another file"
+    ):
+        sweep(runs("dense"), results, place)
 
 
 def test_damaged_results_are_refused(tmp_path: Path) -> None:

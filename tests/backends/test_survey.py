@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from reconvene.backends.emit import kernel_uses
 from reconvene.backends.fold import fold_channels, fold_margins
 from reconvene.backends.pipeline import import_module
 from reconvene.backends.read import read_relax
+from reconvene.backends.survey import kernel_uses
 from reconvene.backends.targets import find_target
 
 
