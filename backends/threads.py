@@ -13,9 +13,6 @@ __all__ = ["available_threads", "use_threads"]
 
 # TVM reads this once, when its pool starts, as the most threads it can ever use in the process.
 os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
-# TVM ties every thread but the caller's to a core. Where the caller, or another program, happens to run on that core, the
-# two take turns although others are free.
-os.environ.setdefault("TVM_BIND_THREADS", "0")
 
 _STRONGEST_CORES_FIRST = 1
 

@@ -587,8 +587,6 @@ int main(int count, char** words) {
   sigaction(SIGINT, &stop, nullptr);
   signal(SIGPIPE, SIG_IGN);
   parse(count, words);
-  // As in a bundle's program: threads go where there is room.
-  setenv("TVM_BIND_THREADS", "0", 0);
   const int asked = options.port, listener = listening();
   if (asked && asked != options.port) say("port %d is taken", asked);
   say("listening on %s:%d", options.host, options.port);

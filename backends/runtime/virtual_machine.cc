@@ -151,8 +151,6 @@ const char* model_load(const char* folder, int threads) {
   snprintf(count, sizeof count, "%d", threads);
   // The most that the pool can have; read when it starts.
   setenv("TVM_NUM_THREADS", count, 1);
-  // The threads go where there is room, instead of each to a core of its own that another program may be using.
-  setenv("TVM_BIND_THREADS", "0", 0);
   TVMFFIAny library, load, machine, initialize, function, nothing;
   if (const char* error = load_library(folder, &library)) return error;
   if (const char* error = method(library, "vm_load_executable", &load)) return error;
