@@ -58,6 +58,8 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
     "first layer 3-64 32px": (*convolution(3, 64, 32, 3), "convolution"),
     "grouped 64-64 16px": (*convolution(64, 64, 16, 3, groups=4), "convolution"),
     "linear 256-256": (nn.Linear(256, 256), (1, 256), "convolution"),
+    "Winograd 2x2 64-64 16px": (*convolution(64, 64, 16, 3), "winograd 2x2"),
+    "Winograd 4x4 64-64 28px": (*convolution(64, 64, 28, 3), "winograd 4x4"),
     "depthwise 96 28px": (*convolution(96, 96, 28, 3, groups=96), "depthwise"),
     "depthwise stride 2 96 28px": (*convolution(96, 96, 28, 3, groups=96, stride=2), "depthwise"),
     "max pool 64 32px": (nn.MaxPool2d(2), (1, 64, 32, 32), "pool"),
@@ -65,7 +67,9 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
     "softmax 64x128": (nn.Softmax(-1), (1, 4, 64, 128), "softmax"),
     "pack 64 32px": (nn.MaxPool2d(2), (1, 64, 32, 32), "pack"),
 }
-"""By name: a layer, its input's shape, and which of its kernels is measured. All data fits into the level-2 cache."""
+"""By name: a layer, its input's shape, and which of its kernels is measured (its family, and of Winograd's the tile). All
+data fits into the level-2 cache.
+"""
 
 
 def main() -> int:
@@ -147,7 +151,9 @@ def measure(target: Target, repeat: int, rounds: int) -> list[dict[str, Any]]:
 
 def kernel_of(layer: nn.Module, shape: tuple[int, ...], family: str, target: Target) -> IRModule:
     """The kernel of that family which our pipeline makes for a layer."""
-    built = compile(layer.eval(), (torch.zeros(shape),), target)
+    family, _, tile = family.partition(" ")
+    winograd: Any = tile or "off"
+    built = compile(layer.eval(), (torch.zeros(shape),), target, winograd=winograd)
     for variable, function in built.scheduled.functions.items():
         if isinstance(function, tirx.PrimFunc) and variable.name_hint.startswith(family):
             return IRModule({variable.name_hint: function})

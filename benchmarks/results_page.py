@@ -10,7 +10,7 @@ python benchmarks/kernels.py --choose time --json docs/results/kernels.json --pl
 python benchmarks/arm_kernels.py --json docs/results/arm_kernels.json
 python benchmarks/latency_goal.py --json docs/results/latency_goal.json
 python benchmarks/scores.py --json docs/results/scores.json
-python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --json docs/results/size.json
+python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
 python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py --bfloat16
 python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
@@ -72,8 +72,9 @@ LATENCY = """## Latency
 
 Float32. All engines and variants of a network take turns in one run; medians, with the 10th and 90th percentile. Pruned
 networks lost half of the channels of every prunable group. Engines slower than a tenth of a second a call are called less
-often (`repeats` in the JSON). First the geometric means: our time over that of the fastest other engine, and how much of the
-reduction of multiply-accumulates (MACs) an engine turns into speed.
+often (`repeats` in the JSON). A network's rows of one batch size and thread count are one run; other rows were measured at
+another time, so compare across them with care. First the geometric means: our time over that of the fastest other engine,
+and how much of the reduction of multiply-accumulates (MACs) an engine turns into speed.
 """
 
 KERNELS = """## Kernels and the machine's peak
@@ -187,8 +188,6 @@ of it.
 
 BOARDS = """## Bundles for boards
 
-**These rows are older than the code**, whose bundles keep weights outside the program; `benchmarks/boards.py` replaces them.
-
 What `reconvene compile --runtime` makes for a Raspberry Pi 4 (64 bits) and 2 (32 bits): bytes of the weights, of all files that
 the board needs, and the difference. The programs ran on emulated cores; their outputs are compared with PyTorch's, relative to
 the largest output. Pruned networks lost half of the channels of every prunable group. Without a runtime, flash and RAM are
@@ -228,7 +227,7 @@ def latencies(record: dict[str, Any]) -> str:
     for row in record["rows"]:
         networks[row["network"]].append(row)
     means = (latency.summary(record["rows"]), latency.by_engine(record["rows"]))
-    tables = (latency.table(rows) for rows in networks.values())
+    tables = (latency.table(sorted(rows, key=lambda row: latency.cell(row)[1:])) for rows in networks.values())
     return with_setting("\n\n".join((*means, *tables)), record["environment"])
 
 
