@@ -20,20 +20,18 @@ from tvm import relax
 from ..frontend.errors import CaptureError, InputError
 from .arena import Arena
 from .choice import WINOGRAD, Winograd
-from .choice_cache import ChoiceCache
-from .cost import AnalyticCost, Cost
+from .judges import kernel_cost, make_tuner
 from .library import Library, build_library
 from .lowering import lower
 from .measure import Timing, time_calls
 from .pipeline import import_module, scheduled_module
 from .targets import Target, find_target
 from .threads import available_threads, use_threads
-from .timing import TimedCost
 from .virtual_machine import VirtualMachine
 from .weights import weight_bytes
 
 if TYPE_CHECKING:
-    from .tuning import Tuned, Tuner
+    from .tuning import Tuned
 
 __all__ = ["Built", "Memory", "TensorSpec", "checked_inputs", "compile"]
 
@@ -236,9 +234,9 @@ def compile(
         on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there. Weights are no
             part of it: a network that was trained on finds the code that it was compiled to before.
-        tune: how many schedules MetaSchedule may measure on this machine for each kernel that has none of ours
-            (`Built.foreign`); one is used where it is faster than our general one. Results are kept in the user's
-            cache folder.
+        tune: how many schedules MetaSchedule may try for each kernel that has none of ours (`Built.foreign`); one is
+            used where it is faster than our general one, by this machine's clock, by that of the board that `on` names,
+            or with ``choose="cycles"`` by modelled cycles. Results are kept in the user's cache folder.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or tuning is asked for where the code
@@ -254,7 +252,7 @@ def compile(
         raise InputError(f"unknown way to choose '{choose}'; choose time, cycles, model or default")
     if on is not None and choose != "time":
         raise InputError(f"a board ('{on}') chooses by time; say choose='time', --choose time")
-    _check_tuning(tune, chosen, pipeline)
+    _check_tuning(tune, chosen, pipeline, choose, on)
     if threads is not None and chosen.runs_here:
         use_threads(threads)
     inputs = tuple(example_inputs)
@@ -262,9 +260,9 @@ def compile(
     llvm = tvm.target.Target(chosen.llvm())
     scheduled = imported
     foreign: tuple[str, ...] = ()
-    tuner = _tuner(llvm, threads, tune, chosen) if tune else None
+    tuner = make_tuner(tune, chosen, llvm, threads or available_threads(), choose, on) if tune else None
     if pipeline == "reconvene":
-        cost, memory = _judge(choose, chosen, llvm, threads, on)
+        cost, memory = kernel_cost(choose, chosen, llvm, threads or available_threads(), on)
         if winograd == "auto" and chosen.bare:
             winograd = "off"  # Its workspace is many times an image, and a microcontroller has little memory.
         scheduled, foreign = scheduled_module(
@@ -278,47 +276,18 @@ def compile(
     return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, *code, foreign, lowered.module, tuned)
 
 
-def _tuner(llvm: tvm.target.Target, threads: int | None, trials: int, target: Target) -> Tuner:
-    # MetaSchedule takes a second to import, which only those who tune shall wait for.
-    from .tuning import Tuner
-
-    return Tuner(llvm, threads or available_threads(), trials, target.lanes)
-
-
-def _check_tuning(trials: int, target: Target, pipeline: str) -> None:
+def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: str | None) -> None:
     if trials < 0:
         raise InputError(f"tune is {trials}; give the number of trials for each kernel, such as 64, or 0 for none")
-    if trials and not target.runs_here:
+    if trials and not target.runs_here and on is None and choose != "cycles":
         raise InputError(
             f"tuning measures schedules on this machine, and code for '{target.name}' ({target.triple}) does not run here;"
-            " leave it out, or tune on the board"
+            " name a board (choose='time', on='rpc://HOST:PORT'), or take modelled cycles (choose='cycles')"
         )
     if trials and pipeline != "reconvene":
         raise InputError(
             f"the pipeline '{pipeline}' is TVM's without schedules, tuned ones neither; leave out one of the two"
         )
-
-
-def _judge(
-    choose: str, target: Target, llvm: tvm.target.Target, threads: int | None, on: str | None
-) -> tuple[Cost | None, ChoiceCache | None]:
-    """What decides between kernels, and where decisions that took time are kept."""
-    if choose == "default":
-        return None, None
-    used = threads or available_threads()
-    if on is not None:
-        from .boards.kernels import BoardCost
-        from .boards.place import parse_place
-
-        place = parse_place(on)
-        return BoardCost(target, used, place), ChoiceCache(llvm, used, f"time on {place}")
-    if choose == "cycles":
-        from .estimate.choice import CycleCost
-
-        return CycleCost(target), ChoiceCache(llvm, 1, f"cycles of {target.mca_cpu}")
-    if choose == "model" or not target.runs_here:
-        return AnalyticCost(target.machine), None
-    return TimedCost(llvm, used), ChoiceCache(llvm, used, "time")
 
 
 def _import(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[tvm.IRModule, bool]:

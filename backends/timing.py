@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tvm
@@ -14,7 +14,7 @@ import tvm
 from .schedules.alternatives import Candidate
 from .threads import use_threads
 
-__all__ = ["KernelCalls", "TimedCost", "compare_kernels", "time_kernels"]
+__all__ = ["HereTimes", "Judge", "KernelCalls", "TimedCost", "time_kernels"]
 
 _ROUNDS = 4
 _SLOW = 1.4
@@ -75,11 +75,25 @@ def time_kernels(functions: Mapping[str, Any], target: Any, threads: int = 1) ->
     return {name: _interleaved({name: calls.prepared(name)}, flush, threads)[name] for name in functions}
 
 
-def compare_kernels(functions: Mapping[str, Any], target: Any, threads: int = 1) -> dict[str, float]:
-    """As `time_kernels` for functions that compute the same, timed in turns. The slow ones are timed fewer times."""
-    use_threads(threads)
-    calls = KernelCalls(functions, target)
-    return _interleaved({name: calls.prepared(name) for name in functions}, _Flush(), threads)
+class Judge(Protocol):
+    """Says what TIR functions cost that compute the same: by name, lower is better, comparable within one call."""
+
+    def __call__(self, functions: Mapping[str, Any]) -> dict[str, float]:
+        """Seconds, or cycles, of one call of each."""
+        ...
+
+
+@dataclass(frozen=True)
+class HereTimes:
+    """Seconds on this machine, as `time_kernels` takes them, in turns. The slow ones are timed fewer times."""
+
+    target: Any
+    threads: int
+
+    def __call__(self, functions: Mapping[str, Any]) -> dict[str, float]:
+        use_threads(self.threads)
+        calls = KernelCalls(functions, self.target)
+        return _interleaved({name: calls.prepared(name) for name in functions}, _Flush(), self.threads)
 
 
 class _Flush:

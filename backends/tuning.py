@@ -1,6 +1,6 @@
-"""MetaSchedule on the kernels that have no schedule of ours: what it finds is kept where it is measured to be faster.
+"""MetaSchedule on the kernels that have no schedule of ours: what it finds is kept where it is found to be faster.
 
-Candidates are built and run in this process, one after the other, by the clock that our own kernels are chosen by.
+Who says how fast is a `Judge`: this machine, a board, or a model of one; the same that our own kernels can be chosen by.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from tvm.s_tir.meta_schedule.builder import BuilderResult, PyBuilder
 from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerResult
 
 from ..frontend.cache_folder import cache_folder
+from ..frontend.errors import ReconveneError
 from ..frontend.progress import stage
 from .code_version import code_version
 from .file_cache import FileCache
 from .schedules.generic import schedule_foreign
 from .schedules.loops import SCHEDULED
-from .timing import compare_kernels, time_kernels
+from .timing import Judge
 
 __all__ = ["Tuned", "Tuner"]
 
@@ -52,29 +53,39 @@ class Tuned:
     """What came of one kernel.
 
     Attributes:
-        own_seconds: of one call with our schedule.
-        found_seconds: with the best that the search found; None where it found none.
+        unit: of the costs, ``s`` or ``cycles``.
+        own: cost of one call with our schedule.
+        found: with the best that the search found; None where it found none.
         kept: whether that is used.
     """
 
     kernel: str
-    own_seconds: float
-    found_seconds: float | None
+    unit: str
+    own: float
+    found: float | None
     kept: bool
 
 
 class Tuner:
-    """Tunes the kernels of a module for this machine; results are kept in the user's cache folder.
+    """Tunes the kernels of a module; results are kept in the user's cache folder.
 
     Attributes:
         results: what came of the kernels of the module that was tuned last.
     """
 
-    def __init__(self, llvm: tvm.target.Target, threads: int, trials: int, lanes: int) -> None:
-        """`trials`: how many schedules are measured for each kernel; `lanes`: of a vector, for our own schedule."""
+    def __init__(self, llvm: tvm.target.Target, judge: Judge, judged: str, unit: str, trials: int, lanes: int) -> None:
+        """
+        Args:
+            llvm: the target.
+            judge: says what schedules cost, in `unit`; `judged` names it with all that it depends on.
+            trials: how many schedules are judged for each kernel.
+            lanes: of a vector, for our own schedule.
+        """
         self.results: tuple[Tuned, ...] = ()
         self._llvm = llvm
-        self._threads = threads
+        self._judge = judge
+        self._judged = judged
+        self._unit = unit
         self._trials = trials
         self._lanes = lanes
         self._cache = FileCache(cache_folder() / "tuned", _ROOM)
@@ -96,7 +107,7 @@ class Tuner:
         words = (
             code_version(),
             str(self._llvm),
-            str(self._threads),
+            self._judged,
             str(self._trials),
             tvm.ir.save_json(_bare(function)),
         )
@@ -106,7 +117,7 @@ class Tuner:
         files = self._cache.get(self._key(function))
         if files is None or not {"result.json", "kernel.json"} <= files.keys():
             return None
-        result = Tuned(name, **json.loads(files["result.json"]))
+        result = Tuned(name, self._unit, **json.loads(files["result.json"]))
         return result, tvm.ir.load_json(files["kernel.json"].decode()) if result.kept else None
 
     def _tuned(self, name: str, function: Any) -> tuple[Tuned, Any]:
@@ -114,13 +125,13 @@ class Tuner:
         own = schedule_foreign(IRModule({"main": bare}), self._lanes)["main"]
         with stage(f"tuning {name}"):
             candidates = {"own": own, **{f"found{i}": kernel for i, kernel in enumerate(self._searched(bare))}}
-            seconds = compare_kernels(candidates, self._llvm, self._threads)
-        others = {key: value for key, value in seconds.items() if key != "own"}
+            costs = self._judge(candidates)
+        others = {key: value for key, value in costs.items() if key != "own"}
         best = min(others, key=others.__getitem__, default=None)
-        kept = best is not None and others[best] < _CLEARLY * seconds["own"]
-        result = Tuned(name, seconds["own"], None if best is None else others[best], kept)
+        kept = best is not None and others[best] < _CLEARLY * costs["own"]
+        result = Tuned(name, self._unit, costs["own"], None if best is None else others[best], kept)
         kernel = candidates[best] if kept and best is not None else None
-        facts = {"own_seconds": result.own_seconds, "found_seconds": result.found_seconds, "kept": kept}
+        facts = {"own": result.own, "found": result.found, "kept": kept}
         contents = "" if kernel is None else tvm.ir.save_json(kernel)
         self._cache.put(
             self._key(function), {"result.json": json.dumps(facts).encode(), "kernel.json": contents.encode()}
@@ -130,7 +141,7 @@ class Tuner:
     def _searched(self, function: Any) -> list[Any]:
         """The best schedules of the search, best first; none for a kernel that MetaSchedule cannot take."""
         _load_intrinsics()
-        bench = _Bench(self._threads)
+        bench = _Bench(self._judge)
         database = meta_schedule.database.MemoryDatabase()
         with tempfile.TemporaryDirectory() as folder, _quiet() as logger:
             try:
@@ -161,22 +172,43 @@ class Tuner:
             except (ValueError, TypeError, RuntimeError):
                 # A block that it has no rule for. Ours stays.
                 return []
+            finally:
+                if bench.failure is not None:
+                    raise bench.failure
         records = [record for record in database.get_all_tuning_records() if record.run_secs]
         records.sort(key=lambda record: min(map(float, record.run_secs)))
         return [_applied(record) for record in records[:_FINALISTS]]
 
 
 class _Bench:
-    """Kernels that were built and not yet run."""
+    """Kernels that were not judged yet.
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.modules: dict[str, tuple[IRModule, Any]] = {}
+    Attributes:
+        failure: why none can be judged any more: a board is lost, a tool is missing.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self.modules: list[IRModule] = []
+        self.failure: ReconveneError | None = None
+        self._judge = judge
+
+    def cost(self, number: int) -> tuple[float | None, str]:
+        """Of one kernel; or why it has none."""
+        if self.failure is not None:
+            return None, str(self.failure)
+        try:
+            return self._judge({"kernel": _only(self.modules[number])})["kernel"], ""
+        except ReconveneError as error:
+            # It must not pass through TVM, which would make another error of it.
+            self.failure = error
+            return None, str(error)
+        except (ValueError, TypeError, RuntimeError) as error:
+            return None, str(error)[-200:]
 
 
 @derived_object
 class _Builder(PyBuilder):
-    """Leaves building to the runner, which builds and times in one."""
+    """Leaves building to the judge."""
 
     def __init__(self, bench: _Bench) -> None:
         super().__init__()
@@ -185,9 +217,8 @@ class _Builder(PyBuilder):
     def build(self, build_inputs: list[Any]) -> list[Any]:
         results = []
         for given in build_inputs:
-            name = str(len(self.bench.modules))
-            self.bench.modules[name] = (given.mod, given.target)
-            results.append(BuilderResult(name, None))
+            results.append(BuilderResult(str(len(self.bench.modules)), None))
+            self.bench.modules.append(given.mod)
         return results
 
 
@@ -208,22 +239,18 @@ class _Done(PyRunnerFuture):
 
 @derived_object
 class _Runner(PyRunner):
-    """Times kernels in this process."""
+    """Asks the judge."""
 
     def __init__(self, bench: _Bench) -> None:
         super().__init__()
         self.bench = bench
 
     def run(self, runner_inputs: list[Any]) -> list[Any]:
-        return [_Done(self.timed(str(given.artifact_path))) for given in runner_inputs]
+        return [_Done(self.judged(int(str(given.artifact_path)))) for given in runner_inputs]
 
-    def timed(self, name: str) -> Any:
-        module, target = self.bench.modules[name]
-        try:
-            seconds = time_kernels({"kernel": _only(module)}, target, self.bench.threads)["kernel"]
-        except (ValueError, TypeError, RuntimeError) as error:
-            return RunnerResult(None, str(error)[-200:])
-        return RunnerResult([seconds], None)
+    def judged(self, number: int) -> Any:
+        cost, reason = self.bench.cost(number)
+        return RunnerResult(None, reason) if cost is None else RunnerResult([cost], None)
 
 
 def _applied(record: Any) -> Any:

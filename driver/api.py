@@ -238,7 +238,8 @@ def compile(
             too), ``model`` counts cycles by a formula, ``default`` takes the direct kernel.
         on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
-        tune: trials of MetaSchedule, on this machine, for each kernel that has no schedule of ours.
+        tune: trials of MetaSchedule for each kernel that has no schedule of ours; judged by this machine's clock, by the
+            board's that `on` names, or with ``cycles`` by modelled cycles.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.

@@ -88,6 +88,48 @@ def test_chosen_by_modelled_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     agree(built, tmp_path / "bundle")
 
 
+def transposed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ConvTranspose2d(8, 6, 3, stride=2).eval()
+
+
+def agree_transposed(built: Built, folder: Path) -> None:
+    bundle = open_bundle(built.export(folder))
+    (got,) = run_bundle(bundle, (X,), bundle_emulator(bundle))
+    expected = transposed()(X).detach()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@needs("qemu-aarch64", "aarch64-linux-gnu-g++", "wheels")
+def test_tuned_on_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MetaSchedule's schedules are timed by the board; one that is lost on the way ends the search by its name."""
+    monkeypatch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
+    folder = write_server(find_target("rpi4"), tmp_path / "server")
+    with serving(folder, "rpi4", "--port", "0") as board:
+        place = str(board.place)
+        built = compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=2)
+    (result,) = built.tuned
+    assert result.unit == "s" and result.own > 0 and result.found is not None and result.found > 0
+    agree_transposed(built, tmp_path / "bundle")
+    # What was found is kept, and needs no board.
+    assert compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=2).tuned == built.tuned
+    with pytest.raises(BoardLost, match=r"cannot reach board '127.0.0.1:\d+'"):
+        compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=3)
+
+
+@needs("qemu-aarch64", "aarch64-linux-gnu-g++", "llvm-mca")
+def test_tuned_by_modelled_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for turn in range(2):
+        monkeypatch.setenv("RECONVENE_CACHE", str(tmp_path / f"cache{turn}"))
+        built = compile(transposed(), (X,), "rpi4", choose="cycles", tune=2)
+        found.append(built.tuned)
+    ((result,), again) = found
+    assert again == (result,) and result.unit == "cycles"
+    assert result.own > 1000 and result.found is not None and result.found > 1000
+    agree_transposed(built, tmp_path / "bundle")
+
+
 def test_what_cannot_choose() -> None:
     with pytest.raises(InputError, match=r"a board .'rpc://pi:1'. chooses by time; say choose='time'"):
         compile(net(), (X,), "rpi4", on="rpc://pi:1")

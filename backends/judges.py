@@ -1,0 +1,62 @@
+"""Who decides between kernels: this machine's clock, a board's, modelled cycles, or a formula."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tvm
+
+from .choice_cache import ChoiceCache
+from .cost import AnalyticCost, Cost
+from .targets import Target
+from .timing import HereTimes, TimedCost
+
+if TYPE_CHECKING:
+    from .boards.kernels import BoardTimes
+    from .tuning import Tuner
+
+__all__ = ["kernel_cost", "make_tuner"]
+
+
+def kernel_cost(
+    choose: str, target: Target, llvm: tvm.target.Target, threads: int, on: str | None
+) -> tuple[Cost | None, ChoiceCache | None]:
+    """What decides between kernels, and where decisions that took time are kept."""
+    if choose == "default":
+        return None, None
+    if on is not None:
+        from .boards.kernels import BoardCost
+
+        times = _board_times(target, threads, on)
+        return BoardCost(times), ChoiceCache(llvm, threads, f"time on {times.place}")
+    if choose == "cycles":
+        from .estimate.choice import CycleCost
+
+        return CycleCost(target), ChoiceCache(llvm, 1, f"cycles of {target.mca_cpu}")
+    if choose == "model" or not target.runs_here:
+        return AnalyticCost(target.machine), None
+    return TimedCost(llvm, threads), ChoiceCache(llvm, threads, "time")
+
+
+def make_tuner(
+    trials: int, target: Target, llvm: tvm.target.Target, threads: int, choose: str, on: str | None
+) -> Tuner:
+    """Tunes foreign kernels by who decides between ours, or by this machine's clock where that is a formula."""
+    # MetaSchedule takes a second to import, which only those who tune shall wait for.
+    from .tuning import Tuner
+
+    if on is not None:
+        times = _board_times(target, threads, on)
+        return Tuner(llvm, times, f"{threads} threads on {times.place}", "s", trials, target.lanes)
+    if choose == "cycles":
+        from .estimate.choice import KernelCycles
+
+        return Tuner(llvm, KernelCycles(target), f"cycles of {target.mca_cpu}", "cycles", trials, target.lanes)
+    return Tuner(llvm, HereTimes(llvm, threads), f"{threads} threads", "s", trials, target.lanes)
+
+
+def _board_times(target: Target, threads: int, on: str) -> BoardTimes:
+    from .boards.kernels import BoardTimes
+    from .boards.place import parse_place
+
+    return BoardTimes(target, threads, parse_place(on))
