@@ -6,14 +6,17 @@ OUT ?= out/demo
 
 # What checks for boards need beside Python. `make test` uses what is there and names the checks it had to skip.
 BOARD_PACKAGES := g++-aarch64-linux-gnu g++-arm-linux-gnueabihf llvm qemu-user
+# For microcontrollers: 112 MB to download.
+BARE_PACKAGES := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 
-.PHONY: help env tools demo test lint types unit zoo docs wheel clean
+.PHONY: help env tools all-tools demo test lint types unit zoo docs wheel clean
 
 help:
 	@echo "make demo   prune, prove, compile and time two real networks; writes $(OUT)/report.html"
 	@echo "make test   tests, linter and type checker"
 	@echo "make zoo    torchvision's every architecture and timm's families, into docs/results/; goes on where it stopped"
 	@echo "make tools  Debian packages for the checks on emulated boards (needs root)"
+	@echo "make all-tools  those for microcontrollers and the compiler ziglang, too: 200 MB to download"
 	@echo "make docs   the documentation, into site/"
 	@echo "make env    only the environment in $(VENV), with the versions of constraints.txt"
 	@echo "make clean  removes what the other targets made"
@@ -33,6 +36,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 tools:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes $(BOARD_PACKAGES)
+
+all-tools: tools env
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes $(BARE_PACKAGES)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cross]'
 
 demo: env
 	$(BIN)/python -m reconvene demo --out $(OUT)

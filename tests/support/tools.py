@@ -30,8 +30,8 @@ INSTALL = {
 """By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board, and ``ziglang``."""
 
 OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang"}
-"""Large downloads (112 MB for the two, 100 MB for the other), which `make tools` leaves out: checks that need them are
-skipped by name wherever they are missing."""
+"""Large downloads (112 MB for the two, 100 MB for the other), which `make tools` leaves out and `make all-tools` has: checks
+that need them are skipped by name wherever they are missing."""
 
 
 def needs(*tools: str) -> Any:
