@@ -282,7 +282,8 @@ def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: s
     if trials and not target.runs_here and on is None and choose != "cycles":
         raise InputError(
             f"tuning measures schedules on this machine, and code for '{target.name}' ({target.triple}) does not run here;"
-            " name a board (choose='time', on='rpc://HOST:PORT'), or take modelled cycles (choose='cycles')"
+            " name a board that chooses by time (on='rpc://HOST:PORT', --choose time --on), or take modelled cycles"
+            " (choose='cycles', --choose cycles)"
         )
     if trials and pipeline != "reconvene":
         raise InputError(

@@ -171,10 +171,9 @@ class Tuner:
                 )
             except (ValueError, TypeError, RuntimeError):
                 # A block that it has no rule for. Ours stays.
+                bench.check()
                 return []
-            finally:
-                if bench.failure is not None:
-                    raise bench.failure
+        bench.check()
         records = [record for record in database.get_all_tuning_records() if record.run_secs]
         records.sort(key=lambda record: min(map(float, record.run_secs)))
         return [_applied(record) for record in records[:_FINALISTS]]
@@ -191,6 +190,11 @@ class _Bench:
         self.modules: list[IRModule] = []
         self.failure: ReconveneError | None = None
         self._judge = judge
+
+    def check(self) -> None:
+        """Raises what ended the judging, if anything."""
+        if self.failure is not None:
+            raise self.failure
 
     def cost(self, number: int) -> tuple[float | None, str]:
         """Of one kernel; or why it has none."""
