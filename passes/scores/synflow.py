@@ -26,7 +26,7 @@ _MEAN_POSITION = 3
 def weigh(request: Request) -> dict[str, Tensor]:
     module = in_mode(request.module, training=False)
     means = _running_means(module)
-    leaves = {weight.name: request.tensor(weight).double().abs().requires_grad_() for weight in request.weights}
+    leaves = {weight.name: _magnitudes(request.tensor(weight)) for weight in request.weights}
     fixed = {
         name: tensor.double().abs() if tensor.is_floating_point() else tensor
         for name, tensor in stored_tensors(module).items()
@@ -47,6 +47,10 @@ def weigh(request: Request) -> dict[str, Tensor]:
         weight.name: slope.mul_(leaves[weight.name].detach())
         for weight, slope in zip(request.weights, slopes, strict=True)
     }
+
+
+def _magnitudes(weight: Tensor) -> Tensor:
+    return weight.to(torch.float64, copy=True).abs_().requires_grad_()
 
 
 def _ones(value: Any) -> Any:

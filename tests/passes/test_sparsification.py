@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from reconvene.frontend.capture import capture
 from reconvene.frontend.errors import InputError
 from reconvene.passes.allocation import erk, uniform
 from reconvene.passes.scores import SCORES, Weight
-from reconvene.passes.sparsification import SCHEDULES, sparsify, without_lowest
+from reconvene.passes.sparsification import SCHEDULES, nth_lowest, sparsify, without_lowest
 
 IMAGE = (torch.randn(4, 3, 8, 8),)
 BATCHES = [(IMAGE, torch.tensor([0, 1, 2, 3]))]
@@ -86,6 +88,25 @@ def test_of_equal_scores_the_first_go() -> None:
     assert without_lowest(np.array([1.0, 0.0, 1.0, 1.0, 2.0]), 3).tolist() == [False, False, False, True, True]
     assert without_lowest(np.array([3.0, 3.0]), 0).all()
     assert not without_lowest(np.array([3.0, 3.0]), 2).any()
+
+
+@given(
+    st.lists(st.sampled_from([-math.inf, -1.0, 0.0]) | st.floats(-1e300, 1e300), min_size=1, max_size=200),
+    st.integers(1, 12),
+    st.data(),
+)
+def test_the_bracketed_rank_is_that_of_the_sorted_values(values: list[float], sample: int, data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(values)))
+    assert nth_lowest(np.array(values), n, sample) == sorted(values)[n - 1]
+
+
+def test_most_ranks_are_found_between_two_values_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).permutation(100_000).astype(float)
+    sizes: list[int] = []
+    partition = np.partition
+    monkeypatch.setattr(np, "partition", lambda array, n: sizes.append(array.size) or partition(array, n))
+    assert [nth_lowest(values, n, sample=1024) for n in range(1, 100_001, 1000)] == list(range(0, 100_000, 1000))
+    assert statistics.median(sizes) < 30_000
 
 
 def test_erk_by_hand() -> None:
