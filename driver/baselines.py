@@ -118,14 +118,17 @@ def spai(scope: str) -> Method:
     return pruned
 
 
-def reconvene(recipe: Recipe) -> Method:
-    """Reconvene, with the setting's score in place of the recipe's."""
+def reconvene(recipe: Recipe, channel_multiple: int = 1) -> Method:
+    """Reconvene, with the setting's score in place of the recipe's.
+
+    `channel_multiple` is that of a target, to which the rectifier rounds the channels kept up.
+    """
 
     def pruned(module: CapturedModule, setting: Setting) -> tuple[CapturedModule, Mapping[str, Tensor]]:
         chosen = Recipe(**{**vars(recipe), "score": setting.score})
         found = run_recipe(
             module, setting.inputs, setting.sparsity, chosen, batches=setting.batches, loss=setting.loss,
-            seed=setting.seed,
+            channel_multiple=channel_multiple, seed=setting.seed,
         )  # fmt: skip
         return _captured(found.compaction.module), {}
 
@@ -139,6 +142,7 @@ BASELINES: Mapping[str, Method] = MappingProxyType(
         "spai-uniform": spai("layer"),
         "spai-global": spai("global"),
         "reconvene": reconvene(Recipe()),
+        "reconvene-multiple-of-8": reconvene(Recipe(), channel_multiple=8),
         "reconvene-global-threshold": reconvene(Recipe(threshold="global")),
         "reconvene-random-layers": reconvene(Recipe(evaluator="random")),
         "reconvene-inherit": reconvene(Recipe(reinitialize="none")),

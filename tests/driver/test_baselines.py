@@ -57,6 +57,17 @@ def test_uniform_width_is_uniform() -> None:
     assert max(shares.values()) - min(shares.values()) < 0.1
 
 
+def test_a_target_s_multiple_is_kept() -> None:
+    plain, rounded = (candidate(method).module for method in ("reconvene", "reconvene-multiple-of-8"))
+    widths = [
+        (plain.get_parameter(name).shape[0], rounded.get_parameter(name).shape[0])
+        for name, value in MODULE.named_parameters()
+        if value.dim() == 4
+    ]
+    assert all(wide == -(-narrow // 8) * 8 for narrow, wide in widths)
+    assert any(narrow < 8 for narrow, _ in widths)
+
+
 def test_an_unknown_method_is_named_with_those_there_are() -> None:
     with pytest.raises(InputError, match=r"'nas'.*upai"):
         candidate("nas")
