@@ -6,21 +6,44 @@ This file imports neither torch nor TVM, so that ``--help`` answers at once; `ve
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..frontend.errors import InputError, ReconveneError
-from .terminal import showing_progress
+from .command_options import (
+    MODEL_HELP,
+    Bfloat16,
+    Changes,
+    CheckpointEvery,
+    Choose,
+    DataFolder,
+    Dataset,
+    Device,
+    Fold,
+    InputShapes,
+    Json,
+    Model,
+    On,
+    OnnxFile,
+    Output,
+    PlanFile,
+    ReportFile,
+    Seed,
+    SessionTimeout,
+    Target,
+    Threads,
+    TrainingData,
+    TrainingThreads,
+    Width,
+    Winograd,
+)
+from .terminal import answer
 
 if TYPE_CHECKING:
     from .answer import Answer
@@ -38,54 +61,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-
-_MODEL = (
-    "A .pt2 file, package.module:callable, file.py:callable, vgg16-cifar, resnet20-cifar, or another network by name."
-)
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
-InputShapes = Annotated[
-    list[str] | None, typer.Option("--input", metavar="SHAPE[,DTYPE]", help="An example input, such as 1x3x224x224.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; beside MODEL unless given.")]
-Seed = Annotated[int, typer.Option(help="Of initial weights, example inputs and random choices.")]
-ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write a report: .html, or .json.")]
-PlanFile = Annotated[Path | None, typer.Option("--plan", help="Also write which channels stay (JSON).")]
-Fold = Annotated[
-    bool, typer.Option("--fold-batch-norm", help="Also fold normalisation into the layers before; for inference only.")
-]
-OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
-On = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHERE",
-        help="Run a bundle on an emulated board: qemu; or on a real one: rpc://HOST:PORT, tracker://HOST:PORT/KEY.",
-    ),
-]
-SessionTimeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds that a board on the network may take.")]
-Dataset = Annotated[
-    str | None, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet: the papers' networks are fitted to it.")
-]
-DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder that holds the data set.")]
-Width = Annotated[float, typer.Option(help="Scales the layers of a network that is fitted to a data set.")]
-Winograd = Annotated[str, typer.Option(help="Winograd's algorithm for 3x3 layers: auto, off, 2x2 or 4x4.")]
-Choose = Annotated[
-    str,
-    typer.Option(
-        help="How kernels are chosen: by 'time', here or on a board, modelled 'cycles', 'model', or 'default'."
-    ),
-]
-TrainingData = Annotated[str, typer.Option("--dataset", help="cifar10, fashion-mnist or tiny-imagenet.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a hyper-parameter, such as epochs=3. Repeatable."),
-]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")]
-TrainingThreads = Annotated[int | None, typer.Option(min=1, help="Threads to train on.")]
-CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
-Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
 
 
 @app.callback()
@@ -113,7 +88,7 @@ def capture(
 
 @app.command()
 def prune(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     named: Annotated[str | None, typer.Option("--model", help="MODEL, as an option.")] = None,
     method: Annotated[
         str, typer.Option("--method", "-m", help="How channels are scored; or reconvene, the paper's method.")
@@ -545,21 +520,6 @@ def one_model(argument: str | None, option: str | None) -> str:
     if (argument is None) == (option is None):
         raise InputError("name one MODEL, as an argument or with --model")
     return argument or option or ""
-
-
-def answer(as_json: bool, work: Callable[[], Answer]) -> None:
-    """Does `work` and writes its answer to stdout. What the work itself prints goes to stderr."""
-    with redirect_stdout(sys.stderr), showing_progress(Console(stderr=True)):
-        found = work()
-    try:
-        if as_json:
-            print(json.dumps(found.data, indent=2, allow_nan=False))
-        else:
-            found.show(Console())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. What is left must not fail when Python flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str]) -> int:

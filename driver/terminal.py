@@ -1,17 +1,24 @@
-"""What a person sees while it works: stages on stderr, when that is a terminal."""
+"""What a person sees: stages on stderr while it works, when that is a terminal, and the answer on stdout."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ..frontend.progress import listening
 
-__all__ = ["showing_progress"]
+if TYPE_CHECKING:
+    from .answer import Answer
+
+__all__ = ["answer", "showing_progress"]
 
 
 class ProgressDisplay:
@@ -46,3 +53,18 @@ def showing_progress(console: Console) -> Iterator[None]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress, listening(ProgressDisplay(progress)):
         yield
+
+
+def answer(as_json: bool, work: Callable[[], Answer]) -> None:
+    """Does `work` and writes its answer to stdout. What the work itself prints goes to stderr."""
+    with redirect_stdout(sys.stderr), showing_progress(Console(stderr=True)):
+        found = work()
+    try:
+        if as_json:
+            print(json.dumps(found.data, indent=2, allow_nan=False))
+        else:
+            found.show(Console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is left must not fail when Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,84 @@
+"""Options that several verbs of the command line have, as types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "MODEL_HELP",
+    "Bfloat16",
+    "Changes",
+    "CheckpointEvery",
+    "Choose",
+    "DataFolder",
+    "Dataset",
+    "Device",
+    "Fold",
+    "InputShapes",
+    "Json",
+    "Model",
+    "On",
+    "OnnxFile",
+    "Output",
+    "PlanFile",
+    "ReportFile",
+    "Seed",
+    "SessionTimeout",
+    "Target",
+    "Threads",
+    "TrainingData",
+    "TrainingThreads",
+    "Width",
+    "Winograd",
+]
+
+MODEL_HELP = (
+    "A .pt2 file, package.module:callable, file.py:callable, vgg16-cifar, resnet20-cifar, or another network by name."
+)
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+InputShapes = Annotated[
+    list[str] | None, typer.Option("--input", metavar="SHAPE[,DTYPE]", help="An example input, such as 1x3x224x224.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; beside MODEL unless given.")]
+Seed = Annotated[int, typer.Option(help="Of initial weights, example inputs and random choices.")]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write a report: .html, or .json.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", help="Also write which channels stay (JSON).")]
+Fold = Annotated[
+    bool, typer.Option("--fold-batch-norm", help="Also fold normalisation into the layers before; for inference only.")
+]
+OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Run a bundle on an emulated board: qemu; or on a real one: rpc://HOST:PORT, tracker://HOST:PORT/KEY.",
+    ),
+]
+SessionTimeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds that a board on the network may take.")]
+Dataset = Annotated[
+    str | None, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet: the papers' networks are fitted to it.")
+]
+DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder that holds the data set.")]
+Width = Annotated[float, typer.Option(help="Scales the layers of a network that is fitted to a data set.")]
+Winograd = Annotated[str, typer.Option(help="Winograd's algorithm for 3x3 layers: auto, off, 2x2 or 4x4.")]
+Choose = Annotated[
+    str,
+    typer.Option(
+        help="How kernels are chosen: by 'time', here or on a board, modelled 'cycles', 'model', or 'default'."
+    ),
+]
+TrainingData = Annotated[str, typer.Option("--dataset", help="cifar10, fashion-mnist or tiny-imagenet.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a hyper-parameter, such as epochs=3. Repeatable."),
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")]
+TrainingThreads = Annotated[int | None, typer.Option(min=1, help="Threads to train on.")]
+CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
+Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]
