@@ -15,9 +15,12 @@ import numpy as np
 import torch
 import tvm
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from tvm import relax
 
-from ..frontend.errors import CaptureError, InputError
+from ..frontend.errors import CaptureError, CheckError, InputError
+from ..frontend.progress import stage
+from .agreement import disagreement
 from .arena import Arena
 from .choice import WINOGRAD, Winograd
 from .judges import kernel_cost, make_tuner
@@ -218,6 +221,7 @@ def compile(
     on: str | None = None,
     cache: bool = True,
     tune: int = 0,
+    check: bool = True,
 ) -> Built:
     """Compiles `module`, in eval mode and for the shapes of `example_inputs`.
 
@@ -237,11 +241,14 @@ def compile(
         tune: how many schedules MetaSchedule may try for each kernel that has none of ours (`Built.foreign`); one is
             used where it is faster than our general one, by this machine's clock, by that of the board that `on` names,
             or with ``choose="cycles"`` by modelled cycles. Results are kept in the user's cache folder.
+        check: whether to run the code once on `example_inputs`, if it is for this machine, and to compare its outputs with
+            those of `module` (`backends.agreement`).
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or tuning is asked for where the code
             does not run.
         CaptureError: the model cannot be exported, or TVM has no importer for one of its operators.
+        CheckError: the code does not compute what the model does.
     """
     chosen = find_target(target)
     if pipeline not in ("reconvene", "tvm-default"):
@@ -273,7 +280,22 @@ def compile(
     library = build_library(lowered.module, llvm, chosen, cached=cache)
     code = (library, lowered.weights, lowered.arena)
     tuned = tuner.results if tuner is not None else ()
-    return Built(chosen, specs, outputs, returns_tuple, threads, pipeline, *code, foreign, lowered.module, tuned)
+    built = Built(chosen, specs, outputs, returns_tuple, threads, pipeline, *code, foreign, lowered.module, tuned)
+    if check and chosen.runs_here:
+        _check_agreement(built, module, inputs)
+    return built
+
+
+def _check_agreement(built: Built, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    with stage("comparing with PyTorch"), _eval_mode(module), torch.no_grad():
+        expected = [leaf for leaf in tree_leaves(module(*inputs)) if leaf is not None]
+        found = tree_leaves(built.run(*[leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]))
+    reason = disagreement(expected, found)
+    if reason:
+        raise CheckError(
+            f"the code for {type(module).__name__} does not compute what the model does: {reason}; please report it, and"
+            " compile without the check (check=False, --no-check) only if the model is random"
+        )
 
 
 def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: str | None) -> None:

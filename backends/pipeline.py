@@ -12,9 +12,12 @@ from tvm import IRModule, relax
 from tvm.relax.frontend.torch import from_exported_program
 
 from .choice import Memory, Winograd, choose
+from .converters import CONVERTERS
 from .cost import Cost
+from .decompositions import importable
 from .emit import emit_module
 from .fold import fold_channels, fold_margins
+from .indexing import count_from_start
 from .read import read_relax
 from .schedules.generic import schedule_foreign
 from .schedules.tiles import Machine
@@ -31,7 +34,12 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[I
     """
     exported = torch.export.export(module, example_inputs, strict=False)
     returns_one = exported.call_spec.out_spec is not None and exported.call_spec.out_spec.is_leaf()
-    return from_exported_program(exported, keep_params_as_input=False), not returns_one
+    decomposed = exported.run_decompositions(importable())
+    count_from_start(decomposed)
+    relax_module = from_exported_program(
+        decomposed, keep_params_as_input=False, custom_convert_map=dict(CONVERTERS), run_ep_decomposition=False
+    )
+    return relax_module, not returns_one
 
 
 def scheduled_module(

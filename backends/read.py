@@ -204,7 +204,11 @@ def _by_row(function: str, sides: Sequence[Any], shape: tuple[int, ...]) -> Node
         if vector is None or not isinstance(rows, Node) or rows.op != "reshape" or rows.shape != shape:
             continue
         matrix = rows.inputs[0]
-        if len(matrix.shape) != 2 or matrix.shape[1] != shape[-1] or vector.size not in (1, vector.shape[-1]):
+        if (
+            len(matrix.shape) != 2
+            or matrix.shape[1] != shape[-1]
+            or (vector.size > 1 and vector.size != vector.shape[-1])
+        ):
             continue
         operands = [matrix, constant(vector.reshape(1, -1))]
         ordered = operands if index == 0 else operands[::-1]

@@ -223,6 +223,7 @@ def compile(
     on: str | None = None,
     cache: bool = True,
     tune: int = 0,
+    check: bool = True,
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
@@ -240,15 +241,17 @@ def compile(
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
         tune: trials of MetaSchedule for each kernel that has no schedule of ours; judged by this machine's clock, by the
             board's that `on` names, or with ``cycles`` by modelled cycles.
+        check: whether code for this machine is run once on the example inputs, and compared with the model.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.
+        CheckError: the code does not compute what the model does.
     """
     from ..backends.compile import compile as compile_graph
 
     graph, inputs = captured(module, example_inputs)
     options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
-    return compile_graph(graph, inputs, target, threads=threads, **options)
+    return compile_graph(graph, inputs, target, threads=threads, check=check, **options)
 
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:

@@ -263,6 +263,7 @@ def compile_(
     tune: Annotated[
         int, typer.Option(min=0, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours.")
     ] = 0,
+    check: Annotated[bool, typer.Option(help="Run code for this machine once, and compare it with the model.")] = True,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -271,12 +272,16 @@ def compile_(
     """Compile a model with TVM into a bundle (a folder)."""
     from . import verbs
 
-    answer(
-        json,
-        lambda: verbs.compile(
-            model, input or [], target, threads, link, runtime, output, seed, winograd, choose, on, cache, tune
-        ),
-    )
+    options = {
+        "threads": threads,
+        "winograd": winograd,
+        "choose": choose,
+        "on": on,
+        "cache": cache,
+        "tune": tune,
+        "check": check,
+    }
+    answer(json, lambda: verbs.compile(model, input or [], target, options, link, runtime, output, seed))
 
 
 @app.command()

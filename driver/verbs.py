@@ -190,17 +190,13 @@ def compile(
     model: str,
     inputs: Sequence[str],
     target: str,
-    threads: int,
+    options: Mapping[str, Any],
     link: bool,
     runtime: str | None,
     output: Path | None,
     seed: int,
-    winograd: Any = "auto",
-    choose: Any = "model",
-    on: str | None = None,
-    cache: bool = True,
-    tune: int = 0,
 ) -> Answer:
+    """`options` are those of `api.compile`."""
     from ..backends.bundle import check_runtime
     from ..backends.targets import find_target
 
@@ -210,29 +206,21 @@ def compile(
     loaded = load_model(model, inputs, seed)
     folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
     check_folder(folder)
-    built = api.compile(
-        loaded.module,
-        loaded.example_inputs,
-        target,
-        threads=threads,
-        winograd=winograd,
-        choose=choose,
-        on=on,
-        cache=cache,
-        tune=tune,
-    )
+    built = api.compile(loaded.module, loaded.example_inputs, target, **options)
     with stage("writing the bundle"):
         runtime_ = None if not link else chosen
         built.export(folder, link=link, runtime=runtime_, certificate=loaded.certificate)
     files = {"bundle": str(folder)}
     memory = built.memory
-    facts = {"model": loaded.name, "target": target, "runtime": chosen, "threads": threads}
+    facts = {"model": loaded.name, "target": target, "runtime": chosen, "threads": options["threads"]}
     needs = (
         f"memory: weights {size(memory.weights_bytes)}; values between kernels {size(memory.arena_bytes)}, of which"
         f" {size(memory.live_bytes)} are needed at the same time"
     )
     better = sum(kernel.kept for kernel in built.tuned)
-    tuned = [f"tuned: {better} of {len(built.tuned)} kernels are faster than with our schedule"] if tune else []
+    tuned = (
+        [f"tuned: {better} of {len(built.tuned)} kernels are faster than with our schedule"] if options["tune"] else []
+    )
     found = [dataclasses.asdict(kernel) for kernel in built.tuned]
     data = {**facts, "memory": dataclasses.asdict(memory), "tuned": found, "files": files}
     return Answer(data, says(f"{loaded.name} compiled for {target}", needs, *tuned, files_line(files)))

@@ -27,7 +27,10 @@ def _scheduled(function: tirx.PrimFunc, lanes: int) -> tirx.PrimFunc:
     allows.
     """
     schedule = Schedule(function.with_attr("global_symbol", "main"))
-    root = schedule.get_sblock("root")
+    try:
+        root = schedule.get_sblock("root")
+    except ScheduleError:
+        return function.with_attr(SCHEDULED, True)  # Written out loop by loop, as TVM's searches are.
     for block in schedule.get_child_blocks(root)[:-1]:
         # Whether a stage can be inlined is TVM's to decide; a stage that cannot stays a loop of its own.
         try:

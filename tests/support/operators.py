@@ -434,7 +434,9 @@ for number, padding in enumerate(("zeros", "border", "reflection")):
         case(
             operator,
             lambda operator=operator, number=number, rank=rank: Around(  # type: ignore[misc]
-                lambda x: getattr(A, operator)(x, POINTS[:, :, :, 0, :2] if rank == 2 else POINTS, 0, number, False),
+                lambda x: getattr(A, operator)(
+                    x, (POINTS[:, :, :, 0, :2] if rank == 2 else POINTS).to(x.dtype), 0, number, False
+                ),
                 rank,
             ),
             (2, 3, *(9, 8, 7)[:rank]),

@@ -1,0 +1,48 @@
+"""Whether compiled code computes what the model does: it is run once, beside PyTorch, on the inputs it was compiled with.
+
+Compaction proves its result operator by operator. Between a model and machine code lie an importer and a compiler that are
+not ours, so here a disagreement is looked for instead. The tolerance leaves room for rounding, Winograd's too (1e-5 of the
+largest value at worst), and not for an operator that was read wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["TOLERANCE", "disagreement"]
+
+TOLERANCE = 1e-2
+"""Of the largest value of an output of floating-point numbers; of the entries of another, such as indices, which rounding can
+change where values are nearly equal."""
+
+
+def disagreement(expected: Sequence[Any], found: Sequence[Tensor], tolerance: float = TOLERANCE) -> str | None:
+    """What is wrong with outputs `found` in place of the `expected` ones, in words; None if nothing is."""
+    if len(expected) != len(found):
+        return f"{len(found)} outputs instead of {len(expected)}"
+    for number, (wanted, got) in enumerate(zip(expected, found, strict=True)):
+        reason = _difference(torch.as_tensor(wanted), got, tolerance)
+        if reason:
+            return f"output {number}: {reason}"
+    return None
+
+
+def _difference(wanted: Tensor, got: Tensor, tolerance: float) -> str | None:
+    if (wanted.shape, wanted.dtype) != (got.shape, got.dtype):
+        return f"{got.dtype} {tuple(got.shape)} instead of {wanted.dtype} {tuple(wanted.shape)}"
+    if not wanted.numel():
+        return None
+    if not wanted.is_floating_point():
+        share = float((wanted != got).double().mean())
+        return f"{share:.1%} of the entries differ" if share > tolerance else None
+    wanted, got = wanted.double(), got.double()
+    finite = wanted.isfinite()
+    if not torch.equal(finite, got.isfinite()):
+        return "infinities or NaNs are elsewhere"
+    largest = float(wanted[finite].abs().max()) if bool(finite.any()) else 0.0
+    difference = float((wanted - got)[finite].abs().max()) if bool(finite.any()) else 0.0
+    return f"off by {difference:.3g}, the largest value is {largest:.3g}" if difference > tolerance * largest else None

@@ -1,0 +1,81 @@
+"""Compiled code is compared with the model: what counts as agreement, and what happens without it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reconvene.backends.agreement import disagreement
+from reconvene.backends.compile import compile
+from reconvene.driver.command_line import main
+from reconvene.frontend.errors import CheckError
+
+ONES = torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [ONES, ONES + 0.009, torch.tensor([1.0, 1.0, 1.0, 0.995])],
+    ids=["equal", "all a little off", "one a little off"],
+)
+def test_rounding_is_agreement(found: Tensor) -> None:
+    assert disagreement([ONES], [found]) is None
+
+
+def test_infinities_agree_where_they_are() -> None:
+    masked = torch.tensor([1.0, -math.inf, math.nan])
+    assert disagreement([masked], [masked.clone()]) is None
+    assert disagreement([torch.full((2,), math.nan)], [torch.full((2,), math.nan)]) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([], "0 outputs instead of 1"),
+        ([ONES.double()], "output 0: torch.float64"),
+        ([torch.ones(2)], r"torch.float32 \(2,\) instead"),
+        ([torch.tensor([1.0, 1.0, 1.0, 1.02])], "off by 0.02, the largest value is 1"),
+        ([torch.tensor([1.0, 1.0, 1.0, math.nan])], "infinities or NaNs"),
+    ],
+)
+def test_disagreement_is_named(found: list[Tensor], words: str) -> None:
+    reason = disagreement([ONES], found)
+    assert reason is not None
+    with pytest.raises(CheckError, match=words):
+        raise CheckError(reason)
+
+
+def test_few_indices_may_differ() -> None:
+    indices = torch.arange(200)
+    one, many = indices.clone(), indices.clone()
+    one[7], many[:20] = 8, 0
+    assert disagreement([indices], [one]) is None
+    assert disagreement([indices], [many]) == "output 0: 9.5% of the entries differ"
+
+
+class Noisy(nn.Module):
+    """No two calls give the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+def test_a_model_that_the_code_disagrees_with_is_refused_unless_nobody_asks() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(CheckError, match=r"does not compute what the model does: output 0.*check=False"):
+        compile(Noisy(), (torch.zeros(64),))
+    assert compile(Noisy(), (torch.zeros(64),), check=False).run(torch.zeros(64)).shape == (64,)
+
+
+def test_on_the_command_line(
+    tmp_path: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    line = ["compile", f"{__file__}:Noisy", "--input", "4x16", "-o", "noisy"]
+    assert main(line) == 1
+    error = capsys.readouterr().err
+    assert "error: the code for" in error and "Traceback" not in error
+    assert main([*line, "--no-check"]) == 0
