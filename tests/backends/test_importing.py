@@ -120,9 +120,9 @@ CHUNKS = 12
 
 
 def some(cases: list[Case]) -> list[Case]:
-    """At most three, as different as can be."""
+    """The first and the last: every operator, in different uses."""
     chosen = [case for case in cases if case.label != "unpadded"] or cases
-    return [chosen[0], *chosen[len(chosen) // 2 : -1][:1], *chosen[1:][-1:]]
+    return [chosen[0], *chosen[1:][-1:]]
 
 
 @pytest.mark.parametrize("number", range(CHUNKS))
