@@ -2,6 +2,7 @@
 
 python benchmarks/exactness.py --json docs/results/exactness.json
 python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
+python benchmarks/compiled_zoo.py --json docs/results/compiled_zoo.json
 python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
 python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
@@ -39,6 +40,7 @@ import accuracy
 import arm_kernels
 import boards
 import compile_time
+import compiled_zoo
 import exactness
 import kernels
 import latency
@@ -113,6 +115,12 @@ ZOO = """## Every network people bring
 
 torchvision's networks (detectors by their backbones) and one of every family of timm, untrained, all statistics and
 constants randomised, half of the channels of every prunable group, float64: [network by network](results/zoo.md).
+"""
+
+COMPILED_ZOO = """## Compiled is what was meant
+
+One architecture of every family of torchvision and timm, compiled for the machine it runs on, with the direct kernels, and
+compared with PyTorch in float32.
 """
 
 FUZZ = """## Random graphs
@@ -300,6 +308,11 @@ def accuracies(record: dict[str, Any]) -> str:
 SECTIONS = (
     Section("exactness", EXACTNESS, lambda record: with_setting(exactness.table(record["rows"]), record["setting"])),
     Section("zoo", ZOO, lambda record: with_setting(zoo.summary(record["rows"]), record["setting"])),
+    Section(
+        "compiled_zoo",
+        COMPILED_ZOO,
+        lambda record: with_setting(compiled_zoo.table(record["rows"]), record["setting"]),
+    ),
     Section("fuzz", FUZZ, fuzzed),
     Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
     Section("peers", PEERS, peers.summary),
