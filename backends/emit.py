@@ -168,7 +168,9 @@ class Emitter:
         view, rows = source.view, result
         pointwise = tuple(window) == convolution.stride == (1, 1) and not any(convolution.padding)
         if pointwise and not result.halo:
-            flat = [in_a_row(v) for v in (view, result, *epilogue.leaves)]
+            pixels = result.height * result.width > 1  # Else the batch becomes the row, of gates too.
+            gated = [leaf if pixels and leaf.repeats else in_a_row(leaf) for leaf in epilogue.leaves]
+            flat = [in_a_row(view), in_a_row(result), *gated]
             if all(v is not None for v in flat):
                 view, rows, *leaves = (v for v in flat if v is not None)
                 epilogue = replace(epilogue, leaves=tuple(leaves))

@@ -32,6 +32,11 @@ class View:
     row: int
     column: int
 
+    @property
+    def repeats(self) -> bool:
+        """Whether all pixels of an image are the same element."""
+        return self.row == self.column == 0
+
     def offset(self, image: Any, block: Any, row: Any, column: Any) -> Any:
         """Offset of the first lane; rows and columns count from the first pixel inside the halo."""
         return self.start + image * self.image + block * self.block + row * self.row + column * self.column

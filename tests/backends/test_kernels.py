@@ -44,6 +44,25 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+class Gated(nn.Module):
+    """A convolution whose channels are weighted image by image, as in the head of LRASPP."""
+
+    def __init__(self, kernel: int, groups: int = 1) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(24, 40 if groups == 1 else 24, kernel, groups=groups)
+        self.gate = nn.Conv2d(24, self.convolution.out_channels, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.convolution(x)) * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("size", [(4, 5), (3, 3)])
+@pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 1), (3, 24)])
+def test_a_gate_for_each_image_of_a_batch(batch: int, size: tuple[int, int], kernel: int, groups: int) -> None:
+    agree(Gated(kernel, groups), torch.randn(batch, 24, *size))
+
+
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "padding", "dilation", "groups", "size"),
     [
