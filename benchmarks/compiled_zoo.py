@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import randomise
-from zoo import TIMM, build, fitting_inputs
+from zoo import TIMM, build, fitting_inputs, run_one
 
 from reconvene.backends.compile import compile
 from reconvene.driver.report import environment
@@ -66,21 +65,6 @@ def difference(expected: torch.Tensor, found: torch.Tensor) -> float:
     return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
-def run_one(name: str, limit: int) -> dict[str, Any]:
-    """A row from a process of its own."""
-    try:
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", name], capture_output=True, text=True, timeout=limit, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"network": name, "failed": f"took longer than {limit} s"}
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"killed, exit status {done.returncode}"]
-        return {"network": name, "failed": lines[-1][:200]}
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """The totals, then every row as Markdown."""
     compiled = [row for row in rows if "difference" in row]
@@ -99,7 +83,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     others = [row for row in rows if "difference" not in row]
     if others:
         lines += ["", "| not compiled | why |", "|---|---|"]
-        lines += [f"| {row['network']} | {row.get('refused') or row.get('failed')} |" for row in others]
+        lines += [f"| {row['network']} | {row.get('refused') or row['error']} |" for row in others]
     return "\n".join(lines)
 
 
@@ -118,16 +102,14 @@ def main() -> None:
         rows = {row["network"]: row for row in json.loads(options.json.read_text())["rows"]}
     for name in options.only or NETWORKS:
         if name not in rows:
-            rows[name] = run_one(name, options.limit)
+            rows[name] = run_one(name, options.limit, __file__)
             row = rows[name]
-            print(
-                f"{name}: {row.get('difference', row.get('refused', row.get('failed')))}", file=sys.stderr, flush=True
-            )
+            print(f"{name}: {row.get('difference', row.get('refused', row.get('error')))}", file=sys.stderr, flush=True)
         if options.json:
             record = {"setting": environment() | {"threads": 1, "seed": 0}, "rows": list(rows.values())}
             write_text(options.json, json.dumps(record, indent=1) + "\n")
     print(table(list(rows.values())))
-    wrong = [row["network"] for row in rows.values() if row.get("failed") or row.get("difference", 0) > AGREED]
+    wrong = [row["network"] for row in rows.values() if row.get("error") or row.get("difference", 0) > AGREED]
     sys.exit(f"failed or not the same: {', '.join(wrong)}" if wrong else 0)
 
 

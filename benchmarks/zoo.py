@@ -289,11 +289,11 @@ def _barrier_lines(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def run_one(name: str, limit: int) -> dict[str, Any]:
-    """A row from a process of its own."""
+def run_one(name: str, limit: int, program: str = __file__) -> dict[str, Any]:
+    """A row from a process of its own: that of `program` with ``--one``."""
     try:
         done = subprocess.run(
-            [sys.executable, __file__, "--one", name], capture_output=True, text=True, timeout=limit, check=False
+            [sys.executable, program, "--one", name], capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
         return {"network": name, "captured": False, "failed": True, "error": f"took longer than {limit} s"}
