@@ -294,7 +294,7 @@ def _check_agreement(built: Built, module: nn.Module, inputs: tuple[Any, ...]) -
     if reason:
         raise CheckError(
             f"the code for {type(module).__name__} does not compute what the model does: {reason}; please report it, and"
-            " compile without the check (check=False, --no-check) only if the model is random"
+            " compile without the check (check=False, --no-check) only if the model is random, or amplifies rounding that much"
         )
 
 

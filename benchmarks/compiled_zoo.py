@@ -3,8 +3,9 @@
     python benchmarks/compiled_zoo.py [--only resnet18 timm/dla34 ...] [--json docs/results/compiled_zoo.json]
 
 Untrained, statistics and constants randomised, float32, the smallest input the network takes, direct kernels
-(``choose="default"``), one thread, no cache. The difference is relative to an output's largest value. Every network has a
-process of its own, with a time limit; finished rows are kept in the JSON file.
+(``choose="default"``), one thread, no cache. The difference is relative to an output's largest value; where it is large, that
+of PyTorch's own float32 to float64 stands beside it. Every network has a process of its own, with a time limit; finished rows
+are kept in the JSON file.
 """
 
 from __future__ import annotations
@@ -56,7 +57,22 @@ def measure(name: str) -> dict[str, Any]:
     with torch.no_grad():
         expected = [leaf for leaf in pytree.tree_leaves(network(*inputs)) if isinstance(leaf, torch.Tensor)]
     found = pytree.tree_leaves(built.run(*inputs))
-    return row | {"difference": max(difference(a, b) for a, b in zip(expected, found, strict=True))}
+    row["difference"] = furthest(expected, found)
+    if row["difference"] > AGREED:
+        with torch.no_grad():
+            exact = pytree.tree_leaves(network.double()(*(value.double() for value in inputs)))
+        row["rounding"] = furthest([leaf for leaf in exact if isinstance(leaf, torch.Tensor)], expected)
+    return row
+
+
+def furthest(expected: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+    """The largest difference of all outputs."""
+    return max(difference(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def agrees(row: dict[str, Any]) -> bool:
+    """Within rounding: some networks with random statistics amplify it, PyTorch's own as much."""
+    return bool(row["difference"] <= max(AGREED, 3 * row.get("rounding", 0.0)))
 
 
 def difference(expected: torch.Tensor, found: torch.Tensor) -> float:
@@ -69,9 +85,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The totals, then every row as Markdown."""
     compiled = [row for row in rows if "difference" in row]
     agreed = [row for row in compiled if row["difference"] <= AGREED]
+    noisy = [row for row in compiled if row["difference"] > AGREED and agrees(row)]
     lines = [
         f"{len(compiled)} of {len(rows)} networks compile; the outputs of {len(agreed)} of these differ from PyTorch's by at"
         f" most {AGREED:g} of their largest value.",
+        *(
+            f"{row['network']} amplifies rounding: PyTorch's float32 is {row['rounding']:.0e} from its float64."
+            for row in noisy
+        ),
         "",
         "| network | input | difference | operators without a kernel of ours | compile s |",
         "|---|---|---|---|---|",
@@ -109,7 +130,7 @@ def main() -> None:
             record = {"setting": environment() | {"threads": 1, "seed": 0}, "rows": list(rows.values())}
             write_text(options.json, json.dumps(record, indent=1) + "\n")
     print(table(list(rows.values())))
-    wrong = [row["network"] for row in rows.values() if row.get("error") or row.get("difference", 0) > AGREED]
+    wrong = [row["network"] for row in rows.values() if row.get("error") or ("difference" in row and not agrees(row))]
     sys.exit(f"failed or not the same: {', '.join(wrong)}" if wrong else 0)
 
 
