@@ -119,7 +119,7 @@ constants randomised, half of the channels of every prunable group, float64: [ne
 
 COMPILED_ZOO = """## Compiled is what was meant
 
-One architecture of every family of torchvision and timm, compiled for the machine it runs on, with the direct kernels, and
+Architectures of torchvision and timm, one of a family, compiled for the machine they run on, with the direct kernels, and
 compared with PyTorch in float32.
 """
 
