@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import tvm
 from torch import nn
+from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 from tvm import relax
 
@@ -287,8 +288,10 @@ def compile(
 
 
 def _check_agreement(built: Built, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """On copies of the buffers, which a forward pass may write to."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with stage("comparing with PyTorch"), _eval_mode(module), torch.no_grad():
-        expected = [leaf for leaf in tree_leaves(module(*inputs)) if leaf is not None]
+        expected = [leaf for leaf in tree_leaves(functional_call(module, buffers, inputs)) if leaf is not None]
         found = tree_leaves(built.run(*[leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]))
     reason = disagreement(expected, found)
     if reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, fx
@@ -21,10 +21,15 @@ def count_from_start(program: ExportedProgram) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in _INDEXED:
             image, indices, *rest = node.args
-            counted = [
-                _counted(graph, node, index, known, image.meta["val"].shape[axis]) for axis, index in enumerate(indices)
-            ]
+            extents = iter(image.meta["val"].shape)
+            counted = [_counted(graph, node, index, known, _extent(index, extents)) for index in indices]
             node.args = (image, counted, *rest)
+
+
+def _extent(index: fx.Node | None, extents: Iterator[int]) -> int:
+    """Of the axis that an index stands for; a mask stands for as many as it has itself."""
+    masks = index is not None and index.meta["val"].dtype == torch.bool
+    return [next(extents) for _ in range(index.meta["val"].dim() if masks and index is not None else 1)][-1]
 
 
 def _counted(

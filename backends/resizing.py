@@ -2,7 +2,7 @@
 
 The importer's own resize is right for bilinear resizing whose scale is the ratio of the extents, and for nearest neighbours of
 whole multiples. It knows no given scale beside that ratio, rounds positions in its own way, and fails on other modes. Here
-each output is a sum of inputs ("taps") at positions that are computed in the type of the image, in PyTorch's order
+each output is a sum of inputs ("taps") at positions that are computed in PyTorch's types and order
 (aten/src/ATen/native/UpSample.h).
 """
 
@@ -36,7 +36,7 @@ def nearest(axes: int, shift: float) -> Decomposition:
         if axes == 2 and not shift and all(out % extent == 0 and step == extent / out for _, extent, out, step in plan):
             return NotImplemented
         for axis, extent, out, step in plan:
-            position = (torch.arange(out, dtype=x.dtype) + shift) * step
+            position = (_outputs(out, x) + shift) * step
             x = x.index_select(axis, position.floor().to(torch.int64).clamp(max=extent - 1))
         return x
 
@@ -49,6 +49,10 @@ def interpolated(axes: int, taps: Taps, from_zero: bool) -> Decomposition:
     def decomposition(
         x: Tensor, size: Sequence[int] | None, align_corners: bool, factors: Sequence[float] | None
     ) -> Any:
+        if not x.is_floating_point():
+            raise ValueError(
+                f"an image of {x.dtype} is interpolated, which TVM has not; convert it with .float() before"
+            )
         plan = _plan(x, axes, size, factors)
         if (
             taps is linear
@@ -57,7 +61,7 @@ def interpolated(axes: int, taps: Taps, from_zero: bool) -> Decomposition:
         ):
             return NotImplemented
         for axis, extent, out, step in plan:
-            position = torch.arange(out, dtype=x.dtype)
+            position = _outputs(out, x)
             if align_corners:
                 position = position * ((extent - 1) / (out - 1) if out > 1 else 0.0)
             else:
@@ -67,6 +71,11 @@ def interpolated(axes: int, taps: Taps, from_zero: bool) -> Decomposition:
         return x
 
     return decomposition
+
+
+def _outputs(out: int, x: Tensor) -> Tensor:
+    """Their numbers, in float32 for narrower images too, as PyTorch computes positions."""
+    return torch.arange(out, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
 def linear(position: Tensor, extent: int) -> list[tuple[Tensor, Tensor]]:
@@ -100,7 +109,7 @@ def _far(x: Tensor) -> Tensor:
 def _summed(x: Tensor, axis: int, taps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     shape = [1] * x.dim()
     shape[axis] = -1
-    parts = [x.index_select(axis, index) * weight.reshape(shape) for index, weight in taps]
+    parts = [x.index_select(axis, index) * weight.to(x.dtype).reshape(shape) for index, weight in taps]
     total = parts[0]
     for part in parts[1:]:
         total = total + part

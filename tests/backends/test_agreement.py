@@ -71,6 +71,24 @@ def test_a_model_that_the_code_disagrees_with_is_refused_unless_nobody_asks() ->
     assert compile(Noisy(), (torch.zeros(64),), check=False).run(torch.zeros(64)).shape == (64,)
 
 
+class Counting(nn.Module):
+    """Writes to a buffer whenever it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return x * 2
+
+
+def test_the_comparison_leaves_the_model_as_it_was() -> None:
+    model = Counting()
+    compile(model, (torch.ones(3),))
+    assert model.calls == 0
+
+
 def test_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

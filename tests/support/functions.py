@@ -149,6 +149,7 @@ ALGEBRA: dict[str, Function] = {
     "reflected samples": lambda x: F.grid_sample(x, points(5, 6), padding_mode="reflection", align_corners=False),
     "nearest to a size": lambda x: F.interpolate(x, (5, 13)),
     "nearest by a fraction": lambda x: F.interpolate(x, scale_factor=1.7),
+    "nearest of bytes": lambda x: F.interpolate((x.abs() * 50).to(torch.uint8), (300, 13)),
     "exactly nearest": lambda x: F.interpolate(x, (5, 13), mode="nearest-exact"),
     "bilinear to a size": lambda x: F.interpolate(x, (5, 13), mode="bilinear"),
     "bilinear by a fraction": lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear"),
@@ -196,6 +197,7 @@ REFUSED: dict[str, Function] = {
     "where maximum pooling found it": lambda x: F.max_pool2d(x, 2, return_indices=True)[1],
     "resized without aliasing": lambda x: F.interpolate(x, (5, 4), mode="bilinear", antialias=True),
     "maximum of unequal windows": lambda x: F.adaptive_max_pool2d(x, (3, 4)),
+    "bytes between others": lambda x: F.interpolate((x.abs() * 50).to(torch.uint8), (5, 13), mode="bilinear"),
     "erfinv": lambda x: torch.erfinv(x.tanh() * 0.9),
     "power of integers": lambda x: 2 ** x.argmax(-1),
 }
