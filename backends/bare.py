@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ..frontend.errors import InputError
-from .compile import Built, TensorSpec
+from .built import Built
 from .linkers import Linker, invoke
 from .object_files import Sizes, section_sizes
 from .program import PROGRAM, own_source
+from .signature import TensorSpec
 
 __all__ = ["c_type", "spec_bytes", "write_bare_program"]
 

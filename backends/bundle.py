@@ -26,12 +26,13 @@ from typing import Any, Literal, get_args
 from ..frontend.errors import InputError
 from ..frontend.files import replacing_folder, sha256, write_sums
 from .arena import Arena, Slot
-from .compile import Built, Memory, TensorSpec
+from .built import Built, Memory
 from .library import Library, load_library
 from .linkers import find_linker, link_shared
 from .object_files import ELF_MACHINES, machine_of, needed_glibc
 from .program import PROGRAM, model_objects, write_static_program, write_wheel_program
 from .readme import readme
+from .signature import TensorSpec
 from .standalone import write_standalone
 from .targets import Target
 from .weights import Place, map_weights, write_weights

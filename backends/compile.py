@@ -1,17 +1,12 @@
-"""Compiling a module for a target, and what comes out: a model that runs, is timed, and is exported."""
+"""Compiling a module for a target."""
 
 from __future__ import annotations
 
-import math
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 import tvm
 from torch import nn
@@ -22,192 +17,17 @@ from tvm import relax
 from ..frontend.errors import CaptureError, CheckError, InputError
 from ..frontend.progress import stage
 from .agreement import disagreement
-from .arena import Arena
+from .built import Built
 from .choice import WINOGRAD, Winograd
 from .judges import kernel_cost, make_tuner
-from .library import Library, build_library
+from .library import build_library
 from .lowering import lower
-from .measure import Timing, time_calls
 from .pipeline import import_module, scheduled_module
+from .signature import TensorSpec
 from .targets import Target, find_target
 from .threads import available_threads, use_threads
-from .virtual_machine import VirtualMachine
-from .weights import weight_bytes
 
-if TYPE_CHECKING:
-    from .tuning import Tuned
-
-__all__ = ["Built", "Memory", "TensorSpec", "checked_inputs", "compile"]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, shape and dtype (as numpy spells it) of an input or output."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that a model needs to run, its inputs and outputs not counted.
-
-    Attributes:
-        arena_bytes: the block in which the values between kernels lie.
-        live_bytes: the largest set of these that are needed at the same time; the arena cannot be smaller.
-        weights_bytes: the weights as the kernels read them: packed, and transformed for Winograd's algorithm.
-    """
-
-    arena_bytes: int
-    live_bytes: int
-    weights_bytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class Built:
-    """A compiled model. It has one arena, so one call runs at a time.
-
-    Attributes:
-        target: what it was compiled for.
-        inputs, outputs: in the order of the model's arguments and results.
-        returns_tuple: whether `run` gives a tuple even for one output.
-        threads: what `run` uses; None leaves the pool as it is.
-        library: the compiled code, or what was loaded from a bundle.
-        weights: TVM's tensors, which the code takes after the inputs.
-        arena: the plan of the values between kernels, which the code takes after the weights.
-        foreign: operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and
-            empty, for ``tvm-default`` and for loaded bundles.
-        scheduled: the lowered module that was compiled; None for loaded bundles.
-        tuned: what `tune` found for the kernels it was tried on.
-    """
-
-    target: Target
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    returns_tuple: bool
-    threads: int | None
-    pipeline: str
-    library: Library = field(repr=False)
-    weights: tuple[Any, ...] = field(repr=False)
-    arena: Arena = field(repr=False)
-    foreign: tuple[str, ...] = ()
-    scheduled: Any = field(default=None, repr=False)
-    tuned: tuple[Tuned, ...] = ()
-    _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
-
-    @property
-    def memory(self) -> Memory:
-        """What the model needs beside its inputs and outputs."""
-        return Memory(self.arena.bytes, self.arena.live_bytes, weight_bytes(self.weights))
-
-    def run(self, *inputs: Any) -> Any:
-        """The model's outputs for torch tensors or numpy arrays: one tensor, or a tuple of them.
-
-        Raises:
-            InputError: number, shape or dtype of the inputs is wrong, or the model is for another machine.
-        """
-        call = self.prepared(*inputs)
-        return self._torch(call())
-
-    def prepared(self, *inputs: Any) -> Callable[[], Any]:
-        """A call without arguments on inputs that were checked and converted; what `benchmark` times.
-
-        Raises:
-            InputError: as `run`.
-        """
-        machine = self._machine()
-        tensors = [_shared(tensor) for tensor in checked_inputs(self.inputs, inputs)]
-        if self.threads is not None:
-            use_threads(self.threads)
-        return lambda: machine(*tensors)
-
-    def benchmark(self, repeat: int = 50, warmup: int = 5, threads: int | None = None) -> Timing:
-        """Wall time of one call on random inputs (seed 0), with `threads` or else those it was compiled with.
-
-        Raises:
-            InputError: the model is for another machine, or a number is out of range.
-        """
-        generator = np.random.default_rng(0)
-        call = self.prepared(*[_random(spec, generator) for spec in self.inputs])
-        used = threads or self.threads or 1
-        use_threads(used)
-        batch = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
-        try:
-            return time_calls({"model": call}, repeat, warmup, threads=used, batch=batch)["model"]
-        finally:
-            use_threads(self.threads or 1)
-
-    def export(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        link: bool = True,
-        runtime: Literal["static", "wheel", "none", "python"] | None = None,
-        certificate: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Writes a bundle: the model for its target, what runs it there, and a manifest with checksums.
-
-        Args:
-            link: False leaves an archive of object files (``model.tar``), for a linker elsewhere.
-            runtime: ``static``, a program with everything in it; ``wheel``, a program with the libraries of TVM's
-                wheels; ``none``, C sources and objects without a runtime; ``python``, a library for Python. By default
-                ``python`` for the host, ``none`` for machines without an operating system, else ``static``.
-            certificate: of the compaction the model came from; it goes into the manifest.
-
-        Raises:
-            InputError: the folder cannot be written, or there is no compiler for the target, or it fails.
-        """
-        from .bundle import write_bundle
-
-        return write_bundle(self, Path(folder), link=link, runtime=runtime, certificate=certificate)
-
-    def _machine(self) -> VirtualMachine:
-        if not self._machines:
-            if not self.target.runs_here:
-                raise InputError(
-                    f"the model was compiled for '{self.target.name}' ({self.target.triple}) and cannot run"
-                    " here; export() it, then copy the bundle to the board, or 'reconvene run BUNDLE --on qemu'"
-                )
-            self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena))
-        return self._machines[0]
-
-    def _torch(self, result: Any) -> Any:
-        tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-        outputs = tuple(torch.from_dlpack(tensor) for tensor in tensors)
-        return outputs if self.returns_tuple else outputs[0]
-
-
-def checked_inputs(specs: Sequence[TensorSpec], inputs: Sequence[Any]) -> list[torch.Tensor]:
-    """`inputs` as contiguous tensors in main memory.
-
-    Raises:
-        InputError: their number, or the kind, shape or dtype of one, is not what `specs` say.
-    """
-    if len(inputs) != len(specs):
-        names = ", ".join(f"{spec.name} ({spec})" for spec in specs)
-        raise InputError(f"the model takes {len(specs)} inputs, got {len(inputs)}; give {names}")
-    return [_checked(spec, value) for spec, value in zip(specs, inputs, strict=True)]
-
-
-def _checked(spec: TensorSpec, value: Any) -> torch.Tensor:
-    if not isinstance(value, torch.Tensor | np.ndarray):
-        raise InputError(f"input '{spec.name}' must be a torch tensor or numpy array, got {type(value).__name__}")
-    tensor = torch.as_tensor(value).detach()
-    got = TensorSpec(spec.name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-    if got != spec:
-        raise InputError(f"input '{spec.name}' must be {spec}, got {got}")
-    return tensor.cpu().contiguous()
-
-
-def _shared(tensor: torch.Tensor) -> Any:
-    """`tensor` for TVM, without a copy where its memory is aligned for vectors."""
-    if tensor.data_ptr() % 64:
-        tensor = tensor.clone()
-    return tvm.runtime.from_dlpack(tensor) if not tensor.data_ptr() % 64 else tvm.runtime.tensor(tensor.numpy())
+__all__ = ["compile"]
 
 
 def compile(
@@ -355,9 +175,3 @@ def _signature(imported: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[Te
 
 def _spec(name: str, kind: Any) -> TensorSpec:
     return TensorSpec(name, tuple(int(extent) for extent in kind.shape), str(kind.dtype))
-
-
-def _random(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-    if spec.dtype.startswith("float"):
-        return generator.standard_normal(spec.shape).astype(spec.dtype)
-    return np.zeros(math.prod(spec.shape), spec.dtype).reshape(spec.shape)

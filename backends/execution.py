@@ -15,9 +15,9 @@ import torch
 
 from ..frontend.errors import InputError
 from .bundle import Bundle
-from .compile import checked_inputs
 from .emulation import Emulator, find_emulator
 from .measure import Timing
+from .signature import checked_inputs
 
 __all__ = ["benchmark_bundle", "bundle_emulator", "failure", "run_bundle"]
 

@@ -11,11 +11,12 @@ from importlib import resources
 from pathlib import Path
 
 from ..frontend.errors import InputError
-from .compile import Built, TensorSpec
+from .built import Built
 from .linkers import Linker, find_linker, invoke, link_shared
 from .object_files import defined_symbols
 from .places import places_source, weights_assembly
 from .runtime_library import include_folders, static_runtime, wheel_runtime
+from .signature import TensorSpec
 from .weights import ALIGNMENT, Place, pack, write_weights
 
 __all__ = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .compile import Built, TensorSpec
+from .built import Built
+from .signature import TensorSpec
 from .weights import is_weights
 
 __all__ = ["readme"]

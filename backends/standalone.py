@@ -20,7 +20,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from ..frontend.errors import InputError
 from .bare import c_type, write_bare_program
-from .compile import Built
+from .built import Built
 from .linkers import Linker, find_linker, invoke
 from .object_files import sizes_of
 from .places import weights_assembly

@@ -28,7 +28,7 @@ from .wording import size
 if TYPE_CHECKING:
     from torch import fx
 
-    from ..backends.compile import Built
+    from ..backends.built import Built
     from ..backends.targets import Target
     from ..passes.latency import LatencyGoal
 

@@ -26,7 +26,7 @@ from .report import Fact, Latency, Report, reports_to_json, speeds
 from .wording import change, milliseconds, relative, times
 
 if TYPE_CHECKING:
-    from ..backends.compile import Built
+    from ..backends.built import Built
 
 __all__ = ["run_demo"]
 

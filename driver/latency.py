@@ -13,7 +13,7 @@ from .report import Latency
 if TYPE_CHECKING:
     from torch import fx
 
-    from ..backends.compile import Built
+    from ..backends.built import Built
 
 __all__ = ["ENGINES", "measure"]
 

@@ -19,9 +19,9 @@ from tvm import relax
 
 from ...frontend.errors import InputError
 from ..bundle import Bundle
-from ..compile import checked_inputs
 from ..execution import failure
 from ..measure import Timing, timing
+from ..signature import checked_inputs
 from ..weights import map_weights
 from .errors import BoardError
 from .place import Place

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...backends.built import Built
 from ...backends.bundle import load_bundle
-from ...backends.compile import Built, TensorSpec
 from ...backends.compile import compile as compile_graph
 from ...backends.estimate.bundle import estimate_bundle
 from ...backends.measure import time_calls
+from ...backends.signature import TensorSpec
 from ...backends.targets import Target, find_target
 from ...frontend.datasets import Images
 from ...frontend.errors import InputError

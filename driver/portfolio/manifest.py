@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from ...backends.bundle import MANIFEST as BUNDLE_MANIFEST
-from ...backends.compile import TensorSpec
+from ...backends.signature import TensorSpec
 from ...frontend.errors import InputError
 from ...frontend.files import write_text
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...backends.compile import TensorSpec
+from ...backends.signature import TensorSpec
 
 __all__ = [
     "LENGTH_HEADER",

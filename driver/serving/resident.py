@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...backends.built import Built
 from ...backends.bundle import load_bundle
-from ...backends.compile import Built, TensorSpec
+from ...backends.signature import TensorSpec
 from ...frontend.errors import InputError
 from ..models import random_input
 from ..portfolio.manifest import Portfolio, Variant, listed_bundle

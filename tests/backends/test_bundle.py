@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from reconvene.backends.built import Built
 from reconvene.backends.bundle import check_runtime, load_bundle, open_bundle
-from reconvene.backends.compile import Built, compile
+from reconvene.backends.compile import compile
 from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
 

@@ -13,7 +13,8 @@ import tvm
 from torch import nn
 
 from reconvene.backends import library
-from reconvene.backends.compile import Built, compile
+from reconvene.backends.built import Built
+from reconvene.backends.compile import compile
 from reconvene.frontend.errors import InputError
 
 X = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from reconvene.backends.built import Built
 from reconvene.backends.bundle import open_bundle
-from reconvene.backends.compile import Built, compile
+from reconvene.backends.compile import compile
 from reconvene.backends.execution import benchmark_bundle, bundle_emulator, run_bundle
 from reconvene.frontend.errors import InputError
 from tests.support.tools import needs

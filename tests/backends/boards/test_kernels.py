@@ -12,8 +12,9 @@ from torch import nn
 from reconvene.backends.boards.errors import BoardLost
 from reconvene.backends.boards.kernels import BoardCost
 from reconvene.backends.boards.server import write_server
+from reconvene.backends.built import Built
 from reconvene.backends.bundle import open_bundle
-from reconvene.backends.compile import Built, compile
+from reconvene.backends.compile import compile
 from reconvene.backends.estimate.choice import CycleCost
 from reconvene.backends.execution import bundle_emulator, run_bundle
 from reconvene.backends.targets import find_target

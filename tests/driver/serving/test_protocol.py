@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from reconvene.backends.compile import TensorSpec
+from reconvene.backends.signature import TensorSpec
 from reconvene.driver.serving.protocol import (
     RequestError,
     infer_answer,

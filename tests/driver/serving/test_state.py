@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconvene.backends.compile import TensorSpec
+from reconvene.backends.signature import TensorSpec
 from reconvene.driver.portfolio.manifest import Portfolio, Variant
 from reconvene.driver.serving.state import commit, committed, default_state_file
 from reconvene.frontend.errors import InputError

@@ -1,0 +1,171 @@
+"""A compiled model: it runs, is timed, and is exported."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import tvm
+
+from ..frontend.errors import InputError
+from .arena import Arena
+from .library import Library
+from .measure import Timing, time_calls
+from .signature import TensorSpec, checked_inputs
+from .targets import Target
+from .threads import use_threads
+from .virtual_machine import VirtualMachine
+from .weights import weight_bytes
+
+if TYPE_CHECKING:
+    from .tuning import Tuned
+
+__all__ = ["Built", "Memory"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a model needs to run, its inputs and outputs not counted.
+
+    Attributes:
+        arena_bytes: the block in which the values between kernels lie.
+        live_bytes: the largest set of these that are needed at the same time; the arena cannot be smaller.
+        weights_bytes: the weights as the kernels read them: packed, and transformed for Winograd's algorithm.
+    """
+
+    arena_bytes: int
+    live_bytes: int
+    weights_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A compiled model. It has one arena, so one call runs at a time.
+
+    Attributes:
+        target: what it was compiled for.
+        inputs, outputs: in the order of the model's arguments and results.
+        returns_tuple: whether `run` gives a tuple even for one output.
+        threads: what `run` uses; None leaves the pool as it is.
+        library: the compiled code, or what was loaded from a bundle.
+        weights: TVM's tensors, which the code takes after the inputs.
+        arena: the plan of the values between kernels, which the code takes after the weights.
+        foreign: operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and
+            empty, for ``tvm-default`` and for loaded bundles.
+        scheduled: the lowered module that was compiled; None for loaded bundles.
+        tuned: what `tune` found for the kernels it was tried on.
+    """
+
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    returns_tuple: bool
+    threads: int | None
+    pipeline: str
+    library: Library = field(repr=False)
+    weights: tuple[Any, ...] = field(repr=False)
+    arena: Arena = field(repr=False)
+    foreign: tuple[str, ...] = ()
+    scheduled: Any = field(default=None, repr=False)
+    tuned: tuple[Tuned, ...] = ()
+    _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
+
+    @property
+    def memory(self) -> Memory:
+        """What the model needs beside its inputs and outputs."""
+        return Memory(self.arena.bytes, self.arena.live_bytes, weight_bytes(self.weights))
+
+    def run(self, *inputs: Any) -> Any:
+        """The model's outputs for torch tensors or numpy arrays: one tensor, or a tuple of them.
+
+        Raises:
+            InputError: number, shape or dtype of the inputs is wrong, or the model is for another machine.
+        """
+        call = self.prepared(*inputs)
+        return self._torch(call())
+
+    def prepared(self, *inputs: Any) -> Callable[[], Any]:
+        """A call without arguments on inputs that were checked and converted; what `benchmark` times.
+
+        Raises:
+            InputError: as `run`.
+        """
+        machine = self._machine()
+        tensors = [_shared(tensor) for tensor in checked_inputs(self.inputs, inputs)]
+        if self.threads is not None:
+            use_threads(self.threads)
+        return lambda: machine(*tensors)
+
+    def benchmark(self, repeat: int = 50, warmup: int = 5, threads: int | None = None) -> Timing:
+        """Wall time of one call on random inputs (seed 0), with `threads` or else those it was compiled with.
+
+        Raises:
+            InputError: the model is for another machine, or a number is out of range.
+        """
+        generator = np.random.default_rng(0)
+        call = self.prepared(*[_random(spec, generator) for spec in self.inputs])
+        used = threads or self.threads or 1
+        use_threads(used)
+        batch = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
+        try:
+            return time_calls({"model": call}, repeat, warmup, threads=used, batch=batch)["model"]
+        finally:
+            use_threads(self.threads or 1)
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        link: bool = True,
+        runtime: Literal["static", "wheel", "none", "python"] | None = None,
+        certificate: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes a bundle: the model for its target, what runs it there, and a manifest with checksums.
+
+        Args:
+            link: False leaves an archive of object files (``model.tar``), for a linker elsewhere.
+            runtime: ``static``, a program with everything in it; ``wheel``, a program with the libraries of TVM's
+                wheels; ``none``, C sources and objects without a runtime; ``python``, a library for Python. By default
+                ``python`` for the host, ``none`` for machines without an operating system, else ``static``.
+            certificate: of the compaction the model came from; it goes into the manifest.
+
+        Raises:
+            InputError: the folder cannot be written, or there is no compiler for the target, or it fails.
+        """
+        from .bundle import write_bundle
+
+        return write_bundle(self, Path(folder), link=link, runtime=runtime, certificate=certificate)
+
+    def _machine(self) -> VirtualMachine:
+        if not self._machines:
+            if not self.target.runs_here:
+                raise InputError(
+                    f"the model was compiled for '{self.target.name}' ({self.target.triple}) and cannot run"
+                    " here; export() it, then copy the bundle to the board, or 'reconvene run BUNDLE --on qemu'"
+                )
+            self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena))
+        return self._machines[0]
+
+    def _torch(self, result: Any) -> Any:
+        tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        outputs = tuple(torch.from_dlpack(tensor) for tensor in tensors)
+        return outputs if self.returns_tuple else outputs[0]
+
+
+def _shared(tensor: torch.Tensor) -> Any:
+    """`tensor` for TVM, without a copy where its memory is aligned for vectors."""
+    if tensor.data_ptr() % 64:
+        tensor = tensor.clone()
+    return tvm.runtime.from_dlpack(tensor) if not tensor.data_ptr() % 64 else tvm.runtime.tensor(tensor.numpy())
+
+
+def _random(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray[Any, Any]:
+    if spec.dtype.startswith("float"):
+        return generator.standard_normal(spec.shape).astype(spec.dtype)
+    return np.zeros(math.prod(spec.shape), spec.dtype).reshape(spec.shape)
