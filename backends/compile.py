@@ -5,27 +5,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import tvm
-from torch import nn
+from torch import fx, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 from tvm import relax
 
-from ..frontend.errors import CaptureError, CheckError, InputError
+from ..frontend.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.progress import stage
 from .agreement import disagreement
 from .built import Built
 from .choice import WINOGRAD, Winograd
+from .importer import Imported, import_module
 from .judges import kernel_cost, make_tuner
 from .library import build_library
 from .lowering import lower
-from .pipeline import import_module, scheduled_module
+from .pipeline import scheduled_module
 from .signature import TensorSpec
 from .targets import Target, find_target
 from .threads import available_threads, use_threads
+from .unsupported import UnsupportedError, culprit, reason_of
 
 __all__ = ["compile"]
 
@@ -84,27 +87,66 @@ def compile(
     if threads is not None and chosen.runs_here:
         use_threads(threads)
     inputs = tuple(example_inputs)
-    imported, returns_tuple = _import(module, inputs)
-    llvm = tvm.target.Target(chosen.llvm())
-    scheduled = imported
-    foreign: tuple[str, ...] = ()
-    tuner = make_tuner(tune, chosen, llvm, threads or available_threads(), choose, on) if tune else None
-    if pipeline == "reconvene":
-        cost, memory = kernel_cost(choose, chosen, llvm, threads or available_threads(), on)
-        if winograd == "auto" and chosen.bare:
-            winograd = "off"  # Its workspace is many times an image, and a microcontroller has little memory.
-        scheduled, foreign = scheduled_module(
-            imported, chosen.machine, llvm, winograd=winograd, cost=cost, memory=memory, tune=tuner
-        )
-    specs, outputs = _signature(imported)
-    lowered = lower(scheduled, llvm, 64 if chosen.lanes > 1 else 8)
-    library = build_library(lowered.module, llvm, chosen, cached=cache)
-    code = (library, lowered.weights, lowered.arena)
-    tuned = tuner.results if tuner is not None else ()
-    built = Built(chosen, specs, outputs, returns_tuple, threads, pipeline, *code, foreign, lowered.module, tuned)
+    imported = _imported(module, inputs)
+    options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
+    try:
+        built = _built(imported, chosen, options)
+    except ReconveneError:
+        raise
+    except Exception as error:
+        raise _failure(module, imported, chosen, options, error) from error
     if check and chosen.runs_here:
         _check_agreement(built, module, inputs)
     return built
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Those of `compile` that decide how a graph becomes code."""
+
+    threads: int | None
+    pipeline: str
+    winograd: Winograd
+    choose: str
+    on: str | None
+    cache: bool
+    tune: int
+
+
+def _built(imported: Imported, target: Target, options: _Options) -> Built:
+    llvm = tvm.target.Target(target.llvm())
+    threads = options.threads or available_threads()
+    scheduled, foreign = imported.module, ()
+    tuner = make_tuner(options.tune, target, llvm, threads, options.choose, options.on) if options.tune else None
+    if options.pipeline == "reconvene":
+        cost, memory = kernel_cost(options.choose, target, llvm, threads, options.on)
+        # A microcontroller has little memory, and the workspace of Winograd's algorithm is many times an image.
+        winograd = "off" if options.winograd == "auto" and target.bare else options.winograd
+        scheduled, foreign = scheduled_module(
+            imported.module, target.machine, llvm, winograd=winograd, cost=cost, memory=memory, tune=tuner
+        )
+    specs, outputs = _signature(imported.module)
+    lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8)
+    library = build_library(lowered.module, llvm, target, cached=options.cache)
+    code = (library, lowered.weights, lowered.arena)
+    found = (foreign, lowered.module, tuner.results if tuner is not None else ())
+    return Built(target, specs, outputs, imported.returns_tuple, options.threads, options.pipeline, *code, *found)
+
+
+def _failure(
+    module: nn.Module, imported: Imported, target: Target, options: _Options, error: Exception
+) -> CaptureError:
+    """Who is to blame: the operator that does not compile by itself either."""
+    plain = replace(options, choose="default", on=None, tune=0)
+    with stage("looking for the operator that cannot be compiled"):
+        node = culprit(imported.decomposed, lambda part, inputs: _built(import_module(part, inputs), target, plain))
+    name = name_of(module)
+    if node is None:
+        return CaptureError(
+            f"cannot compile {name}: TVM fails on the graph as a whole ({type(error).__name__}), and on none of its operators"
+            " by itself; please report it, and compile parts of the model meanwhile"
+        )
+    return CaptureError(f"cannot compile {name}: {UnsupportedError(node, imported.exported, *reason_of(error))}")
 
 
 def _check_agreement(built: Built, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -116,7 +158,7 @@ def _check_agreement(built: Built, module: nn.Module, inputs: tuple[Any, ...]) -
     reason = disagreement(expected, found)
     if reason:
         raise CheckError(
-            f"the code for {type(module).__name__} does not compute what the model does: {reason}; please report it, and"
+            f"the code for {name_of(module)} does not compute what the model does: {reason}; please report it, and"
             " compile without the check (check=False, --no-check) only if the model is random, or amplifies rounding that much"
         )
 
@@ -136,15 +178,22 @@ def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: s
         )
 
 
-def _import(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[tvm.IRModule, bool]:
+def _imported(module: nn.Module, inputs: tuple[Any, ...]) -> Imported:
     with _eval_mode(module), warnings.catch_warnings():
         # Export and import warn about their own internals, which nobody who compiles a model can act on.
         warnings.simplefilter("ignore")
         try:
             return import_module(module, inputs)
+        except UnsupportedError as error:
+            raise CaptureError(f"cannot compile {name_of(module)}: {error}") from error
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CaptureError(f"cannot compile {type(module).__name__}: {reason}") from error
+            raise CaptureError(f"cannot compile {name_of(module)}: {reason}") from error
+
+
+def name_of(module: nn.Module) -> str:
+    """What a model is called in messages; a graph has no name that its owner would know."""
+    return "the model" if isinstance(module, fx.GraphModule) else type(module).__name__
 
 
 @contextmanager

@@ -1,45 +1,23 @@
-"""From a torch module to a Relax module of scheduled kernels."""
+"""From Relax as it was imported to Relax with scheduled kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import torch
 import tvm
-from torch import nn
 from tvm import IRModule, relax
-from tvm.relax.frontend.torch import from_exported_program
 
 from .choice import Memory, Winograd, choose
-from .converters import CONVERTERS
 from .cost import Cost
-from .decompositions import importable
 from .emit import emit_module
 from .fold import fold_channels, fold_margins
-from .indexing import count_from_start
 from .read import read_relax
 from .schedules.generic import schedule_foreign
 from .schedules.tiles import Machine
 from .survey import survey
 from .width import fitting_width
 
-__all__ = ["import_module", "scheduled_module"]
-
-
-def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> tuple[IRModule, bool]:
-    """`module` as Relax with its parameters as constants, and whether it returns several values.
-
-    The Relax function always returns a tuple; structure deeper than that is flattened in export's order.
-    """
-    exported = torch.export.export(module, example_inputs, strict=False)
-    returns_one = exported.call_spec.out_spec is not None and exported.call_spec.out_spec.is_leaf()
-    decomposed = exported.run_decompositions(importable())
-    count_from_start(decomposed)
-    relax_module = from_exported_program(
-        decomposed, keep_params_as_input=False, custom_convert_map=dict(CONVERTERS), run_ep_decomposition=False
-    )
-    return relax_module, not returns_one
+__all__ = ["scheduled_module"]
 
 
 def scheduled_module(

@@ -29,7 +29,7 @@ from reconvene.backends.cost import AnalyticCost
 from reconvene.backends.estimate.board import core_of
 from reconvene.backends.estimate.kernel import estimate_kernel
 from reconvene.backends.fold import fold_channels, fold_margins
-from reconvene.backends.pipeline import import_module
+from reconvene.backends.importer import import_module
 from reconvene.backends.read import read_relax
 from reconvene.backends.schedules.alternatives import Candidate
 from reconvene.backends.schedules.winograd import WinogradSpec
@@ -71,7 +71,7 @@ def _options() -> argparse.Namespace:
 def measure(network: str, target: Target, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each distinct kernel."""
     size = image_size(network, False)
-    imported, _ = import_module(build(network), (torch.zeros(options.batch, 3, size, size),))
+    imported = import_module(build(network), (torch.zeros(options.batch, 3, size, size),)).module
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)

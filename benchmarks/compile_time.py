@@ -25,7 +25,7 @@ RUNS = (("empty cache", 0), ("again", 0), ("other weights", 1))
 """What is asked of the same cache folder one after the other, and the seed of the weights."""
 
 STAGES = {
-    "import": "_import",
+    "import": "_imported",
     "read, choose, emit": "scheduled_module",
     "lower": "lower",
     "compile or find": "build_library",

@@ -31,7 +31,7 @@ from models import build, image_size
 from reconvene.backends.choice import choose
 from reconvene.backends.cost import AnalyticCost, Cost
 from reconvene.backends.fold import fold_channels, fold_margins
-from reconvene.backends.pipeline import import_module
+from reconvene.backends.importer import import_module
 from reconvene.backends.read import read_relax
 from reconvene.backends.schedules import loops
 from reconvene.backends.schedules.depthwise import DepthwiseSpec
@@ -114,7 +114,7 @@ def measured_bandwidth() -> float:
 def measure(network: str, target: Target, llvm: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each distinct convolution, depthwise ones too, or linear layer."""
     size = image_size(network, False)
-    imported, _ = import_module(build(network), (torch.zeros(options.batch, 3, size, size),))
+    imported = import_module(build(network), (torch.zeros(options.batch, 3, size, size),)).module
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)

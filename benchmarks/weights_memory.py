@@ -58,7 +58,8 @@ def prepare(network: str, folder: Path) -> int:
 
     import reconvene
     from reconvene.backends.cost import AnalyticCost
-    from reconvene.backends.pipeline import import_module, scheduled_module
+    from reconvene.backends.importer import import_module
+    from reconvene.backends.pipeline import scheduled_module
     from reconvene.backends.targets import find_target
 
     size = image_size(network, False)
@@ -67,7 +68,7 @@ def prepare(network: str, folder: Path) -> int:
     built.export(folder / WAYS[1])
     target = find_target("host")
     llvm = tvm.target.Target(target.llvm())
-    imported, _ = import_module(model, images)
+    imported = import_module(model, images).module
     scheduled, _ = scheduled_module(imported, target.machine, llvm, winograd="auto", cost=AnalyticCost(target.machine))
     tvm.compile(scheduled, target=llvm).export_library(str(folder / "pool.so"))
     return built.memory.weights_bytes

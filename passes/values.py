@@ -87,7 +87,7 @@ def source_line(node: fx.Node) -> str | None:
     trace = node.meta.get("stack_trace")
     if not trace:
         return None
-    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
+    frames = re.findall(r'File "([^"<]+)", line (\d+)', trace)  # "<...>" is code that torch generated.
     own = [frame for frame in frames if not re.search(r"[/\\]torch[/\\]", frame[0])] or frames
     return f"{own[-1][0]}:{own[-1][1]}" if own else None
 

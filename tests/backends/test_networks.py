@@ -95,12 +95,13 @@ def test_equal_layers_share_a_kernel() -> None:
     """What is compiled grows with the distinct layers, not with the depth."""
     import tvm
 
-    from reconvene.backends.pipeline import import_module, scheduled_module
+    from reconvene.backends.importer import import_module
+    from reconvene.backends.pipeline import scheduled_module
     from reconvene.backends.targets import find_target
 
     module = nn.Sequential(*[nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()) for _ in range(6)]).eval()
     host = find_target("host")
-    imported, _ = import_module(module, (torch.randn(1, 16, 8, 8),))
+    imported = import_module(module, (torch.randn(1, 16, 8, 8),)).module
     scheduled, _ = scheduled_module(imported, host.machine, tvm.target.Target(host.llvm()))
     kernels = [name.name_hint for name, _ in scheduled.functions_items() if "convolution" in name.name_hint]
     assert len(kernels) <= 2

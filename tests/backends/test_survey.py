@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from reconvene.backends.fold import fold_channels, fold_margins
-from reconvene.backends.pipeline import import_module
+from reconvene.backends.importer import import_module
 from reconvene.backends.read import read_relax
 from reconvene.backends.survey import kernel_uses
 from reconvene.backends.targets import find_target
@@ -16,7 +16,7 @@ def test_kernels_of_a_network() -> None:
     """Equal layers are one kernel that is called twice; multiply-accumulates are those of the definition."""
     same = [nn.Sequential(nn.Conv2d(30, 30, 3, padding=1), nn.ReLU()) for _ in range(2)]
     module = nn.Sequential(nn.Conv2d(3, 30, 3, padding=1), nn.ReLU(), *same, nn.Conv2d(30, 30, 3, padding=1, groups=30))
-    imported, _ = import_module(module.eval(), (torch.zeros(1, 3, 8, 8),))
+    imported = import_module(module.eval(), (torch.zeros(1, 3, 8, 8),)).module
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)
