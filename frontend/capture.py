@@ -14,9 +14,11 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
+from .attributes import check_kept_attributes
 from .errors import CaptureError, InputError
 from .graph_module import CapturedModule, captured_module, inline_grad_modes
 from .progress import stage
+from .state import own_state, tracing_state
 
 __all__ = ["Model", "capture", "example_inputs_of", "export_program"]
 
@@ -66,7 +68,12 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...], dynamic_sh
         with warnings.catch_warnings():
             # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
             warnings.filterwarnings("ignore", message=".*assigned during export.*")
-            return torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
+            with tracing_state(model) as traced:
+                program = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
+        check_kept_attributes(model, program, example_inputs, traced.attributes)
+        return program
+    except CaptureError:
+        raise
     except Exception as error:
         raise _capture_error(model, example_inputs, error) from error
     finally:
@@ -96,6 +103,7 @@ def _from_program(program: ExportedProgram, dynamic_shapes: Any) -> CapturedModu
         if node.op == "call_module" and not node.users:
             graph.erase_node(node)  # Shape guards; whoever runs the graph checks its inputs.
     inline_grad_modes(module)
+    own_state(module)
     return captured_module(module, graph, meta)
 
 

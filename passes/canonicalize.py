@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
+from ..frontend.writes import storage_of, written_operands
 from .channel_shuffles import fuse_channel_shuffles
 from .rules import rule_for
 from .values import MUTATED, Operation, attribute, is_tensor, operator_name, shape_of
@@ -30,8 +31,6 @@ _CHECKS = (
     "aten.sym_constrain_range_for_size",
     "aten.sym_constrain_range",
 )
-_SOMETIMES_VIEWS = "dropout feature_dropout alpha_dropout feature_alpha_dropout type_as pin_memory".split()
-"""Operators that may give their input itself although their schema does not say so."""
 
 
 def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | None = None) -> CapturedModule:
@@ -116,13 +115,13 @@ def _merge_aliases(module: fx.GraphModule, graph: fx.Graph) -> None:
 
 def _make_pure(graph: fx.Graph) -> None:
     """Replaces ``relu_(x)`` by ``relu(x)`` and later readers of x by readers of the result."""
-    storage = _storage_of(graph)
+    storage = storage_of(graph)
     order = {node: place for place, node in enumerate(graph.nodes)}
     sharers: dict[fx.Node, list[fx.Node]] = {}
     for node, root in storage.items():
         sharers.setdefault(root, []).append(node)
     for node in list(graph.nodes):
-        target = _mutated_operand(node)
+        target = next(iter(written_operands(node)), None)
         if target is None:
             continue
         pure = _pure_form(node)
@@ -151,37 +150,6 @@ def _make_pure(graph: fx.Graph) -> None:
 def _replace_after(target: fx.Node, node: fx.Node, order: dict[fx.Node, int]) -> None:
     """Readers of `target` that come after `node` read `node`."""
     target.replace_all_uses_with(node, delete_user_cb=lambda user: order[user] > order[node])
-
-
-def _storage_of(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """For every tensor, the node whose storage it may share."""
-    storage: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        source = _mutated_operand(node)
-        if source is None and node.op == "call_function" and node.all_input_nodes and _may_be_view(node):
-            source = node.all_input_nodes[0]
-        storage[node] = storage[source] if source is not None and source in storage else node
-    return storage
-
-
-def _may_be_view(node: fx.Node) -> bool:
-    """Returns if a call's result may share storage with its first operand."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return True  # ``getitem``, and operators of higher order that nothing is known about.
-    results = (result.alias_info is not None for result in node.target._schema.returns)
-    return any(results) or operator_name(node).removeprefix("aten.") in _SOMETIMES_VIEWS
-
-
-def _mutated_operand(node: fx.Node) -> fx.Node | None:
-    """The operand an in-place operator writes to, or None."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return None
-    for position, argument in enumerate(node.target._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            operand = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-            if isinstance(operand, fx.Node):
-                return operand
-    return None
 
 
 def _pure_form(node: fx.Node) -> torch._ops.OpOverload | None:

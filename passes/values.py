@@ -11,6 +11,8 @@ import sympy
 import torch
 from torch import fx
 
+from ..frontend.source_line import source_line
+
 __all__ = [
     "MUTATED",
     "Operation",
@@ -80,16 +82,6 @@ def operator_name(node: fx.Node) -> str:
     if isinstance(node.target, torch._ops.OpOverload):
         return str(node.target.overloadpacket)
     return getattr(node.target, "__name__", str(node.target))
-
-
-def source_line(node: fx.Node) -> str | None:
-    """Where the model's code called the operator, ``file.py:12``: the innermost frame outside torch."""
-    trace = node.meta.get("stack_trace")
-    if not trace:
-        return None
-    frames = re.findall(r'File "([^"<]+)", line (\d+)', trace)  # "<...>" is code that torch generated.
-    own = [frame for frame in frames if not re.search(r"[/\\]torch[/\\]", frame[0])] or frames
-    return f"{own[-1][0]}:{own[-1][1]}" if own else None
 
 
 def tensor_inputs(node: fx.Node) -> Iterator[fx.Node]:
