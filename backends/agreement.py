@@ -1,4 +1,4 @@
-"""Whether compiled code computes what the model does: it is run once, beside PyTorch, on the inputs it was compiled with.
+"""Whether outputs of compiled code are those of the model.
 
 Compaction proves its result operator by operator. Between a model and machine code lie an importer and a compiler that are
 not ours, so here a disagreement is looked for instead. The tolerance leaves room for rounding, Winograd's too (1e-5 of the
@@ -20,29 +20,39 @@ TOLERANCE = 1e-2
 change where values are nearly equal."""
 
 
-def disagreement(expected: Sequence[Any], found: Sequence[Tensor], tolerance: float = TOLERANCE) -> str | None:
-    """What is wrong with outputs `found` in place of the `expected` ones, in words; None if nothing is."""
+def disagreement(
+    expected: Sequence[Any],
+    found: Sequence[Tensor],
+    tolerance: float = TOLERANCE,
+    *,
+    slack: Sequence[float] | None = None,
+) -> str | None:
+    """What is wrong with outputs `found` in place of the `expected` ones, in words; None if nothing is.
+
+    `slack` is what each output may be off by in any case: an absolute difference, or a share of entries.
+    """
     if len(expected) != len(found):
         return f"{len(found)} outputs instead of {len(expected)}"
     for number, (wanted, got) in enumerate(zip(expected, found, strict=True)):
-        reason = _difference(torch.as_tensor(wanted), got, tolerance)
+        reason = _difference(torch.as_tensor(wanted), got, tolerance, slack[number] if slack else 0.0)
         if reason:
             return f"output {number}: {reason}"
     return None
 
 
-def _difference(wanted: Tensor, got: Tensor, tolerance: float) -> str | None:
+def _difference(wanted: Tensor, got: Tensor, tolerance: float, slack: float) -> str | None:
     if (wanted.shape, wanted.dtype) != (got.shape, got.dtype):
         return f"{got.dtype} {tuple(got.shape)} instead of {wanted.dtype} {tuple(wanted.shape)}"
     if not wanted.numel():
         return None
     if not wanted.is_floating_point():
         share = float((wanted != got).double().mean())
-        return f"{share:.1%} of the entries differ" if share > tolerance else None
+        return f"{share:.1%} of the entries differ" if share > max(tolerance, slack) else None
     wanted, got = wanted.double(), got.double()
     finite = wanted.isfinite()
     if not torch.equal(finite, got.isfinite()):
-        return "infinities or NaNs are elsewhere"
+        return None if slack == float("inf") else "infinities or NaNs are elsewhere"
     largest = float(wanted[finite].abs().max()) if bool(finite.any()) else 0.0
     difference = float((wanted - got)[finite].abs().max()) if bool(finite.any()) else 0.0
-    return f"off by {difference:.3g}, the largest value is {largest:.3g}" if difference > tolerance * largest else None
+    allowed = max(tolerance * largest, slack)
+    return f"off by {difference:.3g}, the largest value is {largest:.3g}" if difference > allowed else None

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 import tvm
-from torch import fx, nn
-from torch.func import functional_call
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 from tvm import relax
 
 from ..frontend.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.progress import stage
-from .agreement import disagreement
 from .built import Built
 from .choice import WINOGRAD, Winograd
+from .comparison import difference
 from .importer import Imported, import_module
 from .judges import kernel_cost, make_tuner
 from .library import build_library
 from .lowering import lower
 from .pipeline import scheduled_module
-from .signature import TensorSpec
+from .signature import TensorSpec, checked_inputs
 from .targets import Target, find_target
 from .threads import available_threads, use_threads
 from .unsupported import UnsupportedError, culprit, reason_of
@@ -46,6 +44,7 @@ def compile(
     cache: bool = True,
     tune: int = 0,
     check: bool = True,
+    check_inputs: Sequence[tuple[Any, ...]] = (),
 ) -> Built:
     """Compiles `module`, in eval mode and for the shapes of `example_inputs`.
 
@@ -65,8 +64,9 @@ def compile(
         tune: how many schedules MetaSchedule may try for each kernel that has none of ours (`Built.foreign`); one is
             used where it is faster than our general one, by this machine's clock, by that of the board that `on` names,
             or with ``choose="cycles"`` by modelled cycles. Results are kept in the user's cache folder.
-        check: whether to run the code once on `example_inputs`, if it is for this machine, and to compare its outputs with
-            those of `module` (`backends.agreement`).
+        check: whether to run the code on `example_inputs` and on inputs of other kinds, and to compare its outputs with those
+            of `module` (`backends.comparison`). What is compiled for another machine is compiled for this one, too, to be run.
+        check_inputs: further inputs to compare on, each a tuple of the shapes and types of `example_inputs`.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or tuning is asked for where the code
@@ -87,7 +87,13 @@ def compile(
     if threads is not None and chosen.runs_here:
         use_threads(threads)
     inputs = tuple(example_inputs)
+    if check_inputs and not check:
+        raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
     imported = _imported(module, inputs)
+    for given in check_inputs:
+        checked_inputs(
+            _signature(imported.module)[0], [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+        )
     options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
     try:
         built = _built(imported, chosen, options)
@@ -95,8 +101,9 @@ def compile(
         raise
     except Exception as error:
         raise _failure(module, imported, chosen, options, error) from error
-    if check and chosen.runs_here:
-        _check_agreement(built, module, inputs)
+    if check:
+        here = built if chosen.runs_here else _for_this_machine(imported, pipeline, winograd, cache)
+        _check_agreement(here, module, imported, inputs, check_inputs)
     return built
 
 
@@ -149,18 +156,22 @@ def _failure(
     return CaptureError(f"cannot compile {name}: {UnsupportedError(node, imported.exported, *reason_of(error))}")
 
 
-def _check_agreement(built: Built, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """On copies of the buffers, which a forward pass may write to."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with stage("comparing with PyTorch"), _eval_mode(module), torch.no_grad():
-        expected = [leaf for leaf in tree_leaves(functional_call(module, buffers, inputs)) if leaf is not None]
-        found = tree_leaves(built.run(*[leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]))
-    reason = disagreement(expected, found)
+def _check_agreement(
+    built: Built, module: nn.Module, imported: Imported, inputs: tuple[Any, ...], own: Sequence[tuple[Any, ...]]
+) -> None:
+    graph = module if isinstance(module, fx.GraphModule) else imported.exported.module(check_guards=False)
+    with stage("comparing with PyTorch"), _eval_mode(module):
+        reason = difference(built.run, module, inputs, own, graph)
     if reason:
         raise CheckError(
             f"the code for {name_of(module)} does not compute what the model does: {reason}; please report it, and"
-            " compile without the check (check=False, --no-check) only if the model is random, or amplifies rounding that much"
+            " compile without the check (check=False, --no-check) only if you know why"
         )
+
+
+def _for_this_machine(imported: Imported, pipeline: str, winograd: Winograd, cache: bool) -> Built:
+    """What this machine can run of a program that was compiled for another: all that comes before kernels is the same."""
+    return _built(imported, find_target("host"), _Options(1, pipeline, winograd, "default", None, cache, 0))
 
 
 def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: str | None) -> None:

@@ -224,6 +224,7 @@ def compile(
     cache: bool = True,
     tune: int = 0,
     check: bool = True,
+    check_inputs: Sequence[Inputs] = (),
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
@@ -241,7 +242,9 @@ def compile(
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
         tune: trials of MetaSchedule for each kernel that has no schedule of ours; judged by this machine's clock, by the
             board's that `on` names, or with ``cycles`` by modelled cycles.
-        check: whether code for this machine is run once on the example inputs, and compared with the model.
+        check: whether the code runs beside the model, on the example inputs and on random, constant and other ones, and its
+            outputs are compared. For another target, what this machine can run of the same program is.
+        check_inputs: further inputs to compare on, such as ``[(image,), (another,)]``, shaped as the example inputs.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.
@@ -251,7 +254,8 @@ def compile(
 
     graph, inputs = captured(module, example_inputs)
     options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
-    return compile_graph(graph, inputs, target, threads=threads, check=check, **options)
+    checks: dict[str, Any] = {"check": check, "check_inputs": [tuple(given) for given in check_inputs]}
+    return compile_graph(graph, inputs, target, threads=threads, **checks, **options)
 
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:

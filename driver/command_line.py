@@ -263,7 +263,10 @@ def compile_(
     tune: Annotated[
         int, typer.Option(min=0, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours.")
     ] = 0,
-    check: Annotated[bool, typer.Option(help="Run code for this machine once, and compare it with the model.")] = True,
+    check: Annotated[bool, typer.Option(help="Compare the code with the model, on inputs of several kinds.")] = True,
+    check_input: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Compare on these inputs, too: .npy or .npz. Repeatable.")
+    ] = None,
     input: InputShapes = None,
     output: Output = None,
     seed: Seed = 0,
@@ -281,7 +284,10 @@ def compile_(
         "tune": tune,
         "check": check,
     }
-    answer(json, lambda: verbs.compile(model, input or [], target, options, link, runtime, output, seed))
+    answer(
+        json,
+        lambda: verbs.compile(model, input or [], target, options, link, runtime, output, seed, check_input or []),
+    )
 
 
 @app.command()

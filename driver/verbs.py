@@ -195,18 +195,21 @@ def compile(
     runtime: str | None,
     output: Path | None,
     seed: int,
+    check_files: Sequence[Path] = (),
 ) -> Answer:
-    """`options` are those of `api.compile`."""
+    """`options` are those of `api.compile`; `check_files` hold the inputs of one call each."""
     from ..backends.bundle import check_runtime
     from ..backends.targets import find_target
+    from .arrays import read_arrays
 
     chosen = check_runtime(find_target(target), runtime, link)
     if output is not None:
         check_folder(output)
+    check_inputs = [read_arrays(path) for path in check_files]
     loaded = load_model(model, inputs, seed)
     folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
     check_folder(folder)
-    built = api.compile(loaded.module, loaded.example_inputs, target, **options)
+    built = api.compile(loaded.module, loaded.example_inputs, target, check_inputs=check_inputs, **options)
     with stage("writing the bundle"):
         runtime_ = None if not link else chosen
         built.export(folder, link=link, runtime=runtime_, certificate=loaded.certificate)

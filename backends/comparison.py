@@ -1,0 +1,113 @@
+"""Compiled code runs beside the model on inputs of several kinds before anybody gets it.
+
+A program that reads an operator wrongly, or computes it unstably, may be right for the example's values only. So it runs on the
+example, on inputs that a caller gives, and on made ones: random, of a large mean with a small spread, constant, with masks
+that hide everything, with other ids. Code for another machine is compared through the same imported program, compiled for
+this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from ..passes.check_inputs import check_inputs
+from ..passes.index_ranges import index_ranges
+from .agreement import disagreement
+
+__all__ = ["difference"]
+
+_PERTURBATIONS = 3
+"""How often the model runs on inputs that differ by a rounding, to see what that alone changes."""
+
+_LENIENCE = 10
+"""Compiled code rounds at other places than PyTorch, so it may be off by several times what a rounding of the input does."""
+
+Call = Callable[..., Any]
+
+
+def difference(
+    compiled: Call, module: nn.Module, example: tuple[Any, ...], own: Sequence[tuple[Any, ...]], graph: fx.GraphModule
+) -> str | None:
+    """What is wrong with the outputs of compiled code, and on which inputs, in words; None if nothing is.
+
+    Args:
+        compiled: takes the tensors among the inputs, and gives one output or several.
+        module: the model, in the mode that was compiled.
+        example: the inputs that it was compiled for.
+        own: further inputs of these shapes and types, which the caller wants to see compared.
+        graph: of the model, which tells what whole numbers it takes.
+    """
+    for kind, inputs, given in _inputs(example, own, graph):
+        try:
+            expected = _outputs(module, inputs)
+        except Exception:
+            if given:
+                raise
+            continue  # The model itself does not take what was made, so there is nothing to compare.
+        found = pytree.tree_leaves(compiled(*_tensors(inputs)))
+        reason = disagreement(expected, found)
+        if reason is not None:
+            reason = disagreement(expected, found, slack=_slack(module, inputs, expected))
+        if reason is not None:
+            return f"{reason}, on {kind}"
+    return None
+
+
+def _inputs(
+    example: tuple[Any, ...], own: Sequence[tuple[Any, ...]], graph: fx.GraphModule
+) -> Iterator[tuple[str, tuple[Any, ...], bool]]:
+    """Inputs, what to call them, and whether the caller gave them."""
+    yield "the example inputs", example, True
+    for number, inputs in enumerate(own):
+        yield f"check_inputs[{number}]", inputs, True
+    for kind, inputs in check_inputs(example, ranges=index_ranges(graph)).items():
+        yield f"inputs of the kind '{kind}'", inputs, False
+
+
+def _tensors(inputs: tuple[Any, ...]) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+
+
+def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[Any]:
+    """On copies of the buffers, which a forward pass may write to."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with torch.no_grad():
+        result = functional_call(module, buffers, pytree.tree_map_only(Tensor, torch.clone, inputs))
+    return [leaf for leaf in pytree.tree_leaves(result) if leaf is not None]
+
+
+def _slack(module: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Any]) -> list[float]:
+    """By output, how far the model's own moves when its inputs change by a rounding, times `_LENIENCE`."""
+    slack = [0.0] * len(expected)
+    for seed in range(_PERTURBATIONS):
+        generator = torch.Generator().manual_seed(seed)
+        moved = _outputs(module, pytree.tree_map_only(Tensor, partial(_moved, generator=generator), inputs))
+        for place, (before, after) in enumerate(zip(expected, moved, strict=True)):
+            slack[place] = max(slack[place], _LENIENCE * _distance(torch.as_tensor(before), torch.as_tensor(after)))
+    return slack
+
+
+def _moved(value: Tensor, generator: torch.Generator) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    signs = torch.randint(-1, 2, value.shape, generator=generator).to(value.dtype)
+    return value * (1 + signs * torch.finfo(value.dtype).eps)
+
+
+def _distance(before: Tensor, after: Tensor) -> float:
+    """As `disagreement` measures it: the largest difference, or the share of entries that differ."""
+    if not before.numel():
+        return 0.0
+    if not before.is_floating_point():
+        return float((before != after).double().mean())
+    finite = before.isfinite()
+    if not torch.equal(finite, after.isfinite()):
+        return float("inf")
+    return float((before - after)[finite].abs().double().max()) if bool(finite.any()) else 0.0
