@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from .library import Library
 from .measure import Timing, time_calls
 from .signature import TensorSpec, checked_inputs
 from .targets import Target
-from .threads import use_threads
+from .threads import available_threads, check_threads, on_threads
+from .turns import new_turn
 from .virtual_machine import VirtualMachine
 from .weights import weight_bytes
 
@@ -46,13 +47,16 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """A compiled model. It has one arena, so one call runs at a time.
+    """A compiled model.
+
+    Threads may share one: it has one arena, so their calls take turns. For calls at the same time each takes a `clone`.
+    It works on in a process that was forked.
 
     Attributes:
         target: what it was compiled for.
         inputs, outputs: in the order of the model's arguments and results.
         returns_tuple: whether `run` gives a tuple even for one output.
-        threads: what `run` uses; None leaves the pool as it is.
+        threads: what `run` uses; None for as many as there can be.
         library: the compiled code, or what was loaded from a bundle.
         weights: TVM's tensors, which the code takes after the inputs.
         arena: the plan of the values between kernels, which the code takes after the weights.
@@ -75,6 +79,7 @@ class Built:
     scheduled: Any = field(default=None, repr=False)
     tuned: tuple[Tuned, ...] = ()
     _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
+    _turn: Any = field(default_factory=new_turn, repr=False)
 
     @property
     def memory(self) -> Memory:
@@ -98,9 +103,27 @@ class Built:
         """
         machine = self._machine()
         tensors = [_shared(tensor) for tensor in checked_inputs(self.inputs, inputs)]
-        if self.threads is not None:
-            use_threads(self.threads)
-        return lambda: machine(*tensors)
+        threads = self.threads or available_threads()
+
+        def call() -> Any:
+            with self._turn:
+                return on_threads(threads, lambda: machine(*tensors))
+
+        return call
+
+    def clone(self) -> Built:
+        """The same model with memory of its own for the values between kernels: both can run at the same time. The code and
+        the weights are shared.
+        """
+        return replace(self, _machines=[], _turn=new_turn())
+
+    def __deepcopy__(self, memo: object) -> Built:
+        return self.clone()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a compiled model cannot be pickled; export() it, and load_bundle() it in the other process, or fork"
+        )
 
     def benchmark(self, repeat: int = 50, warmup: int = 5, threads: int | None = None) -> Timing:
         """Wall time of one call on random inputs (seed 0), with `threads` or else those it was compiled with.
@@ -109,14 +132,11 @@ class Built:
             InputError: the model is for another machine, or a number is out of range.
         """
         generator = np.random.default_rng(0)
-        call = self.prepared(*[_random(spec, generator) for spec in self.inputs])
-        used = threads or self.threads or 1
-        use_threads(used)
+        used = threads or self.threads or available_threads()
+        check_threads(used)
+        call = replace(self, threads=used).prepared(*[_random(spec, generator) for spec in self.inputs])
         batch = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
-        try:
-            return time_calls({"model": call}, repeat, warmup, threads=used, batch=batch)["model"]
-        finally:
-            use_threads(self.threads or 1)
+        return time_calls({"model": call}, repeat, warmup, threads=used, batch=batch)["model"]
 
     def export(
         self,
@@ -143,14 +163,15 @@ class Built:
         return write_bundle(self, Path(folder), link=link, runtime=runtime, certificate=certificate)
 
     def _machine(self) -> VirtualMachine:
-        if not self._machines:
-            if not self.target.runs_here:
-                raise InputError(
-                    f"the model was compiled for '{self.target.name}' ({self.target.triple}) and cannot run"
-                    " here; export() it, then copy the bundle to the board, or 'reconvene run BUNDLE --on qemu'"
-                )
-            self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena))
-        return self._machines[0]
+        if not self.target.runs_here:
+            raise InputError(
+                f"the model was compiled for '{self.target.name}' ({self.target.triple}) and cannot run"
+                " here; export() it, then copy the bundle to the board, or 'reconvene run BUNDLE --on qemu'"
+            )
+        with self._turn:
+            if not self._machines:
+                self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena))
+            return self._machines[0]
 
     def _torch(self, result: Any) -> Any:
         tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)

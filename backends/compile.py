@@ -25,7 +25,7 @@ from .lowering import lower
 from .pipeline import scheduled_module
 from .signature import TensorSpec, checked_inputs
 from .targets import Target, find_target
-from .threads import available_threads, use_threads
+from .threads import available_threads, check_threads
 from .unsupported import UnsupportedError, culprit, reason_of
 
 __all__ = ["compile"]
@@ -50,7 +50,7 @@ def compile(
 
     Args:
         target: a preset's name, a ``.toml`` file, or a Target.
-        threads: what the model runs with; None keeps whatever TVM's pool has.
+        threads: what the model runs with; None for as many as there can be.
         pipeline: ``reconvene``, or ``tvm-default`` for TVM without schedules of ours, as a baseline.
         winograd: ``auto`` uses Winograd's algorithm for 3x3 convolutions where `choose` finds it faster, ``off``
             nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
@@ -85,7 +85,7 @@ def compile(
         raise InputError(f"a board ('{on}') chooses by time; say choose='time', --choose time")
     _check_tuning(tune, chosen, pipeline, choose, on)
     if threads is not None and chosen.runs_here:
-        use_threads(threads)
+        check_threads(threads)
     inputs = tuple(example_inputs)
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..frontend.errors import InputError
-from .threads import use_threads
+from .threads import check_threads, on_threads
 
 if TYPE_CHECKING:
     from .targets import Target
@@ -54,14 +54,28 @@ def time_calls(
     """Times `candidates` in turns, so that what disturbs the machine disturbs all of them alike.
 
     Slow candidates are called less often, for about five seconds but at least three times; their timing says
-    how often. `threads` and `batch` are recorded, not set. With `settle`, every timed call comes after that many seconds
+    how often. Compiled code runs on `threads` threads; `batch` is recorded. With `settle`, every timed call comes after that many seconds
     of rest and one call that is not timed, so that the threads of one candidate's pool do not spin in another's time.
 
     Raises:
-        InputError: `repeat` is below 1 or `warmup` below 0.
+        InputError: `repeat` is below 1, `warmup` below 0, or there cannot be so many threads.
     """
     if repeat < 1 or warmup < 0:
         raise InputError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}")
+    wanted = torch.get_num_threads()
+
+    def timed() -> dict[str, list[float]]:
+        # PyTorch's setting is of each thread.
+        with torch_threads(wanted):
+            return _samples(candidates, repeat, warmup, settle)
+
+    return {name: timing(values, threads, batch) for name, values in on_threads(threads, timed).items()}
+
+
+def _samples(
+    candidates: Mapping[str, Callable[[], object]], repeat: int, warmup: int, settle: float
+) -> dict[str, list[float]]:
+    """Milliseconds of the timed calls of each."""
     rounds: dict[str, int] = {}
     for name, call in candidates.items():
         seconds = _seconds(call)
@@ -77,7 +91,7 @@ def time_calls(
                     time.sleep(settle)
                     call()
                 samples[name].append(_seconds(call) * 1e3)
-    return {name: timing(values, threads, batch) for name, values in samples.items()}
+    return samples
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -111,7 +125,7 @@ def compare(
     unknown = [engine for engine in engines if engine not in ENGINES]
     if unknown:
         raise InputError(f"unknown engine '{unknown[0]}'; choose from {', '.join(ENGINES)}")
-    use_threads(threads)
+    check_threads(threads)
     candidates: dict[str, Callable[[], object]] = {}
     for engine in engines:
         if engine == "eager":

@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 
 from .schedules.alternatives import Candidate
-from .threads import use_threads
+from .threads import on_threads
 
 __all__ = ["HereTimes", "Judge", "KernelCalls", "TimedCost", "time_kernels"]
 
@@ -37,7 +37,6 @@ class TimedCost:
             for layer, row in zip(layers, names, strict=True)
             for candidate, name in zip(layer, row, strict=True)
         }
-        use_threads(self.threads)
         calls = KernelCalls(functions, self.target)
         flush = _Flush()
         found = [_interleaved({name: calls.prepared(name) for name in row}, flush, self.threads) for row in names]
@@ -69,7 +68,6 @@ class KernelCalls:
 
 def time_kernels(functions: Mapping[str, Any], target: Any, threads: int = 1) -> dict[str, float]:
     """The least seconds of one call of each TIR function, of several runs each, as `TimedCost` times them."""
-    use_threads(threads)
     calls = KernelCalls(functions, target)
     flush = _Flush()
     return {name: _interleaved({name: calls.prepared(name)}, flush, threads)[name] for name in functions}
@@ -91,7 +89,6 @@ class HereTimes:
     threads: int
 
     def __call__(self, functions: Mapping[str, Any]) -> dict[str, float]:
-        use_threads(self.threads)
         calls = KernelCalls(functions, self.target)
         return _interleaved({name: calls.prepared(name) for name in functions}, _Flush(), self.threads)
 
@@ -113,6 +110,12 @@ def _interleaved(
 
     A single thread is timed by its own clock, which stands still while another program has the core.
     """
+    return on_threads(threads, lambda: _least_times(calls, flush, threads))
+
+
+def _least_times(
+    calls: Mapping[str, tuple[Callable[[], object], Callable[[], object]]], flush: Callable[[], None], threads: int
+) -> dict[str, float]:
     clock = time.thread_time if threads == 1 else time.perf_counter
     least = dict.fromkeys(calls, math.inf)
     for call, _ in calls.values():

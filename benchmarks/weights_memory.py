@@ -120,9 +120,8 @@ def child(way: str, folder: str, network: str) -> int:
     from tvm import relax
 
     from reconvene.backends.bundle import load_bundle
-    from reconvene.backends.threads import use_threads
+    from reconvene.backends.threads import on_threads
 
-    use_threads(1)
     size = image_size(network, False)
     images = torch.zeros(1, 3, size, size)
     before = memory()
@@ -133,7 +132,7 @@ def child(way: str, folder: str, network: str) -> int:
     if way == WAYS[0]:
         machine = relax.VirtualMachine(tvm.runtime.load_module(f"{folder}/pool.so"), tvm.cpu())
         say()
-        output: Any = machine["main"](tvm.runtime.from_dlpack(images))
+        output: Any = on_threads(1, lambda: machine["main"](tvm.runtime.from_dlpack(images)))
     else:
         built = load_bundle(f"{folder}/{way}")
         say()

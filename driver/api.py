@@ -232,7 +232,7 @@ def compile(
         module: as for `capture`; most often `Result.module`.
         example_inputs: as for `capture`; the compiled code is for their shapes.
         target: a preset's name (``reconvene targets`` lists them), a ``.toml`` file, or a Target.
-        threads: how many it runs on; None keeps what TVM's pool has.
+        threads: how many it runs on; None for as many as there can be.
         winograd: Winograd's algorithm for 3x3 convolutions: ``auto`` where `choose` finds it faster, ``off``
             nowhere, ``2x2`` or ``4x4`` wherever that tile applies.
         choose: how the kernel of each layer is found: ``time`` tries candidates on this machine once and keeps
