@@ -102,7 +102,7 @@ class Built:
             InputError: as `run`.
         """
         machine = self._machine()
-        tensors = [_shared(tensor) for tensor in checked_inputs(self.inputs, inputs)]
+        tensors = [tvm.runtime.from_dlpack(tensor) for tensor in checked_inputs(self.inputs, inputs)]
         threads = self.threads or available_threads()
 
         def call() -> Any:
@@ -177,13 +177,6 @@ class Built:
         tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
         outputs = tuple(torch.from_dlpack(tensor) for tensor in tensors)
         return outputs if self.returns_tuple else outputs[0]
-
-
-def _shared(tensor: torch.Tensor) -> Any:
-    """`tensor` for TVM, without a copy where its memory is aligned for vectors."""
-    if tensor.data_ptr() % 64:
-        tensor = tensor.clone()
-    return tvm.runtime.from_dlpack(tensor) if not tensor.data_ptr() % 64 else tvm.runtime.tensor(tensor.numpy())
 
 
 def _random(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray[Any, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 from tvm import relax
 
+from ..frontend.arrays import as_tensors
 from ..frontend.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.progress import stage
 from .built import Built
@@ -86,7 +87,8 @@ def compile(
     _check_tuning(tune, chosen, pipeline, choose, on)
     if threads is not None and chosen.runs_here:
         check_threads(threads)
-    inputs = tuple(example_inputs)
+    inputs = as_tensors(tuple(example_inputs))
+    check_inputs = [as_tensors(tuple(given)) for given in check_inputs]
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
     imported = _imported(module, inputs)

@@ -54,8 +54,9 @@ def time_calls(
     """Times `candidates` in turns, so that what disturbs the machine disturbs all of them alike.
 
     Slow candidates are called less often, for about five seconds but at least three times; their timing says
-    how often. Compiled code runs on `threads` threads; `batch` is recorded. With `settle`, every timed call comes after that many seconds
-    of rest and one call that is not timed, so that the threads of one candidate's pool do not spin in another's time.
+    how often. Compiled code runs on `threads` threads; `batch` is recorded. With `settle`, every timed call comes after that
+    many seconds of rest and one call that is not timed, so that the threads of one candidate's pool do not spin in another's
+    time.
 
     Raises:
         InputError: `repeat` is below 1, `warmup` below 0, or there cannot be so many threads.

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..frontend.arrays import as_tensor
 from ..frontend.errors import InputError
+from .weights import ALIGNMENT
 
 __all__ = ["TensorSpec", "checked_inputs"]
 
@@ -27,7 +29,9 @@ class TensorSpec:
 
 
 def checked_inputs(specs: Sequence[TensorSpec], inputs: Sequence[Any]) -> list[torch.Tensor]:
-    """`inputs` as contiguous tensors in main memory.
+    """`inputs` as contiguous tensors in main memory that vectors can be loaded from.
+
+    They share memory with tensors and arrays that are so already.
 
     Raises:
         InputError: their number, or the kind, shape or dtype of one, is not what `specs` say.
@@ -39,10 +43,19 @@ def checked_inputs(specs: Sequence[TensorSpec], inputs: Sequence[Any]) -> list[t
 
 
 def _checked(spec: TensorSpec, value: Any) -> torch.Tensor:
-    if not isinstance(value, torch.Tensor | np.ndarray):
-        raise InputError(f"input '{spec.name}' must be a torch tensor or numpy array, got {type(value).__name__}")
-    tensor = torch.as_tensor(value).detach()
+    tensor = as_tensor(value, f"input '{spec.name}'")
     got = TensorSpec(spec.name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
     if got != spec:
         raise InputError(f"input '{spec.name}' must be {spec}, got {got}")
-    return tensor.cpu().contiguous()
+    return _placed(tensor)
+
+
+def _placed(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_contiguous() and not tensor.data_ptr() % ALIGNMENT:
+        return tensor
+    # PyTorch aligns what it allocates. NumPy copies on this thread: PyTorch's others may not have survived a fork.
+    placed = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    if tensor.dtype is torch.bfloat16:
+        return placed.copy_(tensor)
+    np.copyto(placed.numpy(), tensor.numpy())
+    return placed

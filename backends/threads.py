@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -69,9 +69,9 @@ def on_threads(threads: int, function: Callable[[], T]) -> T:
     Raises:
         InputError: there cannot be so many threads.
     """
+    check_threads(threads)
     if _here.threads == threads:
         return function()
-    check_threads(threads)
     if threads == 1:
         return _alone(function)
     idle = _idle[threads]
@@ -117,14 +117,11 @@ class _Job:
 class _Worker:
     """A thread with a pool of TVM's."""
 
-    made: defaultdict[int, int] = defaultdict(int)
-    """By size of the pool: how many there are."""
-
     def __init__(self, threads: int) -> None:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         # A pool that has the machine to itself is bound to the strongest cores; two that run at a time must not share these.
-        bound = not self.made[threads]
-        self.made[threads] += 1
+        bound = not _made[threads]
+        _made[threads] += 1
         thread = threading.Thread(target=self._work, args=(threads, bound), name="reconvene", daemon=True)
         thread.start()
 
@@ -162,11 +159,14 @@ class _Worker:
 _idle: defaultdict[int, list[_Worker]] = defaultdict(list)
 """By size of their pools: workers that have nothing to do."""
 
+_made: Counter[int] = Counter()
+"""By size of their pools: how many workers there are."""
+
 
 def _forget_workers() -> None:
     """In a process that was forked there are none."""
     _idle.clear()
-    _Worker.made.clear()
+    _made.clear()
 
 
 os.register_at_fork(after_in_child=_forget_workers)

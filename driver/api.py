@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from ..frontend.arrays import as_tensors
 from ..frontend.capture import Model
 from ..frontend.capture import capture as capture_model
 from ..frontend.errors import InputError
@@ -66,13 +67,13 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
 
     Args:
         model: nn.Module, GraphModule, ExportedProgram, or the path of a ``.pt2`` file.
-        example_inputs: the positional inputs of one call; programs and files carry theirs.
+        example_inputs: the positional inputs of one call, tensors or NumPy arrays; programs and files carry theirs.
         dynamic_shapes: sizes that may vary, in torch.export's form.
 
     Raises:
         InputError: the model cannot be captured; the message names the line and what to change.
     """
-    return capture_model(model, example_inputs, dynamic_shapes)
+    return capture_model(model, as_tensors(example_inputs), dynamic_shapes)
 
 
 def compact(
@@ -102,7 +103,7 @@ def compact(
     if plan is not None:
         found = compaction_pass.apply_plan(plan, module, inputs, fold=fold_batch_norm)
     else:
-        found = compaction_pass.compact(module, inputs, masks, fold=fold_batch_norm)
+        found = compaction_pass.compact(module, inputs, as_tensors(masks), fold=fold_batch_norm)
     return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
 
 
@@ -154,6 +155,7 @@ def prune(
     """
     checked_sparsity(sparsity)
     checked_method(method)
+    batches = as_tensors(batches)
     multiple = channel_multiple if channel_multiple is not None else multiple_of(target)
     if multiple < 1 or minimum_channels < 1:
         raise InputError(f"channel multiple {multiple} and minimum channels {minimum_channels} must be 1 or more")
@@ -260,8 +262,9 @@ def compile(
 
 def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:
     """The graph of `model` and inputs for it: those given, else those it carries."""
-    module = capture_model(model, example_inputs)
-    inputs = example_inputs if example_inputs is not None else module.meta.get("example_inputs")
+    given = as_tensors(example_inputs)
+    module = capture_model(model, given)
+    inputs = given if given is not None else module.meta.get("example_inputs")
     if inputs is None:
         raise InputError("the model carries no example inputs; give them as a tuple of tensors")
     return module, tuple(inputs)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..frontend.arrays import as_tensor
 from ..frontend.errors import InputError
 from ..frontend.files import replacing
 
@@ -20,7 +21,7 @@ def read_arrays(path: Path) -> tuple[torch.Tensor, ...]:
     try:
         found = np.load(path, allow_pickle=False)
         arrays = [found[name] for name in found.files] if isinstance(found, np.lib.npyio.NpzFile) else [found]
-        return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+        return tuple(as_tensor(array, f"the array in '{path}'") for array in arrays)
     except FileNotFoundError:
         raise InputError(f"no such file: '{path}'") from None
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
