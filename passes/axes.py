@@ -170,12 +170,12 @@ class AxesBuilder:
         self._freezes.append((handle, Freeze(self._here.node, reason, barrier)))
 
     def producer(self, parameter: Any, axis: int) -> None:
-        """Slices of `parameter` along `axis` make the channels of their class."""
-        self._roles["producer"].append(self._touch((parameter, axis)))
+        """Slices of `parameter` along `axis` make the channels of their class; nothing is said of a computed one."""
+        self._assign("producer", parameter, axis)
 
     def consumer(self, parameter: Any, axis: int) -> None:
-        """Slices of `parameter` along `axis` read the channels of their class."""
-        self._roles["consumer"].append(self._touch((parameter, axis)))
+        """Slices of `parameter` along `axis` read the channels of their class; nothing is said of a computed one."""
+        self._assign("consumer", parameter, axis)
 
     # What the engine calls -------------------------------------------------------------------------------------
 
@@ -247,6 +247,11 @@ class AxesBuilder:
     def _here(self) -> Operation:
         assert self._operation is not None
         return self._operation
+
+    def _assign(self, role: str, parameter: fx.Node, axis: int) -> None:
+        handle = self._touch((parameter, axis))
+        if parameter.op == "get_attr":
+            self._roles[role].append(handle)
 
     def _touch(self, axis: Axis) -> Axis:
         handle = self._register(axis)

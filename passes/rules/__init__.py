@@ -16,6 +16,7 @@ from . import (
     pooling,
     recurrent,
     reduction,
+    sampling,
     selection,
 )
 from .base import Rule, register, registered, rule_for
@@ -53,5 +54,6 @@ __all__ = [
     "register",
     "registered",
     "rule_for",
+    "sampling",
     "selection",
 ]

@@ -154,11 +154,13 @@ class Attention(Rule):
         axes.same((value, rank - 1), (out, rank - 1))
         axes.same((query, rank - 1), (key, rank - 1))
         axes.freeze((query, rank - 1), self.reason(op))
+        if op.get("is_causal"):
+            axes.freeze((query, rank - 2), "causal attention counts the queries before each one")
         for mask in optional(op.get("attn_mask")):
             for axis in range(1, len(shape_of(mask)) + 1):
                 place = rank - axis
                 size = shape_of(mask)[-axis]
-                if axis > 2 and size != 1:
+                if axis > 1 and size != 1:  # Keys stay whole.
                     axes.same((mask, len(shape_of(mask)) - axis), (out, place))
 
     def _tie(self, axes: AxesBuilder, node: fx.Node, axis: int, out: fx.Node) -> None:

@@ -33,16 +33,14 @@ class Concatenate(Rule):
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         dim, out = self._dim(op), op.node
+        operands = [node for node in op["tensors"] if len(shape_of(node)) == len(shape_of(out))]  # But for empty ones.
+        for operand in operands:
+            axes.pass_through(operand, out, ((axis, axis) for axis in range(len(shape_of(out))) if axis != dim))
         start = 0
-        for operand in op["tensors"]:
-            if len(shape_of(operand)) != len(shape_of(out)):
-                continue  # An empty legacy tensor adds nothing.
-            for axis in range(len(shape_of(out))):
-                if axis != dim:
-                    axes.same((operand, axis), (out, axis))
+        for operand in operands:
             size = shape_of(operand)[dim]
             if not is_static(size) or not is_static(shape_of(out)[dim]):
-                return
+                return  # The axis stays whole, in every operand.
             axes.gather((operand, dim), (out, dim), np.arange(size), np.arange(start, start + size))
             start += size
 
@@ -112,28 +110,29 @@ class _Ranges(Rule):
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         source = op.node.all_input_nodes[0]
+        rank = len(shape_of(source))
+        dim = int(op["dim"]) % rank
+        for out in op.outputs:
+            if out is not None:
+                axes.pass_through(source, out, ((axis, axis) for axis in range(rank) if axis != dim))
         found = self.ranges(op)
         if found is None:
-            return
-        dim, ranges = found
+            return  # An axis of dynamic size stays whole.
         axes.touch((source, dim))
-        for out, (start, end) in zip(op.outputs, ranges, strict=True):
+        for out, (start, end) in zip(op.outputs, found[1], strict=True):
             if out is not None:
-                for axis in range(len(shape_of(source))):
-                    if axis != dim:
-                        axes.same((source, axis), (out, axis))
                 axes.gather((source, dim), (out, dim), np.arange(start, end), np.arange(end - start))
 
     def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
         given = facts[op.node.all_input_nodes[0]]
+        dim = int(op["dim"]) % given.rank
         found = self.ranges(op)
-        if found is None:
-            return [unknown(given.rank) for _ in op.outputs]
-        dim, ranges = found
-        cuts = [(slice(None),) * dim + (slice(start, end),) for start, end in ranges]
         if given.known.shape[dim] == 1:
             parts = [given for _ in op.outputs]
+        elif found is None:
+            return [unknown(given.rank) for _ in op.outputs]
         else:
+            cuts = [(slice(None),) * dim + (slice(start, end),) for start, end in found[1]]
             parts = [collapsed(given.value[cut], given.known[cut], given.pattern) for cut in cuts]
         return [part.cut(f"{op.node.name}_{place}") for place, part in enumerate(parts)]
 

@@ -295,6 +295,7 @@ class Expand(Rule):
                 axes.touch((source, axis))
             else:
                 axes.same((source, axis), (out, axis + offset))
+        axes.touch(*((out, axis) for axis in range(len(shape_of(out)))))  # A copy may go where nobody reads it.
         if len(op.node.all_input_nodes) == 2 and op.name == "aten.expand_as":
             other = op.node.all_input_nodes[1]
             axes.pass_through(other, out, ((axis, axis) for axis in range(len(shape_of(out)))))

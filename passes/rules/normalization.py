@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, is_static, shape_of
@@ -45,18 +44,19 @@ def _per_channel(values: Floats, known: Bools, rank: int, axis: int = 1) -> Fact
     return collapsed(values.reshape(shape), known.reshape(shape))
 
 
-def _relate_channels(
-    op: Operation, axes: AxesBuilder, source: fx.Node, parameters: Sequence[str], axis: int = 1
-) -> None:
-    """All axes pass; the per-channel parameters belong to the channel axis."""
+def _relate_channels(op: Operation, axes: AxesBuilder, parameters: Sequence[str], measured: Sequence[int] = ()) -> None:
+    """All axes pass; the per-channel parameters belong to the channel axis. Those that are `measured` stay whole."""
     if any(out is not None for out in op.outputs[1:]):
         return  # Who reads the saved statistics needs them whole.
+    source = op["input"]
     for out in op.outputs:
         if out is not None:
             axes.pass_through(source, out, ((a, a) for a in range(len(shape_of(out)))))
+    for axis in measured:
+        axes.freeze((source, axis), f"{op.name.removeprefix('aten.')} takes its statistics over this axis")
     for name in parameters:
         for parameter in optional(op.get(name)):
-            axes.same((parameter, 0), (source, axis))
+            axes.same((parameter, 0), (source, 1))
             if name in ("weight", "bias"):
                 axes.producer(parameter, 0)
 
@@ -86,7 +86,8 @@ class BatchNormalization(Rule):
         return "batch normalisation by the batch's own statistics" if op.get("training") else ""
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        _relate_channels(op, axes, op["input"], ("weight", "bias", "running_mean", "running_var"))
+        measured = [axis for axis in range(len(op.shape)) if axis != 1] if op.get("training") else []
+        _relate_channels(op, axes, ("weight", "bias", "running_mean", "running_var"), measured)
 
     def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
         found = unknown(len(op.shape)) if op.get("training") else _stored_statistics(op, facts)
@@ -103,7 +104,8 @@ class InstanceNormalization(Rule):
         return ""
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        _relate_channels(op, axes, op["input"], ("weight", "bias", "running_mean", "running_var"))
+        measured = range(2, len(op.shape)) if op["use_input_stats"] else ()
+        _relate_channels(op, axes, ("weight", "bias", "running_mean", "running_var"), measured)
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
@@ -126,7 +128,7 @@ class GroupNormalization(Rule):
         return ""
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        _relate_channels(op, axes, op["input"], ("weight", "bias"))
+        _relate_channels(op, axes, ("weight", "bias"), range(2, len(op.shape)))
         groups, size = op["num_groups"], shape_of(op.node)[1]
         group, member = axes.hidden("group", groups), axes.hidden("member", size // groups)
         axes.product((op.node, 1), (group, member), (groups, size // groups))

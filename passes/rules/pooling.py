@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..facts import Facts, unknown
@@ -14,10 +13,10 @@ if TYPE_CHECKING:
 
     from ..axes import AxesBuilder
 
-__all__ = ["AveragePool", "GridSample", "Resample", "Window"]
+__all__ = ["AveragePool", "Resample", "Spatial", "Window"]
 
 
-class _Spatial(Rule):
+class Spatial(Rule):
     """The leading axes pass; the last `spatial` ones are the image."""
 
     linear: ClassVar[bool] = False
@@ -37,7 +36,7 @@ class _Spatial(Rule):
                 for axis in range(len(shape_of(out)) - self.spatial(op)):
                     axes.same((source, axis), (out, axis))
 
-    def _uniform(self, op: Operation, facts: FactTable) -> Facts:
+    def uniform(self, op: Operation, facts: FactTable) -> Facts:
         """The input's constants, forgotten if they differ within an image. A pattern stays one if the operator is linear."""
         given = facts[op.node.all_input_nodes[0]]
         given = given.cut(op.node.name) if self.linear else given.plain()
@@ -46,7 +45,7 @@ class _Spatial(Rule):
 
 
 @register
-class Window(_Spatial):
+class Window(Spatial):
     """Maximum and adaptive pooling: windows hold input values only, so a constant stays that constant."""
 
     operators = (
@@ -60,14 +59,14 @@ class Window(_Spatial):
         return int(op.name.split("pool")[1][0])
 
     def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
-        given = self._uniform(op, facts)
+        given = self.uniform(op, facts)
         if len(op.outputs) == 1:
             return given
         return [given, *(unknown(given.rank) for _ in op.outputs[1:])]
 
 
 @register
-class AveragePool(_Spatial):
+class AveragePool(Spatial):
     """Averages over windows. Where the padding counts (``count_include_pad``), a constant wears off at the border:
     every constant channel is then a multiple of one and the same plane."""
 
@@ -78,7 +77,7 @@ class AveragePool(_Spatial):
         return int(op.name.split("pool")[1][0])
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
-        given = self._uniform(op, facts)
+        given = self.uniform(op, facts)
         padded = any(size != 0 for size in _list(op["padding"]))
         divisor = op.get("divisor_override")
         if divisor is not None or (padded and op["count_include_pad"]) or op["ceil_mode"]:
@@ -88,7 +87,7 @@ class AveragePool(_Spatial):
 
 
 @register
-class Resample(_Spatial):
+class Resample(Spatial):
     """Nearest, linear and cubic upsampling: the weights of every output pixel sum to one."""
 
     linear = True
@@ -105,22 +104,7 @@ class Resample(_Spatial):
         return len(shape_of(op.node)) - 2
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
-        return self._uniform(op, facts)
-
-
-@register
-class GridSample(_Spatial):
-    """Sampling at given points, channel by channel. Points beyond the image read zeros unless the padding is another."""
-
-    operators = ("aten.grid_sampler", "aten.grid_sampler_2d", "aten.grid_sampler_3d")
-
-    def spatial(self, op: Operation) -> int:
-        return len(shape_of(op.node)) - 2
-
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
-        given = self._uniform(op, facts)
-        reads_zeros = op["padding_mode"] == 0
-        return replace(given, known=given.known & (given.value == 0)) if reads_zeros else given
+        return self.uniform(op, facts)
 
 
 def _list(value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, shape_of
 from .base import FactTable, Rule, register
+from .elementwise import Elementwise, relate_broadcast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ..propagation import Liveness
 
 __all__ = ["AlongAxis", "Average", "Extremum", "Softmax", "Sum"]
+
+_ENTRIES = Elementwise()
 
 
 def _axes_of(op: Operation) -> list[int]:
@@ -80,12 +83,20 @@ class Average(_Reducing):
 
 @register
 class Extremum(_Reducing):
-    """Largest and smallest entry: of a constant, the constant; where an index comes along, nothing is claimed of it."""
+    """Largest and smallest entry: of a constant, the constant; where an index comes along, nothing is claimed of it.
+
+    ``max`` and ``min`` of two tensors work entry by entry.
+    """
 
     operators = ("aten.amax", "aten.amin", "aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.any", "aten.all")
 
+    def reason(self, op: Operation) -> str:
+        return "" if "other" in op.arguments else super().reason(op)
+
     def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
-        if op.name not in ("aten.amax", "aten.amin", "aten.max", "aten.min") or "other" in op.arguments:
+        if "other" in op.arguments:
+            return _ENTRIES.constants(op, facts)
+        if op.name not in ("aten.amax", "aten.amin", "aten.max", "aten.min"):
             return super().constants(op, facts)
         given = self._uniform(op, facts)
         found = collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
@@ -93,8 +104,9 @@ class Extremum(_Reducing):
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         if "other" in op.arguments:
-            return  # The element-wise forms of max and min come as maximum and minimum.
-        super().relate(op, axes)
+            relate_broadcast(op, axes)
+        else:
+            super().relate(op, axes)
 
 
 @register

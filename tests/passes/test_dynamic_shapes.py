@@ -14,7 +14,7 @@ from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import compact
 from reconvene.passes.dependency import dependency_view
 
-from ..support.models import assert_same_outputs, channel_masks, masked_copy, randomise, widths
+from ..support.models import assert_exact, assert_same_outputs, channel_masks, masked_copy, randomise, widths
 
 FREE = torch.export.Dim.DYNAMIC
 DOUBLE = {"dtype": torch.float64}
@@ -120,3 +120,22 @@ def test_slices_up_to_a_size_that_is_not_known() -> None:
             return self.last(torch.cat([y, x[:, :, : y.shape[2], : y.shape[3]]], 1)[:, :, : x.shape[2] // 2])
 
     assert widths(check(Cropped(), (2, 3, 16, 16), "M1", (1, 3, 24, 20)))["first"] == 4
+
+
+class JoinedBatches(nn.Module):
+    """Two layers whose results are joined and taken apart again along the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.after = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([self.left(x).relu(), self.right(x).relu()], 0)
+        first, second = both.chunk(2, 0)
+        return self.after(first + second)
+
+
+@pytest.mark.parametrize("kind", ["M1", "M2"])
+def test_operands_joined_along_a_dynamic_batch_lose_their_channels_together(kind: str) -> None:
+    result = assert_exact(JoinedBatches(), (torch.randn(3, 6),), kind, dynamic_shapes=({0: FREE},))
+    assert widths(result)["left"] == widths(result)["right"] == 4

@@ -134,6 +134,8 @@ for name, call in called(A, "add sub subtract mul multiply maximum minimum fmax 
     joined(name, lambda a, b, call=call: call(a, b))  # type: ignore[misc]
 for name, call in called(A, "div divide true_divide fmod remainder xlogy"):
     joined(name, lambda a, b, call=call: call(a, positive(b)))  # type: ignore[misc]
+for name, call in called(torch, "max min"):
+    joined(name, lambda a, b, call=call: call(a, b))  # type: ignore[misc]
 joined("pow", lambda a, b: A.pow(positive(a), b))
 case("pow", lambda: Around(lambda x: A.pow(x, 2)), label="square")
 case("pow", lambda: Around(lambda x: A.pow(2.0, x)), label="of a number")
@@ -443,6 +445,28 @@ for number, padding in enumerate(("zeros", "border", "reflection")):
             label=padding,
             prunes="M2" if padding == "zeros" else "M1 M2",
         )
+
+
+class Moved(nn.Module):
+    """Every channel of an image is moved by a map of its own: the channels lie in the batch."""
+
+    def __init__(self, maps: int, width: int = 8) -> None:
+        super().__init__()
+        self.before, self.norm = nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.moves = nn.Parameter(torch.randn(maps, 2, 3) * 0.3)
+        self.after = nn.Conv2d(width, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self.norm(self.before(x)).transpose(0, 1)
+        size = (channels.shape[0], 2, 8, 8)
+        moves = self.moves.expand(size[0], 2, 3)
+        moved = F.grid_sample(channels, F.affine_grid(moves, size, align_corners=False), align_corners=False)
+        return self.after(moved.transpose(0, 1))
+
+
+case("affine_grid_generator", lambda: Moved(8), label="a map for each channel", prunes="M2")
+case("affine_grid_generator", lambda: Moved(1), label="one map", prunes="M2")
+case("grid_sampler", lambda: Moved(8), label="channels in the batch", prunes="M2")
 case("max_pool2d_with_indices", lambda: Around(lambda x: A.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])[0]))
 case(
     "max_pool3d_with_indices", lambda: Around(lambda x: A.max_pool3d_with_indices(x, [2, 2, 2])[0], 3), (1, 3, 6, 6, 6)
@@ -756,6 +780,25 @@ tokens(
         F.scaled_dot_product_attention(heads(q, 4), heads(k, 4), heads(v, 4), attn_mask=torch.ones(5, 5).tril().bool())
     ),
     "mask",
+)
+tokens(
+    "scaled_dot_product_attention",
+    lambda q, k, v: merged(
+        F.scaled_dot_product_attention(
+            *(heads(t, 4) for t in (q, k, v)), attn_mask=torch.linspace(-1, 1, 100, dtype=q.dtype).reshape(4, 5, 5)
+        )
+    ),
+    "mask for each head",
+)
+tokens(
+    "scaled_dot_product_attention",
+    lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=torch.ones(5, 5).tril().bool())[:, 2:],
+    "mask, first queries not read",
+)
+tokens(
+    "scaled_dot_product_attention",
+    lambda q, k, v: F.scaled_dot_product_attention(torch.cos(k[:1, :1] * 0 + q[:1] * 0), k, v, is_causal=True)[:, 2:],
+    "causal, first queries not read",
 )
 
 # Made on the spot -------------------------------------------------------------------------------------------------

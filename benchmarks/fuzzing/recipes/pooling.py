@@ -86,3 +86,18 @@ def sampled(draft: Draft, operator: str) -> Ref:
         grid = draft.call("linear.default", draft.call("movedim.int", x, 1, -1), weight, draft.optional(rank))
     modes = (0, 1, 2) if rank == 2 else (0, 1)
     return draft.call(f"{operator}.default", x, grid, draft.pick(modes), draft.pick((0, 1, 2)), draft.chance(50))
+
+
+@recipe("affine_grid_generator", weight=2)
+def moved(draft: Draft, operator: str) -> Ref:
+    """An image read at the places of maps that are stored or computed; now and then the channels lie in the batch."""
+    x = image(draft, 2)
+    if draft.chance(50):
+        x = draft.call("transpose.int", x, 0, 1)
+    batch = draft.shape(x)[0]
+    maps = draft.store(batch, 2, 3, scale=0.5)
+    if draft.chance(40):
+        features = draft.call("mean.dim", x, (1, 2, 3))
+        maps = draft.call("mul.Tensor", maps, draft.call("reshape.default", features, (batch, 1, 1)))
+    grid = draft.call(f"{operator}.default", maps, (batch, 1, *tuned(draft, 2, (3, 4, 2))), draft.chance(50))
+    return draft.call("grid_sampler.default", x, grid, 0, draft.pick((0, 1)), draft.chance(50))
