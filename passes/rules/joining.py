@@ -53,8 +53,10 @@ class Concatenate(Rule):
             given = [fact.plain() for fact in given]
             patterns = set()
         sizes = [shape_of(node)[dim] for node in operands]
-        if not all(is_static(size) for size in sizes) or all(fact.nothing for fact in given):
+        if all(fact.nothing for fact in given):
             return unknown(rank)
+        if not all(is_static(size) for size in sizes):
+            return _common([fact.plain() for fact in given], dim)
         extents = [max(fact.known.shape[axis] for fact in given) for axis in range(rank)]
         spread = [tuple(size if axis == dim else extents[axis] for axis in range(rank)) for size in sizes]
         value = np.concatenate(
@@ -64,6 +66,16 @@ class Concatenate(Rule):
             [np.broadcast_to(fact.known, shape) for fact, shape in zip(given, spread, strict=True)], dim
         )
         return collapsed(value, known, next(iter(patterns), None)).cut(op.node.name)
+
+
+def _common(given: Sequence[Facts], dim: int) -> Facts:
+    """What all operands have in common along an axis of which not all sizes are known."""
+    if any(fact.known.shape[dim] != 1 for fact in given):
+        return unknown(given[0].rank)
+    value, known = given[0].value, given[0].known
+    for fact in given[1:]:
+        known = known & fact.known & (fact.value == value)
+    return collapsed(np.broadcast_to(value, known.shape), known)
 
 
 @register
