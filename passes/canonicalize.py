@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
 from ..frontend.writes import storage_of, written_operands
@@ -140,11 +142,33 @@ def _make_pure(graph: fx.Graph) -> None:
         node.target = pure
         storage[node] = node
         sharers[node] = [node]
+        kept = _in_own_type(graph, node)
+        if kept is not node:
+            storage[kept], order[kept] = node, order[node]
+            sharers[node].append(kept)
         for other in sharers[root]:
             # Views taken of the result from here on belong to the new storage.
             if order[other] > order[node]:
                 storage[other] = node
                 sharers[node].append(other)
+
+
+def _in_own_type(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """The value of a call that was in place, in the type of what it wrote to: ``x.gt_(0)`` leaves floating-point numbers.
+
+    Usually that is the call itself; else a cast behind it.
+    """
+    written, (args, kwargs) = node.meta["val"], fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta["val"])
+    with written.fake_mode if isinstance(written, FakeTensor) else nullcontext():
+        made = node.target(*args, **kwargs)  # type: ignore[operator]
+    if made.dtype is written.dtype:
+        return node
+    with graph.inserting_after(node):
+        cast = graph.call_function(torch.ops.aten.to.dtype, (node, written.dtype))
+    cast.meta = copy.copy(node.meta)
+    node.replace_all_uses_with(cast, delete_user_cb=lambda user: user is not cast)
+    node.meta = {**node.meta, "val": made}
+    return cast
 
 
 def _replace_after(target: fx.Node, node: fx.Node, order: dict[fx.Node, int]) -> None:
@@ -153,10 +177,11 @@ def _replace_after(target: fx.Node, node: fx.Node, order: dict[fx.Node, int]) ->
 
 
 def _pure_form(node: fx.Node) -> torch._ops.OpOverload | None:
-    """``aten.relu`` for ``aten.relu_``, if there is one with the same arguments."""
+    """``aten.relu`` for ``aten.relu_``, and ``__and__`` for ``__iand__``, if there is one with the same arguments."""
     assert isinstance(node.target, torch._ops.OpOverload)
     name = node.target.overloadpacket.__name__
-    packet = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
+    pure = name.replace("__i", "__", 1) if name.startswith("__i") else name.removesuffix("_")
+    packet = getattr(torch.ops.aten, pure, None) if pure != name else None
     overload = getattr(packet, node.target._overloadname, None) if packet is not None else None
     if overload is None or len(overload._schema.arguments) != len(node.target._schema.arguments):
         return None
@@ -191,17 +216,7 @@ def _store_computed_weights(
 def _is_pure_call(node: fx.Node) -> bool:
     """Returns if the node's value depends on its operands only."""
     calls = node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node)
-    return calls and not node.meta.get(MUTATED) and not _draws_numbers(node)
-
-
-def _draws_numbers(node: fx.Node) -> bool:
-    """Returns if two runs may give two results."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not _is_dropout(node)
-
-
-def _is_dropout(node: fx.Node) -> bool:
-    """Dropout in inference gives its input."""
-    return "dropout" in operator_name(node) and Operation(node, torch.nn.Module()).get("train") is False
+    return calls and not node.meta.get(MUTATED) and not Operation(node, torch.nn.Module()).draws
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:

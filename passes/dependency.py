@@ -21,7 +21,7 @@ from torch import fx
 
 from .axes import Axes, AxesBuilder
 from .outcome import Barrier
-from .rules import rule_for
+from .rules import rule_of
 from .values import MUTATED, Operation, attribute, is_tensor, operator_name, shape_of, source_line
 
 __all__ = ["ChannelGroup", "DependencyView", "Slices", "dependency_view", "operations_of"]
@@ -134,7 +134,7 @@ def dependency_view(module: fx.GraphModule) -> DependencyView:
     for node in module.graph.nodes:
         if node in operations:
             operation = operations[node]
-            rule = rule_for(operation.name)
+            rule = rule_of(operation)
             builder.begin(operation)
             rule.relate(operation, builder)
             builder.end(rule.reason(operation))

@@ -68,6 +68,7 @@ class Certificate:
     """The check that compared the compacted graph with the masked one on generated inputs."""
 
     dtype: str
+    """The floating type both ran in; the model's own where it does not run in a wider one."""
     inputs: tuple[tuple[str, ...], ...]
     """For every run, the shapes of its inputs as text, such as ``("1x3x224x224",)``."""
     seed: int
@@ -76,6 +77,8 @@ class Certificate:
     """Largest absolute difference divided by the largest absolute output of the masked graph."""
     tolerance: float
     seconds: float
+    kinds: tuple[str, ...] = ()
+    """For every run, the kind of its inputs (see `check_inputs`), such as ``one row false``."""
 
 
 @dataclass(frozen=True)

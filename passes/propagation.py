@@ -18,7 +18,7 @@ from torch import fx
 
 from .axes import Axes, Gather, Grouped, Product
 from .facts import Facts, constants_of, unknown
-from .rules import rule_for
+from .rules import rule_of
 from .values import MUTATED, Operation, attribute, is_tensor, shape_of
 
 __all__ = ["KnownConstants", "Liveness", "propagate_constants", "propagate_liveness"]
@@ -67,7 +67,7 @@ def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Ope
     """Runs every rule's forward transfer function once, in the order of the graph."""
     facts = KnownConstants(module)
     for operation in operations.values():
-        found = rule_for(operation.name).constants(operation, facts)
+        found = rule_of(operation).constants(operation, facts)
         results = [found] if isinstance(found, Facts) else list(found)
         if any(output is not None and output.meta.get(MUTATED) for output in operation.outputs):
             results = [unknown(result.rank) for result in results]
@@ -230,7 +230,7 @@ def _apply(step: Any, live: Liveness) -> None:
     elif isinstance(step, Grouped):
         _apply_grouped(step, live)
     else:
-        rule_for(step.name).demand(step, live)
+        rule_of(step).demand(step, live)
 
 
 def _apply_gather(step: Gather, live: Liveness) -> None:

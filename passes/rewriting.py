@@ -15,7 +15,7 @@ from ..frontend.graph_module import CapturedModule, captured_module, copy_callin
 from .canonicalize import place_tensor
 from .dependency import DependencyView
 from .propagation import KnownConstants, Liveness
-from .rules import Rule, rule_for
+from .rules import Rule, rule_of
 from .values import Operation, attribute, is_tensor, shape_of
 
 __all__ = ["Edit", "kept_positions", "rewrite"]
@@ -146,7 +146,7 @@ def rewrite(view: DependencyView, live: Liveness) -> CapturedModule:
     _copy_output(view.module.graph, graph, node_map)
     edit = Edit(view, live, graph, node_map)
     for operation in view.operations.values():
-        rule = rule_for(operation.name)
+        rule = rule_of(operation)
         if type(rule).rewrite is not Rule.rewrite:
             rule.rewrite(operation, edit)
     root = torch.nn.Module()

@@ -114,6 +114,22 @@ class Operation:
         return operator_name(self.node)
 
     @property
+    def draws(self) -> bool:
+        """Two runs give two results: a random operator, or dropout that is switched on."""
+        if torch.Tag.nondeterministic_seeded not in getattr(self.node.target, "tags", ()):
+            return False
+        if self.get("train") is False or self.get("training") is False:
+            return False
+        shares = ("dropout", "dropout_p", *(["p"] if "dropout" in self.name else []))
+        return all(self.arguments[name] != 0 for name in shares if name in self.arguments)
+
+    @property
+    def writes(self) -> bool:
+        """It changes one of its operands."""
+        schema = getattr(self.node.target, "_schema", None)
+        return schema is not None and schema.is_mutable
+
+    @property
     def example(self) -> torch.Tensor:
         """A tensor without data of the kind the operator gives: its first result."""
         value = self.node.meta["val"]

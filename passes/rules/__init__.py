@@ -19,7 +19,7 @@ from . import (
     sampling,
     selection,
 )
-from .base import Rule, register, registered, rule_for
+from .base import Rule, register, registered, rule_for, rule_of
 
 _GROUP = "reconvene.rules"
 
@@ -54,6 +54,7 @@ __all__ = [
     "register",
     "registered",
     "rule_for",
+    "rule_of",
     "sampling",
     "selection",
 ]

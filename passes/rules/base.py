@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import torch
 from torch import fx
 
 from ..facts import Facts, unknown
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..propagation import Liveness
     from ..rewriting import Edit
 
-__all__ = ["FactTable", "Rule", "register", "registered", "rule_for"]
+__all__ = ["FactTable", "Rule", "register", "registered", "rule_for", "rule_of"]
 
 FactTable = Mapping[fx.Node, Facts]
 
@@ -34,8 +35,10 @@ class Rule:
 
     def reason(self, op: Operation) -> str:
         """Why axes that `relate` does not mention stay whole; empty where that needs no word (spatial axes)."""
-        if op.name.endswith("_"):
+        if op.writes:
             return f"{op.name} writes in place to a view that is read again"
+        if isinstance(op.node.target, torch._ops.HigherOrderOperator):
+            return f"{op.name} runs a graph of its own, in which every layer stays whole"
         return f"no rule for {op.name}"
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
@@ -57,8 +60,17 @@ class Rule:
         return 0
 
 
+class Random(Rule):
+    """Operators that draw numbers. All channels stay: with fewer, those drawn afterwards would be others, and the same seed
+    would not give what it gives in the model."""
+
+    def reason(self, op: Operation) -> str:
+        return f"{op.name.removeprefix('aten.')} draws random numbers, in fewer channels it would draw others"
+
+
 _RULES: dict[str, Rule] = {}
 _BARRIER = Rule()
+_RANDOM = Random()
 
 R = TypeVar("R", bound=type[Rule])
 
@@ -74,6 +86,11 @@ def register(rule: R) -> R:
 def rule_for(name: str) -> Rule:
     """The rule registered for an operator, or the one that treats it as a barrier."""
     return _RULES.get(name, _BARRIER)
+
+
+def rule_of(op: Operation) -> Rule:
+    """The rule for a call: that of its operator, unless it draws random numbers (dropout may be switched on)."""
+    return _RANDOM if op.draws else rule_for(op.name)
 
 
 def registered() -> Mapping[str, Rule]:
