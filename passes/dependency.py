@@ -111,9 +111,24 @@ class DependencyView:
         return _groups(self)
 
     @cached_property
+    def enclosed(self) -> dict[fx.Node, tuple[str, ...]]:
+        """Calls that run a graph of their own, such as ``torch.cond``, with the weights they give to it."""
+        return {
+            node: weights
+            for node in self.operations
+            if isinstance(node.target, torch._ops.HigherOrderOperator)
+            and (weights := tuple(str(n.target) for n in node.all_input_nodes if n.op == "get_attr" and _weighs(n)))
+        }
+
+    @cached_property
     def barriers(self) -> tuple[Barrier, ...]:
         """Operators that keep channels in place, with the parameters whose channels they keep."""
         return _barriers(self)
+
+
+def _weighs(node: fx.Node) -> bool:
+    """Returns if a stored tensor is a matrix or kernel."""
+    return is_tensor(node) and len(shape_of(node)) > 1
 
 
 def operations_of(module: fx.GraphModule) -> dict[fx.Node, Operation]:
@@ -421,6 +436,8 @@ def _barriers(view: DependencyView) -> tuple[Barrier, ...]:
         for freeze in freezes:
             if held and freeze.barrier:
                 found.setdefault((freeze.node, freeze.reason), set()).update(held)
+    for node, names in view.enclosed.items():
+        found.setdefault((node, rule_of(view.operations[node]).reason(view.operations[node])), set()).update(names)
     return tuple(
         Barrier(node.name, operator_name(node), reason, source_line(node), tuple(sorted(held)))
         for (node, reason), held in found.items()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from ..frontend.errors import InputError
+from ..frontend.source_line import source_line
 from .canonicalize import canonicalize
 from .channel_scores import METHODS as CHANNEL_METHODS
 from .channel_scores import channel_scores
@@ -22,6 +23,8 @@ from .compaction import compact
 from .dependency import ChannelGroup, DependencyView, dependency_view
 from .masks import check_finite
 from .outcome import Compaction, GroupOutcome
+from .rules import rule_of
+from .rules.linear_map import unusable
 from .scores import Batch, Loss
 from .values import attribute
 
@@ -244,12 +247,22 @@ def check_patterns(view: DependencyView, patterns: Sequence[str]) -> None:
 
 def _nothing_to_prune(view: DependencyView, ignore: Sequence[str]) -> str:
     if not view.groups:
-        return "this model has no convolution, linear or other weighted layer to prune"
+        return _no_layers(view)
     reasons = {group.reason for group in view.groups if group.reason}
     if ignore and any(group.prunable for group in view.groups):
         return "every prunable layer is left alone by a pattern; drop one of them"
     listed = "; ".join(sorted(reasons)) or "every layer has a single channel"
     return f"no channel of this model can be removed: {listed}"
+
+
+def _no_layers(view: DependencyView) -> str:
+    """What hides the layers of a model without a channel group, where something does."""
+    hiding = {node: rule_of(view.operations[node]).reason(view.operations[node]) for node in view.enclosed}
+    hiding |= {node: reason for node, op in view.operations.items() if (reason := unusable(op))}
+    if not hiding:
+        return "this model has no convolution, linear or other weighted layer to prune"
+    listed = dict.fromkeys(f"{reason} ({source_line(node) or node.name})" for node, reason in hiding.items())
+    return f"no channel of this model can be removed: {'; '.join(list(listed)[:3])}"
 
 
 def _wanted(

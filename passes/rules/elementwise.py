@@ -22,9 +22,10 @@ erfc exp exp2 expm1 fix floor frac gelu hardshrink hardsigmoid hardswish hardtan
 log_sigmoid logical_not logit mish nan_to_num neg negative reciprocal relu relu6 round rrelu rsqrt selu sigmoid sign silu
 sin sinh softplus softshrink sqrt square tan tanh threshold trunc"""
 
-_BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor div divide eq floor_divide fmax fmin fmod ge
-greater gt hypot le lerp less logical_and logical_or logical_xor lt masked_fill maximum minimum ne not_equal pow
-remainder rsub sub subtract true_divide where xlogy"""
+_BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul atan2 bitwise_and bitwise_left_shift bitwise_or
+bitwise_right_shift bitwise_xor div divide eq floor_divide fmax fmin fmod ge greater gt hypot le lerp less
+logical_and logical_or logical_xor lt masked_fill maximum minimum ne not_equal pow remainder rsub sub subtract
+true_divide where xlogy"""
 
 
 def relate_broadcast(op: Operation, axes: AxesBuilder) -> None:

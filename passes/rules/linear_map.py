@@ -19,14 +19,14 @@ from torch import fx
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, is_static, operator_name, shape_of
-from .base import FactTable, Rule, optional, register
+from .base import FactTable, Rule, optional, register, rule_for
 
 if TYPE_CHECKING:
     from ..axes import AxesBuilder
     from ..propagation import KnownConstants, Liveness
     from ..rewriting import Edit
 
-__all__ = ["Convolution", "Geometry", "Linear", "LinearMap", "TransposedConvolution"]
+__all__ = ["Convolution", "Geometry", "Linear", "LinearMap", "TransposedConvolution", "unusable"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -60,11 +60,11 @@ class LinearMap(Rule):
 
     def reason(self, op: Operation) -> str:
         if op.tensor("weight") is None:
-            return f"the weight of {op.name} is computed from other values"
+            return f"the weight of {op.name} is computed from other values{_maker(op['weight'])}"
         if len(shape_of(op["weight"])) < 2:
             return f"the weight of {op.name} is a vector"
         if op.get("bias") is not None and op.tensor("bias") is None:
-            return f"the bias of {op.name} is computed from other values"
+            return f"the bias of {op.name} is computed from other values{_maker(op['bias'])}"
         if not self._usable(op):
             return f"a grouped {op.name} shares its weight with another call"
         return ""
@@ -364,6 +364,19 @@ class Linear(LinearMap):
     def geometry(self, op: Operation) -> Geometry:
         axis = len(shape_of(op["input"])) - 1
         return Geometry(op["input"], axis, axis, 1, False, True, image=False)
+
+
+def unusable(op: Operation) -> str:
+    """Why the weight of a layer cannot be pruned; empty where it can, and where the call is no such layer."""
+    rule = rule_for(op.name)
+    return rule.reason(op) if isinstance(rule, LinearMap) else ""
+
+
+def _maker(value: Any) -> str:
+    """The operator that computes a weight."""
+    while isinstance(value, fx.Node) and operator_name(value) == "getitem":
+        value = value.args[0]
+    return f" by {operator_name(value)}" if isinstance(value, fx.Node) and value.op == "call_function" else ""
 
 
 def _stored(op: Operation) -> list[fx.Node]:

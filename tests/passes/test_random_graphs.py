@@ -58,7 +58,7 @@ def test_graphs_that_failed_once(path: Path) -> None:
 
 
 def test_every_registered_operator_occurs() -> None:
-    found = {name for number in range(1500) for name in generate(SeededChoices(2, number)).operators}
+    found = {name for number in range(2200) for name in generate(SeededChoices(2, number)).operators}
     assert sorted(own_operators() - found) == []
 
 

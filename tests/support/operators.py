@@ -160,6 +160,12 @@ for name, call in called(A, "eq ne not_equal lt less le gt greater ge"):
     joined(name, lambda a, b, call=call: call(a.round(), b.round()).to(a.dtype))  # type: ignore[misc]
 for name, call in called(A, "bitwise_and bitwise_or bitwise_xor logical_and logical_or logical_xor"):
     joined(name, lambda a, b, call=call: call(a > 0, b > 0.2).to(a.dtype))  # type: ignore[misc]
+for name, call in called(A, "__and__ __or__ __xor__"):
+    joined(name, lambda a, b, call=call: call(a > 0, b > 0.2).to(a.dtype))  # type: ignore[misc]
+    case(name, lambda call=call: Around(lambda x: call((x * 4).to(torch.int32), 3).to(x.dtype)), label="a number")  # type: ignore[misc]
+for name, call in called(A, "__lshift__ __rshift__ bitwise_left_shift bitwise_right_shift"):
+    case(name, lambda call=call: Around(lambda x: call((x * 9).to(torch.int32), 2).to(x.dtype)), label="a number")  # type: ignore[misc]
+    joined(name, lambda a, b, call=call: call((a * 9).int(), (b > 0).int()).to(a.dtype))  # type: ignore[misc]
 
 case("prelu", lambda: Around(lambda x, slope: slope(x), slope=nn.PReLU(8)), label="per channel")
 case("prelu", lambda: Around(lambda x, slope: slope(x), slope=nn.PReLU()), label="one slope")

@@ -204,13 +204,22 @@ def comparisons(draft: Draft, operator: str) -> Ref:
     return back(draft, draft.call(f"{operator}.Tensor", x, y))
 
 
-@recipe("bitwise_and bitwise_or bitwise_xor logical_and logical_or logical_xor", weight=2)
+@recipe("bitwise_and bitwise_or bitwise_xor logical_and logical_or logical_xor __and__ __or__ __xor__", weight=3)
 def truths(draft: Draft, operator: str) -> Ref:
     x = operand(draft)
     a = draft.call("gt.Scalar", stepped(draft, x), 0.0)
     b = draft.call("lt.Scalar", stepped(draft, draft.like(x)), 0.2)
     overload = "default" if operator.startswith("logical") else "Tensor"
     return back(draft, draft.call(f"{operator}.{overload}", a, b))
+
+
+@recipe("__lshift__ __rshift__ bitwise_left_shift bitwise_right_shift", weight=1)
+def shifts(draft: Draft, operator: str) -> Ref:
+    x = draft.call("to.dtype", stepped(draft, operand(draft)), torch.int64)
+    if draft.chance(50):
+        return back(draft, draft.call(f"{operator}.{'Scalar' if operator.startswith('__') else 'Tensor_Scalar'}", x, 2))
+    y = draft.call("to.dtype", draft.call("gt.Scalar", stepped(draft, draft.like(x)), 0.0), torch.int64)
+    return back(draft, draft.call(f"{operator}.Tensor", x, y))
 
 
 @recipe("prelu _prelu_kernel", weight=2)
