@@ -19,7 +19,7 @@ from ..frontend.capture import capture
 from ..frontend.datasets import find_dataset
 from ..frontend.errors import InputError
 from ..frontend.networks import NETWORKS, SHORT_NAMES, Network, find_network, network_for
-from ..frontend.program_file import load_program, read_certificate
+from ..frontend.program_file import read_program
 from ..frontend.progress import stage
 
 __all__ = ["LoadedModel", "load_model", "parse_input"]
@@ -67,12 +67,12 @@ def load_model(
     given = rebatched(tuple(parse_input(text, seed + index) for index, text in enumerate(inputs)), batch)
     if model.endswith(".pt2") or Path(model).is_file():
         with stage(f"reading {model}"):
-            graph, stored = load_program(model)
-            certificate = read_certificate(model)
-        used = given or rebatched(stored or (), batch)
+            stored = read_program(model)
+            certificate = stored.certificate
+        used = given or rebatched(stored.example_inputs or (), batch)
         if not used:
             raise InputError(f"'{model}' carries no example inputs; give their shapes with --input 1x3x224x224")
-        return LoadedModel(graph, used, Path(model).stem, Path(model).with_suffix(""), certificate)
+        return LoadedModel(stored.module, used, Path(model).stem, Path(model).with_suffix(""), certificate)
     if ":" in model:
         module, name = from_code(model), model.rpartition(":")[2]
         if not given:

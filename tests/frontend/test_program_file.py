@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from reconvene.frontend.capture import capture
 from reconvene.frontend.errors import InputError
-from reconvene.frontend.program_file import export_onnx, load_program, read_certificate, save_program
+from reconvene.frontend.program_file import export_onnx, load_program, read_program, save_program
 from reconvene.passes.compaction import compact
 
 from ..support.models import channel_masks, randomise, view_of
@@ -309,10 +309,10 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path, small: Any) -> N
 def test_a_certificate_travels_with_its_program(tmp_path: Path, small: Any) -> None:
     path = tmp_path / "small.pt2"
     save_program(small, IMAGE, path)
-    assert read_certificate(path) is None
+    assert read_program(path).certificate is None
     given = {"dtype": "float64", "max_relative": 1e-16, "inputs": [["2x3x8x8"]]}
     save_program(small, IMAGE, path, certificate=given)
-    assert read_certificate(path) == given
+    assert read_program(path).certificate == given
     loaded, inputs = load_program(path)
     assert inputs is not None
     assert torch.equal(loaded(*inputs), small(*IMAGE))
@@ -321,7 +321,7 @@ def test_a_certificate_travels_with_its_program(tmp_path: Path, small: Any) -> N
     torch.export.load(str(path), extra_files=extra)
     assert json.loads(extra["reconvene_certificate.json"])["certificate"] == given
     save_program(loaded, IMAGE, path)
-    assert read_certificate(path) is None
+    assert read_program(path).certificate is None
 
 
 @pytest.mark.parametrize(
@@ -343,5 +343,5 @@ def test_a_certificate_of_another_program(
             data = source.read(name)
             target.writestr(name, change(data) if name.endswith(record) else data)
     with pytest.raises(InputError, match=message) as caught:
-        read_certificate(spoilt)
+        assert read_program(spoilt).certificate is None
     assert str(spoilt) in str(caught.value) and "\n" not in str(caught.value)
