@@ -18,6 +18,7 @@ from .arena import Arena
 from .library import Library
 from .measure import Timing, time_calls
 from .signature import TensorSpec, checked_inputs
+from .state import State, state_bytes
 from .targets import Target
 from .threads import available_threads, check_threads, on_threads
 from .turns import new_turn
@@ -38,11 +39,13 @@ class Memory:
         arena_bytes: the block in which the values between kernels lie.
         live_bytes: the largest set of these that are needed at the same time; the arena cannot be smaller.
         weights_bytes: the weights as the kernels read them: packed, and transformed for Winograd's algorithm.
+        state_bytes: the buffers that are kept from call to call.
     """
 
     arena_bytes: int
     live_bytes: int
     weights_bytes: int
+    state_bytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,8 @@ class Built:
     """A compiled model.
 
     Threads may share one: it has one arena, so their calls take turns. For calls at the same time each takes a `clone`.
-    It works on in a process that was forked.
+    It works on in a process that was forked. Where the model writes to buffers, each call finds them as the one before left
+    them, as in PyTorch; `reset` begins anew.
 
     Attributes:
         target: what it was compiled for.
@@ -64,6 +68,7 @@ class Built:
             empty, for ``tvm-default`` and for loaded bundles.
         scheduled: the lowered module that was compiled; None for loaded bundles.
         tuned: what `tune` found for the kernels it was tried on.
+        state: the buffers that the model writes, with what they hold before the first call.
     """
 
     target: Target
@@ -78,13 +83,14 @@ class Built:
     foreign: tuple[str, ...] = ()
     scheduled: Any = field(default=None, repr=False)
     tuned: tuple[Tuned, ...] = ()
+    state: tuple[State, ...] = ()
     _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
     _turn: Any = field(default_factory=new_turn, repr=False)
 
     @property
     def memory(self) -> Memory:
         """What the model needs beside its inputs and outputs."""
-        return Memory(self.arena.bytes, self.arena.live_bytes, weight_bytes(self.weights))
+        return Memory(self.arena.bytes, self.arena.live_bytes, weight_bytes(self.weights), state_bytes(self.state))
 
     def run(self, *inputs: Any) -> Any:
         """The model's outputs for torch tensors or numpy arrays: one tensor, or a tuple of them.
@@ -113,12 +119,22 @@ class Built:
 
     def clone(self) -> Built:
         """The same model with memory of its own for the values between kernels: both can run at the same time. The code and
-        the weights are shared.
+        the weights are shared. A model with state begins anew in its clone: one stream of inputs to a clone.
         """
         return replace(self, _machines=[], _turn=new_turn())
 
+    def reset(self) -> None:
+        """Makes the state what it was before the first call; nothing to do for models without."""
+        with self._turn:
+            for machine in self._machines:
+                machine.reset()
+
     def __deepcopy__(self, memo: object) -> Built:
-        return self.clone()
+        copied = self.clone()
+        with self._turn:
+            for machine in self._machines if self.state else ():
+                copied._machine().follow(machine)
+        return copied
 
     def __reduce__(self) -> NoReturn:
         raise InputError(
@@ -126,7 +142,8 @@ class Built:
         )
 
     def benchmark(self, repeat: int = 50, warmup: int = 5, threads: int | None = None) -> Timing:
-        """Wall time of one call on random inputs (seed 0), with `threads` or else those it was compiled with.
+        """Wall time of one call on random inputs (seed 0), with `threads` or else those it was compiled with. The state of a
+        model is left alone: it is a clone that runs.
 
         Raises:
             InputError: the model is for another machine, or a number is out of range.
@@ -134,7 +151,8 @@ class Built:
         generator = np.random.default_rng(0)
         used = threads or self.threads or available_threads()
         check_threads(used)
-        call = replace(self, threads=used).prepared(*[_random(spec, generator) for spec in self.inputs])
+        timed = self.clone() if self.state else self
+        call = replace(timed, threads=used).prepared(*[_random(spec, generator) for spec in self.inputs])
         batch = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
         return time_calls({"model": call}, repeat, warmup, threads=used, batch=batch)["model"]
 
@@ -170,7 +188,7 @@ class Built:
             )
         with self._turn:
             if not self._machines:
-                self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena))
+                self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena, self.state))
             return self._machines[0]
 
     def _torch(self, result: Any) -> Any:

@@ -34,6 +34,7 @@ from .program import PROGRAM, model_objects, write_static_program, write_wheel_p
 from .readme import readme
 from .signature import TensorSpec
 from .standalone import write_standalone
+from .state import state_names
 from .targets import Target
 from .weights import Place, map_weights, write_weights
 
@@ -102,6 +103,10 @@ def write_bundle(
             fails.
     """
     chosen = check_runtime(built.target, runtime, link)
+    if built.state:
+        raise InputError(
+            f"the model keeps state in {state_names(built.state)}, which a bundle does not hold; run it here"
+        )
     if folder.exists() and not _replaceable(folder):
         raise InputError(f"'{folder}' exists and is not a bundle; choose an empty or a new folder")
     with replacing_folder(folder) as temporary:

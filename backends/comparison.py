@@ -8,6 +8,7 @@ this one.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -29,11 +30,19 @@ _PERTURBATIONS = 3
 _LENIENCE = 10
 """Compiled code rounds at other places than PyTorch, so it may be off by several times what a rounding of the input does."""
 
+_TURNS = 3
+"""Calls of a model with state, one after the other."""
+
 Call = Callable[..., Any]
 
 
 def difference(
-    compiled: Call, module: nn.Module, example: tuple[Any, ...], own: Sequence[tuple[Any, ...]], graph: fx.GraphModule
+    compiled: Call,
+    module: nn.Module,
+    example: tuple[Any, ...],
+    own: Sequence[tuple[Any, ...]],
+    graph: fx.GraphModule,
+    reset: Callable[[], None] | None = None,
 ) -> str | None:
     """What is wrong with the outputs of compiled code, and on which inputs, in words; None if nothing is.
 
@@ -43,20 +52,25 @@ def difference(
         example: the inputs that it was compiled for.
         own: further inputs of these shapes and types, which the caller wants to see compared.
         graph: of the model, which tells what whole numbers it takes.
+        reset: for models with state: puts the compiled one's back to what it begins with. Both are then called several times
+            in turn on inputs of each kind.
     """
+    turns = 1 if reset is None else _TURNS
     for kind, inputs, given in _inputs(example, own, graph):
         try:
-            expected = _outputs(module, inputs)
+            expected = _outputs(module, inputs, turns)
         except Exception:
             if given:
                 raise
             continue  # The model itself does not take what was made, so there is nothing to compare.
-        found = pytree.tree_leaves(compiled(*_tensors(inputs)))
+        if reset is not None:
+            reset()
+        found = [leaf for turn in _in_turn(inputs, turns) for leaf in pytree.tree_leaves(compiled(*_tensors(turn)))]
         reason = disagreement(expected, found)
         if reason is not None:
-            reason = disagreement(expected, found, slack=_slack(module, inputs, expected))
+            reason = disagreement(expected, found, slack=_slack(module, inputs, expected, turns))
         if reason is not None:
-            return f"{reason}, on {kind}"
+            return f"{reason}, on {kind}{f', in {turns} calls in turn' if turns > 1 else ''}"
     return None
 
 
@@ -75,20 +89,39 @@ def _tensors(inputs: tuple[Any, ...]) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
-def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[Any]:
-    """On copies of the buffers, which a forward pass may write to."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+def _in_turn(inputs: tuple[Any, ...], turns: int) -> Iterator[tuple[Any, ...]]:
+    """Inputs for several calls: the numbers of the first, at other places."""
+    for turn in range(turns):
+        yield pytree.tree_map_only(Tensor, partial(_rolled, places=turn), inputs)
+
+
+def _rolled(value: Tensor, places: int) -> Tensor:
+    return value.roll(places) if places and value.is_floating_point() else value
+
+
+def _outputs(module: nn.Module, inputs: tuple[Any, ...], turns: int) -> list[Any]:
+    """Of several calls in turn, on copies of what a forward pass may write to."""
+    if turns > 1:
+        call: Call = copy.deepcopy(module)
+    else:
+        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        call = partial(functional_call, module, buffers)
+    found: list[Any] = []
     with torch.no_grad():
-        result = functional_call(module, buffers, pytree.tree_map_only(Tensor, torch.clone, inputs))
-    return [leaf for leaf in pytree.tree_leaves(result) if leaf is not None]
+        for turn in _in_turn(inputs, turns):
+            given = pytree.tree_map_only(Tensor, torch.clone, turn)
+            result = call(*given) if turns > 1 else call(given)
+            # What is given out may be a buffer, which the next call writes to.
+            found += pytree.tree_leaves(pytree.tree_map_only(Tensor, torch.clone, result))
+    return [leaf for leaf in found if leaf is not None]
 
 
-def _slack(module: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Any]) -> list[float]:
+def _slack(module: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Any], turns: int) -> list[float]:
     """By output, how far the model's own moves when its inputs change by a rounding, times `_LENIENCE`."""
     slack = [0.0] * len(expected)
     for seed in range(_PERTURBATIONS):
         generator = torch.Generator().manual_seed(seed)
-        moved = _outputs(module, pytree.tree_map_only(Tensor, partial(_moved, generator=generator), inputs))
+        moved = _outputs(module, pytree.tree_map_only(Tensor, partial(_moved, generator=generator), inputs), turns)
         for place, (before, after) in enumerate(zip(expected, moved, strict=True)):
             slack[place] = max(slack[place], _LENIENCE * _distance(torch.as_tensor(before), torch.as_tensor(after)))
     return slack

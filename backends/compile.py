@@ -93,9 +93,7 @@ def compile(
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
     imported = _imported(module, inputs)
     for given in check_inputs:
-        checked_inputs(
-            _signature(imported.module)[0], [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
-        )
+        checked_inputs(_signature(imported)[0], [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)])
     options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
     try:
         built = _built(imported, chosen, options)
@@ -134,11 +132,11 @@ def _built(imported: Imported, target: Target, options: _Options) -> Built:
         scheduled, foreign = scheduled_module(
             imported.module, target.machine, llvm, winograd=winograd, cost=cost, memory=memory, tune=tuner
         )
-    specs, outputs = _signature(imported.module)
-    lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8)
+    specs, outputs = _signature(imported)
+    lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
     library = build_library(lowered.module, llvm, target, cached=options.cache)
     code = (library, lowered.weights, lowered.arena)
-    found = (foreign, lowered.module, tuner.results if tuner is not None else ())
+    found = (foreign, lowered.module, tuner.results if tuner is not None else (), imported.state)
     return Built(target, specs, outputs, imported.returns_tuple, options.threads, options.pipeline, *code, *found)
 
 
@@ -163,7 +161,8 @@ def _check_agreement(
 ) -> None:
     graph = module if isinstance(module, fx.GraphModule) else imported.exported.module(check_guards=False)
     with stage("comparing with PyTorch"), _eval_mode(module):
-        reason = difference(built.run, module, inputs, own, graph)
+        trial = built.clone() if built.state else built
+        reason = difference(trial.run, module, inputs, own, graph, trial.reset if built.state else None)
     if reason:
         raise CheckError(
             f"the code for {name_of(module)} does not compute what the model does: {reason}; please report it, and"
@@ -227,12 +226,14 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _signature(imported: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    function = imported["main"]
-    inputs = tuple(_spec(p.name, p.ty) for p in function.params)
+def _signature(imported: Imported) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Of the model's inputs and outputs: what it keeps comes after either."""
+    function = imported.module["main"]
     result = function.ret_ty
     kinds = [result] if isinstance(result, relax.TensorType) else list(result.fields)
-    return inputs, tuple(_spec(f"output{i}", kind) for i, kind in enumerate(kinds))
+    own = len(function.params) - len(imported.state), len(kinds) - len(imported.state)
+    inputs = tuple(_spec(p.name, p.ty) for p in function.params[: own[0]])
+    return inputs, tuple(_spec(f"output{i}", kind) for i, kind in enumerate(kinds[: own[1]]))
 
 
 def _spec(name: str, kind: Any) -> TensorSpec:

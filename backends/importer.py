@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 from tvm import IRModule
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
+from ..frontend.capture import capture, export_program
+from ..frontend.writes import written_places
 from .converters import CONVERTERS
 from .decompositions import importable
 from .indexing import count_from_start
+from .state import State, carry_state
 from .unsupported import UnsupportedError, draws_numbers, named_in, reason_of
 
 __all__ = ["Imported", "import_module"]
@@ -25,14 +28,16 @@ class Imported:
 
     Attributes:
         module: Relax, with the parameters as constants. ``main`` always returns a tuple; structure deeper than that is
-            flattened in export's order.
+            flattened in export's order. What the forward pass writes comes last, among its inputs and its outputs.
         exported: as the model was written.
         decomposed: of operators that were then imported one by one.
+        state: the buffers that it writes.
     """
 
     module: IRModule
     exported: ExportedProgram
     decomposed: ExportedProgram
+    state: tuple[State, ...] = ()
 
     @property
     def returns_tuple(self) -> bool:
@@ -46,14 +51,25 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
 
     Raises:
         UnsupportedError: an operator of it cannot be compiled.
+        CaptureError: it keeps state that cannot be carried from call to call.
     """
-    exported = torch.export.export(module, example_inputs, strict=False)
+    exported = _exported(module, example_inputs)
     decomposed = _decomposed(exported)
+    state = carry_state(decomposed, exported)
     random = draws_numbers(decomposed, exported)
     if random is not None:
         raise random
     count_from_start(decomposed)
-    return Imported(_translated(decomposed, exported), exported, decomposed)
+    return Imported(_translated(decomposed, exported), exported, decomposed, state)
+
+
+def _exported(module: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
+    if not isinstance(module, fx.GraphModule):
+        exported = export_program(module, example_inputs)
+        if not written_places(exported.graph):
+            return exported
+        module = capture(exported)  # In which a buffer has one name.
+    return torch.export.export(module, example_inputs, strict=False)
 
 
 def _decomposed(exported: ExportedProgram) -> ExportedProgram:

@@ -17,21 +17,26 @@ from tvm.relax import transform
 from tvm_ffi import structural_map
 
 from .arena import Arena, plan_arena
+from .write_back import write_back
 
 __all__ = ["Lowered", "finish", "lower"]
 
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A module whose ``main`` takes the model's inputs, then `weights` in order, then the tensors of `arena`."""
+    """A module whose ``main`` takes the model's inputs and state, then `weights` in order, then the tensors of `arena`."""
 
     module: IRModule
     weights: tuple[Any, ...]
     arena: Arena
 
 
-def lower(module: IRModule, target: tvm.target.Target, alignment: int) -> Lowered:
-    """`module` (Relax and kernels) with explicit memory. Values in the arena lie at multiples of `alignment` bytes."""
+def lower(module: IRModule, target: tvm.target.Target, alignment: int, states: int = 0) -> Lowered:
+    """`module` (Relax and kernels) with explicit memory. Values in the arena lie at multiples of `alignment` bytes.
+
+    The last `states` of its inputs are buffers, which each call leaves as the last outputs say; these are outputs no more.
+    """
+    first = len(module["main"].params) - states
     with target:
         legal = [relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(), transform.LegalizeOps()]
         lifted, weights = _lift_constants(tvm.transform.Sequential(legal)(module))
@@ -41,7 +46,7 @@ def lower(module: IRModule, target: tvm.target.Target, alignment: int) -> Lowere
             transform.RemovePurityChecking(),
             transform.CallTIRRewrite(),
         ]
-        called = tvm.transform.Sequential(passes)(lifted)
+        called = write_back(tvm.transform.Sequential(passes)(lifted), first, states)
     main, arena = plan_arena(called["main"], alignment)
     return Lowered(_with_main(called, main), weights, arena)
 

@@ -1,4 +1,4 @@
-"""A compiled library with its weights and its memory, run by TVM's virtual machine."""
+"""A compiled library with its weights, its state and its memory, run by TVM's virtual machine."""
 
 from __future__ import annotations
 
@@ -11,21 +11,33 @@ import tvm
 from tvm import relax
 
 from .arena import Arena, Slot
+from .state import State
 
 __all__ = ["VirtualMachine"]
 
 
 class VirtualMachine:
-    """Runs a model on this machine. All runs use one arena, so one call runs at a time."""
+    """Runs a model on this machine. All runs use one arena and one state, so one call runs at a time."""
 
-    def __init__(self, module: Any, weights: Sequence[Any], arena: Arena) -> None:
+    def __init__(self, module: Any, weights: Sequence[Any], arena: Arena, state: Sequence[State] = ()) -> None:
         self._machine = relax.VirtualMachine(module, tvm.cpu())
         self._main = self._machine["main"]
-        self._rest = (*weights, *_tensors(arena))
+        self._kept = [(entry.initial.clone(), entry.initial) for entry in state]
+        self._rest = (*(tvm.runtime.from_dlpack(kept) for kept, _ in self._kept), *weights, *_tensors(arena))
 
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for TVM's tensors: one tensor, or several."""
         return self._main(*inputs, *self._rest)
+
+    def reset(self) -> None:
+        """Makes the state what it was before the first call."""
+        for kept, initial in self._kept:
+            kept.copy_(initial)
+
+    def follow(self, other: VirtualMachine) -> None:
+        """Makes the state that of another machine of the same model."""
+        for (kept, _), (value, _) in zip(self._kept, other._kept, strict=True):
+            kept.copy_(value)
 
 
 def _tensors(arena: Arena) -> list[Any]:

@@ -1,7 +1,8 @@
-"""Kernels that only move elements: into the blocked layout, out of it, and between channel slots."""
+"""Kernels that only move elements: into the blocked layout, out of it, between channel slots, and as they are."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,15 @@ from tvm import tirx
 from . import loops
 from .image import View, clear_border
 
-__all__ = ["PackSpec", "RearrangeSpec", "UnpackSpec", "pack_kernel", "rearrange_kernel", "unpack_kernel"]
+__all__ = [
+    "PackSpec",
+    "RearrangeSpec",
+    "UnpackSpec",
+    "copy_kernel",
+    "pack_kernel",
+    "rearrange_kernel",
+    "unpack_kernel",
+]
 
 
 @dataclass(frozen=True)
@@ -123,3 +132,13 @@ def _rearrange(spec: RearrangeSpec, *buffers: loops.Buffer) -> None:
                     offset = source.offset(image, old // source.lanes, row, column) + old % source.lanes
                     target = view.offset(image, new // view.lanes, row, column) + new % view.lanes
                     loops.store(result, target, loops.load(buffer, offset))
+
+
+def copy_kernel(shape: tuple[int, ...], dtype: str, name: str) -> tirx.PrimFunc:
+    """The TIR function ``(source, result)``, for tensors that do not overlap."""
+    return loops.kernel(name, [("source", shape, dtype), ("result", shape, dtype)], lambda *both: _copy(shape, *both))
+
+
+def _copy(shape: tuple[int, ...], source: loops.Buffer, result: loops.Buffer) -> None:
+    with loops.serial(math.prod(shape)) as index:
+        loops.store(result, index, loops.load(source, index))

@@ -1,0 +1,92 @@
+"""State: buffers that a forward pass writes. Compiled code takes them after the inputs, and leaves in them what the next call
+is to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec, TensorArgument
+
+from ..frontend.errors import CaptureError
+from ..frontend.source_line import source_line
+from ..frontend.writes import written_places
+from .signature import TensorSpec
+
+__all__ = ["State", "carry_state", "state_bytes", "state_names"]
+
+_WRITTEN = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A buffer that every call reads or writes: what it is called, and what it holds before the first call."""
+
+    name: str
+    initial: Tensor
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Name, shape and dtype."""
+        return TensorSpec(self.name, tuple(self.initial.shape), str(self.initial.dtype).removeprefix("torch."))
+
+    @property
+    def zero(self) -> bool:
+        """Whether it begins with zeros, so that nothing has to be stored of it."""
+        return not bool(self.initial.count_nonzero())
+
+
+def state_bytes(state: Sequence[State]) -> int:
+    """Bytes of all of them together."""
+    return sum(entry.initial.nbytes for entry in state)
+
+
+def state_names(state: Sequence[State] | Sequence[TensorSpec]) -> str:
+    """For messages: ``'cache' and 'calls'``."""
+    names = [f"'{entry.name}'" for entry in state]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def carry_state(program: ExportedProgram, exported: ExportedProgram) -> tuple[State, ...]:
+    """Makes the buffers that a decomposed program writes inputs after its own, and outputs after its own, in place.
+
+    Raises:
+        CaptureError: it writes to an input. `exported` is the program as the model was written.
+    """
+    graph, signature = program.graph_module.graph, program.graph_signature
+    output = graph.output_node()
+    results = list(zip(signature.output_specs, output.args[0], strict=True))
+    for spec, _ in results:
+        if spec.kind == OutputKind.USER_INPUT_MUTATION:
+            raise CaptureError(_written_input(str(spec.target), exported))
+    written = {spec.target: value for spec, value in results if spec.kind in _WRITTEN}
+    if not written:
+        return ()
+    own = [entry for entry in results if entry[0].kind not in _WRITTEN]
+    taken = [spec for spec in signature.input_specs if spec.target in written]
+    kept = [spec for spec in signature.input_specs if spec.target not in written]
+    stored = {**program.state_dict, **program.constants}
+    state = tuple(State(str(spec.target), stored[spec.target].detach().clone().contiguous()) for spec in taken)
+    signature.input_specs[:] = kept + [InputSpec(InputKind.USER_INPUT, spec.arg, None) for spec in taken]
+    left = [written[spec.target] for spec in taken]
+    signature.output_specs[:] = [spec for spec, _ in own] + [_given(value) for value in left]
+    output.args = ((*(value for _, value in own), *left),)
+    for spec in taken:
+        program.constants.pop(spec.target, None)  # The importer takes constants without a name for other ones.
+    return state
+
+
+def _given(value: fx.Node) -> OutputSpec:
+    return OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(value.name), None)
+
+
+def _written_input(name: str, exported: ExportedProgram) -> str:
+    calls = next((calls for place, calls in written_places(exported.graph).items() if place.name == name), [])
+    line = next(filter(None, map(source_line, calls)), None)
+    return (
+        f"its forward writes to input '{name}'{f' at {line}' if line else ''}, and compiled code leaves inputs as they are;"
+        f" write to a copy: {name}.clone()"
+    )
