@@ -123,7 +123,8 @@ class _Options:
 def _built(imported: Imported, target: Target, options: _Options) -> Built:
     llvm = tvm.target.Target(target.llvm())
     threads = options.threads or available_threads()
-    scheduled, foreign = imported.module, ()
+    scheduled = imported.module
+    foreign: tuple[str, ...] = ()
     tuner = make_tuner(options.tune, target, llvm, threads, options.choose, options.on) if options.tune else None
     if options.pipeline == "reconvene":
         cost, memory = kernel_cost(options.choose, target, llvm, threads, options.on)

@@ -121,7 +121,7 @@ def _walk(kind: Any, value: Any, where: str) -> Any:
     if origin is typing.Annotated:
         return _walk(kind.__origin__, value, where)
     if isinstance(kind, str | typing.ForwardRef):
-        return _walk(getattr(schema, getattr(kind, "__forward_arg__", kind)), value, where)
+        return _walk(getattr(schema, kind if isinstance(kind, str) else kind.__forward_arg__), value, where)
     if origin in (typing.Union, types.UnionType):
         (inner,) = (one for one in typing.get_args(kind) if one is not type(None))
         return None if value is None else _walk(inner, value, where)
