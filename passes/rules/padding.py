@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, is_static, shape_of
@@ -15,7 +17,26 @@ if TYPE_CHECKING:
     from ..axes import AxesBuilder
     from ..rewriting import Edit
 
-__all__ = ["Pad"]
+__all__ = ["Border", "Pad", "border_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Border:
+    """What constant padding puts around a value: how much before and after each of its axes, and which number."""
+
+    inside: fx.Node
+    amounts: tuple[tuple[int, int], ...]
+    fill: float
+
+
+def border_of(op: Operation) -> Border | None:
+    """The border that a call adds; None where it crops, is of dynamic width, or is no constant."""
+    if op.name not in Pad.operators or _mode(op) != "constant":
+        return None
+    amounts = _amounts(op)
+    if not all(is_static(amount) and amount >= 0 for pair in amounts for amount in pair):
+        return None
+    return Border(op.node.all_input_nodes[0], tuple(amounts), _fill(op))
 
 
 @register

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..facts import Facts, unknown
-from ..values import Operation, shape_of
-from .base import FactTable, Rule, register
+import numpy as np
+
+from ..facts import Facts, collapsed, unknown
+from ..values import Operation, is_static, shape_of
+from .base import FactTable, Rule, register, rule_for
+from .elementwise import Identity
+from .padding import Border, border_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import fx
 
     from ..axes import AxesBuilder
 
@@ -46,7 +52,11 @@ class Spatial(Rule):
 
 @register
 class Window(Spatial):
-    """Maximum and adaptive pooling: windows hold input values only, so a constant stays that constant."""
+    """Maximum and adaptive pooling: windows hold input values only, so a constant stays that constant.
+
+    A maximum does not see a border of numbers that are no larger: -infinity around an image, as TensorFlow pads it, zeros
+    around a ReLU.
+    """
 
     operators = (
         *(f"aten.max_pool{rank}d" for rank in (1, 2, 3)),
@@ -60,6 +70,11 @@ class Window(Spatial):
 
     def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
         given = self.uniform(op, facts)
+        border = _border_before(op) if op.name.startswith("aten.max_pool") else None
+        if border is not None and _windows_meet(op, border, self.spatial(op)):
+            inside = facts[border.inside].plain()
+            if all(extent == 1 for extent in inside.known.shape[inside.rank - self.spatial(op) :]):
+                given = collapsed(inside.value, inside.known & (inside.value >= border.fill))
         if len(op.outputs) == 1:
             return given
         return [given, *(unknown(given.rank) for _ in op.outputs[1:])]
@@ -105,6 +120,55 @@ class Resample(Spatial):
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         return self.uniform(op, facts)
+
+
+def _border_before(op: Operation) -> Border | None:
+    """What stands around the image that comes in: all constant padding before the call, with the largest of its numbers."""
+    found: Border | None = None
+    node = op.node.all_input_nodes[0]
+    while node.op == "call_function":
+        before = Operation(node, op.module)
+        border = border_of(before)
+        if border is not None:
+            outer = found or Border(node, ((0, 0),) * len(border.amounts), border.fill)
+            pairs = zip(outer.amounts, border.amounts, strict=True)
+            amounts = tuple((a + c, b + d) for (a, b), (c, d) in pairs)
+            found = Border(border.inside, amounts, max(outer.fill, border.fill))
+            node = border.inside
+        elif isinstance(rule_for(before.name), Identity) and _same_type(node, node.all_input_nodes[0]):
+            node = node.all_input_nodes[0]
+        else:
+            break
+    return found
+
+
+def _same_type(first: fx.Node, second: fx.Node) -> bool:
+    kinds = first.meta["val"].dtype, second.meta["val"].dtype
+    return kinds[0] is kinds[1]
+
+
+def _windows_meet(op: Operation, border: Border, spatial: int) -> bool:
+    """Returns if every window of a maximum reads at least one entry that is not of the border."""
+    rank = len(border.amounts)
+    if any(amount for pair in border.amounts[: rank - spatial] for amount in pair):
+        return False
+    kernel, padding, dilation = (_each(op[name], spatial) for name in ("kernel_size", "padding", "dilation"))
+    stride = _each(op["stride"], spatial) if _list(op["stride"]) else kernel
+    for place, (size, step, around, apart) in enumerate(zip(kernel, stride, padding, dilation, strict=True)):
+        before, after = border.amounts[rank - spatial + place]
+        inside, windows = shape_of(border.inside)[place - spatial], op.shape[place - spatial]
+        if is_static(inside) and is_static(windows):
+            read = np.arange(windows)[:, None] * step - around + np.arange(size) * apart
+            if not ((read >= before) & (read < before + inside)).any(1).all():
+                return False
+        elif apart != 1 or op["ceil_mode"] or size - 1 - around < max(before, after):
+            return False
+    return True
+
+
+def _each(value: Any, spatial: int) -> list[int]:
+    listed = _list(value)
+    return listed * spatial if len(listed) == 1 else listed
 
 
 def _list(value: Any) -> list[Any]:

@@ -139,3 +139,19 @@ def test_operands_joined_along_a_dynamic_batch_lose_their_channels_together() ->
     for kind, left in (("M1", 8), ("M2", 4)):  # Biases that stay differ, so that a channel is no constant.
         result = assert_exact(JoinedBatches(), (torch.randn(3, 6),), kind, dynamic_shapes=({0: FREE},))
         assert widths(result)["left"] == widths(result)["right"] == left
+
+
+@pytest.mark.parametrize(("sides", "pooled", "left"), [((0, 1, 0, 1), (3, 2), 4), ((3, 0, 0, 0), (3, 2), 8)])
+def test_a_maximum_does_not_see_the_frame_of_an_image_of_dynamic_size(
+    sides: tuple[int, ...], pooled: tuple[int, int], left: int
+) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.ConstantPad2d(sides, -1.0),
+        nn.MaxPool2d(*pooled),
+        nn.Conv2d(8, 4, 1),
+    )
+    free = ({0: FREE, 2: FREE, 3: FREE},)
+    result = assert_exact(randomise(model), (torch.randn(2, 3, 8, 9),), "M2", dynamic_shapes=free)
+    assert widths(result)["0"] == left

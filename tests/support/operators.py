@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -479,6 +480,31 @@ case(
 )
 
 # Padding ----------------------------------------------------------------------------------------------------------
+
+LOWEST = torch.finfo(torch.float32).min
+for label, (inner, kinds) in {
+    "-infinity below and right": (
+        lambda x: F.max_pool2d(F.pad(x.relu(), (0, 1, 0, 1), value=-math.inf), 3, 2),
+        "M1 M2",
+    ),
+    "the lowest number": (lambda x: F.max_pool2d(F.pad(x.sigmoid(), (1, 1, 1, 1), value=LOWEST), 2), "M1 M2"),
+    "zeros around a relu": (lambda x: F.max_pool2d(F.pad(x.relu(), (1, 1)), 3, 1, padding=1), "M1 M2"),
+    "two frames": (lambda x: F.max_pool2d(F.pad(F.pad(x.relu(), (1, 0), value=-1.0), (0, 1, 1, 0)), 3, 2), "M1 M2"),
+    "-infinity, dilation": (lambda x: F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=-math.inf), 2, 1, 0, 2), "M1 M2"),
+    "-infinity, dropout": (
+        lambda x: F.max_pool2d(F.dropout(F.pad(x, (1, 0), value=-math.inf), 0.3, False), 2),
+        "M1 M2",
+    ),
+    "larger than the constants": (lambda x: F.max_pool2d(F.pad(x.tanh(), (1, 1, 1, 1), value=2.0), 3, 2), ""),
+    "windows in the frame": (lambda x: F.max_pool2d(F.pad(x.relu(), (3, 0), value=-1.0), 2), ""),
+}.items():
+    case("max_pool2d", lambda inner=inner: Around(inner), label=f"frame of {label}", prunes=kinds)  # type: ignore[misc]
+case(
+    "max_pool1d",
+    lambda: Around(lambda x: F.max_pool1d(F.pad(x, (2, 1), value=-math.inf), 4), 1),
+    (2, 3, 11),
+    label="frame",
+)
 
 for label, call in {
     "zeros": lambda x: F.pad(x, (1, 1, 1, 1)),

@@ -25,6 +25,9 @@ def _window(draft: Draft, x: Ref, rank: int) -> tuple[tuple[int, ...], tuple[int
 def largest(draft: Draft, operator: str) -> Ref:
     rank = _rank(operator)
     x = image(draft, rank, 2)
+    if draft.chance(25):  # Padding of its own, as converted networks have it.
+        sides = [draft.integer(0, 1) for _ in range(2 * rank)]
+        x = draft.call("constant_pad_nd.default", x, tuple(sides), draft.pick((-50.0, 0.0, 0.3)))
     kernel, stride, padding = _window(draft, x, rank)
     made = draft.call(
         f"{operator}.default", x, kernel, stride, padding, tuned(draft, rank, (1, 1, 1, 2)), draft.chance(30)
