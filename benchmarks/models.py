@@ -11,8 +11,9 @@ from torch import nn
 
 from reconvene.frontend.networks import resnet20_cifar, vgg16_cifar
 from reconvene.frontend.pretrained import efficientnet_lite0
+from reconvene.passes.decision import masks_of
 from reconvene.passes.dependency import DependencyView
-from reconvene.passes.pruning import decide, masks_of
+from reconvene.passes.pruning import decide
 
 __all__ = ["EXACTNESS", "build", "image_size", "masked_copy", "masks_for", "randomise"]
 

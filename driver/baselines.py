@@ -19,12 +19,14 @@ from ..frontend.errors import InputError
 from ..frontend.graph_module import CapturedModule
 from ..passes.canonicalize import canonicalize
 from ..passes.compaction import analyse, compact
+from ..passes.decision import Decision, masks_of
 from ..passes.dependency import DependencyView, dependency_view
 from ..passes.outcome import Size
-from ..passes.pruning import Decision, decide, masks_of
+from ..passes.pruning import decide
 from ..passes.scores import Batch, Loss
 from ..passes.sizes import total_size
 from ..passes.sparsification import sparsify
+from ..passes.trial import tried
 from ..passes.values import attribute
 from .recipe import Recipe, run_recipe
 
@@ -112,8 +114,8 @@ def spai(scope: str) -> Method:
             middle = (low + high) / 2
             smaller = _left(module, view, _decided(view, setting, scope, middle)) < wanted
             low, high = (low, middle) if smaller else (middle, high)
-        masks = masks_of(view, _decided(view, setting, scope, low))
-        return _captured(compact(module, setting.inputs, masks).module), {}
+        trial = tried(module, view, _decided(view, setting, scope, low))
+        return _captured(compact(module, setting.inputs, trial.masks, analysis=trial.analysis).module), {}
 
     return pruned
 

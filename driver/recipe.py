@@ -22,14 +22,15 @@ from ..frontend.errors import InputError
 from ..frontend.progress import stage
 from ..passes.canonicalize import canonicalize
 from ..passes.compaction import compact
+from ..passes.decision import Decision, with_asked
 from ..passes.dependency import dependency_view
 from ..passes.outcome import Compaction
-from ..passes.pruning import Decision, masks_of, with_asked
 from ..passes.rectifier import rectify
 from ..passes.reinitialization import INITIALIZERS, WHICH, reinitialize
 from ..passes.scores import Batch, Loss
 from ..passes.sensitivity import Sensitivity, evaluate, shuffled
 from ..passes.sparsification import sparsify
+from ..passes.trial import tried
 
 __all__ = ["LAYERS", "Recipe", "Rectified", "recipe_options", "run_recipe"]
 
@@ -162,9 +163,11 @@ def run_recipe(
             ignore=ignore,
             seed=seed,
         )
+        trial = tried(module, view, decisions, channel_multiple)
+        decisions = trial.decisions
     evaluated = time.perf_counter()
     origin = {"method": "reconvene", "sparsity": sparsity, "seed": seed, **dataclasses.asdict(recipe)}
-    found = compact(module, example_inputs, masks_of(view, decisions), origin=origin, **check)
+    found = compact(module, example_inputs, trial.masks, origin=origin, analysis=trial.analysis, **check)
     compacted = time.perf_counter()
     with stage("re-initialising"):
         layers = reinitialize(found.module, view.module, recipe.reinitialize, recipe.initializer, seed)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
 from ..frontend.errors import InputError
@@ -23,7 +24,9 @@ from .sizes import layer_widths, total_size
 from .values import attribute
 from .verification import verify
 
-__all__ = ["analyse", "apply_plan", "compact"]
+__all__ = ["analyse", "apply_plan", "causes_of_channels", "channels_where", "compact"]
+
+Bools = NDArray[np.bool_]
 
 _FLOAT64_MACS = 2_000_000_000
 """Networks of more multiply-accumulates than this are checked in their own type unless float64 is asked for."""
@@ -39,6 +42,7 @@ def compact(
     runs: int = 1,
     seed: int = 0,
     origin: Mapping[str, Any] | None = None,
+    analysis: tuple[DependencyView, Liveness] | None = None,
 ) -> Compaction:
     """Removes what the zeros in a captured module, and `masks`, make removable. `module` is left as it was.
 
@@ -52,6 +56,7 @@ def compact(
         runs: how many random inputs the certificate uses.
         seed: of these inputs.
         origin: what the plan should say about where the masks came from.
+        analysis: what `analyse` gave for the same module and masks, if that was done already.
 
     Raises:
         InputError: masks that do not fit, weights that are not finite.
@@ -59,7 +64,7 @@ def compact(
     """
     clock = _Clock()
     with stage("analysing channels"):
-        view, live = analyse(module, masks)
+        view, live = analysis or analyse(module, masks)
     clock.lap("analysis")
     with stage("rewriting the graph"):
         compacted = rewrite(view, live)
@@ -147,28 +152,34 @@ def _plan(
     return Plan(kept, shapes, {name: mask.bool() for name, mask in (masks or {}).items()}, origin or {})
 
 
+def channels_where(view: DependencyView, group: ChannelGroup, stays: Callable[[fx.Node, int], Bools]) -> Bools:
+    """The channels of a group of which some position is one that `stays` (given a stored tensor and an axis)."""
+    found = np.zeros(group.size, bool)
+    for part in group.slices:
+        kept = stays(view.stored[part.parameter], part.axis)
+        found |= (kept[part.positions] & (part.positions >= 0)).any(1)
+    return found
+
+
 def _group_outcome(view: DependencyView, live: Liveness, group: ChannelGroup) -> GroupOutcome:
     """A channel was asked for if every weight that makes it is zero; it was got if all its positions are gone."""
     asked = np.ones(group.size, bool)
-    gone = np.ones(group.size, bool)
     for part in group.slices:
-        present = part.positions >= 0
-        kept = live.kept(view.stored[part.parameter], part.axis)
-        gone &= ~(kept[part.positions] & present).any(1)
         tensor = attribute(view.module, part.parameter)
         if part.role == "producer" and tensor.dim() > 1:
             zero = ~(tensor.detach() != 0).transpose(0, part.axis).flatten(1).any(1).cpu().numpy()
-            asked &= (zero[part.positions] | ~present).all(1)
-    stays = asked & ~gone
-    reasons: list[str] = []
-    if stays.any():
-        reasons = [group.reason] if group.reason else _causes(view, live, group, stays)
+            asked &= (zero[part.positions] | (part.positions < 0)).all(1)
+    stays = asked & channels_where(view, group, live.kept)
+    reasons = causes_of_channels(view, live, group, stays) if stays.any() else ()
     return GroupOutcome(
-        group.name, group.size, int(asked.sum()), int((asked & gone).sum()), tuple(reasons), group.parameters
+        group.name, group.size, int(asked.sum()), int((asked & ~stays).sum()), reasons, group.parameters
     )
 
 
-def _causes(view: DependencyView, live: Liveness, group: ChannelGroup, stays: np.ndarray) -> list[str]:
+def causes_of_channels(view: DependencyView, live: Liveness, group: ChannelGroup, stays: Bools) -> tuple[str, ...]:
+    """Why the channels that `stays` marks are still there, at most four reasons."""
+    if group.reason:
+        return (group.reason,)
     causes: dict[str, None] = {}
     for part in group.slices:
         if part.role != "producer":
@@ -178,7 +189,7 @@ def _causes(view: DependencyView, live: Liveness, group: ChannelGroup, stays: np
         chosen = part.positions[stays]
         positions[chosen[chosen >= 0]] = True
         causes.update(dict.fromkeys(live.causes_of(number, positions)))
-    return list(causes)[:4]
+    return tuple(causes)[:4]
 
 
 class _Clock:

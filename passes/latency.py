@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..frontend.errors import InputError
+from .decision import Decision, rounded
 from .dependency import ChannelGroup, DependencyView
-from .pruning import Decision, Scored, allot, rounded
+from .pruning import Scored, allot
 from .values import attribute
 
 __all__ = ["LatencyGoal", "LatencyOutcome", "LayerTime", "decide_for_latency", "layer_channels"]
@@ -148,4 +149,4 @@ def _as_wanted(trial: Decision, before: Decision) -> Decision:
     """`trial`, with what the sparsity asked for and why more stays."""
     reason = "more channels take no more time"
     reasons = before.reasons if reason in before.reasons else (*before.reasons, reason)
-    return Decision(before.group, before.wanted, trial.drop, reasons)
+    return Decision(before.group, before.wanted, trial.drop, reasons, trial.score)

@@ -94,6 +94,7 @@ class Liveness:
         self._why: list[NDArray[np.int32]] = [np.full(size, -1, np.int32) for size in axes.sizes]
         self._causes: dict[str, int] = {}
         self._changed: set[int] = set()
+        self._needed: list[Bools] = self._keep
 
     def kept(self, node: fx.Node, axis: int) -> Bools:
         """Which positions of the node's axis stay; length of the axis. Do not write to it."""
@@ -104,6 +105,15 @@ class Liveness:
     def kept_in(self, number: int) -> Bools:
         """The same by class number."""
         return self._keep[number]
+
+    def needed(self, node: fx.Node, axis: int) -> Bools:
+        """Which positions stay for what they hold, rather than to carry constants or to fill a shape."""
+        number = self.axes.of(node, axis)
+        return self._needed[number] if self.axes.sizes[number] else np.ones(1, bool)
+
+    def note_needed(self) -> None:
+        """What stays until now is what `needed` tells from now on."""
+        self._needed = list(self._keep)  # Grown masks are new arrays.
 
     def require(self, node: fx.Node, axis: int, mask: Bools, cause: str) -> None:
         """Positions of the node's axis that must stay, and the reason to give the person."""
@@ -149,6 +159,7 @@ def propagate_liveness(axes: Axes, facts: KnownConstants) -> Liveness:
             live.require_in(number, np.ones(axes.sizes[number], bool), _frozen_cause(axes, number))
     engine = _Engine(live)
     engine.run()
+    live.note_needed()
     live.placing_carriers = True
     engine.run()
     for number, size in enumerate(axes.sizes):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import fx
@@ -20,41 +19,25 @@ from .canonicalize import canonicalize
 from .channel_scores import METHODS as CHANNEL_METHODS
 from .channel_scores import channel_scores
 from .compaction import compact
+from .decision import Decision, rounded, with_asked
 from .dependency import ChannelGroup, DependencyView, dependency_view
 from .masks import check_finite
-from .outcome import Compaction, GroupOutcome
+from .outcome import Compaction
 from .rules import rule_of
 from .rules.linear_map import unusable
 from .scores import Batch, Loss
-from .values import attribute
+from .trial import Trial, tried
 
 if TYPE_CHECKING:
     from .latency import LatencyGoal
 
-__all__ = ["METHODS", "Decision", "Scored", "allot", "decide", "masks_of", "prune", "rounded", "score", "with_asked"]
+__all__ = ["METHODS", "Scored", "allot", "decide", "prune", "score"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 METHODS = tuple(CHANNEL_METHODS)
 """Names that `prune` takes as its method."""
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What a method wants of one group.
-
-    Attributes:
-        group: the group.
-        wanted: channels to remove by the sparsity alone.
-        drop: which channels to zero, after rounding (boolean, one per channel).
-        reasons: why `drop` has fewer than `wanted`.
-    """
-
-    group: ChannelGroup
-    wanted: int
-    drop: Bools
-    reasons: tuple[str, ...]
 
 
 def prune(
@@ -74,6 +57,8 @@ def prune(
     **check: Any,
 ) -> Compaction:
     """Zeroes the channels with the lowest scores and compacts. `module` is left as it was.
+
+    Nothing is zeroed that the compaction could not remove; the result's `groups` and `refusals` say what that was and why.
 
     Args:
         module: a captured module.
@@ -107,13 +92,10 @@ def prune(
     }
     aimed: dict[str, Any] = {}
     if latency is None:
-        decisions = allot(view, scored, sparsity, **rounding)
+        trial = tried(module, view, allot(view, scored, sparsity, **rounding), channel_multiple)
     else:
-        from .latency import decide_for_latency
-
-        outcome = decide_for_latency(view, scored, latency, **rounding)
-        decisions, sparsity = outcome.decisions, outcome.sparsity
-        aimed = {"latency": latency.share, "modelled_latency": outcome.share}
+        trial, sparsity, reached = _tried_for_latency(module, view, scored, latency, **rounding)
+        aimed = {"latency": latency.share, "modelled_latency": reached}
     origin = {
         "method": method,
         "sparsity": sparsity,
@@ -124,8 +106,28 @@ def prune(
         "ignore": list(ignore),
         "seed": seed,
     }
-    result = compact(module, example_inputs, masks_of(view, decisions), origin=origin, **check)
-    return replace(result, groups=with_asked(result.groups, decisions))
+    result = compact(module, example_inputs, trial.masks, origin=origin, analysis=trial.analysis, **check)
+    return replace(
+        result,
+        groups=with_asked(result.groups, trial.decisions),
+        refusals=(*result.refusals, *trial.refusals),
+        seconds={**result.seconds, "analysis": trial.seconds},
+    )
+
+
+def _tried_for_latency(
+    module: fx.GraphModule, view: DependencyView, scored: Scored, goal: LatencyGoal, **rounding: Any
+) -> tuple[Trial, float, float]:
+    """What reaches a goal with channels that really go: the trial, the sparsity, and the share of time."""
+    from .latency import decide_for_latency
+
+    while True:
+        outcome = decide_for_latency(view, scored, goal, **rounding)
+        trial = tried(module, view, outcome.decisions, rounding["channel_multiple"])
+        if not trial.withheld:
+            return trial, outcome.sparsity, outcome.share
+        reasons = {decision.group: "; ".join(decision.reasons) for decision in trial.decisions}
+        scored = scored.without({group: reasons[group] for group in trial.withheld})
 
 
 def decide(
@@ -156,10 +158,17 @@ def decide(
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scores of the channels of every group that may lose some; for the others, the pattern that leaves it alone."""
+    """Scores of the channels of every group that may lose some; for the others, the pattern that leaves it alone, or what
+    was found to hold its channels."""
 
     scores: Mapping[ChannelGroup, Floats]
     ignored: Mapping[ChannelGroup, str | None]
+    held: Mapping[ChannelGroup, str] = field(default_factory=dict)
+
+    def without(self, held: Mapping[ChannelGroup, str]) -> Scored:
+        """The same but for groups whose channels turned out to stay, each with the reason."""
+        scores = {group: score for group, score in self.scores.items() if group not in held}
+        return Scored(scores, self.ignored, {**self.held, **held})
 
 
 def score(
@@ -196,7 +205,7 @@ def allot(
     decisions = []
     for group in view.groups:
         if group not in scores:
-            reason = group.reason or (f"left alone by '{ignored[group]}'" if ignored[group] else "only one channel")
+            reason = group.reason or scored.held.get(group) or _left_alone(ignored[group])
             count = 0 if ignored[group] else round(sparsity * group.size)
             decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
         else:
@@ -204,20 +213,8 @@ def allot(
     return tuple(decisions)
 
 
-def masks_of(view: DependencyView, decisions: Sequence[Decision]) -> dict[str, torch.Tensor]:
-    """Masks that zero all that makes the dropped channels: weights, biases and the affine part of normalisation."""
-    masks: dict[str, torch.Tensor] = {}
-    for decision in decisions:
-        if not decision.drop.any():
-            continue
-        for part in decision.group.slices:
-            if part.role != "producer":
-                continue
-            tensor = attribute(view.module, part.parameter)
-            mask = masks.setdefault(part.parameter, torch.ones(tensor.shape, dtype=torch.bool))
-            positions = part.positions[decision.drop]
-            mask.index_fill_(part.axis, torch.from_numpy(positions[positions >= 0]), False)
-    return masks
+def _left_alone(pattern: str | None) -> str:
+    return f"left alone by '{pattern}'" if pattern else "only one channel"
 
 
 def _check_options(method: str, sparsity: float, scope: str, channel_multiple: int, minimum_channels: int) -> None:
@@ -276,38 +273,3 @@ def _wanted(
     count = round(sparsity * everything.size)
     threshold = everything[count - 1] if count else -math.inf
     return {group: int((values <= threshold).sum()) for group, values in relative.items()}
-
-
-def rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, minimum: int) -> Decision:
-    """The decision that drops the lowest scores, equally many in every block, keeping a multiple and at least the floor."""
-    width = group.size // group.blocks
-    reasons = []
-    keep = max(1, math.ceil((group.size - wanted) / group.blocks))
-    if keep * group.blocks > group.size - wanted:
-        reasons.append(f"{group.blocks} blocks lose equally many")
-    before = keep
-    while keep < width and (keep * group.blocks < minimum):
-        keep += 1
-    if keep != before:
-        reasons.append(f"at least {minimum} channels stay")
-    before = keep
-    while keep < width and keep * group.blocks % multiple:
-        keep += 1
-    if keep != before:
-        reasons.append(f"{(keep - before) * group.blocks} more stay to reach a multiple of {multiple}")
-    order = np.argsort(score.reshape(group.blocks, width), axis=1, kind="stable")
-    drop = np.zeros((group.blocks, width), bool)
-    np.put_along_axis(drop, order[:, : width - keep], True, axis=1)
-    return Decision(group, wanted, drop.reshape(-1), tuple(reasons))
-
-
-def with_asked(found: Sequence[GroupOutcome], decisions: Sequence[Decision]) -> tuple[GroupOutcome, ...]:
-    """The compaction's view of every group, with what the method wanted as what was asked.
-
-    Both lists are in the order of the graph's groups; a name may stand for several, such as the parts of a split.
-    """
-    outcomes = []
-    for outcome, decision in zip(found, decisions, strict=True):
-        reasons = (*decision.reasons, *outcome.reasons) if outcome.got < decision.wanted else ()
-        outcomes.append(replace(outcome, asked=decision.wanted, reasons=tuple(dict.fromkeys(reasons))))
-    return tuple(outcomes)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..frontend.errors import InputError
 from .channel_scores import summed_scores
+from .decision import Decision, rounded
 from .dependency import ChannelGroup, DependencyView
-from .pruning import Decision, check_patterns, ignored_by, rounded
+from .pruning import check_patterns, ignored_by
 from .sensitivity import Sensitivity
 from .values import attribute
 

@@ -13,9 +13,10 @@ from reconvene.backends.targets import find_target
 from reconvene.frontend.capture import capture
 from reconvene.frontend.errors import InputError
 from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.decision import rounded
 from reconvene.passes.dependency import dependency_view
 from reconvene.passes.latency import LatencyGoal, decide_for_latency, layer_channels
-from reconvene.passes.pruning import rounded, score
+from reconvene.passes.pruning import score
 
 X = (torch.randn(1, 3, 32, 32),)
 

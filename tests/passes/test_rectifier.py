@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reconvene.frontend.errors import InputError
-from reconvene.passes.pruning import Decision
+from reconvene.passes.decision import Decision
 from reconvene.passes.rectifier import rectify
 from reconvene.passes.sensitivity import Sensitivity
 from reconvene.passes.sparsification import LayerSparsity
