@@ -8,7 +8,7 @@ import numpy as np
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, register, rule_for
+from .base import FactTable, Rule, register, rule_of
 from .elementwise import Identity
 from .padding import Border, border_of
 
@@ -135,7 +135,7 @@ def _border_before(op: Operation) -> Border | None:
             amounts = tuple((a + c, b + d) for (a, b), (c, d) in pairs)
             found = Border(border.inside, amounts, max(outer.fill, border.fill))
             node = border.inside
-        elif isinstance(rule_for(before.name), Identity) and _same_type(node, node.all_input_nodes[0]):
+        elif isinstance(rule_of(before), Identity) and _same_type(node, node.all_input_nodes[0]):
             node = node.all_input_nodes[0]
         else:
             break
