@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 
 from ..frontend.errors import InputError
 from ..frontend.files import replacing_folder, sha256, write_sums
+from ..frontend.json_text import parse_json
 from .arena import Arena, Slot
 from .built import Built, Memory
 from .library import Library, load_library
@@ -230,7 +231,7 @@ _WRITERS: dict[str, Callable[[Built, Path], tuple[Place, ...]]] = {
 def _figures(folder: Path) -> dict[str, int | None] | None:
     """What a standalone model takes of memory."""
     path = folder / "figures.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return parse_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _archive(path: Path, objects: tuple[Path, ...]) -> None:
@@ -275,7 +276,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"there is no bundle '{folder}'; give the folder that export() wrote")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"'{folder}' has no {MANIFEST}; give the folder that export() wrote") from None
     except (OSError, ValueError) as error:

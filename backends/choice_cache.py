@@ -15,6 +15,7 @@ from typing import Any
 from ..frontend.cache_folder import cache_folder
 from ..frontend.errors import ReconveneError
 from ..frontend.files import write_text
+from ..frontend.json_text import parse_json
 from .code_version import code_version
 from .schedules.alternatives import Candidate
 
@@ -57,7 +58,7 @@ def _key(layer: Sequence[Candidate]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     usable = isinstance(record, dict) and record.get("format") == _FORMAT and isinstance(record.get("choices"), dict)

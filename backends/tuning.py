@@ -27,6 +27,7 @@ from tvm.s_tir.meta_schedule.runner import PyRunner, PyRunnerFuture, RunnerResul
 
 from ..frontend.cache_folder import cache_folder
 from ..frontend.errors import ReconveneError
+from ..frontend.json_text import parse_json
 from ..frontend.progress import stage
 from .code_version import code_version
 from .file_cache import FileCache
@@ -117,7 +118,7 @@ class Tuner:
         files = self._cache.get(self._key(function))
         if files is None or not {"result.json", "kernel.json"} <= files.keys():
             return None
-        result = Tuned(name, self._unit, **json.loads(files["result.json"]))
+        result = Tuned(name, self._unit, **parse_json(files["result.json"]))
         return result, tvm.ir.load_json(files["kernel.json"].decode()) if result.kept else None
 
     def _tuned(self, name: str, function: Any) -> tuple[Tuned, Any]:

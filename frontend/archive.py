@@ -8,7 +8,6 @@ file reaches it as bytes: the records are read, vetted and written anew.
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import stat
@@ -124,7 +123,7 @@ def _vetted(file: Path, name: str, records: Records) -> bytes:
             return _vetted_inputs(records[name])
     except Unvetted as error:
         raise InputError(f"'{file}' is refused: '{name}' {error}; save it anew with torch.export.save") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except ValueError:
         raise InputError(f"cannot read '{file}': '{name}' is not readable JSON; the file is damaged") from None
     return records[name]
 

@@ -1,18 +1,34 @@
-"""Writing files so that a failure leaves the old file, or none, never half of one."""
+"""Writing files so that a failure leaves the old file, or none, never half of one; not even when the power goes."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Only Unix has it. Elsewhere, what a killed run leaves behind stays.
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["replacing", "replacing_folder", "sha256", "write_sums", "write_text"]
+
+_MARK = ".unfinished-"
+"""In the names of what is being written; what a killed run left behind is told by it, and by the lock that nobody holds."""
+
+_SETTLED_SECONDS = 60.0
+"""Younger files are left alone: they may be about to be locked."""
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Of Linux's ``renameat2``."""
 
 
 @contextmanager
@@ -24,46 +40,122 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
+        _remove_unfinished(target)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}{_MARK}", suffix=target.suffix, dir=target.parent)
+        _lock(handle)
     except OSError as error:
         raise InputError(f"cannot write '{target}': {error.strerror}; choose a folder you can write to") from None
     temporary = Path(name)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
+        _flush(temporary)
         os.replace(temporary, target)
+        _flush(target.parent)
     except OSError as error:
         raise InputError(f"cannot write '{target}': {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Gives a temporary folder that takes the place of `folder` when the block ends well.
 
+    Where the system can exchange two folders, whoever looks finds the old one or the new one at every moment.
+
     Raises:
         InputError: the folder cannot be written, or the disk is full. What was there is then untouched.
     """
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        _remove_unfinished(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_MARK}", dir=folder.parent))
+        handle = os.open(temporary, os.O_RDONLY)
+        _lock(handle)
     except OSError as error:
         raise InputError(f"cannot write '{folder}': {error.strerror}; choose a folder you can write to") from None
-    old = temporary.with_name(temporary.name + "-old")
     try:
         yield temporary
         temporary.chmod(0o755)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
+        for entry in (temporary, *temporary.rglob("*")):
+            _flush(entry)
+        _put(temporary, folder)
+        _flush(folder.parent)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
         raise InputError(f"cannot write '{folder}': {error.strerror or error}") from None
     finally:
+        # After an exchange, this is what was there before.
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        os.close(handle)
+
+
+def _put(temporary: Path, folder: Path) -> None:
+    """Puts one folder where another may be, which is then found under the first one's name."""
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    if _exchanged(temporary, folder):
+        return
+    old = temporary.with_name(temporary.name + "-old")
+    folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    old.rename(temporary)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the system could exchange two names in one step."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+
+
+def _flush(path: Path) -> None:
+    """Waits until what was written is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # Some file systems cannot say so of folders.
+            raise
+    finally:
+        os.close(handle)
+
+
+def _remove_unfinished(target: Path) -> None:
+    """Removes what runs that were killed left of `target`; what a running one writes is locked."""
+    for entry in target.parent.glob(f".{_literal(target.name)}{_MARK}*"):
+        with suppress(OSError):
+            if entry.is_symlink() or time.time() - entry.stat().st_mtime < _SETTLED_SECONDS:
+                continue
+            handle = os.open(entry, os.O_RDONLY)
+            try:
+                if _lock(handle):
+                    shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether an open file or folder could be locked; it is until it is closed, or its process ends."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _literal(text: str) -> str:
+    """`text` for `glob`, which has characters of its own."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in text)
 
 
 def sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ from .capture import _from_program, export_program
 from .errors import InputError, ReconveneError
 from .files import replacing
 from .graph_module import CapturedModule
+from .json_text import parse_json
 
 __all__ = ["StoredProgram", "export_onnx", "load_program", "read_program", "save_program"]
 
@@ -56,9 +57,9 @@ class StoredProgram:
         if _CERTIFICATE not in self.records:
             return None
         try:
-            record = json.loads(self.records[_CERTIFICATE])
+            record = parse_json(self.records[_CERTIFICATE])
             owner, certificate = str(record["program"]), dict(record["certificate"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the certificate in '{self.path}': {error}; the file is damaged") from None
         if owner != _digest(self.records):
             raise InputError(

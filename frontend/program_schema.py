@@ -21,6 +21,7 @@ from typing import Any
 from torch._export.serde import schema
 from torch._export.serde.union import _Union
 
+from .json_text import parse_json
 from .size_expressions import is_size_expression
 
 __all__ = ["Unvetted", "vetted_payloads", "vetted_program"]
@@ -70,7 +71,7 @@ def vetted_program(text: bytes) -> bytes:
 
     Raises:
         Unvetted: an entry asks for something that is not known to be harmless; the message names it.
-        json.JSONDecodeError, UnicodeDecodeError, RecursionError: it is not JSON.
+        ValueError: it is not JSON.
     """
     program = _parsed(text)
     if isinstance(program, dict):
@@ -112,7 +113,7 @@ def _parsed(text: bytes) -> Any:
             raise Unvetted(f"says one thing twice, '{pairs[0][0]}'")
         return dict(pairs)
 
-    return json.loads(text, object_pairs_hook=no_repeats)
+    return parse_json(text, object_pairs_hook=no_repeats)
 
 
 def _walk(kind: Any, value: Any, where: str) -> Any:
@@ -221,7 +222,7 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 def _is_structure(text: str) -> bool:
     """Whether the containers of inputs or outputs are plain ones. torch reads the text as JSON, and again what is in it."""
     try:
-        protocol, root = json.loads(text)
+        protocol, root = parse_json(text)
         pending = [root]
         while pending:
             entry = pending.pop()
@@ -232,7 +233,7 @@ def _is_structure(text: str) -> bool:
                     return False
             elif kind not in _STRUCTURES or not _is_context(context):
                 return False
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return False
     return protocol == 1
 
@@ -241,7 +242,7 @@ def _is_context(context: Any) -> bool:
     """What a container knows of itself: nothing, the keys of a dict, the name of a named tuple."""
     if isinstance(context, str):
         try:
-            context = json.loads(context)
+            context = parse_json(context)
         except ValueError:
             return _PATH.fullmatch(context) is not None
     keys = [context] if isinstance(context, str | int) or context is None else context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,15 +12,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from ..frontend.errors import InputError
 from ..frontend.files import replacing, write_text
+from ..frontend.json_text import parse_json
 
 __all__ = ["Plan"]
 
 _FORMAT = "reconvene-plan"
-_VERSION = 1
+_VERSION = 2
+"""Version 1 had no checksum of the tensors, so that a plan could be joined with another one's; it is not read any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +50,12 @@ class Plan:
         file = Path(path)
         tensors = {f"kept/{name}/{axis}": index for name, axes in self.kept.items() for axis, index in axes.items()}
         tensors |= {f"mask/{name}": mask.to(torch.uint8).contiguous() for name, mask in self.masks.items()}
+        contents = save(tensors)
         description = {
             "format": _FORMAT,
             "version": _VERSION,
             "tensors": file.with_suffix(".safetensors").name,
+            "sha256": hashlib.sha256(contents).hexdigest(),
             "origin": dict(self.origin),
             "parameters": {
                 name: {
@@ -61,7 +66,7 @@ class Plan:
             },
         }
         with replacing(file.with_suffix(".safetensors")) as temporary:
-            save_file(tensors, temporary)
+            temporary.write_bytes(contents)
         write_text(file, json.dumps(description, indent=2) + "\n")
 
     @classmethod
@@ -73,10 +78,10 @@ class Plan:
         """
         file = Path(path)
         try:
-            description = json.loads(file.read_text(encoding="utf-8"))
+            description = parse_json(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"cannot read the plan '{file}': {error.strerror}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except ValueError:
             raise InputError(
                 f"'{file}' is not a plan: it is not JSON; give the .json file that Plan.save wrote"
             ) from None
@@ -87,13 +92,17 @@ class Plan:
                 f"'{file}' has plan version {description.get('version')}; this program reads version {_VERSION}"
             )
         beside = file.parent / Path(str(description.get("tensors", ""))).name
+        together = f"cannot read '{beside}', the tensors of plan '{file}'; keep both files together"
         try:
-            tensors = load_file(beside)
-            return cls._assembled(description, tensors)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
-            raise InputError(
-                f"cannot read '{beside}', the tensors of plan '{file}'; keep both files together"
-            ) from None
+            contents = beside.read_bytes()
+        except OSError:
+            raise InputError(together) from None
+        if hashlib.sha256(contents).hexdigest() != description.get("sha256"):
+            raise InputError(f"'{beside}' is damaged, or of another plan than '{file}'; save the plan again")
+        try:
+            return cls._assembled(description, load(contents))
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
+            raise InputError(together) from None
 
     @classmethod
     def _assembled(cls, description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Plan:

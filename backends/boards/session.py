@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import tvm
 from tvm import rpc
 
+from ...frontend.json_text import parse_json
 from ..targets import Target
 from .errors import BoardError, BoardLost
 from .place import Place
@@ -177,7 +177,7 @@ def open_board(place: Place, limits: Limits) -> Iterator[Board]:
 def _begun(offer: Offer, name: str, relay: Relay, limits: Limits) -> Board:
     remote = rpc.connect("127.0.0.1", relay.port, offer.key, session_timeout=limits.session)
     try:
-        about = dict(json.loads(remote.get_function("reconvene.about")()))
+        about = dict(parse_json(remote.get_function("reconvene.about")()))
     except (AttributeError, tvm.error.RPCError):
         about = {}  # TVM's own server.
     board = Board(name, remote, about, limits.session)

@@ -10,6 +10,7 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
+from ...frontend.json_text import parse_json
 from .errors import BoardError, BoardLost
 from .place import Place
 
@@ -76,7 +77,7 @@ def _asked(connection: socket.socket, message: list[Any]) -> Any:
     size = struct.unpack("<i", _received(connection, 4))[0]
     if not 0 < size <= _MOST_BYTES:
         raise ValueError("its answer makes no sense")
-    answer = json.loads(_received(connection, size))
+    answer = parse_json(_received(connection, size))
     if answer[0] != _SUCCESS:
         raise ValueError(f"it answered {answer[0]!r}")
     return answer

@@ -17,6 +17,7 @@ from tvm.tirx import BufferType
 
 from ...frontend.errors import InputError
 from ...frontend.files import replacing, write_text
+from ...frontend.json_text import parse_json
 from ..emulation import find_emulator
 from ..linkers import find_linker, invoke
 from ..runtime_library import include_folders
@@ -191,7 +192,7 @@ def _code_version() -> str:
 
 def _recall(path: Path) -> Cost | None:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         hot = values.pop("hottest")
         block = HotBlock(hot["count"], BlockCycles(**hot["cycles"]), tuple(hot["assembly"])) if hot else None
         return Cost(**values, hottest=block)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...frontend.errors import InputError
 from ...frontend.files import replacing
+from ...frontend.json_text import parse_json
 
 __all__ = ["Progress", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
 
@@ -84,7 +85,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
                     " say --restart"
                 )
             saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        values = json.loads(metadata["progress"])
+        values = parse_json(metadata["progress"])
         progress = Progress(**values | {"rows": tuple(values["rows"])})
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, InputError):

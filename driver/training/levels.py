@@ -25,6 +25,7 @@ from ...frontend.datasets import Images
 from ...frontend.errors import InputError
 from ...frontend.files import replacing, write_text
 from ...frontend.graph_module import CapturedModule
+from ...frontend.json_text import parse_json
 from ...frontend.program_file import load_program, save_program
 from ...passes.scores import SCORES, Batch
 from ...passes.sparsification import sparsify
@@ -211,7 +212,7 @@ def _claim(task: _Task) -> None:
 
 def _described(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / LEVELS_FILE).read_text(encoding="utf-8"))
+        found = parse_json((folder / LEVELS_FILE).read_text(encoding="utf-8"))
         if found["format"] != _FORMAT:
             raise ValueError
         return {"identity": found["identity"], "settings": dict(found["settings"])}
@@ -280,7 +281,7 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
 
 def _finished(place: Path) -> Level | None:
     try:
-        facts = json.loads((place / _LEVEL_FILE).read_text(encoding="utf-8"))
+        facts = parse_json((place / _LEVEL_FILE).read_text(encoding="utf-8"))
         return Level(
             int(facts["number"]), place / _MODEL, int(facts["weights"]), int(facts["zeros"]),
             float(facts["accuracy"]), float(facts["seconds"]),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from reconvene.frontend.errors import InputError
-from reconvene.frontend.files import replacing, write_text
+from reconvene.frontend.files import replacing, replacing_folder, write_text
 
 
 def test_text_is_written_whole_and_replaces_what_was_there(tmp_path: Path) -> None:
@@ -40,3 +46,74 @@ def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         write_text(tmp_path / "report.json", "text")
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from reconvene.frontend.files import replacing, replacing_folder
+with {how}(Path(sys.argv[1])) as temporary:
+    (temporary / "half" if temporary.is_dir() else temporary).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["replacing", "replacing_folder"])
+def test_what_a_killed_run_leaves_goes_with_the_next_one(tmp_path: Path, how: str) -> None:
+    target, other = tmp_path / "made[1].d", tmp_path / "made2.d"
+    for path in (target, other):
+        done = subprocess.run([sys.executable, "-c", KILLED.format(how=how), str(path)])
+        assert done.returncode == -signal.SIGKILL
+    left = list(tmp_path.iterdir())
+    assert len(left) == 2
+    for entry in left:
+        os.utime(entry, (0, 0))
+    with replacing_folder(target) as temporary:
+        (temporary / "whole").write_text("whole")
+    assert sorted(entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".made2")) == ["made[1].d"]
+    assert len(list(tmp_path.iterdir())) == 2, "what is not of this target stays"
+
+
+def test_what_another_run_is_writing_stays(tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    with replacing(target) as first:
+        first.write_text("first")
+        os.utime(first, (0, 0))
+        write_text(target, "second")
+        assert first.exists()
+    assert target.read_text() == "first"
+
+
+def test_a_folder_is_there_at_every_moment(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    with replacing_folder(folder) as temporary:
+        (temporary / "manifest").write_text("0")
+    missing, stop = [], threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                (folder / "manifest").read_text()
+            except FileNotFoundError:
+                missing.append(time.monotonic())
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(50):
+        with replacing_folder(folder) as temporary:
+            (temporary / "manifest").write_text(str(number))
+    stop.set()
+    reader.join()
+    assert not missing and (folder / "manifest").read_text() == "49"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_failed_leaves_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    with replacing_folder(folder) as temporary:
+        (temporary / "manifest").write_text("old")
+    with pytest.raises(RuntimeError), replacing_folder(folder) as temporary:
+        (temporary / "manifest").write_text("new")
+        raise RuntimeError
+    assert (folder / "manifest").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
