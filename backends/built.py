@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -17,7 +17,7 @@ from ..frontend.errors import InputError
 from .arena import Arena
 from .library import Library
 from .measure import Timing, time_calls
-from .signature import TensorSpec, checked_inputs
+from .signature import Signature, TensorSpec, checked_inputs
 from .state import State, state_bytes
 from .targets import Target
 from .threads import available_threads, check_threads, on_threads
@@ -59,7 +59,7 @@ class Built:
     Attributes:
         target: what it was compiled for.
         inputs, outputs: in the order of the model's arguments and results.
-        returns_tuple: whether `run` gives a tuple even for one output.
+        signature: how `run` is called, and what it gives.
         threads: what `run` uses; None for as many as there can be.
         library: the compiled code, or what was loaded from a bundle.
         weights: TVM's tensors, which the code takes after the inputs.
@@ -74,7 +74,7 @@ class Built:
     target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    returns_tuple: bool
+    signature: Signature
     threads: int | None
     pipeline: str
     library: Library = field(repr=False)
@@ -92,28 +92,47 @@ class Built:
         """What the model needs beside its inputs and outputs."""
         return Memory(self.arena.bytes, self.arena.live_bytes, weight_bytes(self.weights), state_bytes(self.state))
 
-    def run(self, *inputs: Any) -> Any:
-        """The model's outputs for torch tensors or numpy arrays: one tensor, or a tuple of them.
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model gives, in its own containers. It is called as the model is, by position or by name, with torch
+        tensors or numpy arrays.
 
         Raises:
-            InputError: number, shape or dtype of the inputs is wrong, or the model is for another machine.
+            InputError: the model is not called so, shape or dtype of an input is wrong, a number or another plain value is
+                not the one it was compiled for, or the model is for another machine.
         """
-        call = self.prepared(*inputs)
-        return self._torch(call())
+        return self.signature.returned(self.run_tensors(self.signature.tensors(args, kwargs)))
 
-    def prepared(self, *inputs: Any) -> Callable[[], Any]:
+    def run_tensors(self, tensors: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        """The tensors of `outputs` for those of `inputs`, without the containers around them.
+
+        Raises:
+            InputError: as `run`.
+        """
+        result = self.prepared_tensors(tensors)()
+        found = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        return tuple(torch.from_dlpack(tensor) for tensor in found)
+
+    def prepared(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """A call without arguments on inputs that were checked and converted; what `benchmark` times.
 
         Raises:
             InputError: as `run`.
         """
+        return self.prepared_tensors(self.signature.tensors(args, kwargs))
+
+    def prepared_tensors(self, tensors: Sequence[Any]) -> Callable[[], Any]:
+        """The same for the tensors of `inputs`.
+
+        Raises:
+            InputError: as `run`.
+        """
         machine = self._machine()
-        tensors = [tvm.runtime.from_dlpack(tensor) for tensor in checked_inputs(self.inputs, inputs)]
+        given = [tvm.runtime.from_dlpack(tensor) for tensor in checked_inputs(self.inputs, tensors)]
         threads = self.threads or available_threads()
 
         def call() -> Any:
             with self._turn:
-                return on_threads(threads, lambda: machine(*tensors))
+                return on_threads(threads, lambda: machine(*given))
 
         return call
 
@@ -152,7 +171,7 @@ class Built:
         used = threads or self.threads or available_threads()
         check_threads(used)
         timed = self.clone() if self.state else self
-        call = replace(timed, threads=used).prepared(*[_random(spec, generator) for spec in self.inputs])
+        call = replace(timed, threads=used).prepared_tensors([_random(spec, generator) for spec in self.inputs])
         batch = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
         return time_calls({"model": call}, repeat, warmup, threads=used, batch=batch)["model"]
 
@@ -190,11 +209,6 @@ class Built:
             if not self._machines:
                 self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena, self.state))
             return self._machines[0]
-
-    def _torch(self, result: Any) -> Any:
-        tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-        outputs = tuple(torch.from_dlpack(tensor) for tensor in tensors)
-        return outputs if self.returns_tuple else outputs[0]
 
 
 def _random(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray[Any, Any]:

@@ -33,7 +33,7 @@ from .linkers import find_linker, link_shared
 from .object_files import ELF_MACHINES, machine_of, needed_glibc
 from .program import PROGRAM, model_objects, write_static_program, write_wheel_program
 from .readme import readme
-from .signature import TensorSpec
+from .signature import Signature, TensorSpec
 from .standalone import write_standalone
 from .state import state_names
 from .targets import Target
@@ -43,7 +43,7 @@ __all__ = ["FORMAT", "MANIFEST", "Bundle", "Runtime", "check_runtime", "load_bun
 
 Runtime = Literal["static", "wheel", "none", "python"]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the folder's layout; a reader refuses any other."""
 
 MANIFEST = "manifest.json"
@@ -67,7 +67,7 @@ class Bundle:
     target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    returns_tuple: bool
+    signature: Signature
     threads: int | None
     pipeline: str
     versions: Mapping[str, str]
@@ -145,7 +145,7 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
             target=_target(manifest["target"]),
             inputs=_specs(manifest["inputs"]),
             outputs=_specs(manifest["outputs"]),
-            returns_tuple=bool(manifest["returns_tuple"]),
+            signature=Signature.from_plain(manifest["signature"]),
             threads=manifest["threads"],
             pipeline=str(manifest["pipeline"]),
             versions=dict(manifest["versions"]),
@@ -158,6 +158,8 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
         )
         if not {place.file for place in bundle.weights} <= set(sums):
             raise ValueError("weights in a file without a checksum")
+        if bundle.signature.counts() != (len(bundle.inputs), len(bundle.outputs)):
+            raise ValueError("a signature of another model")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"manifest of bundle '{path}' is not usable ({error}); export the model again") from None
     for name, (size, digest) in sums.items():
@@ -192,7 +194,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Built:
         raise InputError(f"manifest of bundle '{path}' has no plan of the memory; export the model again")
     weights = map_weights(bundle.weights, path)
     code = (Library(load_library(path / "model.so")), weights, bundle.arena)
-    return Built(target, bundle.inputs, bundle.outputs, bundle.returns_tuple, bundle.threads, bundle.pipeline, *code)
+    return Built(target, bundle.inputs, bundle.outputs, bundle.signature, bundle.threads, bundle.pipeline, *code)
 
 
 def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Runtime:
@@ -259,7 +261,7 @@ def _manifest(
         "target": asdict(built.target),
         "inputs": [asdict(spec) for spec in built.inputs],
         "outputs": [asdict(spec) for spec in built.outputs],
-        "returns_tuple": built.returns_tuple,
+        "signature": built.signature.plain(),
         "threads": built.threads,
         "pipeline": built.pipeline,
         "versions": {name: metadata.version(name) for name in ("reconvene", "apache-tvm", "apache-tvm-ffi", "torch")},

@@ -47,7 +47,7 @@ def difference(
     """What is wrong with the outputs of compiled code, and on which inputs, in words; None if nothing is.
 
     Args:
-        compiled: takes the tensors among the inputs, and gives one output or several.
+        compiled: takes the inputs, and gives the outputs.
         module: the model, in the mode that was compiled.
         example: the inputs that it was compiled for.
         own: further inputs of these shapes and types, which the caller wants to see compared.
@@ -65,7 +65,7 @@ def difference(
             continue  # The model itself does not take what was made, so there is nothing to compare.
         if reset is not None:
             reset()
-        found = [leaf for turn in _in_turn(inputs, turns) for leaf in pytree.tree_leaves(compiled(*_tensors(turn)))]
+        found = [tensor for turn in _in_turn(inputs, turns) for tensor in _tensors(compiled(*turn))]
         reason = disagreement(expected, found)
         if reason is not None:
             reason = disagreement(expected, found, slack=_slack(module, inputs, expected, turns))
@@ -85,8 +85,8 @@ def _inputs(
         yield f"inputs of the kind '{kind}'", inputs, False
 
 
-def _tensors(inputs: tuple[Any, ...]) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _in_turn(inputs: tuple[Any, ...], turns: int) -> Iterator[tuple[Any, ...]]:
@@ -112,8 +112,8 @@ def _outputs(module: nn.Module, inputs: tuple[Any, ...], turns: int) -> list[Any
             given = pytree.tree_map_only(Tensor, torch.clone, turn)
             result = call(*given) if turns > 1 else call(given)
             # What is given out may be a buffer, which the next call writes to.
-            found += pytree.tree_leaves(pytree.tree_map_only(Tensor, torch.clone, result))
-    return [leaf for leaf in found if leaf is not None]
+            found += [tensor.clone() for tensor in _tensors(result)]
+    return found
 
 
 def _slack(module: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Any], turns: int) -> list[float]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import tvm
-from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
+from torch import fx, nn
 from tvm import relax
 
 from ..frontend.arrays import as_tensors
@@ -93,7 +92,7 @@ def compile(
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
     imported = _imported(module, inputs)
     for given in check_inputs:
-        checked_inputs(_signature(imported)[0], [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)])
+        checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
     options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
     try:
         built = _built(imported, chosen, options)
@@ -133,12 +132,11 @@ def _built(imported: Imported, target: Target, options: _Options) -> Built:
         scheduled, foreign = scheduled_module(
             imported.module, target.machine, llvm, winograd=winograd, cost=cost, memory=memory, tune=tuner
         )
-    specs, outputs = _signature(imported)
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
     library = build_library(lowered.module, llvm, target, cached=options.cache)
     code = (library, lowered.weights, lowered.arena)
     found = (foreign, lowered.module, tuner.results if tuner is not None else (), imported.state)
-    return Built(target, specs, outputs, imported.returns_tuple, options.threads, options.pipeline, *code, *found)
+    return Built(target, *_specs(imported), imported.signature, options.threads, options.pipeline, *code, *found)
 
 
 def _failure(
@@ -227,14 +225,15 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _signature(imported: Imported) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _specs(imported: Imported) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Of the model's inputs and outputs: what it keeps comes after either."""
-    function = imported.module["main"]
+    function, signature = imported.module["main"], imported.signature
     result = function.ret_ty
-    kinds = [result] if isinstance(result, relax.TensorType) else list(result.fields)
-    own = len(function.params) - len(imported.state), len(kinds) - len(imported.state)
-    inputs = tuple(_spec(p.name, p.ty) for p in function.params[: own[0]])
-    return inputs, tuple(_spec(f"output{i}", kind) for i, kind in enumerate(kinds[: own[1]]))
+    outputs = [result] if isinstance(result, relax.TensorType) else list(result.fields)
+    inputs = [parameter.ty for parameter in function.params]
+    names = signature.input_names(), signature.output_names()
+    found = [tuple(map(_spec, *pair)) for pair in zip(names, (inputs, outputs), strict=True)]
+    return found[0], found[1]
 
 
 def _spec(name: str, kind: Any) -> TensorSpec:

@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument
 from tvm import IRModule
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from ..frontend.capture import capture, export_program
+from ..frontend.errors import CaptureError
 from ..frontend.writes import written_places
 from .converters import CONVERTERS
 from .decompositions import importable
 from .indexing import count_from_start
+from .signature import Signature, signature_of
 from .state import State, carry_state
 from .unsupported import UnsupportedError, draws_numbers, named_in, reason_of
 
@@ -40,10 +43,9 @@ class Imported:
     state: tuple[State, ...] = ()
 
     @property
-    def returns_tuple(self) -> bool:
-        """Whether the model returns several values."""
-        structure = self.exported.call_spec.out_spec
-        return structure is None or not structure.is_leaf()
+    def signature(self) -> Signature:
+        """How the model is called."""
+        return signature_of(self.exported)
 
 
 def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Imported:
@@ -60,6 +62,7 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
     if random is not None:
         raise random
     count_from_start(decomposed)
+    _leave_out_values(decomposed)
     return Imported(_translated(decomposed, exported), exported, decomposed, state)
 
 
@@ -80,6 +83,23 @@ def _decomposed(exported: ExportedProgram) -> ExportedProgram:
         if node is None:
             raise
         raise UnsupportedError(node, exported, *reason_of(error)) from error
+
+
+def _leave_out_values(program: ExportedProgram) -> None:
+    """Takes None, numbers and strings out of what a program takes and gives; the model's signature has them."""
+    signature, graph = program.graph_signature, program.graph
+    (output,) = graph.find_nodes(op="output")
+    kept = [not isinstance(spec.arg, ConstantArgument) for spec in signature.output_specs]
+    if not any(kept):
+        raise CaptureError("the model gives no tensor, and there is nothing else to compute; return one")
+    output.args = (tuple(value for value, keep in zip(output.args[0], kept, strict=True) if keep),)
+    signature.output_specs[:] = [spec for spec, keep in zip(signature.output_specs, kept, strict=True) if keep]
+    constants = {spec.arg.name for spec in signature.input_specs if isinstance(spec.arg, ConstantArgument)}
+    for node in graph.find_nodes(op="placeholder"):
+        if node.name in constants:
+            graph.erase_node(node)
+    signature.input_specs[:] = [spec for spec in signature.input_specs if spec.arg.name not in constants]
+    program.graph_module.recompile()
 
 
 def _translated(decomposed: ExportedProgram, exported: ExportedProgram) -> IRModule:

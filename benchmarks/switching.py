@@ -335,8 +335,7 @@ def raw_request(portfolio: Portfolio, inputs: Sequence[np.ndarray[Any, Any]]) ->
 
 def raw_outputs(portfolio: Portfolio, name: str, inputs: Sequence[np.ndarray[Any, Any]]) -> bytes:
     """What a variant gives, as the answer's bytes."""
-    found = load_bundle(listed_bundle(portfolio, portfolio.variant(name), "host")).run(*inputs)
-    tensors = [found] if isinstance(found, torch.Tensor) else found
+    tensors = load_bundle(listed_bundle(portfolio, portfolio.variant(name), "host")).run_tensors(inputs)
     return b"".join(np.ascontiguousarray(tensor.numpy()).tobytes() for tensor in tensors)
 
 

@@ -15,7 +15,7 @@ from ..frontend.errors import InputError
 from ..frontend.progress import stage
 from .answer import Answer
 from .models import random_input
-from .verbs import says, tensors
+from .verbs import says
 
 if TYPE_CHECKING:
     from ..backends.boards.session import Done
@@ -40,7 +40,7 @@ def run_bundle(
     emulator = emulator_for(bundle, on)
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
-            return tensors(load_bundle(folder).run(*inputs)), {}
+            return list(load_bundle(folder).run_tensors(inputs)), {}
         return list(run_program(bundle, inputs, emulator, threads)), {}
 
 

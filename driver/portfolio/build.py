@@ -219,7 +219,7 @@ def _timed(
                     times[name][target.name] = modelled
             continue
         built = {v.name: load_bundle(folder / VARIANTS / v.name / target.name) for v in variants}
-        calls = {name: model.prepared(*_random(model)) for name, model in built.items()}
+        calls = {name: model.prepared_tensors(_random(model)) for name, model in built.items()}
         timings = time_calls(calls, options.repeat, threads=options.threads, batch=options.batch)
         for name, timing in timings.items():
             times[name][target.name] = timing.median_ms

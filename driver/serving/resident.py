@@ -88,9 +88,7 @@ def load_variant(
 
 
 def _outputs(built: Built, inputs: Arrays) -> tuple[np.ndarray[Any, Any], ...]:
-    found = built.run(*inputs)
-    tensors = (found,) if isinstance(found, torch.Tensor) else found
-    return tuple(tensor.numpy() for tensor in tensors)
+    return tuple(tensor.numpy() for tensor in built.run_tensors(inputs))
 
 
 def _check_room(variant: Variant, room: int) -> None:

@@ -1,0 +1,248 @@
+"""Containers, and plain values in them, around the tensors that a model takes or gives; also as plain data.
+
+A compiled program takes tensors and gives tensors. Models take and give dicts, named tuples, lists, None and numbers as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
+from keyword import iskeyword
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from ..frontend.errors import InputError
+
+__all__ = ["TENSOR", "Structure", "structure_of"]
+
+Kind = Literal["tensor", "value", "tuple", "list", "dict", "fields"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A tensor, a plain value, or a container of such.
+
+    Attributes:
+        kind: ``fields`` for what has them by name: named tuples and dataclasses.
+        entries: of a container, in order.
+        keys: of its entries: a dict's keys, names of fields.
+        value: of a plain value: None, a number, a bool or a string.
+        name: of the class, for ``fields``.
+        make: gives the container that the model gives, for its entries.
+    """
+
+    kind: Kind
+    entries: tuple[Structure, ...] = ()
+    keys: tuple[Any, ...] = ()
+    value: Any = None
+    name: str = ""
+    make: Callable[[Sequence[Any]], Any] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def tensors(self) -> int:
+        """How many there are."""
+        return 1 if self.kind == "tensor" else sum(entry.tensors for entry in self.entries)
+
+    def paths(self) -> Iterator[tuple[Structure, tuple[Any, ...]]]:
+        """Every tensor and plain value, and what leads to it: keys, which are text here, and places, which are numbers."""
+        if self.kind in ("tensor", "value"):
+            yield self, ()
+        for step, entry in zip(self._steps(), self.entries, strict=True):
+            for leaf, path in entry.paths():
+                yield leaf, (step, *path)
+
+    def built(self, tensors: Iterator[Any]) -> Any:
+        """What the model gives, with the next of `tensors` in their places."""
+        if self.kind == "tensor":
+            return next(tensors)
+        if self.kind == "value":
+            return self.value
+        entries = [entry.built(tensors) for entry in self.entries]
+        if self.make is not None:
+            return self.make(entries)
+        if self.kind == "dict":
+            return dict(zip(self.keys, entries, strict=True))
+        return entries if self.kind == "list" else tuple(entries)
+
+    def taken(self, value: Any, what: str) -> list[Any]:
+        """What stands in `value` in the places of tensors.
+
+        Args:
+            what: names `value` in errors.
+
+        Raises:
+            InputError: it is made otherwise, or a plain value is another one.
+        """
+        if self.kind == "tensor":
+            return [value]
+        if self.kind == "value":
+            if not _same(value, self.value):
+                raise InputError(
+                    f"{what} is {_short(value)}, but the model was compiled for {_short(self.value)}; give that, or compile it"
+                    " for the other"
+                )
+            return []
+        steps, entries = self._steps(), self._entries_of(value, what)
+        pairs = zip(self.entries, entries, steps, strict=True)
+        return [leaf for entry, part, step in pairs for leaf in entry.taken(part, _within(what, step))]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        if self.kind == "tensor":
+            return {"kind": "tensor"}
+        if self.kind == "value":
+            # JSON has no infinity and no NaN.
+            special = isinstance(self.value, float) and not math.isfinite(self.value)
+            return {"kind": "value", "float" if special else "value": str(self.value) if special else self.value}
+        found: dict[str, Any] = {"kind": self.kind}
+        if self.kind == "fields":
+            found["name"] = self.name
+        if self.keys:
+            found["keys"] = list(self.keys)
+        return {**found, "entries": [entry.plain() for entry in self.entries]}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Structure:
+        """What `plain` gave. Named tuples and dataclasses come back as named tuples with the same fields.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not give that.
+        """
+        kind = data["kind"]
+        if kind not in get_args(Kind):
+            raise ValueError(f"a structure of the kind {kind!r}")
+        if kind == "tensor":
+            return TENSOR
+        if kind == "value":
+            value = float(data["float"]) if "float" in data else data["value"]
+            if not isinstance(value, None | bool | int | float | str):
+                raise ValueError(f"the value {value!r}")
+            return cls("value", value=value)
+        entries = tuple(cls.from_plain(entry) for entry in data["entries"])
+        keys = tuple(data.get("keys", ()))
+        if kind in ("dict", "fields") and len(keys) != len(entries):
+            raise ValueError(f"{len(keys)} keys of {len(entries)} entries")
+        if kind != "fields":
+            return cls(kind, entries, keys)
+        made = namedtuple(data["name"], keys)  # type: ignore[misc] # Refuses what is no name.
+        return cls(kind, entries, keys, name=data["name"], make=made._make)
+
+    def _steps(self) -> Sequence[Any]:
+        return [str(key) for key in self.keys] if self.keys else range(len(self.entries))
+
+    def _entries_of(self, value: Any, what: str) -> list[Any]:
+        if self.kind == "fields" and not isinstance(value, Mapping | tuple | list):
+            if missing := [name for name in self.keys if not hasattr(value, name)]:
+                raise InputError(f"{what} has no '{missing[0]}'; it must be a {self.name}, got {_described(value)}")
+            return [getattr(value, name) for name in self.keys]
+        if self.kind == "dict" or (self.kind == "fields" and isinstance(value, Mapping)):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{what} must be a dict with {_listed(self.keys)}, got {_described(value)}")
+            if missing := [key for key in self.keys if key not in value]:
+                raise InputError(f"{what} lacks {missing[0]!r}; it must have {_listed(self.keys)}")
+            if unknown := [key for key in value if key not in self.keys]:
+                raise InputError(
+                    f"{what} has {unknown[0]!r}, which it had not when the model was compiled; it must have"
+                    f" {_listed(self.keys)}"
+                )
+            return [value[key] for key in self.keys]
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != len(self.entries):
+            raise InputError(
+                f"{what} must be a {self.name or self.kind} of {len(self.entries)}, got {_described(value)}"
+            )
+        return list(value)
+
+
+TENSOR = Structure("tensor")
+
+
+def structure_of(spec: pytree.TreeSpec, leaves: Iterator[Structure]) -> Structure:
+    """The structure that torch describes by `spec`, with the next of `leaves`, tensors and plain values, as its leaves."""
+    if spec.is_leaf():
+        return next(leaves)
+    entries = [structure_of(child, leaves) for child in spec.children()]
+    make = partial(_remade, spec.type, spec.context)
+    if spec.type is list:
+        return Structure("list", tuple(entries), make=make)
+    if is_dataclass(spec.type):
+        return _of_dataclass(spec, entries)
+    kind = spec.context if spec.type is namedtuple else spec.type
+    names = getattr(kind, "_fields", None) or getattr(kind, "__match_args__", None)
+    if issubclass(kind, tuple) and names and len(names) == len(entries):
+        return _of_fields(kind, tuple(names), entries, make)
+    keys = _keys(spec)
+    if keys is not None and len(keys) == len(entries):
+        return Structure("dict", tuple(entries), tuple(keys), make=make)
+    return Structure("tuple", tuple(entries), make=make)
+
+
+def _of_dataclass(spec: pytree.TreeSpec, entries: Sequence[Structure]) -> Structure:
+    """With the fields that are None, which torch leaves out."""
+    found = dict(zip(_keys(spec) or (), entries, strict=True))
+    names = tuple(entry.name for entry in fields(spec.type))
+    present = [name in found for name in names]
+
+    def make(values: Sequence[Any]) -> Any:
+        return _remade(spec.type, spec.context, [v for v, there in zip(values, present, strict=True) if there])
+
+    return _of_fields(spec.type, names, [found.get(name, Structure("value")) for name in names], make)
+
+
+def _of_fields(
+    kind: type, names: tuple[str, ...], entries: Sequence[Structure], make: Callable[[Sequence[Any]], Any]
+) -> Structure:
+    usable = all(name.isidentifier() and not iskeyword(name) and not name.startswith("_") for name in names)
+    title = kind.__name__ if kind.__name__.isidentifier() else "Fields"
+    return Structure("fields" if usable else "dict", tuple(entries), names, name=title if usable else "", make=make)
+
+
+def _remade(kind: type, context: Any, entries: Sequence[Any]) -> Any:
+    return pytree.SUPPORTED_NODES[kind].unflatten_fn(entries, context)
+
+
+def _keys(spec: pytree.TreeSpec) -> list[Any] | None:
+    """Keys, or names, of the entries of a container that a library has told torch of; None if they have none."""
+    node = pytree.SUPPORTED_NODES[spec.type]
+    if node.flatten_with_keys_fn is not None:
+        steps = [
+            step for step, _ in node.flatten_with_keys_fn(_remade(spec.type, spec.context, range(spec.num_children)))[0]
+        ]
+        found = [getattr(step, "key", getattr(step, "name", None)) for step in steps]
+    else:
+        found = list(spec.context) if isinstance(spec.context, list | tuple) else []
+    # Other keys would not come back from JSON as what they were.
+    keyed = bool(found) or issubclass(spec.type, dict)
+    return found if keyed and all(isinstance(key, str | int) for key in found) else None
+
+
+def _same(value: Any, expected: Any) -> bool:
+    if isinstance(value, np.bool_ | np.number):
+        value = value.item()
+    if isinstance(value, torch.Tensor | np.ndarray) or isinstance(value, bool) != isinstance(expected, bool):
+        return False
+    return bool(value == expected) or (value != value and expected != expected)
+
+
+def _described(value: Any) -> str:
+    size = f" of {len(value)}" if isinstance(value, Sequence | Mapping) and not isinstance(value, str) else ""
+    return f"{type(value).__name__}{size}"
+
+
+def _short(value: Any) -> str:
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return repr(value)[:60] if plain else f"a {type(value).__name__}"
+
+
+def _within(what: str, step: Any) -> str:
+    """``'batch.image'`` within ``input 'batch'``."""
+    return f"{what[:-1]}.{step}'" if what.endswith("'") else f"{what}.{step}"
+
+
+def _listed(keys: Sequence[Any]) -> str:
+    return ", ".join(repr(key) for key in keys)
