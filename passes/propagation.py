@@ -18,6 +18,7 @@ from torch import fx
 
 from .axes import Axes, Gather, Grouped, Product
 from .facts import Facts, constants_of, unknown
+from .ranges import Ranges
 from .rules import rule_of
 from .values import MUTATED, Operation, attribute, is_tensor, shape_of
 
@@ -31,12 +32,15 @@ class KnownConstants(Mapping[fx.Node, Facts]):
     """Facts by node. Those of stored tensors are made when first asked for: most weights never are.
 
     Attributes:
+        module: the graph they are about.
         memo: what rules conclude from facts of several nodes and want to conclude only once.
+        ranges: between what bounds values lie, and which can be infinite or NaN.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.memo: dict[Any, Any] = {}
-        self._module = module
+        self.ranges = Ranges(module)
+        self.module = module
         self._facts: dict[fx.Node, Facts] = {}
 
     def __getitem__(self, node: fx.Node) -> Facts:
@@ -57,7 +61,7 @@ class KnownConstants(Mapping[fx.Node, Facts]):
 
     def _initial(self, node: fx.Node) -> Facts:
         if node.op == "get_attr":
-            value = attribute(self._module, str(node.target))
+            value = attribute(self.module, str(node.target))
             if isinstance(value, torch.Tensor):
                 return constants_of(value)
         return unknown(len(shape_of(node)) if is_tensor(node) else 0)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, is_static, shape_of
 from .base import FactTable, Rule, optional, register
+from .visible_rows import has_finite_entries
 
 if TYPE_CHECKING:
     from ..axes import AxesBuilder
@@ -89,19 +91,16 @@ class Contraction(Rule):
         labels = self.labels(op)
         assert labels is not None
         for letter in self._summed(labels):
-            silent: Any = False
-            place: tuple[fx.Node, int] | None = None
-            for node, letters in labels[0]:
-                if letter in letters:
-                    axis = letters.index(letter)
-                    size = shape_of(node)[axis]
-                    if not is_static(size):
-                        break
-                    value, known = live.facts[node].plain().along(axis, size)
-                    silent = silent | (known & (value == 0))
-                    place = (node, axis)
-            if place is not None and is_static(shape_of(place[0])[place[1]]):
-                live.require(*place, ~silent, f"summed over by '{op.node.name}'")
+            places = [(node, letters.index(letter)) for node, letters in labels[0] if letter in letters]
+            if not all(is_static(shape_of(node)[axis]) for node, axis in places):
+                continue
+            needed = np.ones(shape_of(places[0][0])[places[0][1]], bool)
+            for node, axis in places:
+                value, known = live.facts[node].plain().along(axis, shape_of(node)[axis])
+                zero = known & (value == 0)
+                if zero.any() and all(live.facts.ranges[other].finite for other, _ in labels[0] if other is not node):
+                    needed = needed & ~zero
+            live.require(*places[0], needed, f"summed over by '{op.node.name}'")
 
     def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
         labels = self.labels(op)
@@ -137,7 +136,8 @@ class Contraction(Rule):
 @register
 class Attention(Rule):
     """``scaled_dot_product_attention``: heads are independent, so a head may go as a whole; where a head's values are
-    constant its result is that constant, because attention weights sum to one."""
+    constant its result is that constant, because attention weights sum to one. They are all zero for a query whose keys
+    are all masked: a mask that is not known leaves only zeros as they are."""
 
     operators = ("aten.scaled_dot_product_attention",)
 
@@ -177,8 +177,10 @@ class Attention(Rule):
         value = op["value"]
         given = facts[value].plain()
         rank = given.rank
-        if op.get("dropout_p") or given.known.shape[rank - 2] != 1:
+        if given.known.shape[rank - 2] != 1:
             return unknown(rank)
+        if not self._every_query_sees(op, facts):
+            given = collapsed(given.value, given.known & (given.value == 0) & facts.ranges[op.node].finite)
         heads, goal = shape_of(value)[rank - 3] if rank > 2 else 1, shape_of(op.node)[rank - 3] if rank > 2 else 1
         if given.known.shape[max(0, rank - 3)] == 1 or heads == goal:
             return given
@@ -186,6 +188,18 @@ class Attention(Rule):
             return unknown(rank)
         times = goal // heads  # Grouped queries: one head of values for several of queries.
         return collapsed(given.value.repeat(times, rank - 3), given.known.repeat(times, rank - 3))
+
+    def _every_query_sees(self, op: Operation, facts: FactTable) -> bool:
+        """Returns if no query's keys are all masked, which would give zeros instead of the values' mean."""
+        mask = op.get("attn_mask")
+        if not facts.ranges[op.node].finite:
+            return False  # Scores that may be NaN.
+        if not isinstance(mask, fx.Node):
+            return True
+        if mask.meta["val"].dtype is torch.bool:
+            shown = facts[mask].known & (facts[mask].value != 0)
+            return bool(shown.any(-1).all())
+        return has_finite_entries(mask, facts)
 
     def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
         query, key, value = shape(op["query"]), shape(op["key"]), shape(op["value"])

@@ -9,7 +9,7 @@ and results stay whole, and the report says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 from torch import fx
@@ -19,12 +19,13 @@ from ..values import Operation, shape_of
 
 if TYPE_CHECKING:
     from ..axes import AxesBuilder
-    from ..propagation import Liveness
+    from ..propagation import KnownConstants, Liveness
     from ..rewriting import Edit
 
 __all__ = ["FactTable", "Rule", "register", "registered", "rule_for", "rule_of"]
 
-FactTable = Mapping[fx.Node, Facts]
+FactTable: TypeAlias = "KnownConstants"
+"""Facts by node, with the ranges of values beside them."""
 
 
 class Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Elementwise(Rule):
 
 @register
 class Multiply(Elementwise):
-    """Products: a zero stays zero whatever the other factor (which is taken to be finite, as in every network)."""
+    """Products: a zero stays zero under every factor that is finite."""
 
     operators = ("aten.mul", "aten.multiply")
 
@@ -81,8 +82,48 @@ class Multiply(Elementwise):
             return _scaled(facts[nodes[0]], op)
         zero = np.zeros((1,) * rank, bool)
         for node in nodes:
-            zero = zero | _aligned(facts[node].known & (facts[node].value == 0), rank)
+            here = _zeros(facts[node])
+            others = (facts.ranges[other] for other in nodes if other is not node)
+            if here.any() and all(other.finite for other in others) and _is_finite(op.get("other")):
+                zero = zero | _aligned(here, rank)
         return collapsed(np.where(zero, 0.0, both.value), zero | both.known)
+
+
+@register
+class Divide(Elementwise):
+    """Quotients: zero divided by what is never zero is zero."""
+
+    operators = ("aten.div", "aten.divide", "aten.true_divide", "aten.floor_divide")
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        both = super().constants(op, facts)
+        dividend, divisor = op["self"], op["other"]
+        if not (is_tensor(dividend) and is_tensor(divisor)) or not _zeros(facts[dividend]).any():
+            return both
+        if not facts.ranges[divisor].nonzero:
+            return both
+        zero = _aligned(_zeros(facts[dividend]), both.rank)
+        return collapsed(np.where(zero, 0.0, both.value), zero | both.known)
+
+
+@register
+class Choose(Elementwise):
+    """``where`` and ``masked_fill``: where both choices are the same constant, it does not matter which is taken."""
+
+    operators = ("aten.where", "aten.masked_fill")
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        found = super().constants(op, facts)
+        other = op.get("value" if op.name == "aten.masked_fill" else "other")
+        if "self" not in op.arguments or other is None:
+            return found
+        (first, first_known), (second, second_known) = (
+            _constant(value, facts, found.rank) for value in (op["self"], other)
+        )
+        same = first_known & second_known & (first == second)
+        shape = np.broadcast_shapes(found.known.shape, same.shape)
+        same = np.broadcast_to(same, shape)
+        return collapsed(np.where(same, first, found.value), same | found.known)
 
 
 @register
@@ -109,8 +150,11 @@ class Identity(Rule):
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         source = next(tensor_inputs(op.node))
         given, kind = facts[source], op.node.meta["val"].dtype
-        if kind.is_floating_point or kind is source.meta["val"].dtype:
+        if kind is source.meta["val"].dtype:
             return given
+        if kind.is_floating_point:  # What is beyond a narrow type's largest number becomes infinite.
+            fits = np.abs(given.value) <= torch.finfo(kind).max
+            return given if fits.all() else collapsed(given.value, given.known & fits, given.pattern)
         plain = given.plain()
         if kind is torch.bool:
             return collapsed(plain.value != 0, plain.known)
@@ -141,7 +185,9 @@ class ParametricRelu(Rule):
         shape = [1] * given.rank
         if given.rank:
             shape[1 if given.rank > 1 else 0] = slopes.known.size
-        return _leaky(given, slopes.value.reshape(shape), slopes.known.reshape(shape))
+        return _leaky(
+            given, slopes.value.reshape(shape), slopes.known.reshape(shape), facts.ranges[op["weight"]].finite
+        )
 
 
 @register
@@ -154,13 +200,16 @@ class ParametricReluKernel(Elementwise):
         rank = len(shape_of(op.node))
         given, slopes = facts[op["self"]].plain(), facts[op["weight"]].plain()
         given = Facts(_aligned(given.value, rank), _aligned(given.known, rank))
-        return _leaky(given, _aligned(slopes.value, rank), _aligned(slopes.known, rank))
+        finite = facts.ranges[op["weight"]].finite
+        return _leaky(given, _aligned(slopes.value, rank), _aligned(slopes.known, rank), finite)
 
 
-def _leaky(given: Facts, slope: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> Facts:
-    """Known where the slope is, and where it does not matter."""
+def _leaky(given: Facts, slope: np.ndarray[Any, Any], known: np.ndarray[Any, Any], finite: bool) -> Facts:
+    """Known where the slope is, and where it does not matter: above zero, and at zero if it is finite."""
     value = np.where(given.value > 0, given.value, slope * given.value)
-    return collapsed(value, np.broadcast_to(given.known & (known | (given.value >= 0)), value.shape))
+    return collapsed(
+        value, np.broadcast_to(given.known & (known | (given.value > 0) | ((given.value == 0) & finite)), value.shape)
+    )
 
 
 @register
@@ -193,7 +242,27 @@ class Gated(Rule):
         value, gate = np.split(np.broadcast_to(given.value, shape), 2, dim)
         known, gate_known = np.split(np.broadcast_to(given.known, shape), 2, dim)
         zero = known & (value == 0)
+        if zero.any() and not facts.ranges[op["self"]].finite:
+            zero = zero & gate_known
         return collapsed(value / (1 + np.exp(-gate)), (known & gate_known) | zero)
+
+
+def _zeros(given: Facts) -> np.ndarray[Any, Any]:
+    """Where a value is known to be zero; with a pattern, too."""
+    return np.asarray(given.known & (given.value == 0))
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, int | float) or math.isfinite(value)
+
+
+def _constant(value: Any, facts: FactTable, rank: int) -> tuple[Any, Any]:
+    """The constants of an argument and where they are known, aligned to `rank` axes."""
+    if is_tensor(value):
+        given = facts[value].plain()
+        return _aligned(given.value, rank), _aligned(given.known, rank)
+    known = isinstance(value, int | float)
+    return np.full((1,) * rank, float(value) if known else 0.0), np.full((1,) * rank, known)
 
 
 def _scaled(given: Facts, op: Operation) -> Facts:

@@ -201,6 +201,9 @@ class LinearMap(Rule):
         if "reached" in op.cache and np.array_equal(op.cache["reached"][0], rows):
             return np.asarray(op.cache["reached"][1])
         reached = _any_of(self._reaches(op, geometry), rows.reshape(geometry.groups, -1), 1)
+        if not reached.all() and not live.facts.ranges[geometry.source].finite:
+            # Under a weight of zero, too, an infinite entry gives NaN.
+            reached = np.repeat(rows.reshape(geometry.groups, -1).any(1), reached.size // geometry.groups)
         op.cache["reached"] = (rows, reached)
         return reached
 

@@ -38,6 +38,12 @@ def _parameter(op: Operation, name: str, default: float, size: int) -> Floats | 
     return None if tensor is None else tensor.double().cpu().numpy().reshape(-1)
 
 
+def _switched_off(op: Operation, weight: Floats, facts: FactTable) -> Bools:
+    """Where a scale of zero leaves the bias alone: what it scales has to be finite."""
+    off: Bools = weight == 0
+    return off & facts.ranges[op.node].finite if off.any() else off
+
+
 def _per_channel(values: Floats, known: Bools, rank: int, axis: int = 1) -> Facts:
     shape = [1] * rank
     shape[axis] = values.size
@@ -73,7 +79,8 @@ def _stored_statistics(op: Operation, facts: FactTable) -> Facts:
     weight, bias, mean, variance = (part for part in parts if part is not None)
     value, known = facts[op["input"]].plain().along(1, size)
     out = (value - mean) / np.sqrt(variance + op["eps"]) * weight + bias
-    return _per_channel(np.where(weight == 0, bias, out), known | (weight == 0), rank)
+    off = _switched_off(op, weight, facts)
+    return _per_channel(np.where(off, bias, out), known | off, rank)
 
 
 @register
@@ -115,7 +122,8 @@ class InstanceNormalization(Rule):
         if weight is None or bias is None:
             return unknown(rank)
         _, known = facts[op["input"]].plain().along(1, size)
-        return _per_channel(bias, known | (weight == 0), rank)
+        varies = op["eps"] > 0  # Without an epsilon, what does not vary is divided by zero.
+        return _per_channel(bias, (known & varies) | _switched_off(op, weight, facts), rank)
 
 
 @register
@@ -143,8 +151,9 @@ class GroupNormalization(Rule):
         by_group = value.reshape(op["num_groups"], -1)
         whole = np.repeat(known.reshape(by_group.shape).all(1), by_group.shape[1])
         normal = (by_group - by_group.mean(1, keepdims=True)) / np.sqrt(by_group.var(1, keepdims=True) + op["eps"])
-        out = np.where(weight == 0, bias, normal.reshape(-1) * weight + bias)
-        return _per_channel(out, whole | (weight == 0), rank)
+        off = _switched_off(op, weight, facts)
+        out = np.where(off, bias, normal.reshape(-1) * weight + bias)
+        return _per_channel(out, whole | off, rank)
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
         kept = edit.kept(op.node, 1).reshape(op["num_groups"], -1)
@@ -192,7 +201,7 @@ class LayerNormalization(Rule):
             return unknown(rank)
         scale = weight.double().cpu().numpy()
         shift = bias.double().cpu().numpy() if bias is not None else np.zeros_like(scale)
-        return _per_channel(shift, scale == 0, rank, rank - 1)
+        return _per_channel(shift, _switched_off(op, scale, facts), rank, rank - 1)
 
     def demand(self, op: Operation, live: Liveness) -> None:
         axis = len(shape_of(op.node)) - 1

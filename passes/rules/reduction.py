@@ -11,6 +11,7 @@ from ..facts import Facts, collapsed, unknown
 from ..values import Operation, shape_of
 from .base import FactTable, Rule, register
 from .elementwise import Elementwise, relate_broadcast
+from .visible_rows import has_finite_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,7 +150,8 @@ class AlongAxis(_Reducing):
 
 @register
 class Softmax(Rule):
-    """``softmax`` and scans: the axis stays whole, the others pass; along its axis the result sums to one."""
+    """``softmax`` and scans: the axis stays whole, the others pass; along its axis the result sums to one, unless a mask
+    may have hidden all of a row."""
 
     operators = (
         "aten.softmax",
@@ -172,6 +174,9 @@ class Softmax(Rule):
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank = len(shape_of(op.node))
         nothing = unknown(rank)
-        if op.name in ("aten.softmax", "aten._softmax"):
-            return replace(nothing, stochastic=op["dim"] % max(1, rank))
-        return nothing
+        dim = op["dim"] % max(1, rank)
+        if op.name not in ("aten.softmax", "aten._softmax"):
+            return nothing
+        source = op.node.all_input_nodes[0]
+        sound = facts.ranges[source].finite or (dim == rank - 1 and has_finite_entries(source, facts))
+        return replace(nothing, stochastic=dim) if sound else nothing
