@@ -18,7 +18,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,7 +35,7 @@ from .program import PROGRAM, model_objects, write_static_program, write_wheel_p
 from .readme import readme
 from .signature import Signature, TensorSpec
 from .standalone import write_standalone
-from .state import state_names
+from .state import State, read_states, write_states
 from .targets import Target
 from .weights import Place, map_weights, write_weights
 
@@ -59,6 +59,7 @@ class Bundle:
         memory: what the model needs beside its inputs and outputs.
         weights: where they lie in the folder's files, in the order that the code takes them.
         arena: the plan of the values between kernels; None where no library is loaded.
+        state: the buffers that are kept from call to call, with what they hold before the first.
         program: the file to run, or None.
     """
 
@@ -77,6 +78,7 @@ class Bundle:
     memory: Memory
     weights: tuple[Place, ...]
     arena: Arena | None
+    state: tuple[State, ...] = ()
 
     @property
     def program(self) -> Path | None:
@@ -104,10 +106,6 @@ def write_bundle(
             fails.
     """
     chosen = check_runtime(built.target, runtime, link)
-    if built.state:
-        raise InputError(
-            f"the model keeps state in {state_names(built.state)}, which a bundle does not hold; run it here"
-        )
     if folder.exists() and not _replaceable(folder):
         raise InputError(f"'{folder}' exists and is not a bundle; choose an empty or a new folder")
     with replacing_folder(folder) as temporary:
@@ -117,9 +115,10 @@ def write_bundle(
             places = write_weights(built.weights, temporary)
         else:
             places = _WRITERS[chosen](built, temporary)
+        states = write_states(built.state, temporary)
         text = readme(built, chosen, sorted(_names(temporary)), _figures(temporary))
         (temporary / "README.md").write_text(text, encoding="utf-8")
-        manifest = _manifest(built, temporary, chosen, places, certificate)
+        manifest = _manifest(built, temporary, chosen, places, states, certificate)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         write_sums(temporary)
     return folder
@@ -164,6 +163,7 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise InputError(f"manifest of bundle '{path}' is not usable ({error}); export the model again") from None
     for name, (size, digest) in sums.items():
         _check_file(path, name, size, digest)
+    bundle = replace(bundle, state=_states(manifest, path))
     for name in (PROGRAM, "model.so"):
         if name in sums:
             _check_machine(path, name, bundle.target)
@@ -194,7 +194,16 @@ def load_bundle(folder: str | os.PathLike[str]) -> Built:
         raise InputError(f"manifest of bundle '{path}' has no plan of the memory; export the model again")
     weights = map_weights(bundle.weights, path)
     code = (Library(load_library(path / "model.so")), weights, bundle.arena)
-    return Built(target, bundle.inputs, bundle.outputs, bundle.signature, bundle.threads, bundle.pipeline, *code)
+    return Built(
+        target,
+        bundle.inputs,
+        bundle.outputs,
+        bundle.signature,
+        bundle.threads,
+        bundle.pipeline,
+        *code,
+        state=bundle.state,
+    )
 
 
 def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Runtime:
@@ -251,7 +260,12 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _manifest(
-    built: Built, folder: Path, runtime: Runtime, places: Sequence[Place], certificate: Mapping[str, Any] | None
+    built: Built,
+    folder: Path,
+    runtime: Runtime,
+    places: Sequence[Place],
+    states: Sequence[Mapping[str, Any]],
+    certificate: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     names = sorted(_names(folder))
     versions = [needed_glibc(folder / name) for name in names if name == PROGRAM or name.endswith(".so")]
@@ -261,6 +275,7 @@ def _manifest(
         "target": asdict(built.target),
         "inputs": [asdict(spec) for spec in built.inputs],
         "outputs": [asdict(spec) for spec in built.outputs],
+        "state": states,
         "signature": built.signature.plain(),
         "threads": built.threads,
         "pipeline": built.pipeline,
@@ -317,6 +332,13 @@ def _arena(values: dict[str, Any] | None) -> Arena | None:
     if any(slot.offset < 0 or slot.offset + slot.size > values["bytes"] for slot in slots):
         raise ValueError("a value outside the arena")
     return Arena(**{**values, "slots": slots})
+
+
+def _states(manifest: dict[str, Any], folder: Path) -> tuple[State, ...]:
+    try:
+        return read_states(manifest["state"], folder)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"manifest of bundle '{folder}' is not usable ({error}); export the model again") from None
 
 
 def _target(values: dict[str, Any]) -> Target:

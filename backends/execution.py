@@ -19,7 +19,7 @@ from .emulation import Emulator, find_emulator
 from .measure import Timing
 from .signature import checked_inputs
 
-__all__ = ["benchmark_bundle", "bundle_emulator", "failure", "run_bundle"]
+__all__ = ["benchmark_bundle", "bundle_emulator", "failure", "output_files", "run_bundle", "run_in_turn"]
 
 
 def bundle_emulator(bundle: Bundle) -> Emulator:
@@ -40,21 +40,42 @@ def run_bundle(
         InputError: the bundle holds no program or one for another machine, the inputs are not what the model takes, or
             the program fails; then with its own words.
     """
+    return run_in_turn(bundle, [inputs], emulator, threads)[0]
+
+
+def run_in_turn(
+    bundle: Bundle, calls: Sequence[Sequence[Any]], emulator: Emulator | None = None, threads: int | None = None
+) -> list[tuple[torch.Tensor, ...]]:
+    """The outputs of several calls, one after the other: what the model keeps, each finds as the one before left it.
+
+    Raises:
+        InputError: as `run_bundle`.
+    """
     command = _command(bundle, emulator)
-    arrays = [tensor.numpy() for tensor in checked_inputs(bundle.inputs, inputs)]
+    sets = [[tensor.numpy() for tensor in checked_inputs(bundle.inputs, inputs)] for inputs in calls]
+    if not bundle.inputs and len(sets) > 1:
+        raise InputError(
+            f"the model of bundle '{bundle.folder}' takes no inputs, so its program makes one call at a time"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if bundle.target.bare:
-            return _run_bare(bundle, command, arrays, folder)
-        files = [folder / f"input{index}.npy" for index in range(len(arrays))]
-        for file, array in zip(files, arrays, strict=True):
-            np.save(file, array, allow_pickle=False)
+            return _run_bare(bundle, command, sets, folder)
+        files = []
+        for call, arrays in enumerate(sets):
+            for index, array in enumerate(arrays):
+                files.append(folder / f"{call}.input{index}.npy")
+                np.save(files[-1], array, allow_pickle=False)
         chosen = [] if threads is None else ["--threads", str(threads)]
         _execute(bundle, [*command, *map(str, files), "-o", temporary, *chosen])
-        return tuple(
-            torch.from_numpy(np.load(folder / f"output{index}.npy", allow_pickle=False))
-            for index in range(len(bundle.outputs))
-        )
+        names = output_files(len(sets), len(bundle.outputs))
+        return [tuple(torch.from_numpy(np.load(folder / name, allow_pickle=False)) for name in row) for row in names]
+
+
+def output_files(calls: int, outputs: int) -> list[list[str]]:
+    """What a program calls the files that it writes, by call."""
+    prefixes = [f"{call}." for call in range(calls)] if calls > 1 else [""]
+    return [[f"{prefix}output{index}.npy" for index in range(outputs)] for prefix in prefixes]
 
 
 def benchmark_bundle(
@@ -67,8 +88,7 @@ def benchmark_bundle(
     """
     if bundle.target.bare:
         inputs = [np.zeros(spec.shape, spec.dtype) for spec in bundle.inputs]
-        for _ in range(repeat):
-            run_bundle(bundle, inputs, emulator)
+        run_in_turn(bundle, [inputs] * repeat, emulator) if inputs else run_bundle(bundle, inputs, emulator)
         return None
     chosen = [] if threads is None else ["--threads", str(threads)]
     options = ["--bench", str(repeat), "--warmup", str(warmup), "--json", *chosen]
@@ -77,14 +97,17 @@ def benchmark_bundle(
 
 
 def _run_bare(
-    bundle: Bundle, command: list[str], arrays: Sequence[np.ndarray[Any, Any]], folder: Path
-) -> tuple[torch.Tensor, ...]:
+    bundle: Bundle, command: list[str], sets: Sequence[Sequence[np.ndarray[Any, Any]]], folder: Path
+) -> list[tuple[torch.Tensor, ...]]:
     """The outputs of a program without an operating system: it reads and writes plain bytes, by QEMU's hand."""
-    for index, array in enumerate(arrays):
-        (folder / f"input{index}").write_bytes(array.tobytes())
+    for index in range(len(bundle.inputs)):
+        (folder / f"input{index}").write_bytes(b"".join(arrays[index].tobytes() for arrays in sets))
     _execute(bundle, command, folder)
-    found = [np.fromfile(folder / f"output{i}", spec.dtype) for i, spec in enumerate(bundle.outputs)]
-    return tuple(torch.from_numpy(a.reshape(spec.shape)) for a, spec in zip(found, bundle.outputs, strict=True))
+    found = [
+        np.fromfile(folder / f"output{index}", spec.dtype).reshape(len(sets), *spec.shape)
+        for index, spec in enumerate(bundle.outputs)
+    ]
+    return [tuple(torch.from_numpy(array[call]) for array in found) for call in range(len(sets))]
 
 
 def _command(bundle: Bundle, emulator: Emulator | None) -> list[str]:

@@ -14,7 +14,7 @@ from ..frontend.errors import InputError
 from .built import Built
 from .linkers import Linker, find_linker, invoke, link_shared
 from .object_files import defined_symbols
-from .places import places_source, weights_assembly
+from .places import STATE, WEIGHTS, constants_assembly, places_source, state_source
 from .runtime_library import include_folders, static_runtime, wheel_runtime
 from .signature import TensorSpec
 from .weights import ALIGNMENT, Place, pack, write_weights
@@ -64,6 +64,7 @@ def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
         symbols = work / "symbols.cc"
         symbols.write_text(_symbols_source(defined_symbols(objects)), encoding="utf-8")
         sources = [*runner_sources(built, work, "virtual_machine.cc"), symbols, *_weights_inside(built, work)]
+        sources += state_sources(built, work)
         kept = work / "kept"
         kept.write_text("\n".join(defined_symbols(objects, local=True)) + "\n", encoding="utf-8")
         # Names of kernels stay, for profilers; all other names go. ziglang's linker keeps all or none.
@@ -91,6 +92,7 @@ def write_wheel_program(built: Built, folder: Path) -> tuple[Place, ...]:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         sources = [*runner_sources(built, work, "virtual_machine.cc"), _weights_beside(built, places, folder, work)]
+        sources += state_sources(built, work)
         link_against_wheel(linker, sources, libraries, folder / PROGRAM, work)
     return places
 
@@ -121,12 +123,24 @@ def runner_sources(built: Built, folder: Path, executor: str, threads: int | Non
     return [own_source("run.cc", folder), own_source(executor, folder), signature]
 
 
+def state_sources(built: Built, folder: Path) -> list[Path]:
+    """Sources of what the state holds before the first call, among the program's constants: model.h."""
+    blob, assembly, table = folder / "state.bin", folder / "state.S", folder / "state.cc"
+    stored = [entry for entry in built.state if not entry.zero]
+    with blob.open("wb") as stream:
+        offsets = pack([entry.initial.numpy() for entry in stored], stream)
+    assembly.write_text(constants_assembly(built.target, STATE, ALIGNMENT, str(blob)), encoding="utf-8")
+    known = dict(zip(stored, offsets, strict=True))
+    table.write_text(state_source([known.get(entry) for entry in built.state]), encoding="utf-8")
+    return [assembly, table]
+
+
 def _weights_inside(built: Built, folder: Path) -> list[Path]:
     """Sources of a program that has the weights among its constants and reads them there."""
     blob, assembly = folder / "weights.bin", folder / "weights.S"
     with blob.open("wb") as stream:
         offsets = pack(built.weights, stream)
-    assembly.write_text(weights_assembly(built.target, ALIGNMENT, str(blob)), encoding="utf-8")
+    assembly.write_text(constants_assembly(built.target, WEIGHTS, ALIGNMENT, str(blob)), encoding="utf-8")
     places = [
         Place(blob.name, offset, tuple(map(int, weight.shape)), str(weight.dtype))
         for weight, offset in zip(built.weights, offsets, strict=True)
@@ -164,10 +178,10 @@ def signature_source(built: Built, threads: int | None = None) -> str:
     """
     target = built.target
     lines = ['#include "model.h"']
-    for name, specs in (("Input", built.inputs), ("Output", built.outputs)):
+    for name, specs in (("Input", built.inputs), ("Output", built.outputs), ("State", [s.spec for s in built.state])):
         lines += [f"static const int64_t k{name}Shape{i}[] = {{{_shape(spec)}}};" for i, spec in enumerate(specs)]
-        rows = ",\n".join(f"    {_spec(spec, f'k{name}Shape{i}')}" for i, spec in enumerate(specs))
-        lines += [f"const Spec k{name}s[] = {{\n{rows}}};", f"const int k{name}Count = {len(specs)};"]
+        rows = [f"    {_spec(spec, f'k{name}Shape{i}')}" for i, spec in enumerate(specs)] or ["    {}"]
+        lines += [f"const Spec k{name}s[] = {{", ",\n".join(rows) + "};", f"const int k{name}Count = {len(specs)};"]
     lines += [
         f"const char kTarget[] = {quoted(target.name)};",
         f"const char kCpu[] = {quoted(target.cpu)};",

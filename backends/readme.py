@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .built import Built
 from .signature import TensorSpec
+from .state import is_initial
 from .weights import is_weights
 
 __all__ = ["readme"]
@@ -31,13 +32,17 @@ def readme(built: Built, runtime: str, names: Sequence[str], figures: Mapping[st
     lines = [f"# A model for {target.description or target.name}", ""]
     lines += [f"Made by reconvene for `{target.name}` ({target.triple}, {target.cpu}).", ""]
     lines += _table("input", built.inputs) + _table("output", built.outputs)
+    if built.state:
+        lines += _table("kept from call to call", [entry.spec for entry in built.state])
     lines += ["| file | is |", "|---|---|"]
     lines += [f"| `{name}` | {_FILES[name]} |" for name in names if name in _FILES]
+    if any(map(is_initial, names)):
+        lines += ["| `state*.npy` | what is kept, before the first call; zeros where there is no file |"]
     if any(map(is_weights, names)):
         lines += ["| `weights-*.bin` | the weights, one file for each large tensor, named by their content |"]
     lines += ["| `manifest.json` | shapes, dtypes, target, versions, checksums |", "| `SHA256SUMS` | checksums |", ""]
     if "run" in names:
-        lines += _program(runtime) if not target.bare else _emulated(built)
+        lines += _program(runtime, bool(built.state)) if not target.bare else _emulated(built)
     if figures is not None and figures["flash"] is not None:
         lines += _memory(figures)
     if runtime == "none":
@@ -52,7 +57,7 @@ def _table(title: str, specs: Sequence[TensorSpec]) -> list[str]:
     return [f"| {title} | dtype | shape |", "|---|---|---|", *rows, ""]
 
 
-def _program(runtime: str) -> list[str]:
+def _program(runtime: str, keeps: bool) -> list[str]:
     needs = {
         "wheel": "It needs Linux with glibc 2.27 or later and libstdc++, as every Raspberry Pi OS since 2019 has.",
     }.get(runtime, "It needs Linux, and nothing else: no Python, no libraries.")
@@ -65,7 +70,8 @@ def _program(runtime: str) -> list[str]:
         "    ./run --serve < in > out         # .npy arrays in, .npy arrays out, until stdin ends",
         "    ./run --help",
         "",
-        "Inputs are C-ordered `.npy` files (`numpy.save`), one for each input, in order.",
+        "Inputs are C-ordered `.npy` files (`numpy.save`), one for each input, in order; several sets are calls in turn.",
+        *(["With `--serve`, a line `reset` between arrays makes what is kept what it was at first."] if keeps else []),
         "",
     ]
 
@@ -82,7 +88,8 @@ def _emulated(built: Built) -> list[str]:
 def _memory(figures: Mapping[str, int | None]) -> list[str]:
     return [
         f"The model takes {figures['flash']} bytes of flash, {figures['weights']} of them weights, and {figures['ram']} bytes"
-        f" of RAM, of them {figures['arena']} for values between kernels and {figures['workspace']} within them.",
+        f" of RAM, of them {figures['arena']} for values between kernels, {figures['workspace']} within them and"
+        f" {figures['state']} for what is kept from call to call.",
         "",
     ]
 
@@ -95,6 +102,7 @@ def _sources(built: Built) -> list[str]:
         f"    {compiler} -O2 program.c reconvene_model.c weights.S kernels.o -lm",
         "",
         "from within this folder, with the options of your board. It needs no heap, no threads and no other library.",
+        *(["`reconvene_reset` makes what the model keeps what it was before the first call."] if built.state else []),
         "`figures.json` has the bytes it takes: flash, RAM, and of these the weights, the arena (values between kernels)"
         " and the workspace (values within one). Stack, inputs, outputs and what kernels call of the C library come on top.",
         "",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from .bare import c_type, write_bare_program
 from .built import Built
 from .linkers import Linker, find_linker, invoke
 from .object_files import sizes_of
-from .places import weights_assembly
+from .places import WEIGHTS, constants_assembly
 from .program import PROGRAM, runner_sources
+from .state import State, state_bytes
 from .weights import Place, pack
 
 __all__ = ["Figures", "write_standalone"]
@@ -42,10 +43,11 @@ class Figures:
     Attributes:
         flash: code, weights and other constants, from the program's own sections where one was linked, else from the
             objects; None where no compiler for the target is here to make the last of these.
-        ram: `arena`, `workspace`, and what the C code itself keeps; None as `flash`.
-        weights: of the weights alone.
+        ram: `arena`, `workspace`, `state`, and what the C code itself keeps; None as `flash`.
+        weights: of the weights alone, and of what the state begins with.
         arena: for values between kernels, shared by those that are not needed at the same time.
         workspace: for values within a kernel.
+        state: for buffers that are kept from call to call.
     """
 
     flash: int | None
@@ -53,12 +55,13 @@ class Figures:
     weights: int
     arena: int
     workspace: int
+    state: int
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A value: its memory's name (``input0``, ``output0``, ``weights``, ``arena``; before it is decided where outputs
-    are written, ``result0``), and how it is seen there.
+    """A value: its memory's name (``input0``, ``output0``, ``state0``, ``weights``, ``arena``; before it is decided where
+    outputs are written, ``result0``), and how it is seen there.
     """
 
     place: str
@@ -93,15 +96,18 @@ def write_standalone(built: Built, folder: Path) -> tuple[Place, ...]:
     target = tvm.target.Target(built.target.llvm())
     alignment = built.arena.alignment
     blob = folder / "weights.bin"
+    begun = [entry for entry in built.state if not entry.zero]
     with blob.open("wb") as stream:
-        offsets = pack(built.weights, stream, alignment)
-    plan = _direct(_walk(built, offsets))
+        offsets = pack([*built.weights, *(entry.initial.numpy() for entry in begun)], stream, alignment)
+    plan = _direct(_walk(built, offsets[: len(built.weights)]))
+    initials = dict(zip(begun, offsets[len(built.weights) :], strict=True))
     workspace = _write_kernels(built.scheduled, target, folder / "kernels.o")
-    assembly = weights_assembly(built.target, alignment, blob.name)
+    assembly = constants_assembly(built.target, WEIGHTS, alignment, blob.name)
     (folder / "weights.S").write_text(assembly, encoding="utf-8")
     (folder / "reconvene_model.h").write_text(_header(built, alignment), encoding="utf-8")
-    (folder / "reconvene_model.c").write_text(_source(built, plan, workspace, alignment), encoding="utf-8")
-    figures = Figures(None, None, blob.stat().st_size, built.arena.bytes, workspace)
+    source = _source(built, plan, workspace, alignment, initials)
+    (folder / "reconvene_model.c").write_text(source, encoding="utf-8")
+    figures = Figures(None, None, blob.stat().st_size, built.arena.bytes, workspace, state_bytes(built.state))
     linker = _linker(built)
     if linker is not None:
         figures = _compiled(built, folder, linker, figures)
@@ -172,8 +178,9 @@ def _walk(built: Built, offsets: Sequence[int]) -> _Plan:
 def _parameter_places(built: Built, offsets: Sequence[int]) -> tuple[list[str], list[int]]:
     """The memory of each parameter of ``main``, and the offset in it."""
     slots = built.arena.slots
-    names = [f"input{i}" for i in range(len(built.inputs))] + ["weights"] * len(offsets) + ["arena"] * len(slots)
-    return names, [*[0] * len(built.inputs), *offsets, *(slot.offset for slot in slots)]
+    own = [f"input{i}" for i in range(len(built.inputs))] + [f"state{i}" for i in range(len(built.state))]
+    names = own + ["weights"] * len(offsets) + ["arena"] * len(slots)
+    return names, [*[0] * len(own), *offsets, *(slot.offset for slot in slots)]
 
 
 def _unknown(name: str) -> str:
@@ -234,6 +241,14 @@ def _header(built: Built, alignment: int) -> str:
     described = [f" *   input{i}   {spec}, '{spec.name}'" for i, spec in enumerate(built.inputs)]
     described += [f" *   output{i}  {spec}" for i, spec in enumerate(built.outputs)]
     rows = "\n".join(described)
+    kept = "".join(f" *   {entry.spec}, '{entry.name}'\n" for entry in built.state)
+    reset = f"""
+/* The model keeps these from one call to the next, in memory of its own:
+ *
+{kept} *
+ * This makes them what they were before the first call. Call it where a new stream of inputs begins. */
+void reconvene_reset(void);
+"""
     return f"""/* A model compiled for {built.target.name} ({built.target.triple}, {built.target.cpu}). */
 #ifndef RECONVENE_MODEL_H
 #define RECONVENE_MODEL_H
@@ -256,7 +271,7 @@ extern "C" {{
  *
  * All memory is reserved in advance, so only one call may run at a time. */
 int reconvene_run({_parameters(built)});
-
+{reset if built.state else ""}
 #ifdef __cplusplus
 }}
 #endif
@@ -264,7 +279,7 @@ int reconvene_run({_parameters(built)});
 """
 
 
-def _source(built: Built, plan: _Plan, workspace: int, alignment: int) -> str:
+def _source(built: Built, plan: _Plan, workspace: int, alignment: int, initials: Mapping[State, int]) -> str:
     tensors: dict[_Tensor, str] = {}
     for call in plan.calls:
         for tensor in call.arguments:
@@ -280,6 +295,7 @@ def _source(built: Built, plan: _Plan, workspace: int, alignment: int) -> str:
         f"static uint8_t arena[{max(1, built.arena.bytes)}] RECONVENE_ALIGNED;",
         "extern const uint8_t reconvene_weights[];",
         _workspace_source(workspace),
+        *_state_source(built, initials),
     ]
     shapes = {tensor.shape: "" for tensor in tensors}
     for index, shape in enumerate(shapes):
@@ -294,6 +310,8 @@ def _source(built: Built, plan: _Plan, workspace: int, alignment: int) -> str:
     pointers = [f"(uintptr_t)input{i}" for i in range(len(built.inputs))]
     pointers += [f"(uintptr_t)output{i}" for i in range(len(built.outputs))]
     lines.append(f"  if (({' | '.join(pointers)}) % {alignment}) return RECONVENE_UNALIGNED;")
+    if built.state:
+        lines.append("  if (!begun) reconvene_reset();")
     lines += [f"  {name}.data = (void *){tensor.place};" for tensor, name in outside.items()]
     for call in plan.calls:
         arguments = ", ".join(f"&{tensors[tensor]}" for tensor in call.arguments)
@@ -301,7 +319,7 @@ def _source(built: Built, plan: _Plan, workspace: int, alignment: int) -> str:
         lines.append("    return RECONVENE_FAILED;")
     for index, result in enumerate(plan.results):
         if result.place != f"output{index}":
-            source = {"arena": "arena", "weights": "reconvene_weights"}.get(result.place, result.place)
+            source = _MEMORY.get(result.place, result.place)
             at = f"(const uint8_t *){source} + {result.offset}"
             lines.append(f"  memcpy(output{index}, {at}, {_bytes(result.shape, result.dtype)});")
     most = max((len(call.arguments) for call in plan.calls), default=1)
@@ -310,10 +328,29 @@ def _source(built: Built, plan: _Plan, workspace: int, alignment: int) -> str:
 
 def _tensor(tensor: _Tensor, shape: str) -> str:
     kind = np.dtype(tensor.dtype)
-    data = {"arena": "arena", "weights": "(void *)reconvene_weights"}.get(tensor.place)
-    data = "NULL" if data is None else f"(uint8_t *){data} + {tensor.offset}"
+    outside = tensor.place.startswith(("input", "output"))
+    data = "NULL" if outside else f"(uint8_t *){_MEMORY.get(tensor.place, tensor.place)} + {tensor.offset}"
     code = f"{_CODES[tensor.dtype[0]]}, {kind.itemsize * 8}, 1"
     return f"{{{data}, 1, 0, {len(tensor.shape)}, {code}, (int64_t *){shape}, NULL, 0}}"
+
+
+_MEMORY = {"weights": WEIGHTS}
+"""Names in C of what is called otherwise here."""
+
+
+def _state_source(built: Built, initials: Mapping[State, int]) -> list[str]:
+    """The memory of the state, and the function that makes it what it begins with."""
+    if not built.state:
+        return []
+    lines = [
+        f"static uint8_t state{i}[{max(1, s.initial.nbytes)}] RECONVENE_ALIGNED;" for i, s in enumerate(built.state)
+    ]
+    lines += ["static int begun;", "", "void reconvene_reset(void) {"]
+    for number, entry in enumerate(built.state):
+        size = entry.initial.nbytes
+        stored = f"memcpy(state{number}, {WEIGHTS} + {initials[entry]}, {size})" if entry in initials else ""
+        lines.append(f"  {stored or f'memset(state{number}, 0, {size})'};")
+    return [*lines, "  begun = 1;", "}", ""]
 
 
 _TEMPLATE = """/* Tensors and arguments as TVM's kernels take them: DLPack's DLTensor, and TVMFFIAny. */
@@ -410,7 +447,7 @@ def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures) -> F
             ]
             files = [str(path) for path in (*sources, *objects)]
             invoke(linker, [*options, *files, "-lm", "-o", str(folder / PROGRAM)], "link the program")
-    return Figures(sizes.flash, sizes.ram, figures.weights, figures.arena, figures.workspace)
+    return replace(figures, flash=sizes.flash, ram=sizes.ram)
 
 
 def _cpu_flags(built: Built) -> list[str]:
@@ -425,8 +462,10 @@ def _glue(built: Built) -> str:
     """Calls reconvene_run with arrays that are known by number."""
     inputs = [f"static_cast<const {c_type(s.dtype)}*>(inputs[{i}])" for i, s in enumerate(built.inputs)]
     outputs = [f"static_cast<{c_type(s.dtype)}*>(outputs[{i}])" for i, s in enumerate(built.outputs)]
+    reset = "reconvene_reset();" if built.state else ""
     return (
         '#include "reconvene_model.h"\n\n'
         "int reconvene_run_arrays(void* const* inputs, void* const* outputs) {\n"
         f"  return reconvene_run({', '.join(inputs + outputs)});\n}}\n"
+        f"void reconvene_reset_arrays() {{ {reset} }}\n"
     )

@@ -4,9 +4,13 @@ is to find.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec, TensorArgument
@@ -16,7 +20,18 @@ from ..frontend.source_line import source_line
 from ..frontend.writes import written_places
 from .signature import TensorSpec
 
-__all__ = ["State", "carry_state", "state_bytes", "state_names"]
+__all__ = [
+    "State",
+    "carry_state",
+    "described",
+    "is_initial",
+    "read_states",
+    "state_bytes",
+    "state_names",
+    "write_states",
+]
+
+_PREFIX, _SUFFIX = "state", ".npy"
 
 _WRITTEN = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 
@@ -44,10 +59,52 @@ def state_bytes(state: Sequence[State]) -> int:
     return sum(entry.initial.nbytes for entry in state)
 
 
-def state_names(state: Sequence[State] | Sequence[TensorSpec]) -> str:
+def state_names(state: Sequence[State]) -> str:
     """For messages: ``'cache' and 'calls'``."""
     names = [f"'{entry.name}'" for entry in state]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def described(state: Sequence[State]) -> list[dict[str, Any]]:
+    """Name, shape and dtype of each, for reports."""
+    return [asdict(entry.spec) for entry in state]
+
+
+def write_states(state: Sequence[State], folder: Path) -> list[dict[str, Any]]:
+    """What a manifest says of each buffer: name, shape, dtype, and as ``initial`` the file with its first values, which is
+    written to `folder`; None for zeros.
+    """
+    rows = []
+    for number, entry in enumerate(state):
+        file = None if entry.zero else f"{_PREFIX}{number}{_SUFFIX}"
+        if file is not None:
+            np.save(folder / file, entry.initial.numpy(), allow_pickle=False)
+        rows.append({**asdict(entry.spec), "initial": file})
+    return rows
+
+
+def is_initial(name: str) -> bool:
+    """Whether a file of this name holds what a buffer begins with."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+def read_states(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[State, ...]:
+    """The buffers that a manifest names.
+
+    Raises:
+        ValueError: a file does not hold what the manifest says.
+    """
+    found = []
+    for row in rows:
+        shape, dtype = tuple(int(extent) for extent in row["shape"]), str(row["dtype"])
+        if row["initial"] is None:
+            values = np.zeros(shape, dtype)
+        else:
+            values = np.load(folder / Path(row["initial"]).name, allow_pickle=False)
+        if (values.shape, str(values.dtype)) != (shape, dtype):
+            raise ValueError(f"'{row['initial']}' does not hold {dtype} {shape}")
+        found.append(State(str(row["name"]), torch.from_numpy(np.ascontiguousarray(values).reshape(shape))))
+    return tuple(found)
 
 
 def carry_state(program: ExportedProgram, exported: ExportedProgram) -> tuple[State, ...]:

@@ -11,11 +11,13 @@ import torch
 from ..backends.bundle import Bundle, load_bundle, open_bundle
 from ..backends.execution import benchmark_bundle, bundle_emulator
 from ..backends.execution import run_bundle as run_program
+from ..backends.state import described as described_state
 from ..frontend.errors import InputError
 from ..frontend.progress import stage
 from .answer import Answer
 from .models import random_input
 from .verbs import says
+from .wording import kept
 
 if TYPE_CHECKING:
     from ..backends.boards.session import Done
@@ -31,23 +33,25 @@ def run_bundle(
     """The outputs of a bundle, and facts on where they were computed."""
     bundle = open_bundle(folder)
     inputs = given if given is not None else example_inputs_of(bundle, seed)
+    state = {"state": described_state(bundle.state)}
     if on is not None and on != "qemu":
         from ..backends.boards.jobs import run_on_board
 
         with stage(f"running on {on}"):
             done = run_on_board(bundle, inputs, checked_place(on), threads, limits(timeout))
-        return list(done.value), board_facts(done)
+        return list(done.value), {**state, **board_facts(done)}
     emulator = emulator_for(bundle, on)
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
-            return list(load_bundle(folder).run_tensors(inputs)), {}
-        return list(run_program(bundle, inputs, emulator, threads)), {}
+            return list(load_bundle(folder).run_tensors(inputs)), state
+        return list(run_program(bundle, inputs, emulator, threads)), state
 
 
 def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None, timeout: int) -> Answer:
     """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
     bundle = open_bundle(folder)
-    data = {"bundle": folder, "target": bundle.target.name}
+    data: dict[str, Any] = {"bundle": folder, "target": bundle.target.name, "state": described_state(bundle.state)}
+    keeps = kept(data["state"])
     if on is not None and on != "qemu":
         from ..backends.boards.jobs import benchmark_on_board
 
@@ -55,10 +59,10 @@ def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None, 
             done = benchmark_on_board(bundle, repeat or 50, checked_place(on), threads=threads, limits=limits(timeout))
         facts = board_facts(done)
         found = {**data, "repeats": repeat or 50, "emulated": None, **facts, "timing": dataclasses.asdict(done.value)}
-        return Answer(found, says(*lost_lines(facts), f"board {done.board}: {described(done.value)}"))
+        return Answer(found, says(*lost_lines(facts), f"board {done.board}: {described(done.value)}", *keeps))
     emulator = emulator_for(bundle, on)
     rounds = repeat or (1 if emulator else 50)
-    data["repeats"] = rounds  # type: ignore[assignment]
+    data["repeats"] = rounds
     timing: Timing | None
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
@@ -68,8 +72,8 @@ def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None, 
     if timing is None:
         cpu = emulator.cpu if emulator else ""
         line = f"ran {rounds} times on an emulated {cpu}; an emulator's time is not the board's, so none is given"
-        return Answer({**data, "emulated": cpu, "timing": None}, says(line))
-    return Answer({**data, "emulated": None, "timing": dataclasses.asdict(timing)}, says(described(timing)))
+        return Answer({**data, "emulated": cpu, "timing": None}, says(line, *keeps))
+    return Answer({**data, "emulated": None, "timing": dataclasses.asdict(timing)}, says(described(timing), *keeps))
 
 
 def described(timing: Timing) -> str:

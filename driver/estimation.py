@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..backends.estimate.cost import Cost, Estimate
 from .answer import table
-from .wording import count, milliseconds
+from .wording import count, kept, milliseconds
 
 __all__ = ["estimate_table", "show_estimate"]
 
@@ -28,7 +28,7 @@ def show_estimate(
     """Writes the table, the limits, and the hot code of the kernel called `assembly`."""
     console.print(estimate_table(estimate, everything=everything))
     console.print(_LEGEND, markup=False, highlight=False)
-    for line in estimate.limits:
+    for line in (*estimate.limits, *kept(estimate.state)):
         console.print(line, markup=False, highlight=False)
     for kernel in estimate.kernels:
         if kernel.name == assembly and kernel.hottest is not None:

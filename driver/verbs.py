@@ -13,8 +13,9 @@ from rich.console import Console
 
 from ..frontend.errors import InputError
 from ..frontend.files import write_text
-from ..frontend.program_file import export_onnx, save_program
+from ..frontend.program_file import check_onnx, export_onnx, save_program
 from ..frontend.progress import stage
+from ..frontend.state import state_of
 from ..passes.plan import Plan
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
@@ -23,7 +24,7 @@ from .outputs import check_file, check_folder
 from .recipe import recipe_options
 from .report import Report
 from .scoring_data import scoring_batches
-from .wording import size
+from .wording import kept, size
 
 __all__ = [
     "Outputs",
@@ -66,6 +67,8 @@ def capture(
     check_file(output)
     check_file(onnx)
     loaded = load_model(model, inputs, seed, dynamic)
+    if onnx is not None:
+        check_onnx(loaded.module)
     path = output or suffixed(loaded.beside, ".pt2")
     check_file(path)
     files = {"model": str(path)}
@@ -99,6 +102,8 @@ def prune(
     if method == api.RECONVENE:
         recipe_options(data.settings)
     loaded = load_model(model, inputs, options["seed"], dataset=data.dataset, width=data.width)
+    if outputs.onnx is not None:
+        check_onnx(loaded.module)
     places = outputs.checked(suffixed(loaded.beside, "-pruned.pt2"))
     score = str(data.settings.get("score", "magnitude")) if method == api.RECONVENE else method
     batches = scoring_batches(loaded, score, data.dataset, data.folder, data.synthetic, options["seed"])
@@ -143,6 +148,8 @@ def compact(
     zeros = None if masks is None else read_masks(masks)
     plan = None if apply is None else Plan.load(apply)
     loaded = load_model(model, inputs, seed)
+    if outputs.onnx is not None:
+        check_onnx(loaded.module)
     places = outputs.checked(suffixed(loaded.beside, "-compact.pt2"))
     found = api.compact(loaded.module, loaded.example_inputs, zeros, plan=plan, fold_batch_norm=fold)
     return compacted(loaded, found, places)
@@ -199,6 +206,7 @@ def compile(
 ) -> Answer:
     """`options` are those of `api.compile`; `check_files` hold the inputs of one call each."""
     from ..backends.bundle import check_runtime
+    from ..backends.state import described
     from ..backends.targets import find_target
     from .arrays import read_arrays
 
@@ -220,13 +228,16 @@ def compile(
         f"memory: weights {size(memory.weights_bytes)}; values between kernels {size(memory.arena_bytes)}, of which"
         f" {size(memory.live_bytes)} are needed at the same time"
     )
+    if built.state:
+        needs += f"; state {size(memory.state_bytes)}"
+    state = described(built.state)
     better = sum(kernel.kept for kernel in built.tuned)
     tuned = (
         [f"tuned: {better} of {len(built.tuned)} kernels are faster than with our schedule"] if options["tune"] else []
     )
     found = [dataclasses.asdict(kernel) for kernel in built.tuned]
-    data = {**facts, "memory": dataclasses.asdict(memory), "tuned": found, "files": files}
-    return Answer(data, says(f"{loaded.name} compiled for {target}", needs, *tuned, files_line(files)))
+    data = {**facts, "memory": dataclasses.asdict(memory), "state": state, "tuned": found, "files": files}
+    return Answer(data, says(f"{loaded.name} compiled for {target}", needs, *kept(state), *tuned, files_line(files)))
 
 
 def run(
@@ -240,6 +251,7 @@ def run(
     seed: int,
     timeout: int = 600,
 ) -> Answer:
+    from ..backends.state import described
     from .arrays import read_arrays, write_arrays
     from .bundles import lost_lines, run_bundle
 
@@ -255,9 +267,10 @@ def run(
         loaded = load_model(model, inputs, seed)
         used = given if given is not None else loaded.example_inputs
         built = api.compile(loaded.module, loaded.example_inputs, "host", threads=threads)
+        where = {"state": described(built.state)}
         with stage("running"):
             outputs = tensors(built.run(*used))
-    described = [
+    facts = [
         {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), **extremes(value)}
         for value in outputs
     ]
@@ -266,8 +279,8 @@ def run(
         write_arrays(output, outputs)
         written["outputs"] = str(output)
     lines = [f"output {index}: {summary(value)}" for index, value in enumerate(outputs)]
-    lines = [*lost_lines(where), *lines, *([files_line(written)] if written else [])]
-    return Answer({**where, "outputs": described, "files": written}, says(*lines))
+    lines = [*lost_lines(where), *lines, *kept(where["state"]), *([files_line(written)] if written else [])]
+    return Answer({**where, "outputs": facts, "files": written}, says(*lines))
 
 
 def server(target: str, runtime: str | None, output: Path) -> Answer:
@@ -308,8 +321,15 @@ def bench(
     loaded = {variant: load_model(name, inputs, seed, batch=batch) for variant, name in models.items()}
     variants = {variant: (entry.module, entry.example_inputs) for variant, entry in reversed(loaded.items())}
     rows = measure(variants, target=target, threads=threads, repeat=repeat, engines=chosen)
-    data = {"models": models, "target": target, "latency": [dataclasses.asdict(row) for row in rows]}
-    return Answer(data, lambda console: console.print(latency_table(rows)))
+    state = {variant: sorted(state_of(entry.module)) for variant, entry in loaded.items()}
+    data = {"models": models, "target": target, "state": state, "latency": [dataclasses.asdict(row) for row in rows]}
+    lines = [f"{variant} keeps from call to call: {', '.join(names)}" for variant, names in state.items() if names]
+
+    def show(console: Console) -> None:
+        console.print(latency_table(rows))
+        says(*lines)(console)
+
+    return Answer(data, show)
 
 
 def estimate(bundle: str, everything: bool, assembly: str | None) -> Answer:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["change", "count", "milliseconds", "relative", "size", "times"]
+__all__ = ["change", "count", "kept", "milliseconds", "relative", "size", "times"]
 
 _PREFIXES = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
 
@@ -26,6 +28,16 @@ def three_digits(value: float) -> str:
 def size(value: int) -> str:
     """A number of bytes: ``58.9 MB``, in powers of ten."""
     return f"{value} bytes" if value < 1000 else count(value) + "B"
+
+
+def kept(state: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line on what a model keeps from call to call, as bundles describe it; none for models that keep nothing."""
+    rows = [(row["name"], row["dtype"], "x".join(map(str, row["shape"])) or "scalar") for row in state]
+    return (
+        [f"keeps from call to call: {', '.join(f'{name} ({dtype} {shape})' for name, dtype, shape in rows)}"]
+        if rows
+        else []
+    )
 
 
 def milliseconds(value: float) -> str:

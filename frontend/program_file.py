@@ -24,8 +24,9 @@ from .errors import InputError, ReconveneError
 from .files import replacing
 from .graph_module import CapturedModule
 from .json_text import parse_json
+from .state import state_of
 
-__all__ = ["StoredProgram", "export_onnx", "load_program", "read_program", "save_program"]
+__all__ = ["StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
 
 _CERTIFICATE = "extra/reconvene_certificate.json"
 _PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*")
@@ -142,12 +143,23 @@ def _digest(records: Records) -> str:
     return digest.hexdigest()
 
 
+def check_onnx(module: torch.nn.Module) -> None:
+    """Raises InputError where ONNX has no form for a captured module: it keeps state."""
+    state = state_of(module) if isinstance(module, torch.fx.GraphModule) else {}
+    if state:
+        raise InputError(
+            f"the model keeps '{next(iter(state))}' from one call to the next, and ONNX has no state; make it an input and an"
+            " output of the model for that"
+        )
+
+
 def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: str | os.PathLike[str]) -> None:
     """Writes `module` as an ONNX file (needs the packages onnx and onnxscript).
 
     Raises:
-        InputError: the packages are missing or the file cannot be written.
+        InputError: the packages are missing, the file cannot be written, or the model keeps state.
     """
+    check_onnx(module)
     try:
         import onnxscript  # noqa: F401
     except ImportError:

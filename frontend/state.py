@@ -23,7 +23,7 @@ from .errors import CaptureError
 from .source_line import source_line
 from .writes import written_places
 
-__all__ = ["Traced", "own_state", "tracing_state"]
+__all__ = ["Traced", "own_state", "state_of", "tracing_state"]
 
 
 @dataclass
@@ -141,6 +141,12 @@ def _caller() -> str:
     inside = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
     frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(inside)]
     return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def state_of(module: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """The stored tensors that a graph writes to, by dotted name: what it keeps from call to call."""
+    places = [place for place in written_places(module.graph) if place.op == "get_attr"]
+    return {str(place.target): _value(module, place) for place in places}
 
 
 def own_state(module: fx.GraphModule) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,16 @@ from tvm import relax
 
 from ...frontend.errors import InputError
 from ..bundle import Bundle
-from ..execution import failure
+from ..execution import failure, output_files
 from ..measure import Timing, timing
 from ..signature import checked_inputs
+from ..state import state_names
 from ..weights import map_weights
 from .errors import BoardError
 from .place import Place
 from .session import Board, Done, Limits, on_board
 
-__all__ = ["benchmark_on_board", "run_on_board"]
+__all__ = ["benchmark_on_board", "run_in_turn_on_board", "run_on_board"]
 
 _LIBRARY = "model.so"
 _KERNEL_THREADS = "runtime.config_threadpool"
@@ -43,16 +45,36 @@ def run_on_board(
         InputError: the inputs are not what the model takes, or the bundle holds nothing that a board could run.
         BoardError: as `on_board`; or the board is no match for the bundle, or the program fails there.
     """
-    arrays = [tensor.numpy() for tensor in checked_inputs(bundle.inputs, inputs)]
-    _check_runnable(bundle)
+    done = run_in_turn_on_board(bundle, [inputs], place, threads, limits)
+    return replace(done, value=done.value[0])  # type: ignore[type-var, return-value]
 
-    def job(board: Board) -> tuple[torch.Tensor, ...]:
-        board.check(bundle.target)
-        return (
-            _run_library(board, bundle, arrays, threads)
-            if _has_library(bundle)
-            else _run(board, bundle, arrays, threads)
+
+def run_in_turn_on_board(
+    bundle: Bundle,
+    calls: Sequence[Sequence[Any]],
+    place: Place,
+    threads: int | None = None,
+    limits: Limits | None = None,
+) -> Done[list[tuple[torch.Tensor, ...]]]:
+    """The outputs of several calls, one after the other, in one session: what the model keeps, each finds as the one before
+    left it. If the board is lost, another begins with the first.
+
+    Raises:
+        InputError: as `run_on_board`; or the model has state, and is a library.
+    """
+    sets = [[tensor.numpy() for tensor in checked_inputs(bundle.inputs, inputs)] for inputs in calls]
+    _check_runnable(bundle)
+    if bundle.state and len(sets) > 1 and _has_library(bundle):
+        # TVM's machine copies all that it is given over RPC at every call, the state too.
+        raise InputError(
+            f"the model of bundle '{bundle.folder}' keeps {state_names(bundle.state)}, and a library on a board forgets it"
+            " after a call; compile with --runtime static"
         )
+
+    def job(board: Board) -> list[tuple[torch.Tensor, ...]]:
+        board.check(bundle.target)
+        run = _run_library if _has_library(bundle) else _run
+        return run(board, bundle, sets, threads)
 
     return on_board(place, job, limits)
 
@@ -95,15 +117,17 @@ def _check_runnable(bundle: Bundle) -> None:
 
 
 def _run(
-    board: Board, bundle: Bundle, arrays: Sequence[np.ndarray[Any, Any]], threads: int | None
-) -> tuple[torch.Tensor, ...]:
-    names = [board.upload(_npy(array), ".npy") for array in arrays]
+    board: Board, bundle: Bundle, sets: Sequence[Sequence[np.ndarray[Any, Any]]], threads: int | None
+) -> list[tuple[torch.Tensor, ...]]:
+    names = [board.upload(_npy(array), ".npy") for arrays in sets for array in arrays]
     _program(board, bundle, [*names, "-o", ".", *_threads(threads)])
-    outputs = [f"output{index}.npy" for index in range(len(bundle.outputs))]
-    found = [np.load(io.BytesIO(bytes(board.remote.download(name))), allow_pickle=False) for name in outputs]
-    for name in outputs:
-        board.remote.remove(name)
-    return tuple(torch.from_numpy(array) for array in found)
+    found = []
+    for outputs in output_files(len(sets), len(bundle.outputs)):
+        contents = [io.BytesIO(bytes(board.remote.download(name))) for name in outputs]
+        found.append(tuple(torch.from_numpy(np.load(content, allow_pickle=False)) for content in contents))
+        for name in outputs:
+            board.remote.remove(name)
+    return found
 
 
 def _program(board: Board, bundle: Bundle, words: Sequence[str]) -> str:
@@ -138,13 +162,17 @@ def _npy(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def _run_library(
-    board: Board, bundle: Bundle, arrays: Sequence[np.ndarray[Any, Any]], threads: int | None
-) -> tuple[torch.Tensor, ...]:
-    machine = _machine(board, bundle, arrays, threads)
-    machine.invoke_stateful("main")
-    found = machine.get_outputs("main")
-    tensors = [found] if isinstance(found, tvm.runtime.Tensor) else list(found)
-    return tuple(torch.from_numpy(tensor.numpy()) for tensor in tensors)
+    board: Board, bundle: Bundle, sets: Sequence[Sequence[np.ndarray[Any, Any]]], threads: int | None
+) -> list[tuple[torch.Tensor, ...]]:
+    machine, rest = _machine(board, bundle, threads)
+    found = []
+    for arrays in sets:
+        _give(machine, board, arrays, rest)
+        machine.invoke_stateful("main")
+        outputs = machine.get_outputs("main")
+        tensors = [outputs] if isinstance(outputs, tvm.runtime.Tensor) else list(outputs)
+        found.append(tuple(torch.from_numpy(tensor.numpy()) for tensor in tensors))
+    return found
 
 
 def _time_library(board: Board, bundle: Bundle, repeat: int, warmup: int, threads: int | None) -> Timing:
@@ -155,7 +183,8 @@ def _time_library(board: Board, bundle: Bundle, repeat: int, warmup: int, thread
         else np.zeros(spec.shape, spec.dtype)
         for spec in bundle.inputs
     ]
-    machine = _machine(board, bundle, arrays, threads)
+    machine, rest = _machine(board, bundle, threads)
+    _give(machine, board, arrays, rest)
 
     def timed(count: int) -> list[float]:
         device = board.remote.cpu(0)
@@ -168,10 +197,10 @@ def _time_library(board: Board, bundle: Bundle, repeat: int, warmup: int, thread
     return timing(timed(repeat), threads or bundle.threads or 1, batch)
 
 
-def _machine(
-    board: Board, bundle: Bundle, arrays: Sequence[np.ndarray[Any, Any]], threads: int | None
-) -> relax.VirtualMachine:
-    """TVM's virtual machine on the board, with the model's inputs, weights, and memory for the values between kernels."""
+def _machine(board: Board, bundle: Bundle, threads: int | None) -> tuple[relax.VirtualMachine, list[Any]]:
+    """TVM's virtual machine on the board, and what it takes after the inputs: state, weights, and memory for the values
+    between kernels.
+    """
     if bundle.versions.get("apache-tvm") != board.about.get("tvm", bundle.versions.get("apache-tvm")):
         raise BoardError(
             f"board '{board.name}' serves TVM {board.about['tvm']}, but bundle '{bundle.folder}' was compiled with"
@@ -181,11 +210,18 @@ def _machine(
     device = board.remote.cpu(0)
     machine = relax.VirtualMachine(board.load(bundle.folder / _LIBRARY), device)
     board.call(_KERNEL_THREADS, _STRONGEST_CORES_FIRST, threads or bundle.threads or 1)
-    there = [tvm.runtime.tensor(array, device) for array in (*arrays, *_weights(bundle))]
+    kept = [entry.initial.numpy() for entry in bundle.state]
+    there = [tvm.runtime.tensor(array, device) for array in (*kept, *_weights(bundle))]
     # Each in memory of its own: an arena's tensors share theirs, which RPC has no form for.
     values = [tvm.runtime.empty(slot.shape, slot.dtype, device) for slot in bundle.arena.slots]
-    machine.set_input("main", *there, *values)
-    return machine
+    return machine, [*there, *values]
+
+
+def _give(
+    machine: relax.VirtualMachine, board: Board, arrays: Sequence[np.ndarray[Any, Any]], rest: Sequence[Any]
+) -> None:
+    device = board.remote.cpu(0)
+    machine.set_input("main", *(tvm.runtime.tensor(array, device) for array in arrays), *rest)
 
 
 def _weights(bundle: Bundle) -> list[np.ndarray[Any, Any]]:

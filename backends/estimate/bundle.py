@@ -11,6 +11,7 @@ from ...frontend.errors import InputError
 from ...frontend.progress import stage
 from ..bundle import Bundle, open_bundle
 from ..execution import bundle_emulator
+from ..state import described
 from .blocks import blocks_of, steady
 from .board import Board, board_of, core_of, levels_of
 from .core_model import CORES, Core
@@ -64,6 +65,7 @@ def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
         other=replace(found[OTHER], hottest=None) if OTHER in found else nothing(OTHER),
         tools={"qemu": version_of(emulator[0]), "llvm": version_of(llvm_tool("llvm-mca"))},
         limits=_limits(core, board, levels),
+        state=tuple(described(bundle.state)),
     )
 
 

@@ -77,6 +77,7 @@ class Estimate:
         caches: bytes and ways of each level, from the first.
         tools: versions.
         limits: what the figures leave out, in sentences.
+        state: name, shape and dtype of each buffer that the model keeps from call to call.
     """
 
     target: str
@@ -87,6 +88,7 @@ class Estimate:
     other: Cost
     tools: Mapping[str, str]
     limits: tuple[str, ...]
+    state: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def total(self) -> Cost:

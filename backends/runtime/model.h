@@ -15,8 +15,10 @@ struct Spec {
   const int64_t* shape;
 };
 
-extern const Spec kInputs[], kOutputs[];
-extern const int kInputCount, kOutputCount;
+extern const Spec kInputs[], kOutputs[], kStates[];
+extern const int kInputCount, kOutputCount, kStateCount;
+// What each buffer of the state holds before the first call; nullptr for zeros.
+extern const unsigned char* const kStateInitials[];
 extern const char kTarget[], kCpu[];
 extern const int kThreads;
 
@@ -25,7 +27,9 @@ extern const int kThreads;
 const char* model_load(const char* folder, int threads);
 // Where input `index` is to be written before a run.
 void* model_input(int index);
-// Returns nullptr, or what went wrong.
+// Returns nullptr, or what went wrong. What the model keeps for the next run is kept.
 const char* model_run();
+// Makes what the model keeps what it was before the first run.
+void model_reset();
 // Output `index` of the last run, until the next one.
 const void* model_output(int index);

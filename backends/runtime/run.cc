@@ -161,12 +161,14 @@ struct Options {
 
 void usage() {
   printf(
-      "usage: run [-o FOLDER] INPUT.npy ...      runs the model once; writes FOLDER/output0.npy and so on\n"
+      "usage: run [-o FOLDER] INPUT.npy ...      runs the model; writes FOLDER/output0.npy and so on. Of several sets of\n"
+      "                                          inputs, each is run in turn: FOLDER/0.output0.npy, 1.output0.npy\n"
       "       run --bench N [--json] [INPUT.npy ...]   times N runs, on random inputs unless some are given\n"
       "       run --serve                        for each set of arrays on stdin, in .npy form one after the other,\n"
       "                                          writes the outputs to stdout in the same form; a line\n"
       "                                          'switch NAME' between two sets goes over to another variant of\n"
-      "                                          the portfolio, and is answered by a line\n"
+      "                                          the portfolio, and is answered by a line; a line 'reset' makes what\n"
+      "                                          the model keeps what it was at first, and is not answered\n"
       "       run --signature                    runs the model once; writes what it takes and gives\n"
       "options: --threads N (%d)   --warmup N (5)   -o, --output FOLDER (.)   -h, --help\n"
       "         --launcher WORDS                 what starts a program of this target on this machine\n"
@@ -174,6 +176,7 @@ void usage() {
       kThreads, kTarget, kCpu);
   for (int i = 0; i < kInputCount; ++i) printf("input %d: %s, %s\n", i, kInputs[i].name, described(kInputs[i]).characters);
   for (int i = 0; i < kOutputCount; ++i) printf("output %d: %s\n", i, described(kOutputs[i]).characters);
+  for (int i = 0; i < kStateCount; ++i) printf("kept: %s, %s\n", kStates[i].name, described(kStates[i]).characters);
 }
 
 int number(const char* option, const char* text, int least) {
@@ -220,7 +223,9 @@ Options parsed(int count, char** words) {
   }
   const bool wanted = !options.serve && !options.signature && !(options.bench && !options.file_count);
   if (options.serve && options.file_count) fail(kBadInput, "--serve reads its inputs from stdin, not from files");
-  if (wanted && options.file_count != kInputCount) {
+  const int sets = kInputCount ? options.file_count / kInputCount : 0;
+  const int most = options.bench || options.signature ? 1 : options.file_count;
+  if ((wanted && sets * kInputCount != options.file_count) || (wanted && kInputCount && (sets < 1 || sets > most))) {
     fail(kBadInput, "the model takes %d inputs, got %d files; see run --help", kInputCount, options.file_count);
   }
   return options;
@@ -230,12 +235,13 @@ void run_model() {
   if (const char* error = model_run()) fail(kFault, "the model failed: %s", error);
 }
 
-void read_files(const Options& options) {
-  for (int i = 0; i < options.file_count; ++i) {
-    FILE* file = fopen(options.files[i], "rb");
-    if (!file) fail(kBadInput, "cannot read '%s': %s", options.files[i], strerror(errno));
-    read_array(file, options.files[i], i);
-    if (fgetc(file) != EOF) fail(kBadInput, "'%s' holds more than one array", options.files[i]);
+// Reads one set of inputs from as many files.
+void read_files(char** names) {
+  for (int i = 0; i < kInputCount; ++i) {
+    FILE* file = fopen(names[i], "rb");
+    if (!file) fail(kBadInput, "cannot read '%s': %s", names[i], strerror(errno));
+    read_array(file, names[i], i);
+    if (fgetc(file) != EOF) fail(kBadInput, "'%s' holds more than one array", names[i]);
     fclose(file);
   }
 }
@@ -254,10 +260,11 @@ void fill_inputs() {
   }
 }
 
-void write_files(const char* folder) {
+// `prefix` is what the files' names begin with.
+void write_files(const char* folder, const char* prefix) {
   for (int i = 0; i < kOutputCount; ++i) {
     char path[kMostPath], part[kMostPath + 8];
-    snprintf(path, sizeof path, "%s/output%d.npy", folder, i);
+    snprintf(path, sizeof path, "%s/%soutput%d.npy", folder, prefix, i);
     snprintf(part, sizeof part, "%s.part", path);
     FILE* file = fopen(part, "wb");
     if (!file) fail(kBadInput, "cannot write '%s': %s", path, strerror(errno));
@@ -270,6 +277,18 @@ void write_files(const char* folder) {
       fail(kBadInput, "cannot write '%s': %s", path, strerror(reason));
     }
     printf("%s: %s\n", path, described(kOutputs[i]).characters);
+  }
+}
+
+// Runs the model on every set of files in turn.
+void run_files(const Options& options) {
+  const int sets = kInputCount ? options.file_count / kInputCount : 1;
+  for (int i = 0; i < sets; ++i) {
+    char prefix[16] = "";
+    if (sets > 1) snprintf(prefix, sizeof prefix, "%d.", i);
+    read_files(options.files + i * kInputCount);
+    run_model();
+    write_files(options.output, prefix);
   }
 }
 
@@ -318,7 +337,21 @@ void obey(Switching* switching) {
   const size_t length = strcspn(line, "\n");
   if (!line[length]) fail(kBadInput, "'%.60s' is neither an array nor a command of one line", line);
   line[length] = 0;
-  const char* error = strncmp(line, "switch ", 7) ? "the only command is 'switch NAME'" : switching->become(line + 7);
+  if (!strcmp(line, "reset")) {
+    model_reset();
+    return;
+  }
+  const char* error = nullptr;
+  char kept[512];
+  if (strncmp(line, "switch ", 7)) {
+    error = "the only commands are 'reset' and 'switch NAME'";
+  } else if (kStateCount) {
+    snprintf(kept, sizeof kept, "the model keeps '%.400s' between requests, which another variant does not know",
+             kStates[0].name);
+    error = kept;
+  } else {
+    error = switching->become(line + 7);
+  }
   printf("error: %s\n", error);
   if (fflush(stdout)) fail(kBadInput, "cannot write to stdout: %s", strerror(errno));
 }
@@ -376,7 +409,7 @@ int main(int count, char** words) {
     serve(options, folder);
     return 0;
   }
-  options.file_count ? read_files(options) : fill_inputs();
+  if (options.bench || options.signature) options.file_count ? read_files(options.files) : fill_inputs();
   if (options.bench) {
     bench(options);
   } else if (options.signature) {
@@ -385,8 +418,7 @@ int main(int count, char** words) {
     run_model();
     printf("%s", signature);
   } else {
-    run_model();
-    write_files(options.output);
+    run_files(options);
   }
   return fflush(stdout) == 0 ? 0 : kBadInput;
 }

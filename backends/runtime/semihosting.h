@@ -21,14 +21,16 @@ static inline void __attribute__((noreturn)) semihosting_exit(int code) {
   for (;;) semihosting(SYS_EXIT_EXTENDED, values);
 }
 
-/* Moves a whole file to or from memory. Returns whether all of it was moved. */
-static inline int semihosting_move(int mode, const char *name, size_t length, void *data, size_t size) {
-  const intptr_t opening[] = {(intptr_t)name, mode, (intptr_t)length};
-  const intptr_t file = semihosting(SYS_OPEN, opening);
-  if (file < 0) return 0;
-  const intptr_t moving[] = {file, (intptr_t)data, (intptr_t)size};
-  const intptr_t left = semihosting(mode == MODE_READ ? SYS_READ : SYS_WRITE, moving);
-  const intptr_t closing[] = {file};
-  semihosting(SYS_CLOSE, closing);
-  return left == 0;
+/* A file of the host; negative if it cannot be opened. */
+static inline intptr_t semihosting_open(int mode, const char *name, size_t length) {
+  const intptr_t values[] = {(intptr_t)name, mode, (intptr_t)length};
+  return semihosting(SYS_OPEN, values);
+}
+
+static inline void semihosting_close(intptr_t file) { semihosting(SYS_CLOSE, &file); }
+
+/* Moves what comes next in a file to or from memory. Returns how many bytes were not moved. */
+static inline size_t semihosting_move(int operation, intptr_t file, void *data, size_t size) {
+  const intptr_t values[] = {file, (intptr_t)data, (intptr_t)size};
+  return (size_t)semihosting(operation, values);
 }

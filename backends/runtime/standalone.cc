@@ -5,6 +5,7 @@
 #include "model.h"
 
 int reconvene_run_arrays(void* const* inputs, void* const* outputs);
+void reconvene_reset_arrays();
 
 namespace {
 
@@ -41,5 +42,7 @@ const char* model_run() {
   snprintf(message, sizeof message, "reconvene_run returned %d", code);
   return message;
 }
+
+void model_reset() { reconvene_reset_arrays(); }
 
 const void* model_output(int index) { return outputs[index]; }

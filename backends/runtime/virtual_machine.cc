@@ -37,7 +37,13 @@ TVMFFIAny* arguments;
 TVMFFIAny result;
 TVMFFIAny* outputs;
 
-int argument_count() { return kInputCount + kWeightCount + kSlotCount; }
+int argument_count() { return kInputCount + kStateCount + kWeightCount + kSlotCount; }
+
+size_t bytes_of(const Spec& spec) {
+  size_t bytes = spec.item_bytes;
+  for (int i = 0; i < spec.rank; ++i) bytes *= static_cast<size_t>(spec.shape[i]);
+  return bytes;
+}
 
 void release(TVMFFIAny* value) {
   if (value->type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectDecRef(value->v_obj);
@@ -89,9 +95,9 @@ const char* make_tensor(void* data, const char* dtype, int rank, const int64_t* 
   return nullptr;
 }
 
-const char* make_input(const Spec& spec, TVMFFIAny* value) {
-  size_t bytes = spec.item_bytes;
-  for (int i = 0; i < spec.rank; ++i) bytes *= static_cast<size_t>(spec.shape[i]);
+// A tensor in memory of its own.
+const char* make_own(const Spec& spec, TVMFFIAny* value) {
+  const size_t bytes = bytes_of(spec);
   void* data = nullptr;
   if (posix_memalign(&data, kAlignment, bytes ? bytes : kAlignment)) return "out of memory";
   return make_tensor(data, spec.dtype, spec.rank, spec.shape, value);
@@ -125,7 +131,7 @@ const char* make_pieces(const Piece* pieces, int count, unsigned char* const* bl
   return nullptr;
 }
 
-// What the model's function takes after the inputs: the weights, and the places of the values between kernels.
+// What the model's function takes after the inputs and the state: the weights, and the places of the values between kernels.
 const char* make_memory(const char* folder, TVMFFIAny* values) {
   unsigned char** files = static_cast<unsigned char**>(calloc(static_cast<size_t>(kWeightFileCount) + 1, sizeof(void*)));
   if (!files) return "out of memory";
@@ -165,13 +171,26 @@ const char* model_load(const char* folder, int threads) {
   arguments = static_cast<TVMFFIAny*>(calloc(static_cast<size_t>(argument_count()) + 1, sizeof(TVMFFIAny)));
   outputs = static_cast<TVMFFIAny*>(calloc(static_cast<size_t>(kOutputCount) + 1, sizeof(TVMFFIAny)));
   if (!arguments || !outputs) return "out of memory";
-  for (int i = 0; i < kInputCount; ++i) {
-    if (const char* error = make_input(kInputs[i], &arguments[i])) return error;
+  for (int i = 0; i < kInputCount + kStateCount; ++i) {
+    const Spec& spec = i < kInputCount ? kInputs[i] : kStates[i - kInputCount];
+    if (const char* error = make_own(spec, &arguments[i])) return error;
   }
-  return make_memory(folder, arguments + kInputCount);
+  model_reset();
+  return make_memory(folder, arguments + kInputCount + kStateCount);
 }
 
 void* model_input(int index) { return TVMFFITensorGetDLTensorPtr(arguments[index].v_obj)->data; }
+
+void model_reset() {
+  for (int i = 0; i < kStateCount; ++i) {
+    void* data = TVMFFITensorGetDLTensorPtr(arguments[kInputCount + i].v_obj)->data;
+    if (kStateInitials[i]) {
+      memcpy(data, kStateInitials[i], bytes_of(kStates[i]));
+    } else {
+      memset(data, 0, bytes_of(kStates[i]));
+    }
+  }
+}
 
 const char* model_run() {
   for (int i = 0; i < kOutputCount; ++i) release(&outputs[i]);

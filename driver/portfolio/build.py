@@ -26,6 +26,7 @@ from ...frontend.files import replacing_folder, write_text
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import save_program
 from ...frontend.progress import stage, track
+from ...frontend.state import state_of
 from ...passes.compaction import compact
 from ...passes.outcome import Compaction
 from ..profile import peak_activation_bytes
@@ -93,7 +94,8 @@ def build_portfolio(sources: Iterable[Source], folder: Path, name: str, options:
         options: how variants are compiled and measured.
 
     Raises:
-        InputError: the folder holds something else, an option is of no use, or a network does not fit the others.
+        InputError: the folder holds something else, an option is of no use, or a network does not fit the others, or keeps
+            state.
         CheckError: a shrunk network differs from its sparse one.
     """
     targets = options.check()
@@ -118,6 +120,12 @@ def build_portfolio(sources: Iterable[Source], folder: Path, name: str, options:
 def _make(source: Source, folder: Path, targets: Sequence[Target], options: Options) -> _Made:
     """Shrinks, checks and compiles one source into ``variants/NAME``."""
     sparse, given = source.load()
+    state = state_of(sparse)
+    if state:
+        raise InputError(
+            f"'{source.name}' keeps '{next(iter(state))}' from one call to the next, and a variant that takes over from another"
+            " does not know what that kept; compile it by itself"
+        )
     inputs = _of_batch(given, options.batch)
     started = time.perf_counter()
     shrunk = compact(sparse, inputs, fold=True)

@@ -13,6 +13,7 @@ import torch
 from ...backends.built import Built
 from ...backends.bundle import load_bundle
 from ...backends.signature import TensorSpec
+from ...backends.state import state_names
 from ...frontend.errors import InputError
 from ..models import random_input
 from ..portfolio.manifest import Portfolio, Variant, listed_bundle
@@ -66,8 +67,8 @@ def load_variant(
         room: gives the bytes that can be taken.
 
     Raises:
-        InputError: a file is missing, damaged or another one, there is too little memory, or the outputs are not what
-            the portfolio says.
+        InputError: a file is missing, damaged or another one, there is too little memory, the outputs are not what the
+            portfolio says, or the variant keeps state: requests of all clients would share it.
     """
     started = perf_counter()
     _check_room(variant, room())
@@ -79,6 +80,11 @@ def load_variant(
     ):
         if found != wanted:
             raise InputError(f"the {what} of bundle '{folder}' are not those of its portfolio; build it again")
+    if built.state:
+        raise InputError(
+            f"variant '{variant.name}' keeps {state_names(built.state)} from one call to the next, which requests of several"
+            " clients would share; run it for one stream: reconvene run, or the bundle's program with --serve"
+        )
     loaded = perf_counter()
     specs = enumerate(portfolio.inputs)
     inputs = [random_input(spec.shape, getattr(torch, spec.dtype), seed).numpy() for seed, spec in specs]

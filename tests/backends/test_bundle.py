@@ -43,7 +43,7 @@ def test_round_trip(built: Built, bundle: Path) -> None:
     assert torch.equal(loaded.run(X), built.run(X))
     assert (loaded.inputs, loaded.outputs, loaded.target) == (built.inputs, built.outputs, built.target)
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert (manifest["format"], manifest["runtime"]) == (3, "python")
+    assert (manifest["format"], manifest["runtime"]) == (4, "python")
     small = {place["file"] for place in manifest["weights"]}
     assert len(small) == 1 and set(manifest["files"]) == {"README.md", "model.so", *small}
     assert loaded.memory == built.memory == open_bundle(bundle).memory
@@ -131,7 +131,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda b: (b / "manifest.json").unlink(), "has no manifest.json"),
     (lambda b: (b / "manifest.json").write_text("{"), "cannot read manifest.json"),
     (lambda b: (b / "manifest.json").write_text("[]"), "has format None"),
-    (lambda b: edit(b, lambda m: m.update(format=99)), "has format 99, this version reads 3"),
+    (lambda b: edit(b, lambda m: m.update(format=99)), "has format 99, this version reads 4"),
     (lambda b: edit(b, lambda m: m.update(runtime="own")), "is not usable .runtime 'own'"),
     (lambda b: edit(b, lambda m: m.pop("inputs")), "is not usable"),
     (lambda b: (b / "model.so").unlink(), "lacks 'model.so'"),

@@ -172,7 +172,7 @@ def test_names_lead_nowhere(variants: Path) -> None:
         for name in ("..", "../variants/small", "/bin", "", "a b", "x" * 101, ".small"):
             assert program.say(f"switch {name}") == f"error: '{name[:100]}' is no name of a variant"
         for line in ("stop", "switchsmall"):
-            assert program.say(line) == "error: the only command is 'switch NAME'"
+            assert program.say(line) == "error: the only commands are 'reset' and 'switch NAME'"
         program.ask("large")
     with serving(variants / "large" / "host", "host") as program:
         program._write(b"switch " + b"x" * 300)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["STATEFUL", "Keeping", "frames"]
+__all__ = ["STATEFUL", "Keeping", "chain", "frames"]
 
 
 class Keeping(nn.Module):
@@ -169,3 +169,8 @@ def _cases() -> dict[str, Callable[[], nn.Module]]:
 
 STATEFUL = _cases()
 """By name, functions that make the model anew."""
+
+
+def chain() -> nn.Module:
+    """Several of them, one after the other: floats that begin with zeros and others, whole numbers and a flag."""
+    return nn.Sequential(*(STATEFUL[name]() for name in ("gated", "rotated", "integer counter", "flagged", "delayed")))

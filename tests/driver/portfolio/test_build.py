@@ -21,6 +21,7 @@ from reconvene.frontend.errors import InputError
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.frontend.program_file import load_program, save_program
 from tests.driver.training.test_loop import SHAPE, images, network
+from tests.support.stateful import STATEFUL, frames
 from tests.support.tools import needs
 
 INPUTS = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)),)
@@ -149,3 +150,10 @@ def test_the_command_line(levels: Path, tmp_path: Path, capsys: pytest.CaptureFi
     for wrong in ([str(model)], [str(levels), "-s", "0.5"], [str(tmp_path)], [str(model), str(model), "-s", "0.5"]):
         assert main(["portfolio", *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_network_with_state_is_no_variant(tmp_path: Path) -> None:
+    module, inputs = capture(STATEFUL["streaming"](), tuple(frames(1))), tuple(frames(1))
+    with pytest.raises(InputError, match="'stream' keeps 'cache' from one call to the next"):
+        build_portfolio([Source("stream", lambda: (module, inputs))], tmp_path / "p", "streams", ONE)
+    assert not (tmp_path / "p").exists()
