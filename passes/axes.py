@@ -94,6 +94,8 @@ class Axes:
     """Parameter axes that make the channels of a class: a convolution's weight rows."""
     consumers: dict[int, list[Axis]]
     """Parameter axes that read them: the next weight's columns."""
+    bundles: list[tuple[int, Index]]
+    """Classes with a label for every position: pruning takes equal ones together, although liveness need not."""
 
     def of(self, node: fx.Node, axis: Any) -> int:
         """The class of an axis; negative axes count from the end."""
@@ -117,6 +119,7 @@ class AxesBuilder:
         self._grouped: list[tuple[fx.Node, Axis, Axis, int]] = []
         self._mixes: list[tuple[Operation, Axis, Axis]] = []
         self._freezes: list[tuple[Axis, Freeze]] = []
+        self._bundles: list[tuple[Axis, Index]] = []
         self._roles: dict[str, list[Axis]] = {"producer": [], "consumer": []}
         self._touched: set[Axis] = set()
         self._operation: Operation | None = None
@@ -154,6 +157,10 @@ class AxesBuilder:
     def grouped(self, source: Axis, target: Axis, groups: int) -> None:
         """The axes are cut into `groups` blocks of equal counts, as in a grouped convolution."""
         self._grouped.append((self._here.node, self._touch(source), self._touch(target), groups))
+
+    def together(self, axis: Axis, labels: Index) -> None:
+        """Positions with equal labels are better pruned together; nothing forces them to go together."""
+        self._bundles.append((self._touch(axis), labels))
 
     def mixes(self, source: Axis, target: Axis) -> None:
         """The operator mixes the channels of `source` into those of `target`; its rule's `demand` decides."""
@@ -235,6 +242,7 @@ class AxesBuilder:
             freezes,
             self._by_class(index, "producer"),
             self._by_class(index, "consumer"),
+            [(index[axis], labels) for axis, labels in self._bundles],
         )
 
     def _by_class(self, index: dict[Axis, int], role: str) -> dict[int, list[Axis]]:

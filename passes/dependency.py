@@ -30,6 +30,9 @@ Index = NDArray[np.int64]
 
 _MAKING = tuple(f"aten.{name}" for name in ("add", "sub", "mul", "cat", "stack", "expand", "expand_as", "repeat"))
 
+_ARRANGING = tuple(f"aten.{name}" for name in ("unsqueeze", "view", "reshape", "to", "_to_copy"))
+"""Between a scale of one axis, such as ``weight[:, None, None]``, and what it scales."""
+
 
 @dataclass(frozen=True, eq=False)
 class Slices:
@@ -225,6 +228,10 @@ def _components(axes: Axes, units: dict[int, int]) -> _Components:
     for gather in axes.gathers:
         rows.append(start[gather.source] + gather.source_index)
         columns.append(start[gather.target] + gather.target_index)
+    for number, labels in axes.bundles:
+        _, first, which = np.unique(labels, return_index=True, return_inverse=True)
+        rows.append(start[number] + np.arange(labels.size))
+        columns.append(start[number] + first[which])
     for place, product in enumerate(axes.products):
         if place in units:
             position = np.indices(product.sizes).reshape(len(product.sizes), -1)[units[place]]
@@ -385,7 +392,11 @@ def _group(
 def _makes_values(module: fx.GraphModule, node: fx.Node) -> bool:
     """Returns if a trained tensor goes into the channels entry by entry: class tokens, position embeddings, scales."""
     trained = isinstance(attribute(module, str(node.target)), torch.nn.Parameter)
-    return trained and any(user.op == "call_function" and operator_name(user) in _MAKING for user in node.users)
+    readers = list(node.users)
+    for reader in readers:
+        if operator_name(reader) in _ARRANGING:
+            readers.extend(reader.users)
+    return trained and any(reader.op == "call_function" and operator_name(reader) in _MAKING for reader in readers)
 
 
 def _positions_by_channel(span: Index, rank: dict[int, int], channels: int) -> Index:

@@ -2,7 +2,7 @@
 
 Batch normalisation is affine per channel. The others normalise by statistics of the input itself: exact where a whole
 statistic's channels go together (instance: one channel; group: one group), and for zeros that the statistics still count
-(layer).
+(group, layer).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import fx
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, is_static, shape_of
@@ -128,7 +129,12 @@ class InstanceNormalization(Rule):
 
 @register
 class GroupNormalization(Rule):
-    """Channels of a group share a mean and a variance (Wu and He, 2018), so groups stay or go as wholes."""
+    """Channels of a group share a mean and a variance (Wu and He, 2018).
+
+    Whole groups leave nothing behind. Where single channels of zeros are gone, they are put back for the normalisation
+    alone, as in `LayerNormalization`: behind the others of a single group, or each in its group. Pruning takes whole groups
+    where there are several.
+    """
 
     operators = ("aten.group_norm",)
 
@@ -137,10 +143,9 @@ class GroupNormalization(Rule):
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         _relate_channels(op, axes, ("weight", "bias"), range(2, len(op.shape)))
-        groups, size = op["num_groups"], shape_of(op.node)[1]
-        group, member = axes.hidden("group", groups), axes.hidden("member", size // groups)
-        axes.product((op.node, 1), (group, member), (groups, size // groups))
-        axes.freeze(member, "group normalisation needs every channel of a group", barrier=False)
+        if op["num_groups"] > 1:
+            axes.together((op.node, 1), np.arange(op.shape[1]) // (op.shape[1] // op["num_groups"]))
+        axes.mixes((op["input"], 1), (op.node, 1))
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
@@ -155,9 +160,59 @@ class GroupNormalization(Rule):
         out = np.where(off, bias, normal.reshape(-1) * weight + bias)
         return _per_channel(out, whole | off, rank)
 
+    def demand(self, op: Operation, live: Liveness) -> None:
+        kept = live.kept(op.node, 1)
+        groups = kept.reshape(op["num_groups"], -1)
+        value, known = live.facts[op["input"]].plain().along(1, kept.size)
+        counted = np.repeat(groups.any(1), groups.shape[1]) & (~known | (value != 0))
+        live.require(op["input"], 1, counted, f"in the statistics of '{op.node.name}'")
+
     def rewrite(self, op: Operation, edit: Edit) -> None:
         kept = edit.kept(op.node, 1).reshape(op["num_groups"], -1)
-        edit.set_argument(op, "num_groups", int(kept.any(1).sum()))
+        kept = kept[kept.any(1)]
+        if kept.all():
+            edit.set_argument(op, "num_groups", len(kept))
+            return
+        left, whole = int(kept.sum()), kept.size
+        padding = [0, 0] * (len(op.shape) - 2)
+        zeros = whole - left if len(kept) == 1 else 1
+        source = edit.insert(op, aten.constant_pad_nd.default, (op["input"], [*padding, 0, zeros]), {1: left + zeros})
+        if len(kept) > 1:
+            rank = np.where(kept, np.cumsum(kept).reshape(kept.shape) - 1, left)
+            source = _picked(op, edit, source, "places", rank.reshape(-1))
+        normal = edit.insert(op, op.node.target, (source, len(kept), None, None, op["eps"]), {1: whole})
+        if len(kept) > 1:
+            normal = _picked(op, edit, normal, "kept", np.flatnonzero(kept.reshape(-1)))
+        else:
+            normal = edit.insert(op, aten.slice.Tensor, (normal, 1, 0, left))
+        _scale_and_shift(op, edit, normal, 1)
+
+
+def _picked(op: Operation, edit: Edit, source: fx.Node, name: str, index: NDArray[np.int64]) -> fx.Node:
+    """Channels in another order, some of them more than once."""
+    table = edit.add_buffer(op, f"{op.node.name}_{name}", torch.from_numpy(index.copy()))
+    return edit.insert(op, aten.index_select.default, (source, 1, table), {1: index.size})
+
+
+def _scale_and_shift(op: Operation, edit: Edit, normal: fx.Node, axis: int) -> None:
+    """Makes the call's result `normal` times the weight plus the bias, as far as there are any."""
+    rank = len(op.shape)
+    steps = []
+    for call, name in ((aten.mul.Tensor, "weight"), (aten.add.Tensor, "bias")):
+        for parameter in optional(op.get(name)):
+            if axis != rank - 1:
+                spread = [-1, *(1,) * (rank - 1 - axis)]
+                sizes = dict.fromkeys(range(rank), 1) | {axis: int(edit.kept(op.node, axis).sum())}
+                steps.append((call, edit.insert(op, aten.view.default, (parameter, spread), sizes)))
+            else:
+                steps.append((call, parameter))
+    if not steps:
+        edit.set_call(op, aten.alias.default, (normal,))
+        return
+    for call, parameter in steps[:-1]:
+        normal = edit.insert(op, call, (normal, parameter))
+    call, parameter = steps[-1]
+    edit.set_call(op, call, (normal, parameter))
 
 
 @register
@@ -196,12 +251,17 @@ class LayerNormalization(Rule):
         if len(op.outputs) != 1:
             return super().constants(op, facts)
         rank = len(shape_of(op.node))
-        weight, bias = op.tensor("weight"), op.tensor("bias")
-        if weight is None or weight.dim() != 1 or (op.get("bias") is not None and bias is None):
+        if not self._over_channels(op):
             return unknown(rank)
-        scale = weight.double().cpu().numpy()
-        shift = bias.double().cpu().numpy() if bias is not None else np.zeros_like(scale)
-        return _per_channel(shift, _switched_off(op, scale, facts), rank, rank - 1)
+        size = op["normalized_shape"][0]
+        weight, bias = _parameter(op, "weight", 1.0, size), _parameter(op, "bias", 0.0, size)
+        if bias is None:
+            return unknown(rank)
+        known = np.zeros(size, bool) if weight is None else _switched_off(op, weight, facts)
+        if op.name == "aten.rms_norm":  # No mean is subtracted, so that a zero stays one.
+            value, given = facts[op["input"]].plain().along(rank - 1, size)
+            known = known | (given & (value == 0))
+        return _per_channel(bias, known, rank, rank - 1)
 
     def demand(self, op: Operation, live: Liveness) -> None:
         axis = len(shape_of(op.node)) - 1
@@ -222,16 +282,8 @@ class LayerNormalization(Rule):
         plain = {"weight": None, "bias": None}
         arguments = [plain.get(name, value) for name, value in op.arguments.items() if name != "input"]
         normal = edit.insert(op, op.node.target, (padded, *arguments), {axis: kept.size})
-        steps: list[tuple[Any, tuple[Any, ...]]] = [(aten.slice.Tensor, (axis, 0, left))]
-        steps += [
-            (call, (parameter,))
-            for call, name in ((aten.mul.Tensor, "weight"), (aten.add.Tensor, "bias"))
-            for parameter in optional(op.get(name))
-        ]
-        for call, rest in steps[:-1]:
-            normal = edit.insert(op, call, (normal, *rest))
-        call, rest = steps[-1]
-        edit.set_call(op, call, (normal, *rest))
+        cut = edit.insert(op, aten.slice.Tensor, (normal, axis, 0, left))
+        _scale_and_shift(op, edit, cut, axis)
 
     def _over_channels(self, op: Operation) -> bool:
         return len(op.outputs) == 1 and len(op["normalized_shape"]) == 1 and is_static(op["normalized_shape"][0])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, shape_of
+from ..values import Operation, is_static, operator_name, shape_of
 from .base import FactTable, Rule, register
 from .elementwise import Elementwise, relate_broadcast
 from .visible_rows import has_finite_entries
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from ..axes import AxesBuilder
     from ..propagation import Liveness
+    from ..rewriting import Edit
 
-__all__ = ["AlongAxis", "Average", "Extremum", "Softmax", "Sum"]
+__all__ = ["AlongAxis", "Average", "AverageOfNumbers", "Extremum", "Softmax", "Sum"]
 
 _ENTRIES = Elementwise()
 
@@ -71,11 +73,99 @@ class _Reducing(Rule):
         return collapsed(value, known)
 
 
-@register
-class Average(_Reducing):
-    """The mean of a constant is that constant."""
+class _Summing(_Reducing):
+    """Zeros add nothing, so zero channels may leave the axes that are summed over."""
 
-    operators = ("aten.mean", "aten.nanmean")
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        super().relate(op, axes)
+        source = op.node.all_input_nodes[0]
+        if self._leaves(op):
+            for axis in _axes_of(op):
+                axes.mixes((source, axis), (source, axis))
+
+    def demand(self, op: Operation, live: Liveness) -> None:
+        source = op.node.all_input_nodes[0]
+        for axis in _axes_of(op):
+            size = shape_of(source)[axis]
+            if isinstance(size, int):
+                value, known = live.facts[source].plain().along(axis, size)
+                stays = ~known | ((value != 0) & (not self._adds(op)))
+                live.require(source, axis, stays, f"{self._verb} by '{op.node.name}'")
+
+    def _gone(self, op: Operation, edit: Edit) -> float:
+        """What the channels that are gone add up to, for operators over a single axis."""
+        source = op.node.all_input_nodes[0]
+        (axis,) = _axes_of(op)
+        kept = edit.kept(source, axis)
+        value, known = edit.facts[source].plain().along(axis, kept.size)
+        return float(value[known & ~kept].sum())
+
+    _verb: ClassVar[str] = "summed"
+
+    def _leaves(self, op: Operation) -> bool:
+        """Returns if zeros may leave."""
+        return len(shape_of(op.node.all_input_nodes[0])) > 1
+
+    def _adds(self, op: Operation) -> bool:
+        """Returns if what constants add can be added to the result instead."""
+        return False
+
+
+@register
+class Average(_Summing):
+    """The mean of a constant is that constant.
+
+    Over channels it is the sum divided by their old number: zeros may leave, and constants that leave add a number. So the
+    mean of what is left is scaled. This is how RMS normalisation that is spelled out keeps its values.
+    """
+
+    operators = ("aten.mean",)
+    _verb = "averaged"
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+        given = self._uniform(op, facts)
+        return collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
+
+    def rewrite(self, op: Operation, edit: Edit) -> None:
+        source, reduced = op.node.all_input_nodes[0], _axes_of(op)
+        share, before = 1.0, 1
+        for axis in reduced if self._leaves(op) else ():
+            if is_static(shape_of(source)[axis]):
+                kept = edit.kept(source, axis)
+                share, before = share * float(kept.mean()), before * kept.size
+        if share == 1:
+            return
+        gone = self._gone(op, edit) / before if self._adds(op) else 0.0
+        factor = _factor_after(op)
+        if factor is not None and not gone:  # Of an earlier round.
+            edit.set_argument(factor, "other", factor["other"] * share)
+            return
+        mean = edit.insert(op, op.node.target, tuple(op.node.args))
+        mean.kwargs = dict(op.node.kwargs)
+        if gone:
+            mean = edit.insert(op, torch.ops.aten.mul.Tensor, (mean, share))
+            edit.set_call(op, torch.ops.aten.add.Tensor, (mean, gone))
+        else:
+            edit.set_call(op, torch.ops.aten.mul.Tensor, (mean, share))
+
+    def _adds(self, op: Operation) -> bool:
+        return len(_axes_of(op)) == 1
+
+
+def _factor_after(op: Operation) -> Operation | None:
+    """The multiplication by a number that alone reads a result."""
+    readers = list(op.node.users)
+    if len(readers) != 1 or operator_name(readers[0]) != "aten.mul":
+        return None
+    reader = Operation(readers[0], op.module)
+    return reader if isinstance(reader["other"], float) else None
+
+
+@register
+class AverageOfNumbers(_Reducing):
+    """``nanmean`` divides by how many entries are numbers, which nobody knows before."""
+
+    operators = ("aten.nanmean",)
 
     def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
         given = self._uniform(op, facts)
@@ -111,34 +201,19 @@ class Extremum(_Reducing):
 
 
 @register
-class Sum(_Reducing):
-    """Sums and norms: zeros add nothing, so zero channels may leave the summed axis."""
+class Sum(_Summing):
+    """Sums and norms: zero channels may leave the summed axis."""
 
     operators = ("aten.sum", "aten.linalg_vector_norm", "aten.norm", "aten.nansum")
-
-    def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        super().relate(op, axes)
-        source = op.node.all_input_nodes[0]
-        if self._zeros_vanish(op) and len(shape_of(source)) > 1:
-            for axis in _axes_of(op):
-                axes.mixes((source, axis), (source, axis))
-
-    def demand(self, op: Operation, live: Liveness) -> None:
-        source = op.node.all_input_nodes[0]
-        for axis in _axes_of(op):
-            size = shape_of(source)[axis]
-            if isinstance(size, int):
-                value, known = live.facts[source].plain().along(axis, size)
-                live.require(source, axis, ~known | (value != 0), f"summed by '{op.node.name}'")
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         given = self._uniform(op, facts)
         zero = given.known & (given.value == 0)
         return collapsed(self._shrunk(op, np.zeros_like(given.value)), self._shrunk(op, zero))
 
-    def _zeros_vanish(self, op: Operation) -> bool:
+    def _leaves(self, op: Operation) -> bool:
         order = op.get("ord", op.get("p", 1))
-        return order is None or (isinstance(order, int | float) and order > 0)
+        return super()._leaves(op) and (order is None or (isinstance(order, int | float) and order > 0))
 
 
 @register

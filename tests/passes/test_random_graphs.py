@@ -101,7 +101,8 @@ def test_made_directly_and_captured_are_the_same_graph(number: int) -> None:
         names.append([operator_name(node) for node in module.graph.nodes if node.op == "call_function"])
         with torch.no_grad():
             results.append(module(*inputs))
-    assert set(names[0]) - {"getitem"} == set(names[1]) - {"getitem"}
+    beside = {"getitem", "aten._assert_tensor_metadata"}  # Which a capture writes before a cast.
+    assert set(names[0]) - beside == set(names[1]) - beside
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

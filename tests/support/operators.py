@@ -342,7 +342,14 @@ case(
     label="four groups",
 )
 case("group_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(8, 8)), label="one channel a group")
-case("group_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(1, 8)), label="one group", prunes="")
+case("group_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(1, 8)), label="one group", prunes="M2")
+case(
+    "group_norm",
+    lambda: Around(lambda x, norm: norm(x), norm=nn.GroupNorm(1, 8, affine=False)),
+    label="one group, no affine part",
+    prunes="",
+)
+case("group_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.GroupNorm(1, 8)), (4, 6), "features", prunes="M2")
 case("layer_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.LayerNorm(8)), TOKENS, prunes="M2")
 case(
     "layer_norm",
@@ -362,6 +369,7 @@ case(
     "layer_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.LayerNorm([8, 8])), label="over the image", prunes=""
 )
 case("rms_norm", lambda: Features(lambda x, norm: norm(x), norm=nn.RMSNorm(8)), TOKENS, prunes="M2")
+case("rms_norm", lambda: Features(lambda x: F.rms_norm(x, (8,))), TOKENS, label="no weight", prunes="M2")
 case(
     "native_layer_norm", lambda: Features(lambda x: A.native_layer_norm(x, [8], None, None, 1e-5)[0]), TOKENS, prunes=""
 )
@@ -705,11 +713,22 @@ for name, call in called(torch, "sum nansum mean nanmean amax amin"):
         lambda x, call=call: call(torch.sigmoid(x), 1, keepdim=True),
         "channels",
         reads=1,
-        prunes="",
+        prunes="M1 M2" if name == "mean" else "",
     )
 around("sum", lambda x: x.relu().sum(1, keepdim=True), "channels after relu", reads=1)
 around("sum", lambda x: x.relu().sum(), "everything", reads=None)
-around("mean", lambda x: x.relu().mean(), "everything", reads=None, prunes="")
+around("mean", lambda x: x.relu().mean(), "everything", reads=None)
+around("mean", lambda x: x.relu().mean((1, 2), dtype=torch.float64), "channels and image", reads=None)
+around("mean", lambda x: x.relu().mean(1) + x.sigmoid().mean(1), "constants too", reads=None)
+
+
+def root_mean_square(x: Tensor, dim: int = -1) -> Tensor:
+    """RMS normalisation, spelled out."""
+    return x * torch.rsqrt(x.pow(2).mean(dim, keepdim=True) + 1e-6)
+
+
+case("mean", lambda: Features(root_mean_square), TOKENS, label="RMS normalisation", prunes="M2")
+around("mean", lambda x: root_mean_square(x.relu(), 1), "RMS normalisation of images")
 around("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x.relu(), dim=1, keepdim=True), reads=1)
 around("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True), "image", prunes="M2")
 around(
