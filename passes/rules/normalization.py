@@ -258,7 +258,9 @@ class LayerNormalization(Rule):
         if bias is None:
             return unknown(rank)
         known = np.zeros(size, bool) if weight is None else _switched_off(op, weight, facts)
-        if op.name == "aten.rms_norm":  # No mean is subtracted, so that a zero stays one.
+        if (
+            op.name == "aten.rms_norm" and facts.ranges[op.node].finite
+        ):  # No mean is subtracted, so that a zero stays one.
             value, given = facts[op["input"]].plain().along(rank - 1, size)
             known = known | (given & (value == 0))
         return _per_channel(bias, known, rank, rank - 1)
