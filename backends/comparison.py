@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from ..passes.check_inputs import check_inputs
 from ..passes.index_ranges import index_ranges
+from ..passes.running import in_turn
 from .agreement import disagreement
 
 __all__ = ["difference"]
@@ -65,7 +66,7 @@ def difference(
             continue  # The model itself does not take what was made, so there is nothing to compare.
         if reset is not None:
             reset()
-        found = [tensor for turn in _in_turn(inputs, turns) for tensor in _tensors(compiled(*turn))]
+        found = [tensor for turn in in_turn(inputs, turns) for tensor in _tensors(compiled(*turn))]
         reason = disagreement(expected, found)
         if reason is not None:
             reason = disagreement(expected, found, slack=_slack(module, inputs, expected, turns))
@@ -89,16 +90,6 @@ def _tensors(values: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _in_turn(inputs: tuple[Any, ...], turns: int) -> Iterator[tuple[Any, ...]]:
-    """Inputs for several calls: the numbers of the first, at other places."""
-    for turn in range(turns):
-        yield pytree.tree_map_only(Tensor, partial(_rolled, places=turn), inputs)
-
-
-def _rolled(value: Tensor, places: int) -> Tensor:
-    return value.roll(places) if places and value.is_floating_point() else value
-
-
 def _outputs(module: nn.Module, inputs: tuple[Any, ...], turns: int) -> list[Any]:
     """Of several calls in turn, on copies of what a forward pass may write to."""
     if turns > 1:
@@ -108,7 +99,7 @@ def _outputs(module: nn.Module, inputs: tuple[Any, ...], turns: int) -> list[Any
         call = partial(functional_call, module, buffers)
     found: list[Any] = []
     with torch.no_grad():
-        for turn in _in_turn(inputs, turns):
+        for turn in in_turn(inputs, turns):
             given = pytree.tree_map_only(Tensor, torch.clone, turn)
             result = call(*given) if turns > 1 else call(given)
             # What is given out may be a buffer, which the next call writes to.

@@ -19,10 +19,10 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
-from ..frontend.writes import storage_of, written_operands
+from ..frontend.writes import storage_of, written_operands, written_places
 from .channel_shuffles import fuse_channel_shuffles
 from .rules import rule_for
-from .values import MUTATED, Operation, attribute, is_tensor, operator_name, shape_of
+from .values import MUTATED, WRITTEN, Operation, attribute, is_tensor, operator_name, shape_of
 
 __all__ = ["canonicalize"]
 
@@ -47,6 +47,9 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
     copy_calling_convention(module.graph, graph)
     _drop_checks(graph)
     _merge_aliases(module, graph)
+    for place, calls in written_places(graph).items():
+        if any(map(written_operands, calls)):  # What a normalisation in training updates, it does not read.
+            place.meta[WRITTEN] = True
     _make_pure(graph)
     names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
     tensors = {name: attribute(module, name) for name in names} | dict(replaced or {})
@@ -195,7 +198,7 @@ def _store_computed_weights(
     """Evaluates what weights and biases are computed from when that is stored tensors only."""
     stored: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr" or (
+        if (node.op == "get_attr" and not node.meta.get(WRITTEN)) or (
             _is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes)
         ):
             stored.add(node)

@@ -20,7 +20,7 @@ from .axes import Axes, Gather, Grouped, Product
 from .facts import Facts, constants_of, unknown
 from .ranges import Ranges
 from .rules import rule_of
-from .values import MUTATED, Operation, attribute, is_tensor, shape_of
+from .values import MUTATED, WRITTEN, Operation, attribute, is_tensor, shape_of
 
 __all__ = ["KnownConstants", "Liveness", "propagate_constants", "propagate_liveness"]
 
@@ -60,7 +60,7 @@ class KnownConstants(Mapping[fx.Node, Facts]):
         self._facts[node] = facts
 
     def _initial(self, node: fx.Node) -> Facts:
-        if node.op == "get_attr":
+        if node.op == "get_attr" and not node.meta.get(WRITTEN):
             value = attribute(self.module, str(node.target))
             if isinstance(value, torch.Tensor):
                 return constants_of(value)

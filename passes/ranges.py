@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .values import Operation, attribute, is_static, is_tensor, operator_name, shape_of
+from .values import WRITTEN, Operation, attribute, is_static, is_tensor, operator_name, shape_of
 
 __all__ = ["Range", "Ranges"]
 
@@ -95,7 +95,7 @@ class Ranges:
         return self._known[node]
 
     def _worked_out(self, node: fx.Node) -> Range:
-        if node.op == "placeholder":
+        if node.op == "placeholder" or node.meta.get(WRITTEN):
             return _by_type(node)
         if node.op == "get_attr":
             return _of_stored(attribute(self._module, str(node.target)))

@@ -15,13 +15,26 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from .values import MUTATED
+from ..frontend.writes import written_places
 
-__all__ = ["Recorder", "Runner", "Shaken", "run_graph"]
+__all__ = ["Recorder", "Runner", "Shaken", "in_turn", "run_graph"]
 
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64, torch.float16: torch.complex32}
+_TURNS = 3
+"""Calls of a graph with state, one after the other."""
+
 _ROUNDING = 4.0
 """How many times the type's machine epsilon a value moves where it is rounded otherwise."""
+
+
+def in_turn(inputs: Sequence[Any], turns: int) -> Iterator[tuple[Any, ...]]:
+    """Inputs for several calls of a graph with state: the numbers of the first, at other places."""
+    for turn in range(turns):
+        yield pytree.tree_map(lambda value: _rolled(value, turn), tuple(inputs))  # noqa: B023
+
+
+def _rolled(value: Any, places: int) -> Any:
+    return value.roll(places) if places and isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 class Runner(fx.Interpreter):
@@ -35,26 +48,34 @@ class Runner(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, dtype: torch.dtype | None) -> None:
         super().__init__(module, garbage_collect_values=True)
         self._dtype = dtype
-        self._written = {
-            str(node.target) for node in module.graph.nodes if node.op == "get_attr" and node.meta.get(MUTATED)
-        }
+        self._written = {str(place.target) for place in written_places(module.graph) if place.op == "get_attr"}
+        self._state: dict[str, torch.Tensor] = {}
 
     def values(self, inputs: Sequence[Any], seed: int = 0) -> list[Any]:
         """Runs on copies of `inputs` and gives the outputs, flattened. Random operators draw from `seed`.
 
-        PyTorch's generator and default type are as before afterwards.
+        A graph that writes to stored tensors makes several calls in turn, from what they hold; the outputs of all follow each
+        other. PyTorch's generator and default type are as before afterwards.
         """
-        flat = [self._own(leaf) for leaf in pytree.tree_leaves(tuple(inputs))]
+        self._state.clear()
+        found: list[Any] = []
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _default_type(self._dtype):
             torch.manual_seed(seed)
-            return pytree.tree_leaves(self.run(*flat, enable_io_processing=False))
+            for turn in in_turn(inputs, _TURNS if self._written else 1):
+                flat = [self._own(leaf) for leaf in pytree.tree_leaves(turn)]
+                result = pytree.tree_leaves(self.run(*flat, enable_io_processing=False))
+                # What is given out may be state, which the next call writes to.
+                found += [leaf.clone() if self._written and isinstance(leaf, torch.Tensor) else leaf for leaf in result]
+        return found
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
         if isinstance(value, fx.GraphModule):
             return self._nested(value)
         value = self.cast(value)
-        return value.clone() if target in self._written and isinstance(value, torch.Tensor) else value
+        if target not in self._written or not isinstance(value, torch.Tensor):
+            return value
+        return self._state.setdefault(str(target), value.clone())
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = pytree.tree_map(self._retyped, (args, kwargs))

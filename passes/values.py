@@ -15,6 +15,7 @@ from ..frontend.source_line import source_line
 
 __all__ = [
     "MUTATED",
+    "WRITTEN",
     "Operation",
     "attribute",
     "dimensions",
@@ -28,6 +29,9 @@ __all__ = [
 
 MUTATED = "reconvene_mutated"
 """Key in ``node.meta`` of values whose storage an in-place operator changes behind their readers' backs."""
+
+WRITTEN = "reconvene_written"
+"""Key in ``node.meta`` of stored tensors that the graph writes to: what they hold now says nothing of later calls."""
 
 _FIRST_PRIME = 1_000_003
 
@@ -142,9 +146,9 @@ class Operation:
         return tuple(self.example.shape)
 
     def tensor(self, name: str) -> torch.Tensor | None:
-        """The stored tensor an argument reads, or None when it is absent or computed."""
+        """The stored tensor an argument reads, or None when it is absent, computed or state."""
         operand = self.arguments.get(name)
-        if isinstance(operand, fx.Node) and operand.op == "get_attr":
+        if isinstance(operand, fx.Node) and operand.op == "get_attr" and not operand.meta.get(WRITTEN):
             value = attribute(self.module, str(operand.target))
             return value.detach() if isinstance(value, torch.Tensor) else None
         return None
