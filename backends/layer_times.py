@@ -14,7 +14,7 @@ from typing import Any
 from torch import fx
 
 from ..passes.dependency import operations_of
-from ..passes.values import Operation, shape_of
+from ..passes.values import Operation, example_shape
 from .cost import AnalyticCost
 from .layout import dense_view, thin
 from .schedules.alternatives import alternatives, fitted
@@ -125,24 +125,23 @@ def specification(shape: LayerShape, channels_in: int, channels_out: int, machin
 def _shape(operation: Operation) -> LayerShape | None:
     """The layer that an operation is, or None for another."""
     if operation.name == "aten.linear":
-        *rows, _ = _numbers(operation.node)
+        *rows, _ = example_shape(operation.module, operation.node)
         count = 1
         for extent in rows:
             count *= extent
         return LayerShape((1, 1), (1, 1), (1, 1), 1, 1, count)
     if operation.name not in ("aten.conv2d", "aten.convolution"):
         return None
-    weight, result = _numbers(operation["weight"]), _numbers(operation.node)
+    weight, result = (
+        example_shape(operation.module, operation["weight"]),
+        example_shape(operation.module, operation.node),
+    )
     if len(weight) != 4 or len(result) != 4 or operation.get("transposed"):
         return None
     groups = int(operation.get("groups", 1))
     stride, dilation = _pair(operation.get("stride", 1)), _pair(operation.get("dilation", 1))
     depthwise = groups > 1 and weight[1] == 1 and weight[0] == groups
     return LayerShape((weight[2], weight[3]), stride, dilation, result[0], result[2], result[3], groups, depthwise)
-
-
-def _numbers(node: fx.Node) -> list[int]:
-    return [int(size) for size in shape_of(node)]
 
 
 def _pair(value: Any) -> tuple[int, int]:

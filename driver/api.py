@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from ..frontend.arguments import Inputs, positional
 from ..frontend.arrays import as_tensors
-from ..frontend.capture import Model
+from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
 from ..frontend.errors import InputError
 from ..frontend.progress import stage
+from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
 from ..passes import pruning
 from ..passes.outcome import Certificate, Compaction
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from ..passes.latency import LatencyGoal
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
-
-Inputs = Sequence[Any]
 
 RECONVENE = "reconvene"
 """The method of the paper, beside those that only score channels."""
@@ -83,6 +83,7 @@ def compact(
     *,
     plan: Plan | None = None,
     fold_batch_norm: bool = False,
+    dynamic_shapes: Any = None,
 ) -> Result:
     """Removes the channels that zeros in the model, and in `masks`, make removable, and proves the result.
 
@@ -92,6 +93,7 @@ def compact(
         masks: parameter name to bool tensor, True to keep; of the parameter's shape, or one entry a channel.
         plan: instead of masks, what an earlier result did, to be done to this fresh copy of the model.
         fold_batch_norm: also fold batch normalisation into the layers before it; for inference, not for training.
+        dynamic_shapes: as for `capture`; the result takes inputs of these sizes, and refuses others by name.
 
     Raises:
         InputError: the model, the inputs or a mask cannot be used, or the plan is for another model.
@@ -99,7 +101,7 @@ def compact(
     """
     if plan is not None and masks is not None:
         raise InputError("masks and a plan were given; a plan brings its own masks, give one of the two")
-    module, inputs = captured(model, example_inputs)
+    module, inputs = captured(model, example_inputs, dynamic_shapes)
     if plan is not None:
         found = compaction_pass.apply_plan(plan, module, inputs, fold=fold_batch_norm)
     else:
@@ -123,6 +125,7 @@ def prune(
     fold_batch_norm: bool = False,
     batches: Sequence[Batch] = (),
     loss: Loss = torch.nn.functional.cross_entropy,
+    dynamic_shapes: Any = None,
     **method_options: Any,
 ) -> Result:
     """Chooses channels by `method`, zeroes them, and compacts.
@@ -147,6 +150,7 @@ def prune(
         fold_batch_norm: as for `compact`.
         batches: inputs and targets, ``[((inputs, ...), targets), ...]``, for the scores snip and grasp.
         loss: for these scores; takes the model's output and the targets.
+        dynamic_shapes: as for `compact`.
         method_options: of ``reconvene``: the fields of `reconvene.driver.recipe.Recipe`.
 
     Raises:
@@ -165,7 +169,7 @@ def prune(
         raise InputError(f"latency {latency} is outside 0..1; give the share of the dense time to reach, such as 0.5")
     if latency is not None and method == RECONVENE:
         raise InputError("a latency cannot be aimed at by the method reconvene; its sparsity decides, or name a score")
-    module, inputs = captured(model, example_inputs)
+    module, inputs = captured(model, example_inputs, dynamic_shapes)
     choices: dict[str, Any] = {
         "scope": scope,
         "channel_multiple": multiple,
@@ -227,6 +231,7 @@ def compile(
     tune: int = 0,
     check: bool = True,
     check_inputs: Sequence[Inputs] = (),
+    dynamic_shapes: Any = FIXED,
 ) -> Built:
     """Compiles a model with TVM for `target`: ``run(*inputs)``, ``benchmark(repeat=50)``, ``export(folder)``.
 
@@ -247,6 +252,8 @@ def compile(
         check: whether the code runs beside the model, on the example inputs and on random, constant and other ones, and its
             outputs are compared. For another target, what this machine can run of the same program is.
         check_inputs: further inputs to compare on, such as ``[(image,), (another,)]``, shaped as the example inputs.
+        dynamic_shapes: as for `capture`, for a model that cannot be captured without. Compiled code is for the example's
+            shapes whatever is said here; it refuses others by name.
 
     Raises:
         InputError: the target is unknown, an option is not one of its values, or the model cannot be captured.
@@ -254,20 +261,23 @@ def compile(
     """
     from ..backends.compile import compile as compile_graph
 
-    graph, inputs = captured(module, example_inputs)
+    graph, inputs = captured(module, example_inputs, dynamic_shapes)
     options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
-    checks: dict[str, Any] = {"check": check, "check_inputs": [tuple(given) for given in check_inputs]}
+    checks: dict[str, Any] = {"check": check, "check_inputs": [positional(graph, given) for given in check_inputs]}
     return compile_graph(graph, inputs, target, threads=threads, **checks, **options)
 
 
-def captured(model: Model, example_inputs: Inputs | None) -> tuple[fx.GraphModule, tuple[Any, ...]]:
+def captured(
+    model: Model, example_inputs: Inputs | None, dynamic_shapes: Any = None
+) -> tuple[fx.GraphModule, tuple[Any, ...]]:
     """The graph of `model` and inputs for it: those given, else those it carries."""
-    given = as_tensors(example_inputs)
-    module = capture_model(model, given)
-    inputs = given if given is not None else module.meta.get("example_inputs")
+    module = capture_model(model, example_inputs, dynamic_shapes)
+    inputs = example_inputs if example_inputs is not None else module.meta.get("example_inputs")
     if inputs is None:
         raise InputError("the model carries no example inputs; give them as a tuple of tensors")
-    return module, tuple(inputs)
+    used = positional(module, inputs)
+    module.check_inputs(used)
+    return module, used
 
 
 def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
@@ -324,4 +334,6 @@ def name_of(target: str | Target | None) -> str | None:
 
 
 def title_of(model: Model) -> str:
-    return model if isinstance(model, str) else type(model).__name__
+    if isinstance(model, str):
+        return model
+    return type(unwrapped(model) if isinstance(model, torch.nn.Module) else model).__name__

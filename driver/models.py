@@ -87,7 +87,6 @@ def load_model(
             f"no model '{model}': there is no such file; give a .pt2 path, package.module:callable, file.py:callable,"
             f" or one of {', '.join(NETWORKS)}; with --dataset also {', '.join(SHORT_NAMES)}"
         )
-    given = tuple(varied(value) for value in given) if "batch" in dynamic else given
     return LoadedModel(capture(module, given, dynamic_shapes(given, dynamic)), given, name, Path(name))
 
 
@@ -136,11 +135,6 @@ def rebatched(inputs: tuple[Any, ...], batch: int | None) -> tuple[Any, ...]:
         else value
         for value in inputs
     )
-
-
-def varied(value: torch.Tensor) -> torch.Tensor:
-    """An input with a batch of at least 2: torch.export takes a size of 1 for a constant."""
-    return rebatched((value,), 2)[0] if len(value) == 1 else value
 
 
 def dynamic_shapes(inputs: Sequence[torch.Tensor], dynamic: Sequence[str]) -> Any:

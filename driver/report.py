@@ -119,7 +119,14 @@ def make_report(compaction: Compaction, title: str, options: Mapping[str, Any]) 
         certificate=compaction.certificate,
         seconds=dict(compaction.seconds),
         environment=environment(),
+        notes=_sizes(compaction),
     )
+
+
+def _sizes(compaction: Compaction) -> tuple[str, ...]:
+    """Which sizes of the inputs may vary, and why others are fixed."""
+    sizes = compaction.module.meta.get("input_sizes")
+    return sizes.describe() if sizes is not None else ()
 
 
 def reports_to_json(reports: Iterable[Report], notes: Iterable[str] = ()) -> str:

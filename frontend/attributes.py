@@ -21,8 +21,12 @@ from .errors import CaptureError
 __all__ = ["attributes_of", "changed_attributes", "check_kept_attributes", "tensors_in_attributes"]
 
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Of one call: by position and by keyword."""
+
+
 def check_kept_attributes(
-    model: nn.Module, program: ExportedProgram, inputs: Sequence[Any], changed: Sequence[str]
+    model: nn.Module, program: ExportedProgram, inputs: Arguments, changed: Sequence[str]
 ) -> None:
     """Compares `model`, whose forward pass changes attributes, with its program over three calls in turn.
 
@@ -34,7 +38,7 @@ def check_kept_attributes(
     """
     if not changed:
         return
-    other = tree_map(_other, tuple(inputs))
+    other = tree_map(_other, inputs)
     with torch.no_grad(), suppress(_NotComparable):
         with _left_as_it_was(model):
             expected = [_called(model, inputs), _called(model, other)]
@@ -74,11 +78,12 @@ def _other(value: Any) -> Any:
     return torch.rand(value.shape, generator=torch.Generator().manual_seed(0)).to(value) if floating else value
 
 
-def _called(module: nn.Module, inputs: Sequence[Any]) -> list[torch.Tensor]:
+def _called(module: nn.Module, inputs: Arguments) -> list[torch.Tensor]:
+    args, kwargs = inputs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            found = module(*inputs)
+            found = module(*args, **kwargs)
         except Exception:
             raise _NotComparable from None
     return [leaf.clone() for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]

@@ -3,86 +3,71 @@
 from __future__ import annotations
 
 import os
-import re
-import traceback
-import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
 
-from .attributes import check_kept_attributes
+from .arguments import Inputs, arguments
+from .batch import batch_shapes, computes_the_same, enlarged, first_of_batch
+from .capture_errors import first_line, user_line
 from .errors import CaptureError, InputError
-from .graph_module import CapturedModule, captured_module, inline_grad_modes
+from .exporting import export_program, exported
+from .graph_module import CapturedModule, captured_module
+from .inlining import inline_regions
+from .input_sizes import InputSizes
+from .program_inputs import deciding_line, sizes_of, without_fussy_conditions
 from .progress import stage
-from .state import own_state, tracing_state
+from .state import own_state
+from .symbols import restate_sizes
+from .unwrapping import without_wrappers
 
-__all__ = ["Model", "capture", "example_inputs_of", "export_program"]
+__all__ = ["FIXED", "Model", "capture", "example_inputs_of", "from_program", "program_of"]
 
 Model = nn.Module | fx.GraphModule | ExportedProgram | str | os.PathLike[str]
 
+FIXED = "fixed"
+"""For `dynamic_shapes`: every size stays what it is in the example."""
 
-def capture(
-    model: Model,
-    example_inputs: Sequence[Any] | None = None,
-    dynamic_shapes: Any = None,
-) -> CapturedModule:
+
+def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: Any = None) -> CapturedModule:
     """Captures `model` in inference mode as a graph module; the model itself is left as it was.
 
     Args:
         model: a module, a graph module, an exported program, or the path of a ``.pt2`` file.
-        example_inputs: the positional inputs of one call. Not needed for programs and files, which carry theirs.
-        dynamic_shapes: which sizes may vary, in torch.export's form, such as ``({0: Dim.DYNAMIC},)``.
+        example_inputs: the inputs of one call: a sequence of positional ones, a mapping of keyword ones, or a single
+            tensor. Not needed for programs and files, which carry theirs.
+        dynamic_shapes: which sizes may vary. None: the batch, where the model allows it (``meta["input_sizes"]`` of the
+            result says what was found); ``"fixed"``: none; else torch.export's form, such as ``({0: Dim.DYNAMIC},)``.
 
     Raises:
         CaptureError: the model cannot be captured; the message names the source line and what to change.
-        InputError: the inputs are missing, or the file cannot be read.
+        InputError: the inputs are missing or do not fit, or the file cannot be read.
     """
-    if isinstance(model, CapturedModule) and dynamic_shapes is None:
+    if isinstance(model, CapturedModule) and (dynamic_shapes is None or dynamic_shapes == FIXED):
         return model
     if isinstance(model, str | os.PathLike):
         from .program_file import load_program
 
         return load_program(model)[0]
     if isinstance(model, ExportedProgram):
-        return _from_program(model, None)
+        return from_program(model)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"cannot capture a {type(model).__name__}; give a torch.nn.Module, an ExportedProgram or a .pt2 path"
         )
     if example_inputs is None:
         raise InputError(f"cannot capture {type(model).__name__} without example inputs; pass a tuple of tensors")
-    with stage("capturing the graph"):
-        program = export_program(model, tuple(example_inputs), dynamic_shapes)
-        return _from_program(program, dynamic_shapes)
-
-
-def export_program(model: nn.Module, example_inputs: tuple[Any, ...], dynamic_shapes: Any = None) -> ExportedProgram:
-    """Exports `model` in inference mode and restores its training flags. Raises CaptureError."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with warnings.catch_warnings():
-            # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
-            warnings.filterwarnings("ignore", message=".*assigned during export.*")
-            with tracing_state(model) as traced:
-                program = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
-        check_kept_attributes(model, program, example_inputs, traced.attributes)
-        return program
-    except CaptureError:
-        raise
-    except Exception as error:
-        raise _capture_error(model, example_inputs, error) from error
-    finally:
-        if isinstance(model, CapturedModule):
-            if training:
-                model.train()
-        else:
-            for module in training:
-                module.training = True
+    with stage("capturing the graph"), without_wrappers(model) as plain:
+        args, kwargs = arguments(plain, example_inputs)
+        if dynamic_shapes is None:
+            return _with_free_batch(plain, args, kwargs)
+        if dynamic_shapes == FIXED:
+            return from_program(export_program(plain, args, None, kwargs))
+        return _with_free_sizes(plain, args, kwargs, dynamic_shapes)
 
 
 def example_inputs_of(module: nn.Module) -> tuple[Any, ...] | None:
@@ -91,70 +76,119 @@ def example_inputs_of(module: nn.Module) -> tuple[Any, ...] | None:
     return meta.get("example_inputs")
 
 
-def _from_program(program: ExportedProgram, dynamic_shapes: Any) -> CapturedModule:
+def _with_free_batch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CapturedModule:
+    """The batch may vary if export can follow the model so, and if other sizes would give the same graph."""
+    shapes = batch_shapes(model, args, kwargs)
+    if shapes is None:
+        return from_program(export_program(model, args, None, kwargs))
+    try:
+        program = exported(model, *enlarged((args, kwargs), shapes), shapes)
+        module = from_program(program, (args, kwargs))
+    except Exception as error:
+        reason = f"the model cannot be followed without a number there: {first_line(error)}{user_line(error)}"
+    else:
+        sizes = _looked_at_one(model, module, args, kwargs)
+        names = [name for name, size in sizes.example if any(sizes.allows(name, other) for other in _others(size))]
+        if sizes.refusal(_shapes((args, kwargs))) is None and len(names) == len(sizes.example) > 0:
+            module.meta["input_sizes"] = sizes
+            return module
+        reason = "the model takes another way for other sizes, or computes with the example's size as a number"
+        reason += deciding_line(program)
+    fixed = from_program(export_program(model, args, None, kwargs))
+    fixed.meta["input_sizes"] = fixed.meta["input_sizes"].explained(f"the batch is fixed: {reason}")
+    return fixed
+
+
+def _with_free_sizes(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> CapturedModule:
+    """The sizes that the person named may vary."""
+    traced_args, traced_kwargs = enlarged((args, kwargs), dynamic_shapes)
+    program = export_program(model, traced_args, dynamic_shapes, traced_kwargs)
+    module = from_program(program, (args, kwargs))
+    sizes = module.meta["input_sizes"] = _looked_at_one(model, module, args, kwargs)
+    refusal = sizes.refusal(_shapes((args, kwargs)))
+    if refusal:
+        raise CaptureError(f"a size declared dynamic is fixed by the model: {refusal}")
+    if not kwargs:
+        module.meta["dynamic_shapes"] = dynamic_shapes  # With the bounds that they may have.
+    return module
+
+
+def program_of(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> ExportedProgram:
+    """The exported program of a captured module, with these inputs as its example.
+
+    Raises:
+        CaptureError: torch.export cannot follow it.
+    """
+    args, kwargs = enlarged((inputs, {}), dynamic_shapes)
+    program = export_program(module, args, dynamic_shapes, kwargs)
+    program.example_inputs = (inputs, {})
+    sizes: InputSizes | None = getattr(module, "meta", {}).get("input_sizes")
+    if sizes is not None and not sizes.broken_by_one():
+        program._guards_code = without_fussy_conditions(program)
+    return program
+
+
+def _looked_at_one(
+    model: nn.Module, module: CapturedModule, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> InputSizes:
+    """The sizes of `module` without conditions that only a batch of one breaks, if that makes no difference."""
+    sizes: InputSizes = module.meta["input_sizes"]
+    fussy = sizes.broken_by_one()
+    if fussy and computes_the_same(model, module, *first_of_batch((args, kwargs))):
+        return sizes.without(fussy)
+    return sizes
+
+
+def _others(size: int) -> list[int]:
+    """Sizes that a graph captured with `size` may be asked for."""
+    return [other for other in (*range(1, 17), size + 1, 2 * size, 3 * size, 4 * size, 64, 256) if other != size]
+
+
+def _shapes(inputs: Any) -> tuple[Any, ...]:
+    leaves = pytree.tree_leaves(inputs)
+    return tuple(tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else None for leaf in leaves)
+
+
+def from_program(program: ExportedProgram, inputs: Any = None) -> CapturedModule:
+    """A program's graph, with what it takes: its inputs in ``meta["example_inputs"]``, their sizes in
+    ``meta["input_sizes"]``, and these in torch.export's form in ``meta["dynamic_shapes"]``.
+
+    `inputs`, by position and by keyword, stand for those that the program was exported with.
+    """
     module = program.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
-    inputs = program.example_inputs
-    if inputs and inputs[1]:
-        raise CaptureError("the model was exported with keyword inputs; export it with positional inputs only")
-    meta = {"example_inputs": inputs[0] if inputs else None, "dynamic_shapes": dynamic_shapes}
     graph = module.graph
     for node in list(graph.nodes):
         if node.op == "call_module" and not node.users:
-            graph.erase_node(node)  # Shape guards; whoever runs the graph checks its inputs.
-    inline_grad_modes(module)
+            graph.erase_node(node)  # Shape guards; `meta["input_sizes"]` has them.
+    inline_regions(module)
     own_state(module)
+    renamed = restate_sizes(graph)
+    example = _flat_arguments(program, inputs or program.example_inputs)
+    sizes = sizes_of(module, program, None if example is None else pytree.tree_leaves(example), renamed)
+    meta = {"example_inputs": example, "input_sizes": sizes, "dynamic_shapes": _export_form(example, sizes)}
     return captured_module(module, graph, meta)
 
 
-_ADVICE = (
-    (
-        "data-dependent",
-        "the shape or a branch depends on the values of a tensor; use fixed shapes, torch.where or masks",
-    ),
-    ("GuardOnDataDependentSymNode", "a branch depends on the values of a tensor; use torch.where or masks"),
-    ("dynamic_shapes", "the sizes declared dynamic do not fit this model; declare fewer of them, or use Dim.AUTO"),
-    ("Constraints violated", "a size declared dynamic is fixed by the model; do not declare it dynamic"),
-)
+def _flat_arguments(program: ExportedProgram, inputs: Any) -> tuple[Any, ...] | None:
+    """Example inputs in the order of the graph: positional ones, then those by keyword."""
+    if not inputs:
+        return None
+    args, kwargs = inputs
+    spec = program.call_spec.in_spec
+    order = spec.children()[1].context if spec is not None and spec.num_children == 2 else list(kwargs)
+    return (*args, *(kwargs[name] for name in order))
 
 
-def _capture_error(model: nn.Module, example_inputs: tuple[Any, ...], error: Exception) -> CaptureError:
-    """Tells a model that does not even run on its inputs from one that torch.export cannot follow."""
-    name = type(model).__name__
-    try:
-        with torch.no_grad():
-            model(*example_inputs)
-    except Exception as failure:
-        shapes = ", ".join(_describe(value) for value in example_inputs)
-        return CaptureError(
-            f"{name} does not run on the example input ({shapes}): {_first_line(failure)}{_where(failure)}; "
-            "give inputs that the model's forward accepts"
-        )
-    text = f"{type(error).__name__}: {error}"
-    advice = next((hint for key, hint in _ADVICE if key in text), "rewrite that line with torch operators only")
-    return CaptureError(f"cannot capture {name}: {_first_line(error)}{_where(error)}; {advice}")
-
-
-def _describe(value: Any) -> str:
-    return "x".join(map(str, value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".;")
-
-
-def _where(error: Exception) -> str:
-    """The innermost line of the user's own code in the traceback or in the message, as `` at file.py:12``."""
-    inside_torch = str(Path(torch.__file__).parent)
-    here = str(Path(__file__).parent)
-    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    frames += [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', str(error))]
-    frames = [
-        (file, line)
-        for file, line in frames
-        if not file.startswith((inside_torch, here, "<")) and os.path.exists(file) and "/lib/python" not in file
-    ] or [
-        (file, line) for file, line in frames if not file.startswith((inside_torch, here, "<")) and os.path.exists(file)
+def _export_form(inputs: tuple[Any, ...] | None, sizes: InputSizes) -> Any:
+    """The sizes that may vary as torch.export takes them, for positional inputs."""
+    if inputs is None or not sizes.free():
+        return None
+    leaves, structure = pytree.tree_flatten(inputs)
+    forms = [
+        {axis: Dim.AUTO for axis, size in enumerate(taken.shape or ()) if isinstance(size, str)} or None
+        for taken, _ in zip(sizes.inputs, leaves, strict=True)
     ]
-    return f" at {frames[-1][0]}:{frames[-1][1]}" if frames else ""
+    return pytree.tree_unflatten(forms, structure)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch.fx import _pytree as fx_pytree
+
+from .errors import InputError
+from .input_sizes import InputSizes, check_inputs
 
 __all__ = [
     "CapturedModule",
     "captured_module",
     "cloned",
     "copy_calling_convention",
-    "inline_grad_modes",
     "with_own_graph",
 ]
 
@@ -26,7 +30,47 @@ _FLAGS = ("training", "train", "use_input_stats")
 
 
 class CapturedModule(fx.GraphModule):
-    """A captured or rewritten model. Parameters keep the names they had in the original module."""
+    """A captured or rewritten model. Parameters keep the names they had in the original module.
+
+    It is called as the model is. Inputs of sizes that the graph does not hold for raise InputError (``meta["input_sizes"]``).
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_inputs(args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def check_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> None:
+        """Raises InputError unless the graph holds for inputs of these sizes; names the input, its axis and both sizes."""
+        sizes: InputSizes | None = self.meta.get("input_sizes")
+        if sizes is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return
+        leaves = self._flattened(args, kwargs or {})
+        if all(_has_plain_sizes(leaf) for leaf in leaves):
+            check_inputs(sizes, leaves)
+
+    def _flattened(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The inputs of a call in the order of the graph's placeholders."""
+        names = getattr(getattr(self.graph._codegen, "pytree_info", None), "orig_args", None)
+        if names is None:
+            return [*args, *kwargs.values()]
+        given = dict(zip(names, args, strict=False)) | dict(kwargs)
+        if len(given) != len(args) + len(kwargs) or given.keys() != set(names):
+            raise InputError(
+                f"the captured model takes the inputs {', '.join(names)}; it was called with {len(args)} by position"
+                + (f" and {', '.join(kwargs)} by name" if kwargs else "")
+            )
+        spec = self._in_spec
+        by_position, by_name = spec.children()
+        split = [given[name] for name in names[: by_position.num_children]]
+        named = {name: given[name] for name in by_name.context}
+        try:
+            flat: list[Any] = fx_pytree.tree_flatten_spec((split, named), spec)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"the captured model takes its inputs in other containers than these: {error}; give them as the model"
+                " was captured with"
+            ) from None
+        return flat
 
     def train(self, mode: bool = True) -> CapturedModule:
         """Switches dropout, batch normalisation and recurrent dropout to training (or inference) behaviour."""
@@ -41,6 +85,13 @@ class CapturedModule(fx.GraphModule):
     def eval(self) -> CapturedModule:
         """The same as ``train(False)``."""
         return self.train(False)
+
+
+def _has_plain_sizes(leaf: Any) -> bool:
+    """Returns if a value is one of a call, rather than a stand-in of somebody who traces."""
+    if isinstance(leaf, torch.Tensor):
+        return all(isinstance(size, int) for size in leaf.shape)
+    return not isinstance(leaf, fx.Proxy)
 
 
 def captured_module(root: Any, graph: fx.Graph, meta: dict[str, Any] | None = None) -> CapturedModule:
@@ -118,31 +169,3 @@ def _set_argument(node: fx.Node, position: int, name: str, value: bool) -> bool:
         return False
     node.update_arg(position, value)
     return True
-
-
-def inline_grad_modes(module: fx.GraphModule) -> None:
-    """Puts what stood under ``torch.no_grad()`` into the graph itself; values that leave such a block are detached."""
-    graph = module.graph
-    for node in list(graph.nodes):
-        if node.op != "call_function" or getattr(node.target, "__name__", "") != "wrap_with_set_grad_enabled":
-            continue
-        enabled, holder, *operands = node.args
-        assert isinstance(holder, fx.Node)
-        body = getattr(module, str(holder.target))
-        inner = dict(zip((n for n in body.graph.nodes if n.op == "placeholder"), operands, strict=True))
-        with graph.inserting_before(node):
-            results = graph.graph_copy(body.graph, inner)
-            if not enabled:
-                results = fx.map_arg(results, lambda value: _detached(graph, value))
-        for user in list(node.users):
-            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index, call-overload]
-            graph.erase_node(user)
-        graph.erase_node(node)
-        if not holder.users:
-            graph.erase_node(holder)
-
-
-def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
-    detached = graph.call_function(torch.ops.aten.detach.default, (value,))
-    detached.meta = copy.copy(value.meta)
-    return detached

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .archive import Records, read_records, vetted
-from .capture import _from_program, export_program
+from .capture import from_program, program_of
 from .errors import InputError, ReconveneError
 from .files import replacing
 from .graph_module import CapturedModule
@@ -87,7 +87,7 @@ def read_program(path: str | os.PathLike[str]) -> StoredProgram:
         raise InputError(
             f"cannot read '{file}': {reason[0]}; the file is damaged or from another version of torch"
         ) from error
-    module = _from_program(program, None)
+    module = from_program(program)
     return StoredProgram(file, module, module.meta.get("example_inputs"), records)
 
 
@@ -114,7 +114,7 @@ def save_program(
     if dynamic_shapes is None:
         dynamic_shapes = getattr(module, "meta", {}).get("dynamic_shapes")
     with replacing(path) as temporary:
-        program = export_program(module, tuple(example_inputs), dynamic_shapes)
+        program = program_of(module, tuple(example_inputs), dynamic_shapes)
         with _quiet():
             # torch insists on the suffix, whatever the person called the file.
             buffer = io.BytesIO()

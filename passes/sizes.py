@@ -11,7 +11,7 @@ from .dependency import DependencyView
 from .outcome import LayerWidth, Size
 from .propagation import Liveness
 from .rules import Rule, rule_for
-from .values import Operation, attribute, is_tensor, shape_of
+from .values import Operation, attribute, example_shape, is_tensor, shape_of
 
 __all__ = ["layer_widths", "module_size", "total_size"]
 
@@ -27,14 +27,14 @@ def module_size(module: fx.GraphModule, macs: int) -> Size:
 
 def total_size(view: DependencyView, module: fx.GraphModule, live: Liveness | None = None) -> Size:
     """Size of `module`; MACs by the view's operators, with the shapes that are left when `live` is given."""
-    shape = _shapes(live)
+    shape = _shapes(view.module, live)
     macs = sum(rule_for(op.name).macs(op, shape) for op in view.operations.values() if _counts(op))
     return module_size(module, macs)
 
 
 def layer_widths(view: DependencyView, live: Liveness) -> tuple[LayerWidth, ...]:
     """Every operator with a stored weight that MACs are counted for, before and after."""
-    before, after = _shapes(None), _shapes(live)
+    before, after = _shapes(view.module, None), _shapes(view.module, live)
     layers = []
     for op in view.operations.values():
         weight = op.get("weight")
@@ -65,11 +65,11 @@ def _layer_size(view: DependencyView, op: Operation, shape: Shape) -> Size:
     return Size(sum(numbers), rule_for(op.name).macs(op, shape), size)
 
 
-def _shapes(live: Liveness | None) -> Shape:
+def _shapes(module: fx.GraphModule, live: Liveness | None) -> Shape:
     """Shapes of nodes as plain numbers; a dynamic size counts as what it was at capture."""
 
     def shape(node: fx.Node) -> tuple[int, ...]:
-        sizes = [_number(size) for size in shape_of(node)]
+        sizes = list(example_shape(module, node))
         if live is not None:
             for axis, size in enumerate(shape_of(node)):
                 if isinstance(size, int):
@@ -77,11 +77,3 @@ def _shapes(live: Liveness | None) -> Shape:
         return tuple(sizes)
 
     return shape
-
-
-def _number(size: object) -> int:
-    if isinstance(size, int):
-        return size
-    node = getattr(size, "node", None)
-    hint = node.hint if node is not None and node.has_hint() else 1
-    return int(hint)

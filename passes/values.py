@@ -19,6 +19,7 @@ __all__ = [
     "Operation",
     "attribute",
     "dimensions",
+    "example_shape",
     "is_static",
     "is_tensor",
     "operator_name",
@@ -39,6 +40,19 @@ _FIRST_PRIME = 1_000_003
 def shape_of(node: fx.Node) -> tuple[Any, ...]:
     """The shape of a node's tensor; sizes are ints or SymInts."""
     return tuple(node.meta["val"].shape)
+
+
+def example_shape(module: torch.nn.Module, node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's tensor in `module` when it was captured, where every size was a number."""
+    known = getattr(module, "meta", {}).get("input_sizes")
+    return tuple(
+        size if isinstance(size, int) else known.number(size) if known is not None else _hint(size)
+        for size in shape_of(node)
+    )
+
+
+def _hint(size: torch.SymInt) -> int:
+    return int(size.node.hint) if size.node.has_hint() else 1
 
 
 def is_tensor(node: Any) -> bool:

@@ -177,10 +177,19 @@ def test_missing_inputs_and_other_things_are_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_programs_with_keyword_inputs_are_refused() -> None:
-    program = torch.export.export(Plain().eval(), (), {"x": IMAGE[0]})
-    with pytest.raises(CaptureError, match="keyword inputs"):
-        capture(program)
+def test_programs_take_their_keywords_and_give_them_on() -> None:
+    class Scaled(Plain):
+        def forward(self, x: Tensor, *, scale: Tensor, shift: Tensor | None = None) -> Tensor:  # type: ignore[override]
+            return super().forward(x) * scale + (0.0 if shift is None else shift)
+
+    model, scale, shift = Scaled().eval(), torch.rand(2, 1, 1, 1), torch.rand(2, 1, 1, 1)
+    module = capture(torch.export.export(model, IMAGE, {"shift": shift, "scale": scale}))
+    expected = model(*IMAGE, scale=scale, shift=shift)
+    carried = example_inputs_of(module)
+    assert carried is not None
+    assert torch.equal(module(*carried), expected)
+    assert torch.equal(module(*IMAGE, scale=scale, shift=shift), expected)
+    assert torch.equal(module(x=IMAGE[0], shift=shift, scale=scale), expected)
 
 
 def test_training_flags_come_back_after_a_failure() -> None:

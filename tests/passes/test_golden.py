@@ -73,7 +73,7 @@ def keep(size: int, *dropped: int) -> Tensor:
 
 def texts(model: nn.Module, masks: dict[str, Tensor]) -> tuple[str, str]:
     """The captured graph and the compacted one."""
-    exactness = Exactness(randomise(model), IMAGE)
+    exactness = Exactness(randomise(model), IMAGE, "fixed")
     wide = {name: _spread(exactness.model.get_parameter(name), mask) for name, mask in masks.items()}
     return graph_text(exactness.graph), graph_text(exactness.check(wide).module)
 

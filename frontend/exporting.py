@@ -1,0 +1,76 @@
+"""torch.export as this package calls it: in inference mode, on a model that is left as it was."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx.experimental import _config as symbolic_shapes
+from torch.overrides import TorchFunctionMode
+
+from .attributes import check_kept_attributes
+from .capture_errors import capture_error
+from .errors import CaptureError
+from .graph_module import CapturedModule
+from .snapshot import preserved
+from .state import tracing_state
+
+__all__ = ["export_program", "exported", "inference"]
+
+
+def export_program(
+    model: nn.Module, args: tuple[Any, ...], dynamic_shapes: Any = None, kwargs: dict[str, Any] | None = None
+) -> ExportedProgram:
+    """Exports `model` in inference mode and leaves it as it was. Raises CaptureError."""
+    try:
+        return exported(model, args, kwargs or {}, dynamic_shapes)
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise capture_error(model, args, kwargs or {}, error) from error
+
+
+def exported(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None
+) -> ExportedProgram:
+    """The same with torch's own errors."""
+    with inference(model, (args, kwargs)), warnings.catch_warnings():
+        # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
+        warnings.filterwarnings("ignore", message=".*assigned during export.*")
+        # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
+        with symbolic_shapes.patch(backed_size_oblivious=True), tracing_state(model) as traced, _DetachedData():
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    if traced.attributes:
+        with inference(model, (args, kwargs)):
+            check_kept_attributes(model, program, (args, kwargs), traced.attributes)
+    return program
+
+
+@contextmanager
+def inference(model: nn.Module, inputs: Any) -> Iterator[None]:
+    """Within the block, `model` is in inference mode and may be run or traced; then it and `inputs` are as before."""
+    training = isinstance(model, CapturedModule) and model.training
+    with preserved(model, inputs):
+        model.eval()
+        try:
+            yield
+        finally:
+            if training:
+                model.train()  # Its flags are in its graph.
+
+
+class _DetachedData(TorchFunctionMode):
+    """``x.data`` is ``x.detach()``, which torch.export follows; it takes the former for a tensor from elsewhere."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == _DATA:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
