@@ -125,7 +125,7 @@ def make_report(compaction: Compaction, title: str, options: Mapping[str, Any]) 
 
 def _sizes(compaction: Compaction) -> tuple[str, ...]:
     """Which sizes of the inputs may vary, and why others are fixed."""
-    sizes = compaction.module.meta.get("input_sizes")
+    sizes = getattr(compaction.module, "meta", {}).get("input_sizes")
     return sizes.describe() if sizes is not None else ()
 
 

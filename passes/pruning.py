@@ -185,8 +185,10 @@ def score(
     ignored = {group: ignored_by(group, ignore) for group in view.groups}
     check_patterns(view, ignore)
     free = [group for group in view.groups if group.prunable and not ignored[group] and group.size > 1]
+    if not free and any(group.prunable and ignored[group] for group in view.groups):
+        return Scored({}, ignored)  # All is left alone, as was asked.
     if not free:
-        raise InputError(_nothing_to_prune(view, ignore))
+        raise InputError(_nothing_to_prune(view))
     return Scored(channel_scores(view, free, method, example_inputs, batches=batches, loss=loss, seed=seed), ignored)
 
 
@@ -242,12 +244,10 @@ def check_patterns(view: DependencyView, patterns: Sequence[str]) -> None:
             raise InputError(f"the pattern '{pattern}' matches no layer; names look like '{example}'")
 
 
-def _nothing_to_prune(view: DependencyView, ignore: Sequence[str]) -> str:
+def _nothing_to_prune(view: DependencyView) -> str:
     if not view.groups:
         return _no_layers(view)
     reasons = {group.reason for group in view.groups if group.reason}
-    if ignore and any(group.prunable for group in view.groups):
-        return "every prunable layer is left alone by a pattern; drop one of them"
     listed = "; ".join(sorted(reasons)) or "every layer has a single channel"
     return f"no channel of this model can be removed: {listed}"
 
@@ -266,7 +266,7 @@ def _wanted(
     groups: Sequence[ChannelGroup], scores: Mapping[ChannelGroup, Floats], sparsity: float, scope: str
 ) -> dict[ChannelGroup, int]:
     """How many channels of each group fall to the sparsity."""
-    if scope == "layer":
+    if scope == "layer" or not groups:
         return {group: round(sparsity * group.size) for group in groups}
     relative = {group: scores[group] / max(float(scores[group].mean()), 1e-300) for group in groups}
     everything = np.sort(np.concatenate(list(relative.values())))

@@ -149,8 +149,11 @@ def test_a_pattern_that_matches_nothing_is_named() -> None:
     assert "0.weight" in message
 
 
-def test_a_model_where_all_is_left_alone_is_refused() -> None:
-    assert "left alone by a pattern" in refusal(net(), ignore=["*"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_model_where_all_is_left_alone_stays_whole(scope: str) -> None:
+    found = prune(capture(net(), IMAGE), IMAGE, sparsity=0.5, ignore=["*"], scope=scope)
+    assert found.after == found.before
+    assert all("left alone by '*'" in decision for group in found.groups for decision in group.reasons)
 
 
 def test_a_model_without_layers_is_refused() -> None:
