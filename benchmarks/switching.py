@@ -47,7 +47,7 @@ import psutil
 import torch
 
 from reconvene.backends.bundle import load_bundle
-from reconvene.driver.models import random_input
+from reconvene.driver.example_inputs import random_input
 from reconvene.driver.portfolio.manifest import VARIANTS, Portfolio, listed_bundle, open_portfolio
 from reconvene.driver.report import environment
 from reconvene.driver.serving.memory import release_memory

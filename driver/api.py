@@ -271,8 +271,9 @@ def captured(
     model: Model, example_inputs: Inputs | None, dynamic_shapes: Any = None
 ) -> tuple[fx.GraphModule, tuple[Any, ...]]:
     """The graph of `model` and inputs for it: those given, else those it carries."""
-    module = capture_model(model, example_inputs, dynamic_shapes)
-    inputs = example_inputs if example_inputs is not None else module.meta.get("example_inputs")
+    given = as_tensors(example_inputs)
+    module = capture_model(model, given, dynamic_shapes)
+    inputs = given if given is not None else module.meta.get("example_inputs")
     if inputs is None:
         raise InputError("the model carries no example inputs; give them as a tuple of tensors")
     used = positional(module, inputs)

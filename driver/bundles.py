@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +17,8 @@ from ..backends.state import described as described_state
 from ..frontend.errors import InputError
 from ..frontend.progress import stage
 from .answer import Answer
-from .models import random_input
+from .arrays import Given, check_array_file, in_order
+from .example_inputs import random_input
 from .verbs import says
 from .wording import kept
 
@@ -28,28 +31,40 @@ __all__ = ["bench_bundle", "lost_lines", "run_bundle"]
 
 
 def run_bundle(
-    folder: str, given: tuple[torch.Tensor, ...] | None, on: str | None, threads: int, seed: int, timeout: int
-) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """The outputs of a bundle, and facts on where they were computed."""
+    folder: str,
+    given: Sequence[Given],
+    on: str | None,
+    threads: int | None,
+    seed: int,
+    timeout: int,
+    output: Path | None = None,
+) -> tuple[Bundle, list[torch.Tensor], dict[str, Any]]:
+    """A bundle, its outputs, and facts on where they were computed."""
     bundle = open_bundle(folder)
-    inputs = given if given is not None else example_inputs_of(bundle, seed)
+    check_array_file(output, len(bundle.outputs))
+    check_threads_of(bundle, threads)
+    inputs = in_order(given, [spec.name for spec in bundle.inputs]) if given else example_inputs_of(bundle, seed)
     state = {"state": described_state(bundle.state)}
     if on is not None and on != "qemu":
         from ..backends.boards.jobs import run_on_board
 
         with stage(f"running on {on}"):
             done = run_on_board(bundle, inputs, checked_place(on), threads, limits(timeout))
-        return list(done.value), {**state, **board_facts(done)}
+        return bundle, list(done.value), {**state, **board_facts(done)}
     emulator = emulator_for(bundle, on)
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
-            return list(load_bundle(folder).run_tensors(inputs)), state
-        return list(run_program(bundle, inputs, emulator, threads)), state
+            built = load_bundle(folder)
+            outputs = replace(built, threads=threads or built.threads).run_tensors(inputs)
+        else:
+            outputs = run_program(bundle, inputs, emulator, threads)
+        return bundle, list(outputs), state
 
 
-def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None, timeout: int) -> Answer:
+def bench_bundle(folder: str, on: str | None, threads: int | None, repeat: int | None, timeout: int) -> Answer:
     """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
     bundle = open_bundle(folder)
+    check_threads_of(bundle, threads)
     data: dict[str, Any] = {"bundle": folder, "target": bundle.target.name, "state": described_state(bundle.state)}
     keeps = kept(data["state"])
     if on is not None and on != "qemu":
@@ -79,6 +94,15 @@ def bench_bundle(folder: str, on: str | None, threads: int, repeat: int | None, 
 def described(timing: Timing) -> str:
     spread = f"p10 {timing.p10_ms:.3f}, p90 {timing.p90_ms:.3f}; {timing.repeats} runs, {timing.threads} threads"
     return f"median {timing.median_ms:.3f} ms ({spread})"
+
+
+def check_threads_of(bundle: Bundle, threads: int | None) -> None:
+    """Raises InputError if threads were asked for where there are none."""
+    if threads is not None and bundle.runtime == "none":
+        raise InputError(
+            f"--threads has no meaning for bundle '{bundle.folder}', which has no runtime: its kernels run in turn; leave it"
+            " out"
+        )
 
 
 def emulator_for(bundle: Bundle, on: str | None) -> Emulator | None:

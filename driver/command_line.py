@@ -38,11 +38,13 @@ from .command_options import (
     SessionTimeout,
     Target,
     Threads,
+    ThreadsOfBundle,
     TrainingData,
     TrainingThreads,
     Width,
     Winograd,
 )
+from .meaningless import Verb
 from .terminal import answer
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def common(
     """Options that stand anywhere on the line; `main` has read them."""
 
 
-@app.command()
+@app.command(cls=Verb)
 def capture(
     model: Model,
     input: InputShapes = None,
@@ -86,7 +88,7 @@ def capture(
     answer(json, lambda: verbs.capture(model, input or [], dynamic or [], output, onnx, seed))
 
 
-@app.command()
+@app.command(cls=Verb)
 def prune(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     named: Annotated[str | None, typer.Option("--model", help="MODEL, as an option.")] = None,
@@ -146,7 +148,7 @@ def prune(
     answer(json, work)
 
 
-@app.command()
+@app.command(cls=Verb)
 def compact(
     model: Model,
     masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
@@ -167,7 +169,7 @@ def compact(
     answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed, fold))
 
 
-@app.command()
+@app.command(cls=Verb)
 def train(
     model: Model,
     dataset: TrainingData = "cifar10",
@@ -203,7 +205,7 @@ def train(
     answer(json, work)
 
 
-@app.command()
+@app.command(cls=Verb)
 def sparsify(
     model: Model,
     levels: Annotated[int, typer.Option(min=1, help="Levels of rising sparsity, beside the dense one.")] = 8,
@@ -243,7 +245,7 @@ def sparsify(
     answer(json, work)
 
 
-@app.command("compile")
+@app.command("compile", cls=Verb)
 def compile_(
     model: Model,
     target: Target = "host",
@@ -290,7 +292,7 @@ def compile_(
     )
 
 
-@app.command()
+@app.command(cls=Verb)
 def portfolio(
     sources: Annotated[
         list[str],
@@ -339,31 +341,40 @@ def portfolio(
     answer(json, work)
 
 
-@app.command()
+@app.command(cls=Verb)
 def run(
     model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[INPUT.npy]...", show_default=False)] = None,
-    data: Annotated[Path | None, typer.Option(help="Inputs: .npy, or .npz with one array each, in order.")] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[[NAME=]INPUT.npy]...", help="In order, or by the names of the inputs.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Inputs: .npy, or .npz with one array each, by the inputs' names or in order.")
+    ] = None,
     on: On = None,
     timeout: SessionTimeout = 600,
-    threads: Threads = 1,
+    threads: ThreadsOfBundle = None,
     input: InputShapes = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs here, as .npz.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the outputs here: .npz, or .npy for one.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Run a bundle, or a model compiled for this machine."""
-    from . import verbs
+    from . import run_verb
 
-    answer(json, lambda: verbs.run(model, files or [], data, on, input or [], threads, output, seed, timeout))
+    answer(json, lambda: run_verb.run(model, files or [], data, on, input or [], threads, output, seed, timeout))
 
 
-@app.command()
+@app.command(cls=Verb)
 def bench(
     model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
     against: Annotated[str | None, typer.Option(metavar="MODEL", help="The dense model, measured beside it.")] = None,
     target: Target = "host",
-    threads: Threads = 1,
+    threads: ThreadsOfBundle = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Size of the inputs' first axis.")] = None,
     repeat: Annotated[
         int | None,
@@ -387,10 +398,11 @@ def bench(
         answer(json, lambda: bundles.bench_bundle(model, on, threads, repeat, timeout))
         return
     rounds = repeat or 50
-    answer(json, lambda: verbs.bench(model, against, input or [], target, threads, batch, rounds, engine or [], seed))
+    shapes, engines = input or [], engine or []
+    answer(json, lambda: verbs.bench(model, against, shapes, target, threads or 1, batch, rounds, engines, seed))
 
 
-@app.command()
+@app.command(cls=Verb)
 def serve(
     portfolio: Annotated[str, typer.Argument(metavar="PORTFOLIO", help="The folder of a portfolio.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -443,7 +455,7 @@ def serve(
     answer(json, lambda: verb.serve_verb(portfolio, options))
 
 
-@app.command()
+@app.command(cls=Verb)
 def server(
     target: Annotated[str, typer.Option("--target", "-t", help="The board it is for, from 'reconvene targets'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -459,7 +471,7 @@ def server(
     answer(json, lambda: verbs.server(target, runtime, output))
 
 
-@app.command()
+@app.command(cls=Verb)
 def estimate(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle with a program, for aarch64 or x86_64.")],
     all: Annotated[bool, typer.Option("--all", help="Show every kernel, however many there are.")] = False,
@@ -474,7 +486,7 @@ def estimate(
     answer(json, lambda: verbs.estimate(bundle, all, assembly))
 
 
-@app.command()
+@app.command(cls=Verb)
 def explain(
     model: Model,
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
@@ -490,7 +502,7 @@ def explain(
     answer(json, lambda: verbs.explain(model, input or [], html, dot, graphml, seed))
 
 
-@app.command()
+@app.command(cls=Verb)
 def targets(json: Json = False) -> None:
     """List the machines that there are presets for."""
     from . import verbs
@@ -498,7 +510,7 @@ def targets(json: Json = False) -> None:
     answer(json, verbs.targets)
 
 
-@app.command("cache")
+@app.command("cache", cls=Verb)
 def cache_(
     clear: Annotated[
         list[str] | None,
@@ -514,7 +526,7 @@ def cache_(
     answer(json, lambda: verbs.cache(clear or []))
 
 
-@app.command()
+@app.command(cls=Verb)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("out/demo"),
     repeat: Annotated[int, typer.Option(min=1, help="Measured runs of every network.")] = 50,

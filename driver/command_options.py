@@ -29,6 +29,7 @@ __all__ = [
     "SessionTimeout",
     "Target",
     "Threads",
+    "ThreadsOfBundle",
     "TrainingData",
     "TrainingThreads",
     "Width",
@@ -52,6 +53,10 @@ Fold = Annotated[
 ]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
+ThreadsOfBundle = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads to run on: 1, or those a bundle was compiled for.", show_default=False),
+]
 On = Annotated[
     str | None,
     typer.Option(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from ..frontend.capture import capture
 from ..frontend.datasets import find_dataset
@@ -21,8 +22,10 @@ from ..frontend.errors import InputError
 from ..frontend.networks import NETWORKS, SHORT_NAMES, Network, find_network, network_for
 from ..frontend.program_file import read_program
 from ..frontend.progress import stage
+from .arrays import Given
+from .example_inputs import arranged, random_input, shaped
 
-__all__ = ["LoadedModel", "load_model", "parse_input"]
+__all__ = ["LoadedModel", "load_model"]
 
 
 @dataclass(frozen=True)
@@ -48,46 +51,51 @@ def load_model(
     batch: int | None = None,
     dataset: str | None = None,
     width: float = 1.0,
+    given: Sequence[Given] = (),
 ) -> LoadedModel:
     """Loads MODEL: a ``.pt2`` path, ``package.module:attribute``, ``file.py:attribute`` or the name of a network.
 
     Args:
         model: what the person wrote. An attribute is an nn.Module or a callable that gives one.
-        inputs: shapes of example inputs, as `parse_input` reads them.
+        inputs: shapes of example inputs, as `example_inputs.shaped` reads them.
         seed: of a network's initial weights and of the example inputs' values.
         dynamic: ``batch`` and/or ``size`` for sizes that may vary (not for ``.pt2``, which say so themselves).
         batch: size of the first axis of every example input, instead of the one they have.
         dataset: of `frontend.datasets.DATASETS`; one of the papers' networks is fitted to its classes and images.
         width: scales the layers of such a network.
+        given: arrays, which are the example inputs instead.
 
     Raises:
         InputError: there is no such model, it does not load, or its inputs do not fit.
     """
     torch.manual_seed(seed)
-    given = rebatched(tuple(parse_input(text, seed + index) for index, text in enumerate(inputs)), batch)
+    wanted = shaped(inputs, seed) if inputs else [(entry.name, entry.tensor) for entry in given]
     if model.endswith(".pt2") or Path(model).is_file():
         with stage(f"reading {model}"):
             stored = read_program(model)
             certificate = stored.certificate
-        used = given or rebatched(stored.example_inputs or (), batch)
+        used = arranged(wanted, stored.module, stored.example_inputs) if wanted else stored.example_inputs
         if not used:
             raise InputError(f"'{model}' carries no example inputs; give their shapes with --input 1x3x224x224")
-        return LoadedModel(stored.module, used, Path(model).stem, Path(model).with_suffix(""), certificate)
+        return LoadedModel(
+            stored.module, rebatched(used, batch), Path(model).stem, Path(model).with_suffix(""), certificate
+        )
     if ":" in model:
         module, name = from_code(model), model.rpartition(":")[2]
-        if not given:
+        if not wanted:
             raise InputError(f"'{model}' needs example inputs; give their shapes with --input 1x3x224x224")
     elif model in NETWORKS or (dataset is not None and model in SHORT_NAMES):
         network, name = fitted(model, dataset, width), model
         with stage(f"building {model}"):
             module = network.build()
-        given = given or rebatched((random_input(network.shape, torch.float32, seed),), batch)
+        wanted = wanted or [(None, random_input(network.shape, torch.float32, seed))]
     else:
         raise InputError(
             f"no model '{model}': there is no such file; give a .pt2 path, package.module:callable, file.py:callable,"
             f" or one of {', '.join(NETWORKS)}; with --dataset also {', '.join(SHORT_NAMES)}"
         )
-    return LoadedModel(capture(module, given, dynamic_shapes(given, dynamic)), given, name, Path(name))
+    used = rebatched(arranged(wanted, module), batch)
+    return LoadedModel(capture(module, used, dynamic_shapes(used, dynamic)), used, name, Path(name))
 
 
 def fitted(model: str, dataset: str | None, width: float) -> Network:
@@ -100,58 +108,36 @@ def fitted(model: str, dataset: str | None, width: float) -> Network:
     return network_for(model, facts.classes, facts.side, width)
 
 
-def parse_input(text: str, seed: int = 0) -> torch.Tensor:
-    """``1x3x224x224[,dtype]`` as a tensor: normally distributed floats, or zeros for the other dtypes.
-
-    Raises:
-        InputError: a size is no positive number, or there is no such dtype.
-    """
-    sizes, _, name = text.partition(",")
-    dtype = getattr(torch, name.strip() or "float32", None)
-    if not isinstance(dtype, torch.dtype):
-        raise InputError(f"input '{text}' names the dtype '{name.strip()}', which torch does not have; try float32")
-    parts = sizes.strip().lower().split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"input '{text}' is no shape; write sizes above 0 with x between them, such as 1x3x224x224")
-    return random_input(tuple(int(part) for part in parts), dtype, seed)
-
-
-def random_input(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
-    if not dtype.is_floating_point:
-        # Zero is a valid index into every table, and a valid mask.
-        return torch.zeros(shape, dtype=dtype)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
 def rebatched(inputs: tuple[Any, ...], batch: int | None) -> tuple[Any, ...]:
     """The inputs with a first axis of `batch`, cut or repeated."""
     if batch is None:
         return inputs
     if batch < 1:
         raise InputError(f"batch {batch} is not 1 or more")
-    return tuple(
-        value.repeat(-(-batch // len(value)), *[1] * (value.dim() - 1))[:batch]
-        if isinstance(value, torch.Tensor) and value.dim()
-        else value
-        for value in inputs
-    )
+
+    def repeated(value: torch.Tensor) -> torch.Tensor:
+        return value.repeat(-(-batch // len(value)), *[1] * (value.dim() - 1))[:batch] if value.dim() else value
+
+    return tuple(pytree.tree_map_only(torch.Tensor, repeated, inputs))
 
 
-def dynamic_shapes(inputs: Sequence[torch.Tensor], dynamic: Sequence[str]) -> Any:
+def dynamic_shapes(inputs: tuple[Any, ...], dynamic: Sequence[str]) -> Any:
     """torch.export's form of ``batch`` (axis 0) and ``size`` (axes 2 and up). None when nothing is dynamic."""
     unknown = set(dynamic) - {"batch", "size"}
     if unknown:
         raise InputError(f"nothing is called '{min(unknown)}' that could be dynamic; there are batch and size")
     if not dynamic:
         return None
-    return tuple(
-        {
-            axis: torch.export.Dim.DYNAMIC
-            for axis in range(value.dim())
-            if (axis == 0 and "batch" in dynamic) or (axis >= 2 and "size" in dynamic)
-        }
-        for value in inputs
-    )
+
+    def free(value: Any) -> dict[int, Any] | None:
+        if not isinstance(value, torch.Tensor):
+            return None
+        axes = [
+            axis for axis in range(value.dim()) if ("batch" if axis == 0 else "size" if axis > 1 else "") in dynamic
+        ]
+        return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+
+    return tuple(pytree.tree_map(free, inputs))
 
 
 def from_code(model: str) -> nn.Module:

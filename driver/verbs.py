@@ -19,6 +19,7 @@ from ..frontend.state import state_of
 from ..passes.plan import Plan
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
+from .example_inputs import nested
 from .models import LoadedModel, load_model
 from .outputs import check_file, check_folder
 from .recipe import recipe_options
@@ -37,7 +38,6 @@ __all__ = [
     "estimate",
     "explain",
     "prune",
-    "run",
     "targets",
 ]
 
@@ -213,10 +213,15 @@ def compile(
     from .arrays import read_arrays
 
     chosen = check_runtime(find_target(target), runtime, link)
+    if chosen == "none" and options["threads"] > 1:
+        raise InputError(
+            f"--threads has no meaning for '{target}' without a runtime, whose kernels run in turn; leave it out, or name"
+            " another --runtime"
+        )
     if output is not None:
         check_folder(output)
-    check_inputs = [read_arrays(path) for path in check_files]
     loaded = load_model(model, inputs, seed)
+    check_inputs = [nested(read_arrays(path), loaded.example_inputs) for path in check_files]
     folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
     check_folder(folder)
     built = api.compile(loaded.module, loaded.example_inputs, target, check_inputs=check_inputs, **options)
@@ -240,49 +245,6 @@ def compile(
     found = [dataclasses.asdict(kernel) for kernel in built.tuned]
     data = {**facts, "memory": dataclasses.asdict(memory), "state": state, "tuned": found, "files": files}
     return Answer(data, says(f"{loaded.name} compiled for {target}", needs, *kept(state), *tuned, files_line(files)))
-
-
-def run(
-    model: str,
-    files: Sequence[Path],
-    data: Path | None,
-    on: str | None,
-    inputs: Sequence[str],
-    threads: int,
-    output: Path | None,
-    seed: int,
-    timeout: int = 600,
-) -> Answer:
-    from ..backends.state import described
-    from .arrays import read_arrays, write_arrays
-    from .bundles import lost_lines, run_bundle
-
-    check_file(output)
-    if files and data is not None:
-        raise InputError("inputs were given as files and with --data; give one of the two")
-    sources = files or ([] if data is None else [data])
-    given = tuple(array for path in sources for array in read_arrays(path)) if sources else None
-    where: dict[str, Any] = {}
-    if on is not None or Path(model).is_dir():
-        outputs, where = run_bundle(model, given, on, threads, seed, timeout)
-    else:
-        loaded = load_model(model, inputs, seed)
-        used = given if given is not None else loaded.example_inputs
-        built = api.compile(loaded.module, loaded.example_inputs, "host", threads=threads)
-        where = {"state": described(built.state)}
-        with stage("running"):
-            outputs = tensors(built.run(*used))
-    facts = [
-        {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), **extremes(value)}
-        for value in outputs
-    ]
-    written = {}
-    if output is not None:
-        write_arrays(output, outputs)
-        written["outputs"] = str(output)
-    lines = [f"output {index}: {summary(value)}" for index, value in enumerate(outputs)]
-    lines = [*lost_lines(where), *lines, *kept(where["state"]), *([files_line(written)] if written else [])]
-    return Answer({**where, "outputs": facts, "files": written}, says(*lines))
 
 
 def server(target: str, runtime: str | None, output: Path) -> Answer:
@@ -343,6 +305,9 @@ def estimate(bundle: str, everything: bool, assembly: str | None) -> Answer:
     if assembly is not None and assembly not in names:
         raise InputError(f"no kernel is called '{assembly}'; there are {', '.join(names)}")
     data = {"bundle": bundle, **found.to_dict()}
+    if assembly is not None:
+        blocks = [kernel.hottest for kernel in found.kernels if kernel.name == assembly and kernel.hottest is not None]
+        data["assembly"] = [line for block in blocks for line in block.assembly]
     return Answer(data, lambda console: show_estimate(console, found, everything=everything, assembly=assembly))
 
 
@@ -459,18 +424,3 @@ def tensors(values: Any) -> list[torch.Tensor]:
     """The tensors among one output or several."""
     entries = values if isinstance(values, list | tuple) else [values]
     return [entry for entry in entries if isinstance(entry, torch.Tensor)]
-
-
-def summary(value: torch.Tensor) -> str:
-    """``float32 1x10, from -0.146 to 0.246, mean 0.0674``."""
-    shape = "x".join(str(size) for size in value.shape) or "scalar"
-    found = extremes(value)
-    numbers = f", from {found['minimum']:.3g} to {found['maximum']:.3g}, mean {found['mean']:.3g}" if found else ""
-    return f"{str(value.dtype).removeprefix('torch.')} {shape}{numbers}"
-
-
-def extremes(value: torch.Tensor) -> dict[str, float]:
-    if not value.numel():
-        return {}
-    numbers = value.to(torch.float64)
-    return {"minimum": numbers.min().item(), "maximum": numbers.max().item(), "mean": numbers.mean().item()}

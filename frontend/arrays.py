@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,9 @@ def as_tensor(value: Any, what: str = "an input") -> torch.Tensor:
 
 def as_tensors(values: Any) -> Any:
     """The same nested containers with tensors in place of NumPy's arrays and numbers; all else is left as it is."""
+    if isinstance(values, Mapping):
+        # Libraries have mappings of their own for what they give to a model.
+        return {name: as_tensors(value) for name, value in values.items()}
     return tree_map(lambda leaf: as_tensor(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf, values)
 
 

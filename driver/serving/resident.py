@@ -15,7 +15,7 @@ from ...backends.bundle import load_bundle
 from ...backends.signature import TensorSpec
 from ...backends.state import state_names
 from ...frontend.errors import InputError
-from ..models import random_input
+from ..example_inputs import random_input
 from ..portfolio.manifest import Portfolio, Variant, listed_bundle
 from .memory import available_memory, release_memory
 

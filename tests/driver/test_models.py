@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reconvene.driver.models import load_model, parse_input
+from reconvene.driver.example_inputs import parse_input
+from reconvene.driver.models import load_model
 from reconvene.frontend.capture import capture
 from reconvene.frontend.errors import InputError
 from reconvene.frontend.program_file import save_program
