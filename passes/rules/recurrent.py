@@ -1,9 +1,12 @@
-"""GRU, LSTM and plain RNN: a hidden unit whose candidate rows are zero stays at its initial zero, and may go.
+"""GRU, LSTM and plain RNN over sequences: a unit whose candidate rows are zero stays at its initial zero, and may go.
 
 In a GRU ``h' = (1 - z) n + z h`` with ``n = tanh(W_in x + b_in + r (W_hn h + b_hn))``; in an LSTM ``c' = f c + i g``,
 ``h' = o tanh(c')`` with ``g = tanh(W_ig x + b_ig + W_hg h + b_hg)``. Where the rows of n (of g) are zero and the state
 starts at zero, the unit is zero for ever. All layers and directions of one call share the width of the state, so a unit
 goes when it is zero in every one of them. Constant input features fold into the input bias of the first layer.
+
+With projections the state is ``h' = W_hr (o tanh(c'))``: there are units, and what they are projected to, which is zero where
+the rows of W_hr are and the state starts at zero.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ if TYPE_CHECKING:
     from ..propagation import Liveness
     from ..rewriting import Edit
 
-__all__ = ["Recurrent", "RecurrentCell"]
+__all__ = ["GATES", "Recurrent", "stored_tensor"]
 
 Bools = NDArray[np.bool_]
 
-_GATES = {"gru": (3, 2), "lstm": (4, 2), "rnn_tanh": (1, 0), "rnn_relu": (1, 0)}
+GATES = {"gru": (3, 2), "lstm": (4, 2), "rnn_tanh": (1, 0), "rnn_relu": (1, 0)}
 """Row blocks of the weights, and which of them is the candidate."""
 
 
@@ -45,53 +48,67 @@ class Recurrent(Rule):
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         if not self._usable(op):
             return
-        source, units, (gates, _) = op["input"], shape_of(_states(op)[0])[2], self._gates(op)
+        source, (gates, _) = op["input"], self._gates(op)
+        units, narrow = shape_of(_states(op)[-1])[2], shape_of(_states(op)[0])[2]
         unit, gate = axes.hidden("unit", units), axes.hidden("gate", gates)
+        state = axes.hidden("projected", narrow) if self._projects(op) else unit
         axes.freeze(gate, "", barrier=False)
         directions = 1 + bool(op["bidirectional"])
         for place, cell in enumerate(self._cells(op)):
-            for position, stored in enumerate(cell):
+            for stored in self._gated(op, cell):
                 axes.product((stored, 0), (gate, unit), (gates, units))
                 axes.producer(stored, 0)
-                if position == 1:
-                    axes.same((stored, 1), unit)
-                    axes.consumer(stored, 1)
+            axes.same((cell[1], 1), state)
+            axes.consumer(cell[1], 1)
+            if self._projects(op):
+                axes.same((cell[-1], 0), state)
+                axes.same((cell[-1], 1), unit)
+                axes.producer(cell[-1], 0)
+                axes.consumer(cell[-1], 1)
             if place < directions:
                 axes.same((cell[0], 1), (source, 2))
                 axes.consumer(cell[0], 1)
             else:
-                self._relate_both(axes, (cell[0], 1), unit, directions, units)
-        for state in [*_states(op), *(out for out in op.outputs[1:] if out is not None)]:
-            axes.touch((state, 0), (state, 1))
-            axes.freeze((state, 0), "", barrier=False)
-            axes.freeze((state, 1), "", barrier=False)
-            axes.same((state, 2), unit)
+                self._relate_both(axes, (cell[0], 1), state, directions, narrow)
+        for given in (_states(op), op.outputs[1:]):
+            for place, value in enumerate(given):
+                if value is not None:
+                    axes.freeze((value, 0), "", barrier=False)
+                    axes.freeze((value, 1), "", barrier=False)
+                    axes.same((value, 2), unit if place else state)
         out = op.outputs[0]
         # A step depends on those before it, and the states hold the whole batch.
         for sequence in [source, *([out] if out is not None else [])]:
             axes.freeze((sequence, 0), "a recurrent layer runs through every step", barrier=False)
             axes.freeze((sequence, 1), "a recurrent layer runs through every step", barrier=False)
         if out is not None:
-            self._relate_both(axes, (out, 2), unit, directions, units)
+            self._relate_both(axes, (out, 2), state, directions, narrow)
             axes.mixes((source, 2), (out, 2))
-        axes.mixes(unit, unit)
+        axes.mixes(state, unit)
 
     def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
         if not self._usable(op):
             return [unknown(3) for _ in op.outputs]
         directions = 1 + bool(op["bidirectional"])
         dead = [self._dead(op, cell, facts) for cell in self._cells(op)]
-        always = np.logical_and.reduce(dead)
-        return [_zero_where(np.concatenate(dead[-directions:])), *(_zero_where(always) for _ in op.outputs[1:])]
+        silent = [self._silent(op, cell, facts) for cell in self._cells(op)]
+        found = [_zero_where(np.concatenate(silent[-directions:])), _zero_where(np.logical_and.reduce(silent))]
+        return [*found, _zero_where(np.logical_and.reduce(dead))][: len(op.outputs)]
 
     def demand(self, op: Operation, live: Liveness) -> None:
         cells = self._cells(op)
         alive = ~np.logical_and.reduce([self._dead(op, cell, live.facts) for cell in cells])
-        live.require(_states(op)[0], 2, alive, f"a hidden unit of '{op.node.name}' that is not always zero")
+        live.require(_states(op)[-1], 2, alive, f"a hidden unit of '{op.node.name}' that is not always zero")
+        if self._projects(op):
+            started = ~_zero_at_start(_states(op)[0], live.facts)
+            speaks = started | ~np.logical_and.reduce([self._silent(op, cell, live.facts) for cell in cells])
+            live.require(_states(op)[0], 2, speaks, f"a projection of '{op.node.name}' that is not always zero")
+            self._keep_apart(op, live)
         source = op["input"]
         if is_static(shape_of(source)[2]):
             value, known = live.facts[source].plain().along(2, shape_of(source)[2])
-            needed = self._reads(op) & (~known | ((value != 0) & (not self._folds(op))))
+            reads = self._reads(op) | (not live.facts.ranges[source].finite)
+            needed = reads & (~known | ((value != 0) & (not self._folds(op))))
             live.require(source, 2, needed, f"read by '{op.node.name}'")
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
@@ -104,7 +121,7 @@ class Recurrent(Rule):
         if not gone.any():
             return
         for cell in self._cells(op)[: 1 + bool(op["bidirectional"])]:
-            weight, bias = _stored(op, cell[0]), edit.parameter(cell[2])
+            weight, bias = stored_tensor(op, cell[0]), edit.parameter(cell[2])
             rows = torch.from_numpy(np.flatnonzero(edit.kept(cell[2], 0)))
             amount = (weight.double() @ torch.from_numpy(gone))[rows]
             edit.set_parameter(cell[2], (bias.double() + amount).to(bias.dtype))
@@ -112,22 +129,45 @@ class Recurrent(Rule):
     # Details ---------------------------------------------------------------------------------------------------
 
     def _gates(self, op: Operation) -> tuple[int, int]:
-        return _GATES[op.name.removeprefix("aten.")]
+        return GATES[op.name.removeprefix("aten.")]
 
     def _cells(self, op: Operation) -> list[list[fx.Node]]:
-        """The stored tensors of every layer and direction: input weight, state weight, then the biases if any."""
-        each = 4 if op["has_biases"] else 2
+        """The stored tensors of every layer and direction: input weight, state weight, biases and projection if any."""
+        each = self._each(op)
         parameters: list[fx.Node] = list(op["params"])
         return [parameters[start : start + each] for start in range(0, len(parameters), each)]
 
     def _usable(self, op: Operation) -> bool:
         if "params" not in op.arguments or "has_biases" not in op.arguments or "batch_sizes" in op.arguments:
             return False
-        each = 4 if op["has_biases"] else 2
-        count = op["num_layers"] * (1 + bool(op["bidirectional"])) * each
+        count = op["num_layers"] * (1 + bool(op["bidirectional"])) * self._each(op)
         stored = all(node.op == "get_attr" and len(node.users) == 1 for node in op["params"])
         distinct = len(set(op["params"])) == count  # A tensor in two places would be folded into twice.
         return stored and distinct and len(op["params"]) == count and len(shape_of(op["input"])) == 3
+
+    def _projects(self, op: Operation) -> bool:
+        return len({shape_of(state)[2] for state in _states(op)}) > 1
+
+    def _each(self, op: Operation) -> int:
+        return (4 if op["has_biases"] else 2) + self._projects(op)
+
+    def _gated(self, op: Operation, cell: list[fx.Node]) -> list[fx.Node]:
+        """Of a cell, what has rows for every gate."""
+        return cell[:-1] if self._projects(op) else cell
+
+    def _keep_apart(self, op: Operation, live: Liveness) -> None:
+        """Torch tells a projection by a width other than the units', so that they must not become equally many."""
+        units, narrow = live.kept(_states(op)[-1], 2), live.kept(_states(op)[0], 2)
+        if live.placing_carriers and units.sum() == narrow.sum() > 0:
+            spare = ~units & (np.cumsum(~units) == 1)
+            live.require(_states(op)[-1], 2, spare, f"'{op.node.name}' has more units than it projects them to")
+
+    def _silent(self, op: Operation, cell: list[fx.Node], facts: FactTable) -> Bools:
+        """What of the state is zero after every step."""
+        if not self._projects(op):
+            return self._dead(op, cell, facts)
+        rows: Bools = (stored_tensor(op, cell[-1]) == 0).all(1).cpu().numpy()
+        return rows & facts.ranges[op.node].finite
 
     def _relate_both(self, axes: AxesBuilder, axis: Any, unit: Any, directions: int, units: int) -> None:
         """An axis that holds the units of one direction, or of both one after another."""
@@ -141,18 +181,20 @@ class Recurrent(Rule):
     def _dead(self, op: Operation, cell: list[fx.Node], facts: FactTable) -> Bools:
         """Units of one layer and direction that are zero at every step."""
         gates, candidate = self._gates(op)
-        rows = [_stored(op, node).reshape(gates, -1, *_stored(op, node).shape[1:])[candidate] for node in cell]
+        tensors = [stored_tensor(op, node) for node in self._gated(op, cell)]
+        rows = [tensor.reshape(gates, -1, *tensor.shape[1:])[candidate] for tensor in tensors]
         silent = torch.stack([(part == 0).reshape(len(part), -1).all(1) for part in rows]).all(0).cpu().numpy()
-        result: Bools = silent
-        for state in _states(op):
-            value, known = facts[state].plain().along(2, silent.size)
-            result = result & known & (value == 0)
+        result: Bools = silent & facts.ranges[op.node].finite
+        for state in _states(op)[1 if self._projects(op) else 0 :]:
+            result = result & _zero_at_start(state, facts)
         return result
 
     def _reads(self, op: Operation) -> Bools:
         """Input features that any row of the first layer reads."""
         first = self._cells(op)[: 1 + bool(op["bidirectional"])]
-        return np.asarray(torch.stack([(_stored(op, cell[0]) != 0).any(0) for cell in first]).any(0).cpu().numpy())
+        return np.asarray(
+            torch.stack([(stored_tensor(op, cell[0]) != 0).any(0) for cell in first]).any(0).cpu().numpy()
+        )
 
     def _folds(self, op: Operation) -> bool:
         return bool(op["has_biases"])
@@ -169,19 +211,15 @@ def _states(op: Operation) -> list[fx.Node]:
     return list(hx) if isinstance(hx, list | tuple) else [hx]
 
 
-def _stored(op: Operation, node: fx.Node) -> torch.Tensor:
+def _zero_at_start(state: fx.Node, facts: FactTable) -> Bools:
+    value, known = facts[state].plain().along(2, shape_of(state)[2])
+    return known & (value == 0)
+
+
+def stored_tensor(op: Operation, node: fx.Node) -> torch.Tensor:
+    """The tensor that a ``get_attr`` node reads."""
     value: Any = op.module
     for part in str(node.target).split("."):
         value = getattr(value, part)
     tensor: torch.Tensor = value.detach()
     return tensor
-
-
-@register
-class RecurrentCell(Rule):
-    """One step of a recurrent cell whose state the model carries itself: a barrier."""
-
-    operators = ("aten.gru_cell", "aten.lstm_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")
-
-    def reason(self, op: Operation) -> str:
-        return f"{op.name.removeprefix('aten.')} feeds its hidden state back through the model"

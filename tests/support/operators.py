@@ -865,7 +865,7 @@ around("zeros_like", lambda x: torch.maximum(x, torch.zeros_like(x)))
 around("ones_like", lambda x: x + torch.ones_like(x))
 around("full_like", lambda x: torch.maximum(x, torch.full_like(x, 0.2)))
 
-# Recurrent layers: input features fold into biases; a unit that is zero for ever goes, a cell on its own keeps all --
+# Recurrent layers and cells: input features fold into biases; a unit that is zero for ever goes --------------------
 
 
 def recurrent(name: str, layer: Callable[..., nn.Module]) -> None:
@@ -903,15 +903,57 @@ case(
     prunes="M2",
     observed="parts.layer.weight_hh_l0",
 )
-case("gru_cell", lambda: Features(lambda x, layer: layer(x), layer=nn.GRUCell(8, 8)), (3, 6), prunes="")
-case("lstm_cell", lambda: Features(lambda x, layer: layer(x)[0], layer=nn.LSTMCell(8, 8)), (3, 6), prunes="")
-case("rnn_tanh_cell", lambda: Features(lambda x, layer: layer(x), layer=nn.RNNCell(8, 8)), (3, 6), prunes="")
-case(
-    "rnn_relu_cell",
-    lambda: Features(lambda x, layer: layer(x), layer=nn.RNNCell(8, 8, nonlinearity="relu")),
-    (3, 6),
-    prunes="",
-)
+for directions in (1, 2):
+    for layers in (1, 2):
+
+        def projected(directions: int = directions, layers: int = layers) -> nn.Module:
+            made = nn.LSTM(8, 10, layers, bidirectional=directions == 2, batch_first=True, proj_size=6)
+            return Features(lambda x, layer: layer(x)[0], reads=6 * directions, layer=made)
+
+        label = f"projected-{layers}-layers-{directions}-directions"
+        case("lstm", projected, TOKENS, label=label)
+        units = {"observed": "parts.layer.weight_hh_l0", "prunes": "M2"}
+        case("lstm", projected, TOKENS, label=f"{label}-units", **units)
+        case("lstm", projected, TOKENS, label=f"{label}-projections", observed="parts.layer.weight_hr_l0")
+
+
+class Steps(nn.Module):
+    """A cell that runs through a sequence in a loop, after a layer and before another."""
+
+    def __init__(self, cell: nn.Module, remembers: bool = True) -> None:
+        super().__init__()
+        self.before, self.cell, self.after = nn.Linear(6, 8), cell, nn.Linear(8, 4)
+        self.remembers = remembers
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = None
+        for step in self.before(x).unbind(1):
+            state = self.cell(step, state if self.remembers else None)
+        assert state is not None
+        return self.after(state[0] if isinstance(state, tuple) else state)
+
+
+for name, cell in {
+    "gru_cell": nn.GRUCell,
+    "lstm_cell": nn.LSTMCell,
+    "rnn_tanh_cell": nn.RNNCell,
+    "rnn_relu_cell": lambda *sizes, **options: nn.RNNCell(*sizes, nonlinearity="relu", **options),
+}.items():
+
+    def stepping(cell: Any = cell, **options: Any) -> nn.Module:
+        return Steps(cell(8, 8, **options))
+
+    case(name, stepping, TOKENS, label="features")
+    case(name, stepping, TOKENS, label="units", prunes="M2", observed="cell.weight_hh")
+    case(name, stepping, TOKENS, label="states", prunes="M2", observed="cell.weight_hh", axis=1)
+    case(
+        name,
+        lambda stepping=stepping: stepping(bias=False),  # type: ignore[misc]
+        TOKENS,
+        label="no biases",
+        observed="cell.weight_hh",
+    )
+    case(name, lambda cell=cell: Steps(cell(8, 8), False), TOKENS, label="forgetful")  # type: ignore[misc]
 
 
 def own_operators() -> set[str]:
