@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from .axes import Axes, Gather, Grouped, Product
+from .closed_values import ClosedValues
 from .facts import Facts, constants_of, unknown
 from .ranges import Ranges
 from .rules import rule_of
@@ -69,8 +70,12 @@ class KnownConstants(Mapping[fx.Node, Facts]):
 
 def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> KnownConstants:
     """Runs every rule's forward transfer function once, in the order of the graph."""
-    facts = KnownConstants(module)
+    facts, closed = KnownConstants(module), ClosedValues(module)
     for operation in operations.values():
+        value = closed.add(operation)
+        if value is not None:
+            facts.set(operation.node, constants_of(value))
+            continue
         found = rule_of(operation).constants(operation, facts)
         results = [found] if isinstance(found, Facts) else list(found)
         if any(output is not None and output.meta.get(MUTATED) for output in operation.outputs):

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ..frontend.writes import written_places
 
-__all__ = ["Recorder", "Runner", "Shaken", "in_turn", "run_graph"]
+__all__ = ["Recorder", "Runner", "Shaken", "default_type", "in_turn", "run_graph"]
 
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64, torch.float16: torch.complex32}
 _TURNS = 3
@@ -59,7 +59,7 @@ class Runner(fx.Interpreter):
         """
         self._state.clear()
         found: list[Any] = []
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _default_type(self._dtype):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), default_type(self._dtype):
             torch.manual_seed(seed)
             for turn in in_turn(inputs, _TURNS if self._written else 1):
                 flat = [self._own(leaf) for leaf in pytree.tree_leaves(turn)]
@@ -151,7 +151,7 @@ def run_graph(
 
 
 @contextmanager
-def _default_type(dtype: torch.dtype | None) -> Iterator[None]:
+def default_type(dtype: torch.dtype | None) -> Iterator[None]:
     """PyTorch's default type, which ``uint8 / 255`` and ``torch.arange(4.0)`` take."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype or before)

@@ -248,3 +248,35 @@ def test_an_input_that_the_model_does_not_take_is_left_out() -> None:
     result = exactly_compacted(Picky(), CHANNELS, (X, torch.tensor([3, 5, 1])))
     assert "as given" in result.certificate.kinds
     assert len(result.module.get_parameter("hidden.weight")) == 6
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda x: torch.ones(5, 5).tril().bool(),
+        lambda x: torch.full((5, 5), -INF, dtype=x.dtype).triu(1),
+        lambda x: x.new_full((5, 5), -INF).triu(1),
+        lambda x: torch.arange(5)[None] <= torch.arange(5)[:, None],
+        lambda x: torch.zeros(5, 5, dtype=x.dtype).masked_fill(torch.ones(5, 5).triu(1) > 0, -INF),
+        lambda x: torch.where(torch.eye(5, dtype=torch.bool), 0.0, -1e9).to(x.dtype),
+    ],
+)
+@pytest.mark.parametrize("spelled_out", [False, True])
+def test_a_mask_that_a_forward_pass_makes_is_known(mask: Callable[[Tensor], Tensor], spelled_out: bool) -> None:
+    def attend(model: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+        made = mask(q)
+        if not spelled_out:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=made)
+        scores = q @ k.transpose(-2, -1)
+        return (scores.masked_fill(~made, -INF) if made.dtype is torch.bool else scores + made).softmax(-1) @ v
+
+    result = exactly_compacted(Attention(attend), HEAD, *CALLS)
+    assert len(result.module.get_parameter("v.weight")) == 4
+
+
+def test_a_computed_mask_that_hides_a_row_is_known_too() -> None:
+    def attend(model: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=torch.ones(5, 5).tril(-1).bool())
+
+    result = exactly_compacted(Attention(attend), HEAD, *CALLS)
+    assert len(result.module.get_parameter("v.weight")) == 8
