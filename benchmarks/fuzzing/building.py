@@ -87,5 +87,5 @@ def built(program: Program) -> CapturedModule:
         keywords = {key: mapped(argument, node_of) for key, argument in call.keywords}
         node = graph.call_function(operator_of(call.operator), tuple(mapped(call.args, node_of)), keywords)
         add(call.name, node, value)
-    graph.output(tuple(node_of(ref) for ref in program.outputs))
+    graph.output((*(node_of(ref) for ref in program.outputs), *program.extra))
     return captured_module(module, graph, {"example_inputs": example, "dynamic_shapes": None})

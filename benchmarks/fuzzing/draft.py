@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .choices import Choices, chance, pick
-from .program import Call, Input, Program, Ref, Stored, mapped, operator_of, stored_value
+from .program import Call, Input, Program, Ref, Stored, draws, input_value, mapped, operator_of, stored_value
 
 __all__ = ["Draft", "Rejected"]
 
@@ -89,20 +89,20 @@ class Draft:
         self._count += 1
         return f"{letter}{self._count}"
 
-    def input(self, shape: Sequence[int], high: int | None = None) -> Ref:
+    def input(self, shape: Sequence[int], high: int | None = None, mask: bool = False) -> Ref:
         """A new input; see `Input`."""
-        given = Input(self._name("x"), tuple(shape), high)
+        given = Input(self._name("x"), tuple(shape), high, mask)
         self.inputs.append(given)
-        value = (
-            torch.randn(given.shape, generator=self._generator, dtype=torch.float64)
-            if high is None
-            else torch.randint(0, high, given.shape, generator=self._generator)
-        )
-        self._values[given.name] = value
+        self._values[given.name] = input_value(given, 0, self._generator)
         ref = Ref(given.name)
-        if high is None:
+        if high is None and not mask:
             self.pool.append(ref)
         return ref
+
+    def mask(self, *shape: int) -> Ref:
+        """A mask, as an input; now and then one that is there already."""
+        alike = [given for given in self.inputs if given.mask and given.shape == shape]
+        return Ref(self.pick(alike).name) if alike and self.chance(60) else self.input(shape, mask=True)
 
     def store(self, *shape: int, kind: str = "normal", scale: float = 1.0, high: int = 0) -> Ref:
         """A stored tensor; now and then one that is there already, which then has two readers."""
@@ -133,7 +133,9 @@ class Draft:
         """
         full = operator if operator.count(".") == 2 else f"aten.{operator}"
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.random.fork_rng(devices=[], enabled=draws(full)):
+                if draws(full):
+                    torch.manual_seed(0)
                 given = {key: mapped(value, self.value) for key, value in keywords.items()}
                 result = operator_of(full)(*mapped(args, self.value), **given)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -240,7 +242,8 @@ class Draft:
 
     def finished(self, outputs: Iterable[Ref]) -> Program:
         """The program as data."""
-        return Program(tuple(self.inputs), tuple(self.stored), tuple(self.calls), tuple(outputs))
+        extra = self.pick(((None,), (None, 3), (2.5, True))) if self.chance(5) else ()
+        return Program(tuple(self.inputs), tuple(self.stored), tuple(self.calls), tuple(outputs), extra=extra)
 
 
 def made_size(shape: Sequence[int]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from .choices import Choices
 from .draft import Draft
 from .program import Program, Ref, operands, pruned_of_dead, refs_in
@@ -62,7 +64,12 @@ def _begin(draft: Draft) -> None:
         "features": (batch, draft.pick((6, 4, 8, 5))),
         "rows": (draft.pick((6, 4)),),
     }[kind]
-    x = draft.input(shape)
+    if draft.chance(6):
+        x = draft.call("to.dtype", draft.input(shape, 256), torch.float64)
+        x = draft.call("div.Tensor", x, 255.0)
+        draft.pool.append(x)
+    else:
+        x = draft.input(shape)
     if draft.chance(10):
         return
     with draft.attempt():

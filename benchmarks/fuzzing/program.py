@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 __all__ = [
-    "Call", "Input", "Mask", "Program", "Ref", "Stored", "evaluate", "input_values", "mask_tensors", "operator_of",
-    "packet_name", "pruned_of_dead", "refs_in", "stored_values", "writes",
+    "Call", "Input", "Mask", "Program", "Ref", "Stored", "draws", "evaluate", "input_value", "input_values",
+    "mask_tensors", "operator_of", "packet_name", "pruned_of_dead", "refs_in", "stored_values", "writes",
 ]  # fmt: skip
 
 Tensor = torch.Tensor
@@ -27,11 +27,12 @@ class Ref:
 
 @dataclass(frozen=True)
 class Input:
-    """Normal float64 numbers, or whole numbers below `high`."""
+    """Normal float64 numbers, whole numbers below `high`, or a mask: all True for seed 0, else with an empty last row."""
 
     name: str
     shape: tuple[int, ...]
     high: int | None = None
+    mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Program:
     outputs: tuple[Ref, ...]
     masks: tuple[Mask, ...] = ()
     kind: str = "none"
+    extra: tuple[Any, ...] = ()
+    """What comes behind the outputs and is no tensor: None and numbers."""
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -102,6 +105,11 @@ def operator_of(name: str) -> Callable[..., Any]:
 def writes(operator: str) -> bool:
     """Returns if a call of `operator` changes one of its operands."""
     return bool(operator_of(operator)._schema.is_mutable)  # type: ignore[attr-defined]
+
+
+def draws(operator: str) -> bool:
+    """Returns if calls of `operator` may draw random numbers."""
+    return torch.Tag.nondeterministic_seeded in operator_of(operator).tags  # type: ignore[attr-defined]
 
 
 def refs_in(value: Any) -> Iterator[Ref]:
@@ -149,12 +157,19 @@ def stored_value(stored: Stored) -> Tensor:
 def input_values(program: Program, seed: int) -> tuple[Tensor, ...]:
     """Random inputs."""
     generator = torch.Generator().manual_seed(seed)
-    return tuple(
-        torch.randn(given.shape, generator=generator, dtype=torch.float64)
-        if given.high is None
-        else torch.randint(0, given.high, given.shape, generator=generator)
-        for given in program.inputs
-    )
+    return tuple(input_value(given, seed, generator) for given in program.inputs)
+
+
+def input_value(given: Input, seed: int, generator: torch.Generator) -> Tensor:
+    """One input."""
+    if given.mask:
+        kept = torch.rand(given.shape, generator=generator) < (0.6 if seed else 1.0)
+        if seed:
+            kept[-1] = False
+        return kept
+    if given.high is None:
+        return torch.randn(given.shape, generator=generator, dtype=torch.float64)
+    return torch.randint(0, given.high, given.shape, generator=generator)
 
 
 def mask_tensors(program: Program) -> dict[str, Tensor]:
@@ -185,10 +200,11 @@ def evaluate(
         value = values[ref.name]
         return value if ref.item is None else value[ref.item]
 
+    torch.manual_seed(0)  # Of what the program draws.
     for call in program.calls:
         keywords = {key: mapped(value, of) for key, value in call.keywords}
         values[call.name] = each(operator_of(call.operator)(*mapped(call.args, of), **keywords))
-    return tuple(of(ref) for ref in program.outputs)
+    return (*(of(ref) for ref in program.outputs), *program.extra)
 
 
 def pruned_of_dead(program: Program) -> Program:

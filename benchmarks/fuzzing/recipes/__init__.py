@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     padding,
     pooling,
     products,
+    random,
     recurrent,
     reduction,
     selection,

@@ -185,7 +185,10 @@ def several(draft: Draft, operator: str) -> Ref:
         return draft.call("addcmul.default", x, y, draft.like(x), value=draft.pick((1, 0.4)))
     if operator == "addcdiv":
         return draft.call("addcdiv.default", x, y, positive(draft, draft.like(x)), value=draft.pick((1, 0.4)))
-    truth = draft.call("gt.Scalar", stepped(draft, draft.like(x)), 0.2)
+    if draft.rank(x) > 1 and draft.chance(30):
+        truth = draft.call("unsqueeze.default", draft.mask(*draft.shape(x)[:-1]), -1)
+    else:
+        truth = draft.call("gt.Scalar", stepped(draft, draft.like(x)), 0.2)
     if operator == "masked_fill":
         return draft.call("masked_fill.Scalar", x, truth, number(draft))
     if draft.chance(30):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..draft import Draft
 from ..program import Ref
 from .registry import recipe
@@ -40,6 +42,12 @@ def products(draft: Draft, operator: str) -> Ref:
     if kind == 1:
         return draft.call(call, draft.call("transpose.int", query, -1, -2), value)
     scores = draft.call(call, query, draft.call("transpose.int", key, -1, -2))
+    if operator != "mm" and draft.rank(scores) == 3 and draft.chance(25):
+        batch, length = draft.shape(scores)[::2]
+        hidden = draft.call("logical_not.default", draft.call("unsqueeze.default", draft.mask(batch, length), 1))
+        scores = draft.call("masked_fill.Scalar", scores, hidden, draft.pick((float("-inf"), -1e9)))
+        scores = draft.call("softmax.int", scores, -1)
+        return draft.call(call, scores, value)
     if draft.chance(60):
         scores = draft.call("softmax.int", scores, -1)
     return draft.call(call, scores, value) if draft.chance(80) else scores
@@ -74,8 +82,14 @@ def attention(draft: Draft, operator: str) -> Ref:
         return draft.call("transpose.int", made, 1, 2)
 
     query, key, value = split(each, heads), split(each, few), split(wide, few)
-    kind = draft.integer(0, 3)
+    kind = draft.integer(0, 5)
     mask: Ref | None = None
+    if kind > 3:
+        mask = draft.call("reshape.default", draft.mask(batch, length), (batch, 1, 1, length))
+    if kind == 5:
+        hidden = draft.call("logical_not.default", mask)
+        zeros = draft.call("zeros.default", (batch, 1, length, length), dtype=torch.float64)
+        mask = draft.call("masked_fill.Scalar", zeros, hidden, draft.pick((float("-inf"), -1e9)))
     if kind == 1:
         mask = draft.store(length, length, kind="truth")
     if kind == 2:

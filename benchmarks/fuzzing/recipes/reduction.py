@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..draft import Draft
 from ..program import Ref
 from .elementwise import back, operand, stepped
@@ -33,6 +35,25 @@ def plain(draft: Draft, operator: str) -> Ref:
         return draft.call(f"{operator}.default", x)
     overload = {"mean": "dim", "sum": "dim_IntList"}.get(operator, "default")
     return draft.call(f"{operator}.{overload}", x, _axes(draft, x), draft.chance(60))
+
+
+@recipe("aten.sum aten.mean", weight=2)
+def shown(draft: Draft, operator: str) -> Ref:
+    """What a mask shows of every row, summed or divided by how much that is: nothing, perhaps."""
+    x = operand(draft)
+    x = x if draft.rank(x) > 2 else draft.with_rank(x, 3)
+    batch, length, rest = draft.shape(x)[0], draft.shape(x)[-2], draft.rank(x) - 2
+    mask = draft.call("reshape.default", draft.mask(batch, length), (batch, *(1,) * (rest - 1), length, 1))
+    kept = draft.call("mul.Tensor", x, draft.call("to.dtype", mask, torch.float64))
+    if operator == "mean":
+        return draft.call("mean.dim", kept, (draft.rank(x) - 2,), draft.chance(50))
+    total = draft.call("sum.dim_IntList", kept, (draft.rank(x) - 2,), True)
+    count = draft.call("sum.dim_IntList", mask, (draft.rank(x) - 2,), True)
+    if draft.chance(60):
+        count = draft.call("clamp_min.default", count, 1)
+    if draft.chance(40):
+        return draft.call("mul.Tensor", total, draft.call("reciprocal.default", count))
+    return draft.call("div.Tensor", total, draft.call("to.dtype", count, torch.float64))
 
 
 @recipe("max min", weight=3)
