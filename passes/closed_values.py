@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from .running import Runner, default_type
-from .values import MUTATED, Operation, attribute, is_static, is_tensor, shape_of
+from .values import MUTATED, WRITTEN, Operation, attribute, is_static, is_tensor, shape_of
 
 __all__ = ["ClosedValues"]
 
@@ -56,7 +56,7 @@ class ClosedValues:
     def _is_known(self, node: fx.Node) -> bool:
         if node in self._values:
             return True
-        if node.op != "get_attr" or not is_tensor(node) or node.meta.get(MUTATED):
+        if node.op != "get_attr" or not is_tensor(node) or node.meta.get(MUTATED) or node.meta.get(WRITTEN):
             return False
         value = attribute(self._runner.module, str(node.target))
         return not isinstance(value, torch.nn.Parameter) and value.numel() <= _LARGEST

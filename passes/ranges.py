@@ -98,6 +98,8 @@ class Ranges:
         if node.op == "placeholder" or node.meta.get(WRITTEN):
             return _by_type(node)
         if node.op == "get_attr":
+            if node.meta.get(WRITTEN):
+                return ANYTHING  # A forward pass before this one may have left anything.
             return _of_stored(attribute(self._module, str(node.target)))
         if node.op != "call_function":
             return ANYTHING
