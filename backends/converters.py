@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx
 from tvm import relax
 
+from . import indexing, scattering, tables
+
 __all__ = ["CONVERTERS"]
 
 Converter = Callable[[fx.Node, Any], Any]
@@ -69,6 +71,9 @@ _POOLINGS = ("max_pool2d_with_indices.default", "max_pool3d_with_indices.default
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
+        **tables.CONVERTERS,
+        **indexing.CONVERTERS,
+        **scattering.CONVERTERS,
         "amax.default": _reduced(relax.op.max),
         "amin.default": _reduced(relax.op.min),
         "grid_sampler_2d.default": _grid_sampled,

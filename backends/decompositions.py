@@ -15,7 +15,10 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from .arithmetic import Decomposition, first_of, promoting
+from .indexing import INDEXING
 from .resizing import RESIZING
+from .scattering import SCATTERING
+from .windows import WINDOWS
 
 __all__ = ["importable"]
 
@@ -28,7 +31,7 @@ def importable() -> dict[OpOverload, Decomposition]:
     Each gives NotImplemented, which leaves the operator as it is, where the importer does it right.
     """
     table: dict[OpOverload, Decomposition] = dict(torch.export.default_decompositions().items())
-    for ours in (_OURS, RESIZING, promoting()):
+    for ours in (_OURS, RESIZING, INDEXING, SCATTERING, WINDOWS, promoting()):
         for operator, decomposition in ours.items():
             table[operator] = first_of(decomposition, table.get(operator))
     return table
@@ -44,6 +47,17 @@ def elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -
     if input_scale != 1:
         return torch.where(x > 0, x * scale, (torch.exp(x * input_scale) - 1) * (alpha * scale))
     return NotImplemented if scale == 1 else A.elu.default(x, alpha) * scale
+
+
+def full(size: Sequence[int], value: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+    """Of what is not finite: TVM's kernel fails on it."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return NotImplemented
+    return A.expand.default(A.scalar_tensor.default(value, dtype=dtype or torch.get_default_dtype()), list(size))
+
+
+def full_like(x: Tensor, value: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+    return full(x.shape, value, dtype=dtype or x.dtype)
 
 
 def cosh(x: Tensor) -> Tensor:
@@ -155,6 +169,8 @@ def adaptive_max_pool(pool: OpOverload, axes: int) -> Decomposition:
 _OURS: Mapping[OpOverload, Decomposition] = {
     A.select.int: select,
     A.elu.default: elu,
+    A.full.default: full,
+    A.full_like.default: full_like,
     A.cosh.default: cosh,
     A.sinh.default: sinh,
     A.erfc.default: erfc,

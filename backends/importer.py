@@ -17,7 +17,6 @@ from ..frontend.errors import CaptureError
 from ..frontend.writes import written_places
 from .converters import CONVERTERS
 from .decompositions import importable
-from .indexing import count_from_start
 from .signature import Signature, signature_of
 from .state import State, carry_state
 from .unsupported import UnsupportedError, draws_numbers, named_in, reason_of
@@ -61,7 +60,6 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
     random = draws_numbers(decomposed, exported)
     if random is not None:
         raise random
-    count_from_start(decomposed)
     _leave_out_values(decomposed)
     return Imported(_translated(decomposed, exported), exported, decomposed, state)
 

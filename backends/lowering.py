@@ -17,6 +17,7 @@ from tvm.relax import transform
 from tvm_ffi import structural_map
 
 from .arena import Arena, plan_arena
+from .schedules.scattering import LEGALIZED
 from .write_back import write_back
 
 __all__ = ["Lowered", "finish", "lower"]
@@ -38,7 +39,11 @@ def lower(module: IRModule, target: tvm.target.Target, alignment: int, states: i
     """
     first = len(module["main"].params) - states
     with target:
-        legal = [relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(), transform.LegalizeOps()]
+        legal = [
+            relax.backend.DispatchSampling(),
+            relax.backend.DispatchSortScan(),
+            transform.LegalizeOps(dict(LEGALIZED)),
+        ]
         lifted, weights = _lift_constants(tvm.transform.Sequential(legal)(module))
         passes = [
             transform.RewriteDataflowReshape(),

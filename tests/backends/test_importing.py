@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from reconvene.backends.agreement import disagreement
 from reconvene.backends.compile import compile
@@ -18,6 +17,7 @@ from reconvene.frontend.errors import CaptureError
 from ..support.functions import FUNCTIONS, IMAGE
 from ..support.functions import REFUSED as REFUSED_FUNCTIONS
 from ..support.operators import CASES
+from ..support.together import Together, compared
 
 INTEGERS = torch.tensor([[-7, -5, -1, 0, 1], [2, 3, 8, 14, 49]])
 FLOATS = torch.tensor([[-7.5, -0.6, -0.3, 0.0, 0.1], [0.2, 0.6, 0.9, 2.0, 7.0]])
@@ -70,32 +70,6 @@ ARITHMETIC: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Together(nn.Module):
-    """Several networks, each with inputs of its own, as one: they are exported and compiled at once."""
-
-    def __init__(self, networks: list[Any], counts: list[int]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(network for network in networks if isinstance(network, nn.Module))
-        self.calls = networks
-        self.counts = counts
-
-    def forward(self, *inputs: Any) -> list[Any]:
-        rest = iter(inputs)
-        return [call(*[next(rest) for _ in range(count)]) for call, count in zip(self.calls, self.counts, strict=True)]
-
-
-def compared(networks: list[Any], examples: list[tuple[Any, ...]]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Outputs of PyTorch and of the compiled code, network by network."""
-    together = Together(networks, [len(example) for example in examples]).eval()
-    inputs = tuple(value for example in examples for value in example)
-    with torch.no_grad():
-        expected = [tree_leaves(output) for output in together(*inputs)]
-    built = compile(together, inputs, choose="default", check=False)
-    found = iter(tree_leaves(built.run(*inputs)))
-    for wanted in expected:
-        yield wanted, [next(found) for _ in wanted]
-
-
 @pytest.mark.parametrize("numbers", [INTEGERS, FLOATS], ids=["integers", "floats"])
 def test_arithmetic_is_that_of_pytorch(numbers: Tensor) -> None:
     outputs = compared(list(ARITHMETIC.values()), [(numbers,)] * len(ARITHMETIC))
@@ -108,7 +82,7 @@ def test_arithmetic_is_that_of_pytorch(numbers: Tensor) -> None:
 
 
 REFUSED = {
-    "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "conv_transpose3d", "grid_sampler_3d", "rrelu",
+    "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "grid_sampler_3d", "rrelu",
 }  # fmt: skip
 """Operators that neither TVM's importer nor `backends.decompositions` has."""
 
