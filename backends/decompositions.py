@@ -15,9 +15,11 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from .arithmetic import Decomposition, first_of, promoting
+from .complex_values import COMPLEX
 from .indexing import INDEXING
 from .resizing import RESIZING
 from .scattering import SCATTERING
+from .spectra import SPECTRA
 from .windows import WINDOWS
 
 __all__ = ["importable"]
@@ -31,7 +33,7 @@ def importable() -> dict[OpOverload, Decomposition]:
     Each gives NotImplemented, which leaves the operator as it is, where the importer does it right.
     """
     table: dict[OpOverload, Decomposition] = dict(torch.export.default_decompositions().items())
-    for ours in (_OURS, RESIZING, INDEXING, SCATTERING, WINDOWS, promoting()):
+    for ours in (_OURS, RESIZING, INDEXING, SCATTERING, WINDOWS, SPECTRA, promoting(), COMPLEX):
         for operator, decomposition in ours.items():
             table[operator] = first_of(decomposition, table.get(operator))
     return table

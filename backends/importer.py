@@ -15,6 +15,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 from ..frontend.capture import capture, export_program
 from ..frontend.errors import CaptureError
 from ..frontend.writes import written_places
+from .complex_values import COMPLEX_LEFT, complex_left, without_pairs
 from .converters import CONVERTERS
 from .decompositions import importable
 from .signature import Signature, signature_of
@@ -60,6 +61,10 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
     random = draws_numbers(decomposed, exported)
     if random is not None:
         raise random
+    without_pairs(decomposed)
+    left = complex_left(decomposed)
+    if left is not None:
+        raise UnsupportedError(left, exported, *COMPLEX_LEFT)
     _leave_out_values(decomposed)
     return Imported(_translated(decomposed, exported), exported, decomposed, state)
 
