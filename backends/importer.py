@@ -14,6 +14,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from ..frontend.capture import capture, export_program
 from ..frontend.errors import CaptureError
+from ..frontend.exporting import distinct
 from ..frontend.writes import written_places
 from .complex_values import COMPLEX_LEFT, complex_left, without_pairs
 from .converters import CONVERTERS
@@ -75,7 +76,7 @@ def _exported(module: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedPro
         if not written_places(exported.graph):
             return exported
         module = capture(exported)  # In which a buffer has one name.
-    return torch.export.export(module, example_inputs, strict=False)
+    return torch.export.export(module, distinct(example_inputs), strict=False)
 
 
 def _decomposed(exported: ExportedProgram) -> ExportedProgram:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from .attributes import check_kept_attributes
 from .capture_errors import capture_error
@@ -20,7 +21,7 @@ from .graph_module import CapturedModule
 from .snapshot import preserved
 from .state import tracing_state
 
-__all__ = ["export_program", "exported", "inference"]
+__all__ = ["distinct", "export_program", "exported", "inference"]
 
 
 def export_program(
@@ -44,11 +45,25 @@ def exported(
         warnings.filterwarnings("ignore", message=".*assigned during export.*")
         # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
         with symbolic_shapes.patch(backed_size_oblivious=True), tracing_state(model) as traced, _DetachedData():
+            args, kwargs = distinct((args, kwargs))
             program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     if traced.attributes:
         with inference(model, (args, kwargs)):
             check_kept_attributes(model, program, (args, kwargs), traced.attributes)
     return program
+
+
+def distinct(inputs: Any) -> Any:
+    """`inputs` without one tensor at two places, as in ``attention(x, x, x)``: torch.export would read one of them for both."""
+    seen: set[int] = set()
+
+    def own(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or id(value) not in seen:
+            seen.add(id(value))
+            return value
+        return value.view_as(value)
+
+    return pytree.tree_map(own, inputs)
 
 
 @contextmanager
