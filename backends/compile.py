@@ -134,9 +134,22 @@ def _built(imported: Imported, target: Target, options: _Options) -> Built:
         )
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
     library = build_library(lowered.module, llvm, target, cached=options.cache)
-    code = (library, lowered.weights, lowered.arena)
-    found = (foreign, lowered.module, tuner.results if tuner is not None else (), imported.state)
-    return Built(target, *_specs(imported), imported.signature, options.threads, options.pipeline, *code, *found)
+    inputs, outputs = _specs(imported)
+    return Built(
+        target,
+        inputs,
+        outputs,
+        imported.signature,
+        options.threads,
+        options.pipeline,
+        library,
+        lowered.weights,
+        lowered.arena,
+        foreign,
+        lowered.module,
+        tuner.results if tuner is not None else (),
+        imported.state,
+    )
 
 
 def _failure(

@@ -65,7 +65,7 @@ class _Writer:
         value = self._bound(value)
         if value in self._places:
             return True
-        call = self._values.get(value)
+        call: Any = self._values.get(value)
         if isinstance(call, relax.TupleGetItem):
             return self._in_places(call.tuple_value)
         viewed = isinstance(call, relax.Call) and not isinstance(call.op, GlobalVar)

@@ -286,7 +286,12 @@ def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
 
 
 def recipe_result(
-    found: Rectified, dense: fx.GraphModule, inputs: Inputs, recipe: Recipe, title: str, options: Mapping[str, Any]
+    found: Rectified,
+    dense: fx.GraphModule,
+    inputs: tuple[Any, ...],
+    recipe: Recipe,
+    title: str,
+    options: Mapping[str, Any],
 ) -> Result:
     """The result of the method ``reconvene``, with what its evaluator and, if asked, the profiler found."""
     sensitivity, small = found.sensitivity, found.compaction.module

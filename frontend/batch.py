@@ -18,7 +18,7 @@ from .graph_module import CapturedModule
 
 __all__ = ["batch_shapes", "computes_the_same", "enlarged", "first_of_batch"]
 
-_CLOSE = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 
 
 def batch_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -117,6 +117,7 @@ def _seeded(call: Callable[[], Any]) -> list[Any] | None:
 
 def _close(expected: list[Any], found: list[Any]) -> bool:
     return len(expected) == len(found) and all(
-        one.shape == other.shape and one.dtype == other.dtype and torch.allclose(one, other, **_CLOSE)
+        (one.shape, one.dtype) == (other.shape, other.dtype)
+        and torch.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True)
         for one, other in zip(expected, found, strict=True)
     )

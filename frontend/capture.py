@@ -82,7 +82,8 @@ def _with_free_batch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     if shapes is None:
         return from_program(export_program(model, args, None, kwargs))
     try:
-        program = exported(model, *enlarged((args, kwargs), shapes), shapes)
+        more_args, more_kwargs = enlarged((args, kwargs), shapes)
+        program = exported(model, more_args, more_kwargs, shapes)
         module = from_program(program, (args, kwargs))
     except Exception as error:
         reason = f"the model cannot be followed without a number there: {first_line(error)}{user_line(error)}"

@@ -44,7 +44,8 @@ def exported(
         # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
         warnings.filterwarnings("ignore", message=".*assigned during export.*")
         # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
-        with symbolic_shapes.patch(backed_size_oblivious=True), tracing_state(model) as traced, _DetachedData():
+        oblivious = symbolic_shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+        with oblivious, tracing_state(model) as traced, _DetachedData():
             args, kwargs = distinct((args, kwargs))
             program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     if traced.attributes:

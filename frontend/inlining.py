@@ -78,7 +78,7 @@ def _inline(module: fx.GraphModule, node: fx.Node, holder: fx.Node, operands: Se
             results = fx.map_arg(results, lambda value: _detached(graph, value))
     for user in list(node.users):
         if _picks(user):
-            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index, call-overload]
+            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index, call-overload, arg-type]
             graph.erase_node(user)
     if node.users:
         assert isinstance(results, fx.Node)

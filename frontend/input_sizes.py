@@ -130,7 +130,7 @@ def _refusal(sizes: InputSizes, shapes: tuple[Any, ...]) -> str | None:
         if len(shape) != len(taken.shape):
             return f"input '{taken.name}' has {len(shape)} axes, and needs {len(taken.shape)}: {_written(taken.shape)}"
         for axis, (size, wanted) in enumerate(zip(shape, taken.shape, strict=True)):
-            needed = found.setdefault(wanted, size) if _is_name(wanted) else wanted
+            needed = found.setdefault(str(wanted), size) if _is_name(wanted) else wanted
             if isinstance(needed, int) and size != needed:
                 why = "" if isinstance(wanted, str) else "; capture the model with an example of that size for another"
                 same = " as in the inputs before it" if isinstance(wanted, str) else ""

@@ -36,7 +36,8 @@ def sizes_of(
     """
     holders = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
     names, paths = _names(module, program)
-    taken, example = [], {}
+    taken: list[Taken] = []
+    example: dict[str, int] = {}
     shapes: dict[str, tuple[Any, ...]] = {}
     for name, path, holder, value in zip(names, paths, holders, values or holders, strict=True):
         if not isinstance(holder, torch.Tensor):
@@ -72,7 +73,7 @@ def _names(module: fx.GraphModule, program: torch.export.ExportedProgram) -> tup
     names, paths = [], []
     for keys, _ in leaves:
         first = keys[1]
-        root = str(first.key) if isinstance(first, pytree.MappingKey) else roots[first.idx]
+        root = str(first.key) if isinstance(first, pytree.MappingKey) else roots[first.idx]  # type: ignore[attr-defined]
         rest = pytree.keystr(keys[2:])
         names.append(f"{root}{rest}")
         star = re.fullmatch(r"(\w+)_(\d+)", root)

@@ -42,7 +42,7 @@ class _Renamed:
         self._env = ShapeEnv()
         self._mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
         self.symbols: dict[sympy.Symbol, sympy.Expr] = {}
-        self._sizes: dict[sympy.Expr, torch.SymInt] = {}
+        self._sizes: dict[sympy.Expr, int | torch.SymInt] = {}
         self._tensors: dict[Any, torch.Tensor] = {}
 
     def __call__(self, value: Any) -> Any:

@@ -156,8 +156,8 @@ def _of_stored(value: Any) -> Range:
     low, high = (float(bound) for bound in torch.aminmax(finite)) if finite.numel() else (0.0, 0.0)
     if not value.is_floating_point():
         return Range(low, high)
-    infinite = [bool((value == sign).any()) for sign in (_INF, -_INF)]
-    return Range(low, high, *infinite, bool(value.isnan().any()))
+    up, down = (bool((value == sign).any()) for sign in (_INF, -_INF))
+    return Range(low, high, up, down, bool(value.isnan().any()))
 
 
 def _hull(ranges: list[Range]) -> Range:

@@ -46,7 +46,7 @@ def run_on_board(
         BoardError: as `on_board`; or the board is no match for the bundle, or the program fails there.
     """
     done = run_in_turn_on_board(bundle, [inputs], place, threads, limits)
-    return replace(done, value=done.value[0])  # type: ignore[type-var, return-value]
+    return replace(done, value=done.value[0])  # type: ignore[type-var, return-value, arg-type]
 
 
 def run_in_turn_on_board(
