@@ -123,7 +123,7 @@ class RecurrentCell(Rule):
             return False
         readers = set(op["w_ih"].users)
         if len(readers) == 1 and set(op["b_ih"].users) == readers:
-            return True
+            return _distinct(op)
         key = ("cell folds", op["w_ih"], op["b_ih"])
         memo = facts.memo  # type: ignore[union-attr]
         if key not in memo:
@@ -137,7 +137,7 @@ class RecurrentCell(Rule):
         value, known = _along_features(op["input"], facts)
         for reader in readers:
             step = Operation(reader, op.module)
-            if _parameters(step) != _parameters(op) or step["input"] in _parameters(op):
+            if _parameters(step) != _parameters(op) or not _distinct(step):
                 return False
             other, other_known = _along_features(step["input"], facts)
             if not (np.array_equal(known, other_known) and np.array_equal(value[known], other[known])):
@@ -148,6 +148,13 @@ class RecurrentCell(Rule):
 def _parameters(op: Operation) -> list[fx.Node]:
     """Input weight, state weight, and the biases if there are any."""
     return [node for name in ("w_ih", "w_hh", "b_ih", "b_hh") for node in optional(op.get(name))]
+
+
+def _distinct(op: Operation) -> bool:
+    """No tensor stands in two places, so that a change of one place changes one."""
+    operands = [*_parameters(op), *_states(op), op["input"]]
+    stored = [node for node in operands if node.op == "get_attr"]
+    return len(set(stored)) == len(stored)
 
 
 def _states(op: Operation) -> list[fx.Node]:

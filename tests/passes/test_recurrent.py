@@ -121,6 +121,13 @@ def test_steps_that_see_other_constants_keep_them() -> None:
     assert dict(silent.module.named_parameters())["first.weight"].shape[0] == 4
 
 
+def test_a_bias_that_stands_in_two_places_takes_no_constants() -> None:
+    model = randomise(Loop(nn.GRUCell(8, 12)))
+    model.cell.bias_hh = model.cell.bias_ih
+    masks = {"first.weight": torch.arange(8) % 2 == 0}
+    assert dict(Exactness(model, SEQUENCE).check(masks).module.named_parameters())["first.weight"].shape[0] > 4
+
+
 def test_a_unit_that_nobody_reads_goes_and_one_that_its_cell_reads_stays() -> None:
     model = randomise(Loop(nn.GRUCell(8, 12)))
     with torch.no_grad():
