@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
 
 from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
 from ..frontend.writes import storage_of, written_operands, written_places
 from .channel_shuffles import fuse_channel_shuffles
+from .pure_forms import in_own_type, pure_form
 from .rules import rule_for
-from .values import MUTATED, WRITTEN, Operation, attribute, is_tensor, operator_name, shape_of
+from .state_writes import write_once
+from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, shape_of
 
 __all__ = ["canonicalize"]
 
@@ -50,6 +50,7 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
     for place, calls in written_places(graph).items():
         if any(map(written_operands, calls)):  # What a normalisation in training updates, it does not read.
             place.meta[WRITTEN] = True
+    write_once(graph)
     _make_pure(graph)
     names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
     tensors = {name: attribute(module, name) for name in names} | dict(replaced or {})
@@ -127,9 +128,9 @@ def _make_pure(graph: fx.Graph) -> None:
         sharers.setdefault(root, []).append(node)
     for node in list(graph.nodes):
         target = next(iter(written_operands(node)), None)
-        if target is None:
+        if target is None or node.meta.get(STATE):
             continue
-        pure = _pure_form(node)
+        pure = pure_form(node)
         root = storage[target]
         watched = [other for other in sharers[root] if other is not target and order[other] < order[node]]
         later = any(order[user] > order[node] for other in watched for user in other.users if user is not node)
@@ -145,7 +146,7 @@ def _make_pure(graph: fx.Graph) -> None:
         node.target = pure
         storage[node] = node
         sharers[node] = [node]
-        kept = _in_own_type(graph, node)
+        kept = in_own_type(graph, node)
         if kept is not node:
             storage[kept], order[kept] = node, order[node]
             sharers[node].append(kept)
@@ -156,40 +157,9 @@ def _make_pure(graph: fx.Graph) -> None:
                 sharers[node].append(other)
 
 
-def _in_own_type(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """The value of a call that was in place, in the type of what it wrote to: ``x.gt_(0)`` leaves floating-point numbers.
-
-    Usually that is the call itself; else a cast behind it.
-    """
-    written, (args, kwargs) = node.meta["val"], fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta["val"])
-    with written.fake_mode if isinstance(written, FakeTensor) else nullcontext():
-        made = node.target(*args, **kwargs)  # type: ignore[operator]
-    if made.dtype is written.dtype:
-        return node
-    with graph.inserting_after(node):
-        cast = graph.call_function(torch.ops.aten.to.dtype, (node, written.dtype))
-    cast.meta = copy.copy(node.meta)
-    node.replace_all_uses_with(cast, delete_user_cb=lambda user: user is not cast)
-    node.meta = {**node.meta, "val": made}
-    return cast
-
-
 def _replace_after(target: fx.Node, node: fx.Node, order: dict[fx.Node, int]) -> None:
     """Readers of `target` that come after `node` read `node`."""
     target.replace_all_uses_with(node, delete_user_cb=lambda user: order[user] > order[node])
-
-
-def _pure_form(node: fx.Node) -> torch._ops.OpOverload | None:
-    """``aten.relu`` for ``aten.relu_``, and ``__and__`` for ``__iand__``, if there is one with the same arguments."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    name = node.target.overloadpacket.__name__
-    pure = name.replace("__i", "__", 1) if name.startswith("__i") else name.removesuffix("_")
-    packet = getattr(torch.ops.aten, pure, None) if pure != name else None
-    overload = getattr(packet, node.target._overloadname, None) if packet is not None else None
-    if overload is None or len(overload._schema.arguments) != len(node.target._schema.arguments):
-        return None
-    same_shape = is_tensor(node) and shape_of(node) == shape_of(node.all_input_nodes[0])
-    return overload if same_shape else None
 
 
 def _store_computed_weights(

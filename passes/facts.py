@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Facts", "collapsed", "constants_of", "unknown"]
+__all__ = ["Facts", "agreeing", "collapsed", "constants_of", "unknown"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -97,3 +97,10 @@ def constants_of(tensor: Any, largest: int = 1 << 22) -> Facts:
         if array.shape[axis] > 1 and (array == array.take([0], axis)).all():
             array = array.take([0], axis)
     return Facts(np.array(array), np.isfinite(array))
+
+
+def agreeing(first: Facts, second: Facts) -> Facts:
+    """Where both know the same constant without a pattern."""
+    one, other = first.plain(), second.plain()
+    known = one.known & other.known & (one.value == other.value)
+    return collapsed(np.broadcast_to(one.value, known.shape), known)

@@ -18,10 +18,10 @@ from torch import fx
 
 from .axes import Axes, Gather, Grouped, Product
 from .closed_values import ClosedValues
-from .facts import Facts, constants_of, unknown
+from .facts import Facts, agreeing, constants_of, unknown
 from .ranges import Ranges
 from .rules import rule_of
-from .values import MUTATED, WRITTEN, Operation, attribute, is_tensor, shape_of
+from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, shape_of
 
 __all__ = ["KnownConstants", "Liveness", "propagate_constants", "propagate_liveness"]
 
@@ -38,7 +38,7 @@ class KnownConstants(Mapping[fx.Node, Facts]):
         ranges: between what bounds values lie, and which can be infinite or NaN.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: fx.GraphModule) -> None:
         self.memo: dict[Any, Any] = {}
         self.ranges = Ranges(module)
         self.module = module
@@ -69,8 +69,26 @@ class KnownConstants(Mapping[fx.Node, Facts]):
 
 
 def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> KnownConstants:
-    """Runs every rule's forward transfer function once, in the order of the graph."""
-    facts, closed = KnownConstants(module), ClosedValues(module)
+    """Runs every rule's forward transfer function, in the order of the graph: once, but for graphs with state.
+
+    What a buffer holds at first is assumed of every call, and dropped where what is written to it is not the same, until
+    nothing is dropped: then it holds by induction.
+    """
+    writes = [operation for operation in operations.values() if operation.node.meta.get(STATE)]
+    assumed = {op["self"]: constants_of(attribute(module, str(op["self"].target))) for op in writes}
+    while True:
+        facts = KnownConstants(module)
+        for place, constants in assumed.items():
+            facts.set(place, constants)
+        _run(operations, facts)
+        left = {op["self"]: agreeing(assumed[op["self"]], facts[op["src"]]) for op in writes}
+        if all((assumed[place].known == constants.known).all() for place, constants in left.items()):
+            return facts
+        assumed = left
+
+
+def _run(operations: Mapping[fx.Node, Operation], facts: KnownConstants) -> None:
+    closed = ClosedValues(facts.module)
     for operation in operations.values():
         value = closed.add(operation)
         if value is not None:
@@ -83,7 +101,6 @@ def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Ope
         for output, result in zip(operation.outputs, results, strict=True):
             if output is not None:
                 facts.set(output, result)
-    return facts
 
 
 class Liveness:

@@ -15,6 +15,7 @@ from ..frontend.source_line import source_line
 
 __all__ = [
     "MUTATED",
+    "STATE",
     "WRITTEN",
     "Operation",
     "attribute",
@@ -33,6 +34,9 @@ MUTATED = "reconvene_mutated"
 
 WRITTEN = "reconvene_written"
 """Key in ``node.meta`` of stored tensors that the graph writes to: what they hold now says nothing of later calls."""
+
+STATE = "reconvene_state"
+"""Key in ``node.meta`` of the one call that writes a stored tensor, with what the next call is to find there."""
 
 _FIRST_PRIME = 1_000_003
 

@@ -19,6 +19,7 @@ from . import (
     reduction,
     sampling,
     selection,
+    state,
 )
 from .base import Rule, register, registered, rule_for, rule_of
 
@@ -59,4 +60,5 @@ __all__ = [
     "rule_of",
     "sampling",
     "selection",
+    "state",
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from reconvene.driver.api import compact
+from reconvene.driver.api import compact, prune
+from reconvene.frontend.errors import InputError
 from reconvene.passes.running import Runner
 from tests.support.stateful import STATEFUL, frames
 
@@ -106,3 +108,109 @@ def test_a_check_leaves_the_statistics_of_a_norm_alone() -> None:
     graph = torch.export.export(Trained(), (torch.randn(3, 4).double(),)).module()
     Runner(graph, torch.float64).values((torch.randn(3, 4).double(),))
     assert float(graph.get_buffer("norm.running_mean").abs().max()) == 0
+
+
+class Causal(nn.Module):
+    """A causal convolution that keeps the last frames of its stream."""
+
+    def __init__(self, inputs: int, outputs: int, how: str, begin: float) -> None:
+        super().__init__()
+        self.conv, self.how = nn.Conv1d(inputs, outputs, 3), how
+        self.register_buffer("cache", torch.full((1, inputs, 2), begin))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.cat([self.cache, x], 2)
+        if self.how == "copied":
+            self.cache.copy_(seen[:, :, -2:])
+        elif self.how == "assigned":
+            self.cache = seen[:, :, -2:]
+        elif self.how == "all of it":
+            self.cache[:] = seen[:, :, -2:]
+        elif self.how == "computed in place":
+            self.cache.mul_(0).add_(seen[:, :, -2:])
+        else:
+            self.cache[:, :, :1] = self.cache[:, :, 1:]
+            self.cache[:, :, 1:] = x[:, :, -1:]
+        return self.conv(seen)
+
+
+def stream(how: str, begin: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    widths = [4, 16, 16, 3]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [Causal(inputs, outputs, how, begin), nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+SOUND = [torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in range(CALLS)]
+
+
+def masked(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+    copied = copy.deepcopy(model)
+    tensors = dict(copied.named_parameters())
+    with torch.no_grad():
+        for name, keep in masks.items():
+            tensors[name].mul_(keep.view(*keep.shape, *[1] * (tensors[name].dim() - keep.dim())))
+    return copied
+
+
+@pytest.mark.parametrize("how", ["copied", "assigned", "all of it", "computed in place"])
+def test_channels_of_a_stream_go_with_those_of_its_cache(how: str) -> None:
+    model = stream(how)
+    result = prune(model, (SOUND[0],), sparsity=0.5)
+    assert result.module.get_parameter("2.conv.weight").shape == (8, 8, 3)
+    assert result.module.get_buffer("2.cache").shape == (1, 8, 2)
+    expected = in_turn(masked(model, dict(result.plan.masks)), SOUND)
+    for found, wanted in zip(in_turn(result.module, SOUND), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    again = compact(result.module, (SOUND[0],))
+    assert again.report.after.parameters == result.report.after.parameters
+    fresh = compact(stream(how), (SOUND[0],), plan=result.plan)
+    for found, wanted in zip(in_turn(fresh.module, SOUND), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_cache_that_begins_otherwise_keeps_its_channels() -> None:
+    """A channel that is always 0 is not one whose first frames are 1."""
+    model = stream("copied", begin=1.0)
+    keep = torch.ones(16, dtype=torch.bool)
+    keep[:8] = False
+    result = compact(model, (SOUND[0],), {"0.conv.weight": keep, "0.conv.bias": keep})
+    assert result.module.get_buffer("2.cache").shape == (1, 16, 2)
+    expected = in_turn(masked(model, {"0.conv.weight": keep, "0.conv.bias": keep}), SOUND)
+    for found, wanted in zip(in_turn(result.module, SOUND), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_cache_that_is_written_in_parts_stays_memory() -> None:
+    model = stream("in parts")
+    with pytest.raises(InputError, match="writes in place to a view that is read again"):
+        prune(model, (SOUND[0],), sparsity=0.5)
+
+
+class Chain(nn.Module):
+    """What one buffer keeps comes from another, so that a constant of the first call is none of the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3)
+        for name in ("first", "second", "third"):
+            self.register_buffer(name, torch.zeros(1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(self.third)
+        self.third.copy_(self.second)
+        self.second.copy_(self.first)
+        self.first.copy_(x)
+        return y
+
+
+def test_a_constant_of_the_first_calls_is_found_not_to_be_one() -> None:
+    x = [torch.randn(1, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
+    model = Chain().eval()
+    result = compact(model, (x[0],))
+    assert result.module.get_parameter("layer.weight").shape == (3, 4)
+    for found, wanted in zip(in_turn(result.module, x), in_turn(copy.deepcopy(model), x), strict=True):
+        torch.testing.assert_close(found, wanted)

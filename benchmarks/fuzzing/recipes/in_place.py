@@ -11,7 +11,7 @@ from .layers import need
 from .registry import recipe
 
 
-@recipe("aten.relu_ aten.sigmoid_ aten.add_ aten.mul_", weight=3)
+@recipe("aten.relu_ aten.sigmoid_ aten.add_ aten.mul_ aten.copy_", weight=3)
 def in_place(draft: Draft, operator: str) -> Ref:
     """A fresh value is changed, all of it or through a view, and both names are read."""
     x = draft.call("mul.Tensor", draft.operand(lambda value: value.dim() > 0), 1.5)
@@ -23,6 +23,8 @@ def in_place(draft: Draft, operator: str) -> Ref:
     if operator in ("add_", "mul_"):
         number = draft.pick((0.25, 2.0))
         made = draft.call(f"{operator}.Tensor", target, number)
+    elif operator == "copy_":
+        made = draft.call("copy_.default", target, draft.like(target))
     else:
         made = draft.call(f"{operator}.default", target)
     if target == x:

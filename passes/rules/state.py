@@ -1,0 +1,44 @@
+"""Writes to buffers: a buffer's channels are those of what is written to it, in this call and in all others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..facts import Facts, unknown
+from ..values import STATE, Operation, shape_of
+from .base import FactTable, Rule, register
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+    from ..propagation import Liveness
+
+__all__ = ["Write"]
+
+
+@register
+class Write(Rule):
+    """The one copy into a buffer that `state_writes` leaves. Channels that are the same constant in the buffer at first and in
+    what is written are so in every call (`propagation` finds these), and may go; all others stay, as somebody may look at
+    the buffer.
+    """
+
+    operators = ("aten.copy_",)
+
+    def reason(self, op: Operation) -> str:
+        return "" if op.node.meta.get(STATE) else super().reason(op)
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        if not op.node.meta.get(STATE):
+            return
+        for axis in range(len(shape_of(op.node))):
+            axes.same((op["self"], axis), (op["src"], axis))
+            axes.same((op["self"], axis), (op.node, axis))
+            axes.mixes((op["src"], axis), (op["src"], axis))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        return facts[op["src"]] if op.node.meta.get(STATE) else unknown(len(shape_of(op.node)))
+
+    def demand(self, op: Operation, live: Liveness) -> None:
+        for axis, size in enumerate(shape_of(op.node)):
+            _, known = live.facts[op["self"]].plain().along(axis, size)
+            live.require(op["self"], axis, ~known, f"kept from call to call in '{op['self'].target}'")

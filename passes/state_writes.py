@@ -1,0 +1,75 @@
+"""State as dataflow: a buffer is read at the start of a call, and written once, by a copy of a value that is computed.
+
+Then a buffer's channels follow those of what is written to it (`rules.state`), so that they can go together. Buffers that are
+written in other ways, in parts or through views, stay memory, from which nothing is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import fx
+
+from ..frontend.writes import storage_of, written_operands, written_places
+from .pure_forms import in_own_type, pure_form
+from .values import STATE, is_tensor, shape_of
+
+__all__ = ["write_once"]
+
+_COPY = torch.ops.aten.copy_.default
+
+
+def write_once(graph: fx.Graph) -> None:
+    """Makes the writes to a stored tensor one copy, where nobody could tell the difference. It is marked `STATE`."""
+    storage = storage_of(graph)
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    last_write: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        last_write.update((storage[operand], order[node]) for operand in written_operands(node))
+    for place, calls in written_places(graph).items():
+        sharers = [node for node, root in storage.items() if root is place]
+        if place.op != "get_attr" or not all(map(written_operands, calls)) or not _whole(place, calls, sharers, order):
+            continue
+        copied = [call for call in calls if call.target is _COPY]
+        # What is copied in stands for the buffer from then on, so nobody may write to it any more.
+        if all(last_write.get(storage[call.args[1]], -1) < order[call] for call in copied):  # type: ignore[index]
+            _write(graph, place, calls, order)
+
+
+def _whole(place: fx.Node, calls: Sequence[fx.Node], sharers: Sequence[fx.Node], order: Mapping[fx.Node, int]) -> bool:
+    """Whether every call writes all of the tensor, and no view of it is read from the first of them on."""
+    for call in calls:
+        if written_operands(call)[0] not in (place, *calls) or not is_tensor(call) or shape_of(call) != shape_of(place):
+            return False
+        if not _fits(place, call.args[1]) if call.target is _COPY else pure_form(call) is None:
+            return False
+    views = [node for node in sharers if node is not place and node not in calls]
+    return all(order[user] < order[calls[0]] for view in views for user in view.users)
+
+
+def _fits(place: fx.Node, value: object) -> bool:
+    if not isinstance(value, fx.Node) or not is_tensor(value):
+        return False
+    return shape_of(value) == shape_of(place) and value.meta["val"].dtype is place.meta["val"].dtype
+
+
+def _write(graph: fx.Graph, place: fx.Node, calls: Sequence[fx.Node], order: dict[fx.Node, int]) -> None:
+    value = place
+    for call in calls:
+        position = order[call]
+        if call.target is _COPY:
+            value = call.args[1]  # type: ignore[assignment]
+            call.replace_all_uses_with(value)
+        else:
+            call.target = pure_form(call)  # type: ignore[assignment]
+            value = in_own_type(graph, call)
+            order[value] = position
+        place.replace_all_uses_with(value, delete_user_cb=lambda user, after=position: order[user] > after)  # type: ignore[misc]
+    with graph.inserting_after(value if order[value] == order[calls[-1]] else calls[-1]):
+        written = graph.call_function(_COPY, (place, value))
+    written.meta = {**calls[-1].meta, "val": place.meta["val"], STATE: True}
+    order[written] = order[calls[-1]]
+    for call in calls:
+        if call.target is _COPY:
+            graph.erase_node(call)
