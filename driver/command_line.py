@@ -25,6 +25,7 @@ from .command_options import (
     DataFolder,
     Dataset,
     Device,
+    Dynamic,
     Fold,
     InputShapes,
     Json,
@@ -76,7 +77,7 @@ def common(
 def capture(
     model: Model,
     input: InputShapes = None,
-    dynamic: Annotated[list[str] | None, typer.Option(help="'batch' or 'size': may vary later. Repeatable.")] = None,
+    dynamic: Dynamic = None,
     output: Output = None,
     onnx: OnnxFile = None,
     seed: Seed = 0,
@@ -118,6 +119,7 @@ def prune(
     minimum_channels: Annotated[int, typer.Option(min=1, help="What every layer keeps at least.")] = 1,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
     input: InputShapes = None,
+    dynamic: Dynamic = None,
     output: Output = None,
     report: ReportFile = None,
     plan: PlanFile = None,
@@ -141,7 +143,8 @@ def prune(
     }
 
     def work() -> Answer:
-        told = verbs.PruningData(dataset, data, width, synthetic, verbs.method_settings(score, setting or []))
+        settings = verbs.method_settings(score, setting or [])
+        told = verbs.PruningData(dataset, data, width, synthetic, settings, tuple(dynamic or ()))
         chosen = one_model(model, named)
         return verbs.prune(chosen, input or [], method, sparsity, target, options, told, outputs)
 
@@ -154,6 +157,7 @@ def compact(
     masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
     apply: Annotated[Path | None, typer.Option(help="Do to this model what a plan (.json) says was done.")] = None,
     input: InputShapes = None,
+    dynamic: Dynamic = None,
     output: Output = None,
     report: ReportFile = None,
     plan: PlanFile = None,
@@ -166,7 +170,7 @@ def compact(
     from . import verbs
 
     outputs = verbs.Outputs(output, report, plan, onnx)
-    answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed, fold))
+    answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed, fold, dynamic or []))
 
 
 @app.command(cls=Verb)
@@ -270,6 +274,7 @@ def compile_(
         list[Path] | None, typer.Option(metavar="FILE", help="Compare on these inputs, too: .npy or .npz. Repeatable.")
     ] = None,
     input: InputShapes = None,
+    dynamic: Dynamic = None,
     output: Output = None,
     seed: Seed = 0,
     json: Json = False,
@@ -288,7 +293,9 @@ def compile_(
     }
     answer(
         json,
-        lambda: verbs.compile(model, input or [], target, options, link, runtime, output, seed, check_input or []),
+        lambda: verbs.compile(
+            model, input or [], target, options, link, runtime, output, seed, check_input or [], dynamic or []
+        ),
     )
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "DataFolder",
     "Dataset",
     "Device",
+    "Dynamic",
     "Fold",
     "InputShapes",
     "Json",
@@ -42,6 +43,12 @@ MODEL_HELP = (
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 InputShapes = Annotated[
     list[str] | None, typer.Option("--input", metavar="SHAPE[,DTYPE]", help="An example input, such as 1x3x224x224.")
+]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="'batch' or 'size' must be able to vary; the batch may anyway where the model allows. Repeatable."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; beside MODEL unless given.")]

@@ -59,7 +59,8 @@ def load_model(
         model: what the person wrote. An attribute is an nn.Module or a callable that gives one.
         inputs: shapes of example inputs, as `example_inputs.shaped` reads them.
         seed: of a network's initial weights and of the example inputs' values.
-        dynamic: ``batch`` and/or ``size`` for sizes that may vary (not for ``.pt2``, which say so themselves).
+        dynamic: ``batch`` and/or ``size`` for sizes that must be able to vary. Without it the batch may, if the model allows
+            that; a ``.pt2`` says itself what may.
         batch: size of the first axis of every example input, instead of the one they have.
         dataset: of `frontend.datasets.DATASETS`; one of the papers' networks is fitted to its classes and images.
         width: scales the layers of such a network.
@@ -77,9 +78,10 @@ def load_model(
         used = arranged(wanted, stored.module, stored.example_inputs) if wanted else stored.example_inputs
         if not used:
             raise InputError(f"'{model}' carries no example inputs; give their shapes with --input 1x3x224x224")
-        return LoadedModel(
-            stored.module, rebatched(used, batch), Path(model).stem, Path(model).with_suffix(""), certificate
-        )
+        used = rebatched(used, batch)
+        check_free(stored.module, dynamic, model)
+        stored.module.check_inputs(used)
+        return LoadedModel(stored.module, used, Path(model).stem, Path(model).with_suffix(""), certificate)
     if ":" in model:
         module, name = from_code(model), model.rpartition(":")[2]
         if not wanted:
@@ -121,11 +123,28 @@ def rebatched(inputs: tuple[Any, ...], batch: int | None) -> tuple[Any, ...]:
     return tuple(pytree.tree_map_only(torch.Tensor, repeated, inputs))
 
 
-def dynamic_shapes(inputs: tuple[Any, ...], dynamic: Sequence[str]) -> Any:
-    """torch.export's form of ``batch`` (axis 0) and ``size`` (axes 2 and up). None when nothing is dynamic."""
+def check_free(graph: torch.fx.GraphModule, dynamic: Sequence[str], model: str) -> None:
+    """Raises InputError if a size in `dynamic` is fixed in a graph that comes from a file."""
+    check_dynamic(dynamic)
+    shapes = [taken.shape for taken in graph.meta["input_sizes"].inputs if taken.shape]
+    for what, axes in (("batch", slice(0, 1)), ("size", slice(2, None))):
+        if what in dynamic and not any(isinstance(size, str) for shape in shapes for size in shape[axes]):
+            raise InputError(
+                f"the {what} of '{model}' is fixed: it was captured so; capture or prune the model again from its code, with"
+                f" --dynamic {what}"
+            )
+
+
+def check_dynamic(dynamic: Sequence[str]) -> None:
+    """Raises InputError unless these are ``batch`` and ``size``."""
     unknown = set(dynamic) - {"batch", "size"}
     if unknown:
         raise InputError(f"nothing is called '{min(unknown)}' that could be dynamic; there are batch and size")
+
+
+def dynamic_shapes(inputs: tuple[Any, ...], dynamic: Sequence[str]) -> Any:
+    """torch.export's form of ``batch`` (axis 0) and ``size`` (axes 2 and up). None when nothing is dynamic."""
+    check_dynamic(dynamic)
     if not dynamic:
         return None
 

@@ -101,7 +101,7 @@ def prune(
     outputs.checked(Path("model.pt2"))
     if method == api.RECONVENE:
         recipe_options(data.settings)
-    loaded = load_model(model, inputs, options["seed"], dataset=data.dataset, width=data.width)
+    loaded = load_model(model, inputs, options["seed"], data.dynamic, dataset=data.dataset, width=data.width)
     if outputs.onnx is not None:
         check_onnx(loaded.module)
     places = outputs.checked(suffixed(loaded.beside, "-pruned.pt2"))
@@ -115,13 +115,14 @@ def prune(
 
 @dataclass(frozen=True)
 class PruningData:
-    """What `prune` is told beside the channels: a data set, and the settings of the method."""
+    """What `prune` is told beside the channels: a data set, the settings of the method, and sizes that must vary."""
 
     dataset: str | None = None
     folder: Path | None = None
     width: float = 1.0
     synthetic: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dynamic: Sequence[str] = ()
 
 
 def method_settings(score: str | None, settings: Sequence[str]) -> dict[str, Any]:
@@ -143,11 +144,12 @@ def compact(
     outputs: Outputs,
     seed: int,
     fold: bool,
+    dynamic: Sequence[str] = (),
 ) -> Answer:
     outputs.checked(Path("model.pt2"))
     zeros = None if masks is None else read_masks(masks)
     plan = None if apply is None else Plan.load(apply)
-    loaded = load_model(model, inputs, seed)
+    loaded = load_model(model, inputs, seed, dynamic)
     if outputs.onnx is not None:
         check_onnx(loaded.module)
     places = outputs.checked(suffixed(loaded.beside, "-compact.pt2"))
@@ -205,8 +207,12 @@ def compile(
     output: Path | None,
     seed: int,
     check_files: Sequence[Path] = (),
+    dynamic: Sequence[str] = (),
 ) -> Answer:
-    """`options` are those of `api.compile`; `check_files` hold the inputs of one call each."""
+    """`options` are those of `api.compile`; `check_files` hold the inputs of one call each.
+
+    The model must be one whose `dynamic` sizes may vary; the code is for those of the inputs.
+    """
     from ..backends.bundle import check_runtime
     from ..backends.state import described
     from ..backends.targets import find_target
@@ -220,7 +226,7 @@ def compile(
         )
     if output is not None:
         check_folder(output)
-    loaded = load_model(model, inputs, seed)
+    loaded = load_model(model, inputs, seed, dynamic)
     check_inputs = [nested(read_arrays(path), loaded.example_inputs) for path in check_files]
     folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
     check_folder(folder)
@@ -244,7 +250,8 @@ def compile(
     )
     found = [dataclasses.asdict(kernel) for kernel in built.tuned]
     data = {**facts, "memory": dataclasses.asdict(memory), "state": state, "tuned": found, "files": files}
-    return Answer(data, says(f"{loaded.name} compiled for {target}", needs, *kept(state), *tuned, files_line(files)))
+    what = f"{loaded.name} compiled for {target}, for inputs of {', '.join(map(str, built.inputs))}"
+    return Answer(data, says(what, needs, *kept(state), *tuned, files_line(files)))
 
 
 def server(target: str, runtime: str | None, output: Path) -> Answer:

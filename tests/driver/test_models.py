@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from reconvene.driver.example_inputs import parse_input
 from reconvene.driver.models import load_model
@@ -69,6 +70,23 @@ def test_dynamic_sizes_stay_dynamic(code: Path) -> None:
     assert loaded.module(torch.zeros(5, 3, 10, 12)).shape == (5, 2)
     with pytest.raises(InputError, match="'depth'"):
         load_model("mynet.py:net", ["1x3x8x8"], dynamic=["depth"])
+
+
+def test_one_image_is_enough_for_any_batch_also_through_a_file(code: Path) -> None:
+    loaded = load_model("mynet.py:net", ["1x3x8x8"])
+    assert loaded.module(torch.zeros(5, 3, 8, 8)).shape == (5, 2)
+    save_program(loaded.module, loaded.example_inputs, code / "net.pt2")
+    again = load_model("net.pt2", dynamic=["batch"], batch=4)
+    assert again.module(*again.example_inputs).shape == (4, 2)
+    with pytest.raises(InputError, match=r"the size of 'net\.pt2' is fixed"):
+        load_model("net.pt2", dynamic=["size"])
+
+
+def test_a_file_of_one_size_says_so_before_work_begins(code: Path) -> None:
+    torch.export.save(torch.export.export(nn.Conv2d(3, 2, 1), (torch.zeros(1, 3, 8, 8),)), "fixed.pt2")
+    for options in ({"dynamic": ["batch"]}, {"batch": 2}, {"inputs": ["2x3x8x8"]}):
+        with pytest.raises(InputError, match=r"the batch of 'fixed\.pt2' is fixed|axis 0, and needs 1 there"):
+            load_model("fixed.pt2", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

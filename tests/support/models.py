@@ -17,6 +17,8 @@ from reconvene.passes.compaction import compact
 from reconvene.passes.dependency import DependencyView, dependency_view
 from reconvene.passes.outcome import Compaction
 
+from .untouched import untouched
+
 __all__ = [
     "EXACT",
     "Exactness",
@@ -164,7 +166,8 @@ class Exactness:
     def __init__(self, model: nn.Module, inputs: Sequence[Any], dynamic_shapes: Any = None) -> None:
         self.model = copy.deepcopy(model).double().eval()
         self.example = fresh_like(inputs, 100)
-        self.graph = capture(self.model, self.example, dynamic_shapes)
+        with untouched(self.model, self.example):
+            self.graph = capture(self.model, self.example, dynamic_shapes)
 
     def check(
         self,
