@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from .values import Operation, is_static, is_tensor, shape_of, tensor_inputs
+from .values import Operation, is_static, is_tensor, operator_name, shape_of, tensor_inputs
 
 __all__ = ["Axes", "AxesBuilder", "Axis", "Freeze", "Gather", "Grouped", "Mix", "Product"]
 
@@ -75,6 +75,14 @@ class Freeze:
     reason: str
     barrier: bool
     """An operator without an exact rule, rather than the model's interface or a spatial axis."""
+
+    @property
+    def told(self) -> str:
+        """The reason for a person, with the name of the call in quotes (see `DependencyView.located`)."""
+        if self.node.op != "call_function":
+            return self.reason
+        reason = self.reason or f"{operator_name(self.node).removeprefix('aten.')} needs this axis whole"
+        return f"{reason} ('{self.node.name}')"
 
 
 @dataclass(frozen=True, eq=False)

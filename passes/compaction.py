@@ -189,7 +189,7 @@ def causes_of_channels(view: DependencyView, live: Liveness, group: ChannelGroup
         chosen = part.positions[stays]
         positions[chosen[chosen >= 0]] = True
         causes.update(dict.fromkeys(live.causes_of(number, positions)))
-    return tuple(causes)[:4]
+    return tuple(view.located(cause) for cause in list(causes)[:4])
 
 
 class _Clock:

@@ -7,6 +7,7 @@ groups are the connected components of the index maps between axis classes.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
-from .axes import Axes, AxesBuilder
+from .axes import Axes, AxesBuilder, Freeze
 from .outcome import Barrier
 from .rules import rule_of
 from .values import MUTATED, Operation, attribute, is_tensor, operator_name, shape_of, source_line
@@ -104,6 +105,17 @@ class DependencyView:
         return {str(node.target): node for node in self.module.graph.nodes if node.op == "get_attr" and is_tensor(node)}
 
     @cached_property
+    def _calls(self) -> dict[str, fx.Node]:
+        return {node.name: node for node in self.operations}
+
+    def located(self, reason: str) -> str:
+        """A reason with the place of the call that it names in quotes, ``... 'softmax_1' at net.py:12``."""
+        quoted = re.search(r"'([^']+)'", reason)
+        node = self._calls.get(quoted[1]) if quoted else None
+        place = _place(node) if node is not None else ""
+        return f"{reason[: quoted.end()]}{place}{reason[quoted.end() :]}" if quoted and place else reason
+
+    @cached_property
     def components(self) -> _Components:
         """Which positions can only go together."""
         return _resolved_components(self.axes)
@@ -132,6 +144,15 @@ class DependencyView:
 def _weighs(node: fx.Node) -> bool:
     """Returns if a stored tensor is a matrix or kernel."""
     return is_tensor(node) and len(shape_of(node)) > 1
+
+
+def _place(node: fx.Node) -> str:
+    """The line of the model's code that makes a call; the layer, where all of that is torch's own."""
+    line = source_line(node)
+    if line and not re.search(r"[/\\]torch[/\\]", line):
+        return f" at {line}"
+    layers = list(node.meta.get("nn_module_stack", {}).values())
+    return f" in layer '{layers[-1][0]}'" if layers and layers[-1][0] else ""
 
 
 def operations_of(module: fx.GraphModule) -> dict[fx.Node, Operation]:
@@ -340,22 +361,23 @@ def _channels(components: _Components, classes: int) -> list[tuple[tuple[int, ..
     return [result[i] for i in np.argsort(where)]
 
 
-def _frozen_reasons(axes: Axes, components: _Components) -> dict[int, str]:
+def _frozen_reasons(axes: Axes, components: _Components) -> dict[int, Freeze]:
     """For every component that holds a frozen position, the most telling reason."""
-    reasons: dict[int, tuple[bool, str]] = {}
-    for number in range(len(axes.sizes)):
-        if not axes.frozen(number) or not axes.sizes[number]:
-            continue
-        best = max(((f.barrier, f.reason) for f in axes.freezes.get(number, [])), default=(False, ""))
-        reason = best[1] or "an operator needs this axis whole"
+
+    def telling(freeze: Freeze) -> tuple[bool, str]:
+        return freeze.barrier, freeze.reason
+
+    reasons: dict[int, Freeze] = {}
+    for number, freezes in axes.freezes.items():
+        best = max(freezes, key=telling)
         for label in np.unique(_labels(components, number)).tolist():
-            if label not in reasons or (best[0], reason) > reasons[label]:
-                reasons[label] = (best[0], reason)
-    return {label: reason for label, (_, reason) in reasons.items()}
+            if label not in reasons or telling(best) > telling(reasons[label]):
+                reasons[label] = best
+    return reasons
 
 
 def _group(
-    view: DependencyView, components: _Components, classes: tuple[int, ...], labels: Index, reasons: dict[int, str]
+    view: DependencyView, components: _Components, classes: tuple[int, ...], labels: Index, reasons: dict[int, Freeze]
 ) -> ChannelGroup:
     axes = view.axes
     rank = {int(label): place for place, label in enumerate(labels)}
@@ -374,7 +396,10 @@ def _group(
     frozen = components.frozen[labels]
     reason = None
     if frozen.any():
-        reason = reasons.get(int(labels[np.flatnonzero(frozen)[0]]), "an operator needs this axis whole")
+        held = reasons.get(int(labels[np.flatnonzero(frozen)[0]])) or _nearest_freeze(
+            view, components, classes, reasons
+        )
+        reason = view.located(held.told) if held else "a reshape holds these channels with others that stay"
     producer = next(part for part in slices if part.role == "producer")
     blocks = max([step.groups for step in axes.grouped if {step.source, step.target} & set(classes)], default=1)
     return ChannelGroup(
@@ -387,6 +412,24 @@ def _group(
         _cost(view, slices),
         classes,
     )
+
+
+def _nearest_freeze(
+    view: DependencyView, components: _Components, classes: tuple[int, ...], reasons: dict[int, Freeze]
+) -> Freeze | None:
+    """What holds channels through a reshape: a freeze on a factor of theirs, or on the product they are a factor of."""
+    seen, pending = set(classes), list(classes)
+    while pending:
+        number = pending.pop(0)
+        for label in _labels(components, number).tolist():
+            if label in reasons:
+                return reasons[label]
+        for product in view.axes.products:
+            joined = {product.flat, *product.factors}
+            if number in joined:
+                pending.extend(joined - seen)
+                seen |= joined
+    return None
 
 
 def _makes_values(module: fx.GraphModule, node: fx.Node) -> bool:

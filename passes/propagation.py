@@ -200,9 +200,8 @@ def propagate_liveness(axes: Axes, facts: KnownConstants) -> Liveness:
 
 
 def _frozen_cause(axes: Axes, number: int) -> str:
-    freezes = axes.freezes.get(number, [])
-    named = next((freeze for freeze in freezes if freeze.reason), None)
-    return named.reason if named else "a size the operators around it rely on"
+    freezes = axes.freezes[number]
+    return next((freeze for freeze in freezes if freeze.reason), freezes[0]).told
 
 
 class _Engine:

@@ -36,6 +36,9 @@ __all__ = ["METHODS", "Scored", "allot", "decide", "prune", "score"]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
+_LISTED = 4
+"""Reasons that an error names."""
+
 METHODS = tuple(CHANNEL_METHODS)
 """Names that `prune` takes as its method."""
 
@@ -248,7 +251,8 @@ def _nothing_to_prune(view: DependencyView) -> str:
     if not view.groups:
         return _no_layers(view)
     reasons = {group.reason for group in view.groups if group.reason}
-    listed = "; ".join(sorted(reasons)) or "every layer has a single channel"
+    shown = sorted(reasons)[:_LISTED] + ([f"and {len(reasons) - _LISTED} more"] if len(reasons) > _LISTED else [])
+    listed = "; ".join(shown) or "every layer has a single channel"
     return f"no channel of this model can be removed: {listed}"
 
 

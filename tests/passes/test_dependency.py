@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import networkx as nx
+import pytest
 import torch
 from torch import Tensor, nn
+
+from reconvene.frontend.capture import capture
+from reconvene.passes.compaction import compact
 
 from ..support import topologies
 from ..support.models import view_of
@@ -165,7 +170,7 @@ def test_what_is_beyond_a_barrier_can_still_be_pruned() -> None:
 def test_layer_normalisation_over_an_image_says_why_it_holds_its_channels() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.LayerNorm([8, 8, 8]), nn.Conv2d(8, 3, 1))
     view = view_of(model, IMAGE)
-    assert view.groups[0].reason == "layer normalisation over several axes needs them whole"
+    assert view.groups[0].reason == "layer normalisation over several axes needs them whole ('layer_norm' in layer '1')"
     assert [barrier.operator for barrier in view.barriers] == ["aten.layer_norm"]
 
 
@@ -185,3 +190,35 @@ def test_a_bias_that_is_computed_says_so() -> None:
     view = view_of(Computed(), (torch.zeros(2, 6),))
     reason = "the bias of aten.linear is computed from other values by aten.select"
     assert reason in {barrier.reason for barrier in view.barriers}
+
+
+class Sorted(nn.Module):
+    """Channels go through an operator that has no rule, or through one that needs them whole without a word of its own."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.call = nn.Linear(4, 8), nn.Linear(8, 3), call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.call(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda x: x.sort(-1).values, "no rule for aten.sort ('sort' at "),
+        (lambda x: x.roll(2, 1), "roll needs this axis whole ('roll' at "),
+        (lambda x: x.softmax(-1), "softmax runs over the channel axis ('softmax' at "),
+        (lambda x: x.repeat_interleave(torch.tensor([1] * 8), 1), "repeat_interleave needs this axis whole ('"),
+    ],
+)
+def test_what_holds_channels_is_named_with_its_line(call: Callable[[Tensor], Tensor], told: str) -> None:
+    model = Sorted(call)
+    reason = view_of(model, (torch.randn(2, 4),)).groups[0].reason
+    assert reason is not None
+    assert reason.startswith(told)
+    assert "test_dependency.py:" in reason
+    with torch.no_grad():
+        model.first.weight[2:5], model.first.bias[2:5] = 0.0, 0.0
+    refusals = compact(capture(model, (torch.randn(2, 4),)), (torch.randn(2, 4),)).refusals
+    assert [told in refusal and "test_dependency.py:" in refusal for refusal in refusals] == [True]
