@@ -15,14 +15,15 @@ from .arguments import Inputs, arguments
 from .batch import batch_shapes, computes_the_same, enlarged, first_of_batch
 from .capture_errors import first_line, user_line
 from .errors import CaptureError, InputError
-from .exporting import export_program, exported
-from .graph_module import CapturedModule, captured_module
-from .inlining import inline_regions
+from .exporting import export_program
+from .graph_module import CapturedModule, as_changed, captured_module, changed_layer
 from .input_sizes import InputSizes
+from .modes import DIFFERENCES, mark_modes_of_a_program, note_differences, set_mode
 from .program_inputs import deciding_line, sizes_of, without_fussy_conditions
 from .progress import stage
 from .state import own_state
 from .symbols import restate_sizes
+from .tracing import Trace, in_both_modes, plain_graph
 from .unwrapping import without_wrappers
 
 __all__ = ["FIXED", "Model", "capture", "example_inputs_of", "from_program", "program_of"]
@@ -47,8 +48,12 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
         CaptureError: the model cannot be captured; the message names the source line and what to change.
         InputError: the inputs are missing or do not fit, or the file cannot be read.
     """
-    if isinstance(model, CapturedModule) and (dynamic_shapes is None or dynamic_shapes == FIXED):
-        return model
+    if isinstance(model, CapturedModule):
+        changed = changed_layer(model) is not None
+        if not changed and (dynamic_shapes is None or dynamic_shapes == FIXED):
+            return model
+        example_inputs = example_inputs_of(model) if example_inputs is None else example_inputs
+        model = as_changed(model) if changed else model
     if isinstance(model, str | os.PathLike):
         from .program_file import load_program
 
@@ -63,11 +68,14 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
         raise InputError(f"cannot capture {type(model).__name__} without example inputs; pass a tuple of tensors")
     with stage("capturing the graph"), without_wrappers(model) as plain:
         args, kwargs = arguments(plain, example_inputs)
+        trace = Trace(plain)
         if dynamic_shapes is None:
-            return _with_free_batch(plain, args, kwargs)
-        if dynamic_shapes == FIXED:
-            return from_program(export_program(plain, args, None, kwargs))
-        return _with_free_sizes(plain, args, kwargs, dynamic_shapes)
+            module = _with_free_batch(trace, args, kwargs)
+        elif dynamic_shapes == FIXED:
+            module = _traced(trace.program(args, kwargs))
+        else:
+            module = _with_free_sizes(trace, args, kwargs, dynamic_shapes)
+        return in_both_modes(module, trace)
 
 
 def example_inputs_of(module: nn.Module) -> tuple[Any, ...] | None:
@@ -76,38 +84,37 @@ def example_inputs_of(module: nn.Module) -> tuple[Any, ...] | None:
     return meta.get("example_inputs")
 
 
-def _with_free_batch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CapturedModule:
+def _with_free_batch(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CapturedModule:
     """The batch may vary if export can follow the model so, and if other sizes would give the same graph."""
-    shapes = batch_shapes(model, args, kwargs)
+    shapes = batch_shapes(trace.model, args, kwargs)
     if shapes is None:
-        return from_program(export_program(model, args, None, kwargs))
+        return _traced(trace.program(args, kwargs))
     try:
         more_args, more_kwargs = enlarged((args, kwargs), shapes)
-        program = exported(model, more_args, more_kwargs, shapes)
-        module = from_program(program, (args, kwargs))
+        program = trace.attempt(more_args, more_kwargs, shapes)
+        module = _traced(program, (args, kwargs))
     except Exception as error:
         reason = f"the model cannot be followed without a number there: {first_line(error)}{user_line(error)}"
     else:
-        sizes = _looked_at_one(model, module, args, kwargs)
+        sizes = _looked_at_one(trace.model, module, args, kwargs)
         names = [name for name, size in sizes.example if any(sizes.allows(name, other) for other in _others(size))]
         if sizes.refusal(_shapes((args, kwargs))) is None and len(names) == len(sizes.example) > 0:
             module.meta["input_sizes"] = sizes
             return module
         reason = "the model takes another way for other sizes, or computes with the example's size as a number"
         reason += deciding_line(program)
-    fixed = from_program(export_program(model, args, None, kwargs))
+    fixed = _traced(trace.program(args, kwargs))
     fixed.meta["input_sizes"] = fixed.meta["input_sizes"].explained(f"the batch is fixed: {reason}")
     return fixed
 
 
 def _with_free_sizes(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+    trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> CapturedModule:
     """The sizes that the person named may vary."""
-    traced_args, traced_kwargs = enlarged((args, kwargs), dynamic_shapes)
-    program = export_program(model, traced_args, dynamic_shapes, traced_kwargs)
-    module = from_program(program, (args, kwargs))
-    sizes = module.meta["input_sizes"] = _looked_at_one(model, module, args, kwargs)
+    program = trace.program(*enlarged((args, kwargs), dynamic_shapes), dynamic_shapes)
+    module = _traced(program, (args, kwargs))
+    sizes = module.meta["input_sizes"] = _looked_at_one(trace.model, module, args, kwargs)
     refusal = sizes.refusal(_shapes((args, kwargs)))
     if refusal:
         raise CaptureError(f"a size declared dynamic is fixed by the model: {refusal}")
@@ -158,13 +165,19 @@ def from_program(program: ExportedProgram, inputs: Any = None) -> CapturedModule
 
     `inputs`, by position and by keyword, stand for those that the program was exported with.
     """
-    module = program.module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
+    module = plain_graph(program)
+    differences = mark_modes_of_a_program(module.graph)
+    set_mode(module.graph, False)  # A program may have been exported in training.
+    found = _traced(program, inputs, module)
+    note_differences(found.graph, differences)
+    found.meta[DIFFERENCES] = differences
+    return found
+
+
+def _traced(program: ExportedProgram, inputs: Any = None, module: fx.GraphModule | None = None) -> CapturedModule:
+    """The same without a word on the modes. `module`: its graph of operators only."""
+    module = plain_graph(program) if module is None else module
     graph = module.graph
-    for node in list(graph.nodes):
-        if node.op == "call_module" and not node.users:
-            graph.erase_node(node)  # Shape guards; `meta["input_sizes"]` has them.
-    inline_regions(module)
     own_state(module)
     renamed = restate_sizes(graph)
     example = _flat_arguments(program, inputs or program.example_inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from .attributes import check_kept_attributes
 from .capture_errors import capture_error
 from .errors import CaptureError
-from .graph_module import CapturedModule
+from .graph_module import CapturedModule, as_changed, changed_layer
 from .snapshot import preserved
 from .state import tracing_state
 
@@ -28,6 +28,8 @@ def export_program(
     model: nn.Module, args: tuple[Any, ...], dynamic_shapes: Any = None, kwargs: dict[str, Any] | None = None
 ) -> ExportedProgram:
     """Exports `model` in inference mode and leaves it as it was. Raises CaptureError."""
+    if isinstance(model, CapturedModule) and changed_layer(model) is not None:
+        model = as_changed(model)
     try:
         return exported(model, args, kwargs or {}, dynamic_shapes)
     except CaptureError:
@@ -37,10 +39,10 @@ def export_program(
 
 
 def exported(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None, training: bool = False
 ) -> ExportedProgram:
-    """The same with torch's own errors."""
-    with inference(model, (args, kwargs)), warnings.catch_warnings():
+    """The same with torch's own errors, or in the model's own training mode."""
+    with _mode(model, (args, kwargs), training), warnings.catch_warnings():
         # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
         warnings.filterwarnings("ignore", message=".*assigned during export.*")
         # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
@@ -48,7 +50,7 @@ def exported(
         with oblivious, tracing_state(model) as traced, _DetachedData():
             args, kwargs = distinct((args, kwargs))
             program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-    if traced.attributes:
+    if traced.attributes and not training:
         with inference(model, (args, kwargs)):
             check_kept_attributes(model, program, (args, kwargs), traced.attributes)
     return program
@@ -70,14 +72,27 @@ def distinct(inputs: Any) -> Any:
 @contextmanager
 def inference(model: nn.Module, inputs: Any) -> Iterator[None]:
     """Within the block, `model` is in inference mode and may be run or traced; then it and `inputs` are as before."""
-    training = isinstance(model, CapturedModule) and model.training
+    with _mode(model, inputs, False):
+        yield
+
+
+@contextmanager
+def _mode(model: nn.Module, inputs: Any, training: bool) -> Iterator[None]:
+    before = isinstance(model, CapturedModule) and model.training
     with preserved(model, inputs):
-        model.eval()
+        _switch(model, training)
         try:
             yield
         finally:
-            if training:
-                model.train()  # Its flags are in its graph.
+            if isinstance(model, CapturedModule) and before != training:
+                _switch(model, before)  # Its flags are in its graph, too.
+
+
+def _switch(model: nn.Module, training: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What a captured module's training lacks is said when a person asks for it.
+        with suppress(NotImplementedError):  # A module of torch.export has one mode, and says so.
+            model.train(training)
 
 
 class _DetachedData(TorchFunctionMode):

@@ -1,7 +1,7 @@
 """The graph module that every part of this package hands on.
 
-It is a ``torch.fx.GraphModule`` in torch.export's training IR whose ``train()`` and ``eval()`` work: they set the
-flag arguments of dropout and normalisation nodes, because a captured graph has no submodules that could listen.
+It is a ``torch.fx.GraphModule`` in torch.export's training IR whose ``train()`` and ``eval()`` do what the captured
+model's own do, and whose layers, copies and files are those of a module.
 """
 
 from __future__ import annotations
@@ -12,28 +12,50 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.fx import _pytree as fx_pytree
 
+from .calls import named_arguments
 from .errors import InputError
+from .execution import add_parts, executed_graph
 from .input_sizes import InputSizes, check_inputs
+from .layer_kinds import Layer, layers_of
+from .layers import Part, differs_from, follows_flag, furnish
+from .modes import DIFFERENCES, modes_of, note_differences, set_mode, training_flag
+from .stored_graph import load_graph, store_graph
 
 __all__ = [
     "CapturedModule",
+    "as_changed",
     "captured_module",
+    "changed_layer",
     "cloned",
     "copy_calling_convention",
     "with_own_graph",
 ]
 
-_FLAGS = ("training", "train", "use_input_stats")
+_MADE_BY_FX = frozenset(fx.GraphModule(nn.Module(), fx.Graph()).__dict__) - frozenset(nn.Module().__dict__) - {"meta"} | {
+    "_in_spec", "_out_spec", "_calls", "_layers", "_counts",
+}  # fmt: skip
+"""Attributes that are made anew for a graph."""
 
 
 class CapturedModule(fx.GraphModule):
     """A captured or rewritten model. Parameters keep the names they had in the original module.
 
+    Its layers are real where the graph allows (``nn.Conv2d``, ``nn.Linear``, ``nn.BatchNorm2d``, ...): hooks on them
+    fire, and what is changed on them holds; `reconvene.capture` of such a module captures it anew. Other submodules refuse
+    hooks. It can be copied, pickled and saved with ``torch.save``; ``.pt2`` files need no unpickling.
+
     It is called as the model is. Inputs of sizes that the graph does not hold for raise InputError (``meta["input_sizes"]``).
     """
+
+    def __init__(
+        self, root: Any, graph: fx.Graph, class_name: str = "CapturedModule", counts: nn.Module | None = None
+    ) -> None:
+        self.__dict__["_counts"] = root if counts is None and isinstance(root, nn.Module) else counts
+        super().__init__(root, graph, class_name)
+        self.__dict__["_counts"] = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.check_inputs(args, kwargs)
@@ -73,18 +95,69 @@ class CapturedModule(fx.GraphModule):
         return flat
 
     def train(self, mode: bool = True) -> CapturedModule:
-        """Switches dropout, batch normalisation and recurrent dropout to training (or inference) behaviour."""
+        """Switches to what the captured model does in its own training (or inference) mode.
+
+        Flags that are the same in both modes stay: frozen normalisation, ``dropout(training=True)``.
+
+        Warns:
+            UserWarning: the model does something in training that the graph does not hold; the message names it.
+        """
         super().train(mode)
-        changed = False
-        for node in self.graph.nodes:
-            changed |= _set_training_flag(node, mode)
-        if changed:
-            self.recompile()
+        set_mode(self.graph, mode)
+        layers: dict[str, Layer] = self.__dict__.get("_layers", {})
+        for node, path in self.__dict__.get("_calls", {}).items():
+            layer = self.get_submodule(path)
+            if type(layer) is layers[path].kind and follows_flag(node):
+                layer.training = bool(_flag(node))
+        if mode and self.meta.get(DIFFERENCES):
+            warnings.warn(_differences(self.meta[DIFFERENCES]), stacklevel=2)
         return self
 
     def eval(self) -> CapturedModule:
         """The same as ``train(False)``."""
         return self.train(False)
+
+    def recompile(self) -> Any:
+        """Makes the code of the graph as it is now. Called by torch.fx."""
+        graph = self._graph
+        found = layers_of(graph, self)
+        known: dict[str, Layer] = self.__dict__.get("_layers", {})
+        layers = {path: layer for path, (layer, _) in found.items()}
+        furnish(
+            self,
+            layers,
+            {path for path, layer in known.items() if layers.get(path) != layer},
+            self.__dict__.get("_counts"),
+        )
+        add_parts(self, {modes.owner for node in graph.nodes if (modes := modes_of(node)) is not None})
+        self.__dict__["_layers"] = layers
+        self.__dict__["_calls"] = {node: path for path, (_, nodes) in found.items() for node in nodes}
+        self._graph = executed_graph(self, graph, self.__dict__["_calls"])
+        try:
+            return super().recompile()
+        finally:
+            self._graph = graph
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = _state(self)
+        parts = state["_modules"].items()
+        state["_modules"] = {name: _Branch(part) if isinstance(part, fx.GraphModule) else part for name, part in parts}
+        return _restored, (store_graph(self._graph), state)
+
+    def __reduce_package__(self, exporter: Any) -> tuple[Any, ...]:
+        raise InputError("torch.package cannot hold a captured module; use torch.save, or a .pt2 file")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CapturedModule:
+        result = CapturedModule.__new__(CapturedModule)
+        memo[id(self)] = result
+        state = _state(self)
+        meta = copy.copy(state.pop("meta"))
+        return _filled(result, {**copy.deepcopy(state, memo), "meta": meta}, _copied_graph(self))
+
+    def __copy__(self) -> CapturedModule:
+        """A module of its own on the same tensors."""
+        shared = [*self.parameters(), *self.buffers()]
+        return self.__deepcopy__({id(tensor): tensor for tensor in shared})
 
 
 def _has_plain_sizes(leaf: Any) -> bool:
@@ -94,11 +167,55 @@ def _has_plain_sizes(leaf: Any) -> bool:
     return not isinstance(leaf, fx.Proxy)
 
 
-def captured_module(root: Any, graph: fx.Graph, meta: dict[str, Any] | None = None) -> CapturedModule:
-    """Makes a module, in inference mode, from `graph` and the tensors it reads from `root` (a module or a dict)."""
-    module = CapturedModule(root, graph, class_name="CapturedModule")
+def captured_module(
+    root: Any, graph: fx.Graph, meta: dict[str, Any] | None = None, counts: nn.Module | None = None
+) -> CapturedModule:
+    """Makes a module, in inference mode, from `graph` and the tensors it reads from `root` (a module or a dict).
+
+    Its batch normalisations go on from the number of batches that those of `counts` have seen, or those of `root`.
+    """
+    note_differences(graph, (meta or {}).get(DIFFERENCES, ()))
+    module = CapturedModule(root, graph, counts=counts)
     module.meta.update(copy.copy(meta) if meta else {})
     return module.eval()
+
+
+def changed_layer(module: CapturedModule) -> str | None:
+    """What a person has changed on the layers since the graph was made, None if nothing: then the graph is the module."""
+    layers: dict[str, Layer] = module.__dict__["_layers"]
+    for path, layer in layers.items():
+        reason = differs_from(module.get_submodule(path), layer)
+        if reason is not None:
+            return f"'{path}': {reason}"
+    for path, part in module.named_modules():
+        if not path or path in layers or isinstance(part, fx.GraphModule):  # Branches of ``torch.cond`` are graphs.
+            continue
+        if type(part) is not Part or part._forward_pre_hooks:
+            return f"'{path}': it is a {type(part).__name__}" + (" with hooks" if part._forward_pre_hooks else "")
+    return None
+
+
+def as_changed(module: CapturedModule) -> nn.Module:
+    """The module as it runs, with what was changed on its layers. torch.export would look at its graph instead."""
+    kind = type("Changed", (_AsChanged,), {"forward": type(module).forward})
+    changed: nn.Module = kind(module)
+    return changed
+
+
+class _AsChanged(nn.Module):
+    """A captured module's code on its own parts."""
+
+    def __init__(self, module: CapturedModule) -> None:
+        super().__init__()
+        names = ("_parameters", "_buffers", "_modules", "_in_spec", "_out_spec")
+        self.__dict__ |= {name: module.__dict__[name] for name in names if name in module.__dict__}
+        self.__dict__["_captured"] = module
+        self.training = module.training
+
+    def train(self, mode: bool = True) -> _AsChanged:
+        self.__dict__["_captured"].train(mode)
+        self.training = mode
+        return self
 
 
 def with_own_graph(module: fx.GraphModule) -> CapturedModule:
@@ -108,20 +225,44 @@ def with_own_graph(module: fx.GraphModule) -> CapturedModule:
 
 def cloned(module: fx.GraphModule) -> CapturedModule:
     """A copy with a graph and tensors of its own; tensors with several names stay one."""
-    copies: dict[int, torch.Tensor] = {}
-    tensors: dict[str, Any] = {}
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            name = str(node.target)
-            value: Any = module
-            for part in name.split("."):
-                value = getattr(value, part)
-            if isinstance(value, torch.Tensor) and id(value) not in copies:
-                copy_ = value.detach().clone()
-                trained = isinstance(value, torch.nn.Parameter)
-                copies[id(value)] = torch.nn.Parameter(copy_, value.requires_grad) if trained else copy_
-            tensors[name] = copies.get(id(value), value)
-    return captured_module(tensors, _copied_graph(module), module.meta)
+    return (
+        copy.deepcopy(module).eval()
+        if isinstance(module, CapturedModule)
+        else captured_module(copy.deepcopy(module), _copied_graph(module), module.meta)
+    )
+
+
+def _state(module: fx.GraphModule) -> dict[str, Any]:
+    """All that a module is beside its graph."""
+    return {name: value for name, value in module.__dict__.items() if name not in _MADE_BY_FX}
+
+
+class _Branch:
+    """Pickles a graph that an operator calls, such as a branch of ``torch.cond``, as what it is."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.module = module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored_branch, (store_graph(self.module.graph), _state(self.module))
+
+
+def _restored(graph: bytes, state: dict[str, Any]) -> CapturedModule:
+    return _filled(CapturedModule.__new__(CapturedModule), state, load_graph(graph))
+
+
+def _restored_branch(graph: bytes, state: dict[str, Any]) -> fx.GraphModule:
+    module = fx.GraphModule(nn.Module(), fx.Graph())
+    module.__dict__.update(state)
+    module.graph = load_graph(graph)
+    return module
+
+
+def _filled(module: CapturedModule, state: dict[str, Any], graph: fx.Graph) -> CapturedModule:
+    CapturedModule.__init__(module, nn.Module(), fx.Graph())
+    module.__dict__.update(state)
+    module.graph = graph
+    return module
 
 
 def _copied_graph(module: fx.GraphModule) -> fx.Graph:
@@ -138,34 +279,14 @@ def copy_calling_convention(source: fx.Graph, target: fx.Graph) -> None:
         target._codegen = copy.deepcopy(source._codegen)
 
 
-def _set_training_flag(node: fx.Node, mode: bool) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    for position, argument in enumerate(node.target._schema.arguments):
-        if argument.name not in _FLAGS or not isinstance(argument.type, torch.BoolType):
-            continue
-        if _argument(node, "running_mean", "absent") is None:
-            return False  # Without stored statistics a norm always uses those of its input.
-        return _set_argument(node, position, argument.name, mode)
-    return False
+def _flag(node: fx.Node) -> Any:
+    name = training_flag(node)
+    return name is not None and named_arguments(node)[name]
 
 
-def _argument(node: fx.Node, name: str, missing: Any) -> Any:
-    """An argument by its name in the schema; `missing` if the operator has none of that name."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    for position, argument in enumerate(node.target._schema.arguments):
-        if argument.name == name:
-            return node.args[position] if position < len(node.args) else node.kwargs.get(name)
-    return missing
-
-
-def _set_argument(node: fx.Node, position: int, name: str, value: bool) -> bool:
-    if name in node.kwargs:
-        if node.kwargs[name] == value:
-            return False
-        node.update_kwarg(name, value)
-        return True
-    if position >= len(node.args) or node.args[position] == value:
-        return False
-    node.update_arg(position, value)
-    return True
+def _differences(found: tuple[str, ...]) -> str:
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (
+        f"in training the model does what this module does not: {'; '.join(found[:3])}{more}; the graph is that of"
+        " inference, with the flags of training"
+    )

@@ -22,6 +22,7 @@ from torch._export.serde import schema
 from torch._export.serde.union import _Union
 
 from .json_text import parse_json
+from .modes import read_records
 from .size_expressions import is_size_expression
 
 __all__ = ["Unvetted", "vetted_payloads", "vetted_program"]
@@ -202,9 +203,14 @@ def _shown(value: Any) -> str:
 
 
 def _kept_metadata(value: Any) -> dict[str, str]:
-    """Of a node: the lines and modules it comes from. The rest is looked up, imported or decoded again by torch."""
+    """Of a node: the lines and modules it comes from, and how it differs in training, which is plain data.
+
+    The rest is looked up, imported or decoded again by torch.
+    """
     _require(isinstance(value, dict), "Node.metadata", value)
-    return {key: value[key] for key in ("stack_trace", "nn_module_stack", "torch_fn") if value.get(key)}
+    kept = {key: value[key] for key in ("stack_trace", "nn_module_stack", "torch_fn") if value.get(key)}
+    records = read_records(value.get("custom"))
+    return kept | {"custom": json.dumps(records)} if records else kept
 
 
 def _text(where: str, value: str) -> str:

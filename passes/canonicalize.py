@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
+from ..frontend.modes import modes_of
 from ..frontend.writes import storage_of, written_operands, written_places
 from .channel_shuffles import fuse_channel_shuffles
 from .pure_forms import in_own_type, pure_form
@@ -58,7 +59,7 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
     tensors |= fuse_channel_shuffles(graph)
     graph.eliminate_dead_code()
     read = {str(node.target): tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
-    result = captured_module(_holder(read), graph, module.meta)
+    result = captured_module(_holder(read), graph, module.meta, counts=module)
     graph.lint()
     return result
 
@@ -189,7 +190,8 @@ def _store_computed_weights(
 def _is_pure_call(node: fx.Node) -> bool:
     """Returns if the node's value depends on its operands only."""
     calls = node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node)
-    return calls and not node.meta.get(MUTATED) and not Operation(node, torch.nn.Module()).draws
+    same = not node.meta.get(MUTATED) and not Operation(node, torch.nn.Module()).draws
+    return calls and same and modes_of(node) is None  # Weights that training drops from are computed in each call.
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:

@@ -37,7 +37,7 @@ def fold_batch_norm(module: fx.GraphModule) -> CapturedModule:
         if node.op == "get_attr":
             place_tensor(root, str(node.target), tensors[str(node.target)])
     graph.lint()
-    return captured_module(root, graph, module.meta)
+    return captured_module(root, graph, module.meta, counts=module)
 
 
 def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[str, torch.Tensor]) -> None:

@@ -157,7 +157,7 @@ def rewrite(view: DependencyView, live: Liveness) -> CapturedModule:
     graph.eliminate_dead_code()
     _prune_unread(root, graph)
     graph.lint()
-    return captured_module(root, graph, view.module.meta)
+    return captured_module(root, graph, view.module.meta, counts=view.module)
 
 
 def _copy_output(old: fx.Graph, new: fx.Graph, node_map: dict[fx.Node, fx.Node]) -> None:

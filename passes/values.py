@@ -11,6 +11,7 @@ import sympy
 import torch
 from torch import fx
 
+from ..frontend.calls import named_arguments
 from ..frontend.source_line import source_line
 
 __all__ = [
@@ -119,7 +120,7 @@ class Operation:
     def __init__(self, node: fx.Node, module: torch.nn.Module) -> None:
         self.node = node
         self.module = module
-        self.arguments = _named_arguments(node)
+        self.arguments = named_arguments(node)
         self.outputs = _outputs(node)
         self.cache: dict[str, Any] = {}
         """What the operator's rule wants to compute once; stored tensors do not change under an Operation."""
@@ -170,20 +171,6 @@ class Operation:
             value = attribute(self.module, str(operand.target))
             return value.detach() if isinstance(value, torch.Tensor) else None
         return None
-
-
-def _named_arguments(node: fx.Node) -> dict[str, Any]:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return {str(position): value for position, value in enumerate(node.args)} | dict(node.kwargs)
-    named: dict[str, Any] = {}
-    for position, argument in enumerate(node.target._schema.arguments):
-        if position < len(node.args):
-            named[argument.name] = node.args[position]
-        elif argument.name in node.kwargs:
-            named[argument.name] = node.kwargs[argument.name]
-        elif argument.has_default_value():
-            named[argument.name] = argument.default_value
-    return named
 
 
 def _outputs(node: fx.Node) -> list[fx.Node | None]:
