@@ -78,7 +78,10 @@ def _note(node: fx.Node, modes: Modes) -> None:
 
 def note_differences(graph: fx.Graph, differences: Sequence[str]) -> None:
     """Writes down what a model does in training and the graph does not, where files keep it: at the first call."""
-    first = next((node for node in graph.nodes if node.op == "call_function"), None)
+    calls = (
+        node for node in graph.nodes if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
+    )
+    first = next((node for node in calls if isinstance(node.meta.get("val"), torch.Tensor)), None)
     if first is not None and differences:
         first.meta["custom"] = {**(first.meta.get("custom") or {}), _DIFFERENCES: list(differences)}
 
@@ -134,12 +137,13 @@ def _only_flags_differ(model: nn.Module, reads: Reads) -> bool:
         type(part).train is not nn.Module.train or type(part).eval is not nn.Module.eval for part in model.modules()
     ):
         return False
-    attention = nn.MultiheadAttention
+    attention, parts = nn.MultiheadAttention, set(model.modules())  # torch.fx reads the flags of modules of its own.
     return all(
         (code in _READERS and _is_plain(module))
         or (code is attention.forward.__code__ and isinstance(module, attention) and not module.dropout)
         for code, modules in reads.items()
         for module in modules
+        if module in parts
     )
 
 

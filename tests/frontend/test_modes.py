@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
 from reconvene.frontend.capture import capture
 from reconvene.frontend.graph_module import CapturedModule
@@ -210,3 +211,178 @@ def test_a_compacted_module_keeps_the_modes(name: str) -> None:
     module = compact(capture(model, (x,)), (x,)).module
     assert isinstance(module, CapturedModule)
     assert_same_modes(model, module, x)
+
+
+# What a model does in training and its graph does not
+
+
+class Deep(nn.Module):
+    """Skips its layer for some images in training, as stochastic depth does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.drop = nn.Conv2d(3, 3, 1), StochasticDepth(0.5, "row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop(self.layer(x))
+
+
+class Auxiliary(nn.Module):
+    """A second head in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.dropout(self.body(x))
+        return (self.head(x), self.second(x)) if self.training else self.head(x)
+
+
+class Detector(nn.Module):
+    """Needs targets in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        if self.training:
+            assert targets is not None, "targets are needed in training"
+        return self.body(x)
+
+
+class Weighed(nn.Module):
+    """Attention whose weights are asked for: they are dropped out by an operator that inference lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.MultiheadAttention(3, 1, dropout=0.5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)
+        return self.heads(x, x, x)[0]
+
+
+class OtherWay(nn.Module):
+    """The same operators, differently joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.first(x), self.second(x)
+        return (second if self.training else first).relu()
+
+
+DIFFERENT: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "stochastic depth": (Deep, r"bernoulli_ \(.*stochastic_depth\.py:\d+\)"),
+    "auxiliary head": (Auxiliary, r"conv2d \(.*test_modes\.py:\d+\)"),
+    "targets": (Detector, "cannot be captured in training .*targets are needed"),
+    "weights of attention": (Weighed, r"dropout \(.*test_modes\.py:\d+\)"),
+    "other way": (OtherWay, r"other operands of relu"),
+    "spectral norm": (lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 1)), r"mv \(|normalize|vector_norm"),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_what_the_graph_does_not_do_in_training_is_named(name: str, tmp_path: Path) -> None:
+    make, words = DIFFERENT[name]
+    model = make().double().eval()
+    module = capture(model, (IMAGE,))
+    assert_same_outputs(model(IMAGE), module(IMAGE), 1e-12)
+    save_program(module, (IMAGE,), tmp_path / "module.pt2")
+    copies = (module, compact(module, (IMAGE,)).module, load_program(tmp_path / "module.pt2")[0], copy.deepcopy(module))
+    for each in copies:
+        with pytest.warns(UserWarning, match=f"in training the model does what this module does not: .*{words}"):
+            each.train()
+    assert not any(part.training for part in model.modules())
+
+
+def test_the_layers_of_a_model_that_needs_targets_train_nevertheless() -> None:
+    module = capture(Detector().double(), (IMAGE,))
+    with pytest.warns(UserWarning):
+        module.train()
+    before = module.get_buffer("body.1.running_mean").clone()
+    assert not torch.equal(module(IMAGE), module(IMAGE))
+    assert not torch.equal(before, module.get_buffer("body.1.running_mean"))
+
+
+# Parts in a mode of their own, and programs from elsewhere
+
+
+def test_a_part_is_put_in_inference_alone() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.norm(self.conv(x)), 0.5, self.training)
+
+    model = randomise(nn.Sequential(Block(), Block())).double()
+    module = capture(model, (IMAGE,))
+    for each in (model, module):
+        each.train()
+        each.get_submodule("0").eval()
+    torch.manual_seed(5)
+    expected = model(IMAGE)
+    torch.manual_seed(5)
+    assert_same_outputs(expected, module(IMAGE), 1e-12)
+    for name, buffer in model.named_buffers():
+        assert_same_outputs(buffer.double(), module.get_buffer(name).double(), 1e-12)
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_a_program_of_one_mode_follows_both_as_far_as_it_tells(mode: bool) -> None:
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        return F.dropout(model.norm(model.first(x)), 0.5, model.training)
+
+    model = with_norm(forward).double()
+    program = torch.export.export(randomise(model).train(mode), (IMAGE,), strict=False)
+    assert_same_modes(model, capture(program), IMAGE)
+
+
+def test_a_flag_that_is_on_where_layers_are_off_was_written_so() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5), nn.BatchNorm2d(4), Always())).double()
+    program = torch.export.export(model, (IMAGE,), strict=False)
+    assert_same_modes(model, capture(program), IMAGE)
+
+
+class Always(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.25, training=True)
+
+
+def test_frozen_statistics_of_a_program_are_named() -> None:
+    program = torch.export.export(with_norm(batch_norm(False)).double().eval(), (IMAGE,), strict=False)
+    module = capture(program)
+    with pytest.warns(
+        UserWarning, match=r"statistics of the batch, which the file does not tell: batch_norm \(.*py:\d+"
+    ):
+        module.train()
+
+
+def test_a_layer_that_drops_weights_drops_them_in_training() -> None:
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, F.dropout(self.layer.weight, 0.5, self.training), self.layer.bias)
+
+    model = randomise(Dropped()).double()
+    assert_same_modes(model, compact(capture(model, (WORDS,)), (WORDS,)).module, WORDS)
+
+
+def test_models_that_only_torch_tells_the_mode_are_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    export = torch.export.export
+    monkeypatch.setattr(torch.export, "export", lambda *a, **k: (calls.append("export"), export(*a, **k))[1])
+    capture(built("norms")[0], (IMAGE,), "fixed")
+    assert len(calls) == 1
+    capture(built("frozen norm")[0], (IMAGE,), "fixed")
+    assert len(calls) == 3
