@@ -55,7 +55,10 @@ def _statistics(node: fx.Node) -> tuple[fx.Node, ...]:
 
 
 def _nodes(node: fx.Node, *names: str) -> tuple[fx.Node, ...]:
-    return tuple(operand for operand in (_argument(node, name) for name in names) if isinstance(operand, fx.Node))
+    """The operands in arguments of a call, those in lists too."""
+    given = (_argument(node, name) for name in names)
+    listed = [operand for value in given for operand in (value if isinstance(value, list | tuple) else [value])]
+    return tuple(operand for operand in listed if isinstance(operand, fx.Node))
 
 
 def _argument(node: fx.Node, name: str) -> object:

@@ -128,9 +128,14 @@ def _make_pure(graph: fx.Graph) -> None:
     for node, root in storage.items():
         sharers.setdefault(root, []).append(node)
     for node in list(graph.nodes):
-        target = next(iter(written_operands(node)), None)
-        if target is None or node.meta.get(STATE):
+        targets = written_operands(node)
+        if not targets or node.meta.get(STATE):
             continue
+        if len(targets) > 1:
+            for other in (other for operand in targets for other in sharers[storage[operand]]):
+                other.meta[MUTATED] = True
+            continue
+        target = targets[0]
         pure = pure_form(node)
         root = storage[target]
         watched = [other for other in sharers[root] if other is not target and order[other] < order[node]]

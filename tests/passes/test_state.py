@@ -59,6 +59,14 @@ class ScaledWeight(Hidden):
         return nn.functional.linear(self.hidden(x), weight, self.b.bias)
 
 
+class AllAtOnce(Hidden):
+    """Several buffers that one call writes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._foreach_add_([self.scale, self.gate], 1)
+        return nn.functional.linear(self.hidden(x) * self.gate, self.b.weight * self.scale)
+
+
 class Chosen(Hidden):
     """Channels that a written index takes."""
 
@@ -68,7 +76,7 @@ class Chosen(Hidden):
         return self.b(torch.cat([part, part], 1))
 
 
-@pytest.mark.parametrize("kind", [Gated, ScaledWeight, Chosen])
+@pytest.mark.parametrize("kind", [Gated, ScaledWeight, AllAtOnce, Chosen])
 def test_what_a_buffer_holds_now_is_no_constant(kind: Any) -> None:
     model, inputs = kind().eval(), frames(CALLS)
     before = copy.deepcopy(model.state_dict())
