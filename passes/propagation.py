@@ -35,10 +35,12 @@ class KnownConstants(Mapping[fx.Node, Facts]):
     Attributes:
         module: the graph they are about.
         memo: what rules conclude from facts of several nodes and want to conclude only once.
+        cautious: nothing is known of a layer that may read infinite values.
         ranges: between what bounds values lie, and which can be infinite or NaN.
     """
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, cautious: bool = False) -> None:
+        self.cautious = cautious
         self.memo: dict[Any, Any] = {}
         self.ranges = Ranges(module)
         self.module = module
@@ -56,6 +58,10 @@ class KnownConstants(Mapping[fx.Node, Facts]):
     def __len__(self) -> int:
         return len(self._facts)
 
+    def trusts(self, node: fx.Node) -> bool:
+        """Returns if a layer that mixes the channels of `node` may take them to be finite, or NaN in all it makes of them."""
+        return not self.cautious or self.ranges[node].finite
+
     def set(self, node: fx.Node, facts: Facts) -> None:
         """Records what a rule found out."""
         self._facts[node] = facts
@@ -68,7 +74,9 @@ class KnownConstants(Mapping[fx.Node, Facts]):
         return unknown(len(shape_of(node)) if is_tensor(node) else 0)
 
 
-def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> KnownConstants:
+def propagate_constants(
+    module: fx.GraphModule, operations: Mapping[fx.Node, Operation], cautious: bool = False
+) -> KnownConstants:
     """Runs every rule's forward transfer function, in the order of the graph: once, but for graphs with state.
 
     What a buffer holds at first is assumed of every call, and dropped where what is written to it is not the same, until
@@ -77,7 +85,7 @@ def propagate_constants(module: fx.GraphModule, operations: Mapping[fx.Node, Ope
     writes = [operation for operation in operations.values() if operation.node.meta.get(STATE)]
     assumed = {op["self"]: constants_of(attribute(module, str(op["self"].target))) for op in writes}
     while True:
-        facts = KnownConstants(module)
+        facts = KnownConstants(module, cautious)
         for place, constants in assumed.items():
             facts.set(place, constants)
         _run(operations, facts)

@@ -121,6 +121,8 @@ class Contraction(Rule):
         rank = len(shape_of(op.node))
         known = np.zeros((1,) * rank, bool)
         for node, letters in labels[0]:
+            if not all(facts.trusts(other) for other, _ in labels[0] if other is not node):
+                continue
             given = facts[node].plain()
             zero = given.known & (given.value == 0)
             summed = tuple(axis for axis, letter in enumerate(letters) if letter not in labels[1])

@@ -100,7 +100,7 @@ class LinearMap(Rule):
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank = len(shape_of(op.node))
-        if op.tensor("weight") is None or len(shape_of(op["weight"])) < 2:
+        if op.tensor("weight") is None or len(shape_of(op["weight"])) < 2 or not facts.trusts(op["input"]):
             return unknown(rank)
         geometry = self.geometry(op)
         value, known = self._input(geometry, facts)

@@ -250,8 +250,12 @@ class Softmax(Rule):
         rank = len(shape_of(op.node))
         nothing = unknown(rank)
         dim = op["dim"] % max(1, rank)
+        source = op.node.all_input_nodes[0]
+        if op.name in ("aten.cumsum", "aten.cumprod"):  # Of nothing but zeros.
+            given = facts[source].plain()
+            zeros = given.known & (given.value == 0)
+            return collapsed(given.value, zeros if rank == 0 or zeros.shape[dim] == 1 else zeros & False)
         if op.name not in ("aten.softmax", "aten._softmax"):
             return nothing
-        source = op.node.all_input_nodes[0]
         sound = facts.ranges[source].finite or (dim == rank - 1 and has_finite_entries(source, facts))
         return replace(nothing, stochastic=dim) if sound else nothing

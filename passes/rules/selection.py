@@ -244,3 +244,17 @@ class TakeRows(Rule):
                 axes.same((source, axis), (out, axis))
             elif axis > used[-1]:
                 axes.same((source, axis), (out, axis - len(used) + width))
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        """What does not differ along the indexed axes is the same whichever rows are taken."""
+        given, rank = facts[op["self"]].plain(), len(shape_of(op.node))
+        indices: Sequence[Any] = op["indices"]
+        used = [axis for axis, index in enumerate(indices) if index is not None]
+        if used != list(range(used[0], used[-1] + 1)) or any(not is_tensor(indices[axis]) for axis in used):
+            return unknown(rank)
+        masked = [len(shape_of(indices[axis])) - 1 for axis in used if indices[axis].meta["val"].dtype is torch.bool]
+        end = used[-1] + 1 + sum(masked)  # A mask of several axes stands for all of them.
+        if any(extent != 1 for extent in given.known.shape[used[0] : end]):
+            return unknown(rank)
+        shape = (*given.known.shape[: used[0]], *(1,) * (rank - given.rank + end - used[0]), *given.known.shape[end:])
+        return collapsed(given.value.reshape(shape), given.known.reshape(shape))

@@ -280,3 +280,36 @@ def test_a_computed_mask_that_hides_a_row_is_known_too() -> None:
 
     result = exactly_compacted(Attention(attend), HEAD, *CALLS)
     assert len(result.module.get_parameter("v.weight")) == 8
+
+
+def test_a_layer_that_may_read_infinity_keeps_what_its_zero_rows_would_make_of_it() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.hidden, self.out = nn.Linear(4, 6), nn.Linear(1, 8), nn.Linear(14, 3)
+
+        def forward(self, x: Tensor, count: Tensor) -> Tensor:
+            share = (x.square().sum(1, keepdim=True) + 1) / count[:, None]  # One feature, infinite where nothing is counted.
+            y: Tensor = self.out(torch.cat([self.first(x), self.hidden(share)], 1).relu())
+            return y
+
+    x, count = torch.randn(3, 4, **DOUBLE), torch.tensor([2, 1, 3])
+    masks = {"hidden.weight": torch.arange(8) > 6, "first.weight": torch.arange(6) > 2}
+    result = exactly_compacted(Scaled(), masks, (x, count), (x, torch.tensor([0, 1, 0])))
+    assert len(result.module.get_parameter("first.weight")) == 3
+    assert len(result.module.get_parameter("hidden.weight")) == 8
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda h: h[:, torch.tensor([1, 3])],
+        lambda h: h[torch.tensor([2, 0])],
+        lambda h: h[torch.tensor([2, 0]), torch.tensor([[1], [4]])],
+        lambda h: h.cumsum(1),
+        lambda h: h.cumprod(0),
+    ],
+)
+def test_zeros_stay_where_rows_are_picked_or_added_up(pick: Callable[[Tensor], Tensor]) -> None:
+    result = exactly_compacted(Pooled(lambda h, keep: pick(h)), CHANNELS, (X, FULL))
+    assert len(result.module.get_parameter("hidden.weight")) == 6
