@@ -179,7 +179,7 @@ class Attention(Rule):
         value = op["value"]
         given = facts[value].plain()
         rank = given.rank
-        if given.known.shape[rank - 2] != 1:
+        if given.nothing or given.known.shape[rank - 2] != 1:
             return unknown(rank)
         if not self._every_query_sees(op, facts):
             given = collapsed(given.value, given.known & (given.value == 0) & facts.ranges[op.node].finite)

@@ -289,7 +289,9 @@ def test_a_layer_that_may_read_infinity_keeps_what_its_zero_rows_would_make_of_i
             self.first, self.hidden, self.out = nn.Linear(4, 6), nn.Linear(1, 8), nn.Linear(14, 3)
 
         def forward(self, x: Tensor, count: Tensor) -> Tensor:
-            share = (x.square().sum(1, keepdim=True) + 1) / count[:, None]  # One feature, infinite where nothing is counted.
+            share = (x.square().sum(1, keepdim=True) + 1) / count[
+                :, None
+            ]  # One feature, infinite where nothing is counted.
             y: Tensor = self.out(torch.cat([self.first(x), self.hidden(share)], 1).relu())
             return y
 
