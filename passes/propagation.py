@@ -79,20 +79,23 @@ def propagate_constants(
 ) -> KnownConstants:
     """Runs every rule's forward transfer function, in the order of the graph: once, but for graphs with state.
 
-    What a buffer holds at first is assumed of every call, and dropped where what is written to it is not the same, until
-    nothing is dropped: then it holds by induction.
+    What a buffer holds at first, and that it is finite, is assumed of every call, and dropped where what is written to it is
+    not the same, until nothing is dropped: then it holds by induction.
     """
     writes = [operation for operation in operations.values() if operation.node.meta.get(STATE)]
     assumed = {op["self"]: constants_of(attribute(module, str(op["self"].target))) for op in writes}
+    finite = {place for place in assumed if bool(attribute(module, str(place.target)).isfinite().all())}
     while True:
         facts = KnownConstants(module, cautious)
+        facts.ranges.assume_finite(finite)
         for place, constants in assumed.items():
             facts.set(place, constants)
         _run(operations, facts)
         left = {op["self"]: agreeing(assumed[op["self"]], facts[op["src"]]) for op in writes}
-        if all((assumed[place].known == constants.known).all() for place, constants in left.items()):
+        grown = {op["self"] for op in writes if not facts.ranges[op["src"]].finite} & finite
+        if not grown and all((assumed[place].known == constants.known).all() for place, constants in left.items()):
             return facts
-        assumed = left
+        assumed, finite = left, finite - grown
 
 
 def _run(operations: Mapping[fx.Node, Operation], facts: KnownConstants) -> None:

@@ -8,6 +8,7 @@ finite. A range is worked out when a rule first asks for it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -31,6 +32,10 @@ class Ranges:
         self._module = module
         self._known: dict[fx.Node, Range] = {}
 
+    def assume_finite(self, places: Iterable[fx.Node]) -> None:
+        """What a forward pass leaves in these stored tensors is finite. To be said before any range is asked for."""
+        self._known.update(dict.fromkeys(places, FINITE))
+
     def __getitem__(self, node: fx.Node) -> Range:
         pending = [node]
         while pending:
@@ -45,7 +50,7 @@ class Ranges:
         return self._known[node]
 
     def _worked_out(self, node: fx.Node) -> Range:
-        if node.op == "placeholder" or node.meta.get(WRITTEN):
+        if node.op == "placeholder":
             return _by_type(node)
         if node.op == "get_attr":
             if node.meta.get(WRITTEN):

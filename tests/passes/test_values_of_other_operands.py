@@ -315,3 +315,24 @@ def test_a_layer_that_may_read_infinity_keeps_what_its_zero_rows_would_make_of_i
 def test_zeros_stay_where_rows_are_picked_or_added_up(pick: Callable[[Tensor], Tensor]) -> None:
     result = exactly_compacted(Pooled(lambda h, keep: pick(h)), CHANNELS, (X, FULL))
     assert len(result.module.get_parameter("hidden.weight")) == 6
+
+
+@pytest.mark.parametrize(("kept", "width"), [(lambda h, n: h.mean(1), 6), (lambda h, n: h.mean(1) / n, 12)])
+def test_what_an_earlier_call_left_is_finite_where_every_call_leaves_finite_numbers(
+    kept: Callable[[Tensor, Tensor], Tensor], width: int
+) -> None:
+    class Remembers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(8, 12), nn.Linear(12, 4)
+            self.register_buffer("last", torch.ones(3, 5))
+
+        def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+            h = self.hidden(x) * self.last.unsqueeze(-1)
+            self.last.copy_(kept(x.transpose(1, 2), keep.sum(1, keepdim=True)))
+            y: Tensor = self.out(h)
+            return y
+
+    model = Remembers().double().eval()
+    result = compact(capture(model, (X, FULL)), (X, FULL), CHANNELS)
+    assert len(result.module.get_parameter("hidden.weight")) == width
