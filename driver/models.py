@@ -25,7 +25,7 @@ from ..frontend.progress import stage
 from .arrays import Given
 from .example_inputs import arranged, random_input, shaped
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_model", "rebatched"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from ...frontend.progress import stage, track
 from ...frontend.state import state_of
 from ...passes.compaction import compact
 from ...passes.outcome import Compaction
+from ..models import rebatched
 from ..profile import peak_activation_bytes
 from ..training.evaluation import accuracy, answers
 from .manifest import MANIFEST, VARIANTS, Portfolio, Variant, file_sums, open_portfolio, write_manifest
@@ -126,7 +126,7 @@ def _make(source: Source, folder: Path, targets: Sequence[Target], options: Opti
             f"'{source.name}' keeps '{next(iter(state))}' from one call to the next, and a variant that takes over from another"
             " does not know what that kept; compile it by itself"
         )
-    inputs = _of_batch(given, options.batch)
+    inputs = rebatched(given, options.batch)
     started = time.perf_counter()
     shrunk = compact(sparse, inputs, fold=True)
     seconds = time.perf_counter() - started
@@ -185,17 +185,6 @@ def _accuracies(sparse: CapturedModule, shrunk: CapturedModule, options: Options
         "test_images": len(found[0]),
         "answers_that_differ": int((found[0] != found[1]).sum()),
     }
-
-
-def _of_batch(inputs: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
-    """Inputs whose first axis has `batch` entries."""
-
-    def cut(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.dim():
-            return value
-        return value.repeat(math.ceil(batch / len(value)), *[1] * (value.dim() - 1))[:batch].contiguous()
-
-    return tuple(cut(value) for value in inputs)
 
 
 def _check_alike(made: Sequence[_Made]) -> None:

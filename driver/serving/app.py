@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib import metadata
+from time import perf_counter
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,10 +23,13 @@ from .engine import BusyError, OtherVariantError
 from .metrics import CONTENT_TYPE
 from .protocol import LENGTH_HEADER, RequestError, infer_answer, infer_request, json_object, tensor_metadata
 from .service import Service
+from .statistics import Spent, configuration
 
 __all__ = ["make_app"]
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+_PLATFORM = "reconvene_tvm"
 
 _CONTROL_BODY = 1 << 20
 """Bytes that a request to switch may have."""
@@ -50,8 +54,13 @@ def make_app(service: Service) -> Starlette:
             Route("/v2/health/live", handlers.alive),
             Route("/v2/health/ready", handlers.ready),
             Route("/v2", handlers.server),
+            Route("/v2/models/stats", handlers.statistics),
             Route(model, handlers.model),
             Route(version, handlers.model),
+            Route(f"{model}/config", handlers.configuration),
+            Route(f"{version}/config", handlers.configuration),
+            Route(f"{model}/stats", handlers.statistics),
+            Route(f"{version}/stats", handlers.statistics),
             Route(f"{model}/ready", handlers.model_ready),
             Route(f"{version}/ready", handlers.model_ready),
             Route(f"{model}/infer", handlers.infer, methods=["POST"]),
@@ -79,7 +88,7 @@ class _Handlers:
         return JSONResponse({"ready": True})
 
     async def server(self, request: Request) -> Response:
-        extensions = ["binary_tensor_data", "model_repository"]
+        extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
         return JSONResponse({"name": "reconvene", "version": metadata.version("reconvene"), "extensions": extensions})
 
     async def model(self, request: Request) -> Response:
@@ -89,11 +98,22 @@ class _Handlers:
             {
                 "name": portfolio.name,
                 "versions": [variant.name for variant in portfolio.variants],
-                "platform": "reconvene_tvm",
+                "platform": _PLATFORM,
                 "inputs": tensor_metadata(portfolio.inputs),
                 "outputs": tensor_metadata(portfolio.outputs),
             }
         )
+
+    async def configuration(self, request: Request) -> Response:
+        return JSONResponse(configuration(self._portfolio, _PLATFORM, self._versions(self._check_names(request))))
+
+    async def statistics(self, request: Request) -> Response:
+        """Of one version, or of all of them."""
+        version = self._check_names(request) if "model" in request.path_params else None
+        return JSONResponse(self._service.statistics.plain(self._versions(version)))
+
+    def _versions(self, version: str | None) -> list[str]:
+        return [variant.name for variant in self._portfolio.variants] if version is None else [version]
 
     async def model_ready(self, request: Request) -> Response:
         version = self._check_names(request)
@@ -102,6 +122,7 @@ class _Handlers:
         return JSONResponse({"name": self._portfolio.name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
+        began = perf_counter()
         try:
             response = await self._inferred(request)
         except RequestError as error:
@@ -110,13 +131,22 @@ class _Handlers:
             self._service.fault(error)
             response = await _fault(request, error)
         self._service.counted(response.status_code)
+        if response.status_code != 200:
+            self._service.statistics.failed(self._meant(request), perf_counter() - began)
         return response
+
+    def _meant(self, request: Request) -> str:
+        """The variant that a request asks for, or else the one that answers."""
+        version = request.path_params.get("version")
+        return version if version in self._versions(None) else self._service.active
 
     async def _inferred(self, request: Request) -> Response:
         version = self._check_names(request)
         service, portfolio, settings = self._service, self._portfolio, self._service.settings
         body = await _body(request, settings.body, settings.timeout)
+        began = perf_counter()
         asked = infer_request(body, request.headers.get(LENGTH_HEADER), portfolio.inputs, portfolio.outputs)
+        read = perf_counter()
         try:
             answer = await service.engine.answer(asked.inputs, settings.timeout, version)
         except BusyError as error:
@@ -126,7 +156,11 @@ class _Handlers:
         except TimeoutError:
             raise RequestError(f"the request took longer than {settings.timeout:g} s", 504) from None
         service.metrics.answered(answer.variant, answer.seconds)
+        computed = perf_counter()
         content, json_length = infer_answer(portfolio.name, answer.variant, asked, portfolio.outputs, answer.outputs)
+        done = perf_counter()
+        spent = Spent(answer.seconds - answer.busy, read - began, answer.busy, done - computed)
+        service.statistics.answered(answer.variant, done - began, spent)
         if json_length is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")

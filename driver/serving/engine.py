@@ -43,6 +43,8 @@ class Answer:
     outputs: tuple[np.ndarray[Any, Any], ...] = field(repr=False)
     seconds: float
     """From the request's arrival in the queue to its outputs."""
+    busy: float
+    """What of that was spent on computing."""
 
 
 @dataclass
@@ -132,8 +134,10 @@ class Engine:
             name = resident.variant.name
             if job.variant not in (None, name):
                 raise OtherVariantError(f"variant '{job.variant}' is not loaded; '{name}' is")
+            began = perf_counter()
             outputs = resident.run(job.inputs)
-        return Answer(name, outputs, perf_counter() - job.arrived)
+        done = perf_counter()
+        return Answer(name, outputs, done - job.arrived, done - began)
 
     def _finished(self, job: _Job, answer: Answer | None, fault: Exception | None, busy: float) -> None:
         self.pending -= 1

@@ -19,6 +19,7 @@ from .metrics import Metrics
 from .observation import Choice, Observation, Power, Window, read_power
 from .policies import ByHand, Policy
 from .state import commit, committed, default_state_file
+from .statistics import Statistics
 from .switcher import Switch, Switcher
 
 __all__ = ["Service", "Settings"]
@@ -84,6 +85,7 @@ class Service:
         self.switcher = Switcher(portfolio, target=settings.target, threads=settings.threads, changed=self._commit)
         self.engine = Engine(self.switcher, settings.queue, self._window)
         self.metrics = Metrics(portfolio, lambda: self.engine.pending)
+        self.statistics = Statistics(portfolio)
 
     # What was done so far is in `switches` (the last few), `requests` (by HTTP status) and `outcomes` (of switches).
 

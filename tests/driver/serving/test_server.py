@@ -126,10 +126,51 @@ def test_an_existing_client(server: Server, binary: bool) -> None:
         head = answer.get_response()
         assert (head["model_name"], head["model_version"], head["id"]) == ("tiny", name, "r1")
         check(name, answer.as_numpy("output0"))
+    check_statistics(client, described)
     with pytest.raises(triton.InferenceServerException, match="variant 'small' is not loaded; 'large' is"):
         client.infer("tiny", [given], model_version="small")
     with pytest.raises(triton.InferenceServerException, match="has no variant 'none'"):
         client.load_model("tiny", config=json.dumps({"version_policy": {"specific": {"versions": ["none"]}}}))
+    client.close()
+
+
+def check_statistics(client: triton.InferenceServerClient, described: dict) -> None:
+    """The client's calls for the configuration and the statistics, of all versions and of one."""
+    config = client.get_model_config("tiny")
+    assert (config["name"], config["max_batch_size"], config["platform"]) == ("tiny", 0, described["platform"])
+    assert config["input"] == [{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 3, 8, 8]}]
+    assert [entry["name"] for entry in config["output"]] == [entry["name"] for entry in described["outputs"]]
+    assert config["version_policy"] == {"specific": {"versions": ["large", "middle", "small"]}}
+    assert client.get_model_config("tiny", "small")["version_policy"] == {"specific": {"versions": ["small"]}}
+    found = {entry["version"]: entry for entry in client.get_inference_statistics()["model_stats"]}
+    assert list(found) == ["large", "middle", "small"]
+    for version, entry in found.items():
+        assert client.get_inference_statistics("tiny", version)["model_stats"][0]["version"] == version
+        times = entry["inference_stats"]
+        assert entry["inference_count"] == times["success"]["count"] > 0
+        assert 0 < times["compute_infer"]["ns"] + times["queue"]["ns"] <= times["success"]["ns"]
+        assert abs(entry["last_inference"] / 1e3 - time.time()) < 3600
+        assert entry["batch_stats"][0]["compute_infer"] == times["compute_infer"]
+    assert client.get_inference_statistics("tiny")["model_stats"] == list(found.values())
+    with pytest.raises(triton.InferenceServerException, match="has no version 'none'"):
+        client.get_inference_statistics("tiny", "none")
+    with pytest.raises(triton.InferenceServerException, match="there is no model 'other'"):
+        client.get_model_config("other")
+
+
+def test_refused_requests_are_counted(server: Server) -> None:
+    client = triton.InferenceServerClient(server.url.removeprefix("http://"))
+    given = triton.InferInput("input", [1, 3, 8, 9], "FP32")
+    given.set_data_from_numpy(np.zeros((1, 3, 8, 9), np.float32))
+
+    def failures() -> int:
+        stats = client.get_inference_statistics("tiny")["model_stats"]
+        return sum(entry["inference_stats"]["fail"]["count"] for entry in stats)
+
+    before = failures()
+    with pytest.raises(triton.InferenceServerException, match="must be of shape"):
+        client.infer("tiny", [given])
+    assert failures() == before + 1
     client.close()
 
 
