@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
+from dataclasses import fields as dataclass_fields
 from functools import partial
-from keyword import iskeyword
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from ..frontend.containers import Fields, fields_of, keys_of
 from ..frontend.errors import InputError
 
 __all__ = ["TENSOR", "Structure", "structure_of"]
@@ -170,55 +171,32 @@ def structure_of(spec: pytree.TreeSpec, leaves: Iterator[Structure]) -> Structur
     make = partial(_remade, spec.type, spec.context)
     if spec.type is list:
         return Structure("list", tuple(entries), make=make)
-    if is_dataclass(spec.type):
-        return _of_dataclass(spec, entries)
-    kind = spec.context if spec.type is namedtuple else spec.type
-    names = getattr(kind, "_fields", None) or getattr(kind, "__match_args__", None)
-    if issubclass(kind, tuple) and names and len(names) == len(entries):
-        return _of_fields(kind, tuple(names), entries, make)
-    keys = _keys(spec)
-    if keys is not None and len(keys) == len(entries):
-        return Structure("dict", tuple(entries), tuple(keys), make=make)
+    fields = fields_of(spec)
+    if fields is not None and is_dataclass(spec.type):
+        return _of_dataclass(spec, fields, entries)
+    if fields is not None:
+        return Structure("fields", tuple(entries), fields.names, name=fields.name, make=make)
+    keys = keys_of(spec)
+    if keys is not None:
+        return Structure("dict", tuple(entries), keys, make=make)
     return Structure("tuple", tuple(entries), make=make)
 
 
-def _of_dataclass(spec: pytree.TreeSpec, entries: Sequence[Structure]) -> Structure:
+def _of_dataclass(spec: pytree.TreeSpec, found: Fields, entries: Sequence[Structure]) -> Structure:
     """With the fields that are None, which torch leaves out."""
-    found = dict(zip(_keys(spec) or (), entries, strict=True))
-    names = tuple(entry.name for entry in fields(spec.type))
-    present = [name in found for name in names]
+    names = tuple(entry.name for entry in dataclass_fields(spec.type))
+    present = [name in found.names for name in names]
 
     def make(values: Sequence[Any]) -> Any:
         return _remade(spec.type, spec.context, [v for v, there in zip(values, present, strict=True) if there])
 
-    return _of_fields(spec.type, names, [found.get(name, Structure("value")) for name in names], make)
-
-
-def _of_fields(
-    kind: type, names: tuple[str, ...], entries: Sequence[Structure], make: Callable[[Sequence[Any]], Any]
-) -> Structure:
-    usable = all(name.isidentifier() and not iskeyword(name) and not name.startswith("_") for name in names)
-    title = kind.__name__ if kind.__name__.isidentifier() else "Fields"
-    return Structure("fields" if usable else "dict", tuple(entries), names, name=title if usable else "", make=make)
+    by_name = dict(zip(found.names, entries, strict=True))
+    parts = tuple(by_name.get(name, Structure("value")) for name in names)
+    return Structure("fields", parts, names, name=found.name, make=make)
 
 
 def _remade(kind: type, context: Any, entries: Sequence[Any]) -> Any:
     return pytree.SUPPORTED_NODES[kind].unflatten_fn(entries, context)
-
-
-def _keys(spec: pytree.TreeSpec) -> list[Any] | None:
-    """Keys, or names, of the entries of a container that a library has told torch of; None if they have none."""
-    node = pytree.SUPPORTED_NODES[spec.type]
-    if node.flatten_with_keys_fn is not None:
-        steps = [
-            step for step, _ in node.flatten_with_keys_fn(_remade(spec.type, spec.context, range(spec.num_children)))[0]
-        ]
-        found = [getattr(step, "key", getattr(step, "name", None)) for step in steps]
-    else:
-        found = list(spec.context) if isinstance(spec.context, list | tuple) else []
-    # Other keys would not come back from JSON as what they were.
-    keyed = bool(found) or issubclass(spec.type, dict)
-    return found if keyed and all(isinstance(key, str | int) for key in found) else None
 
 
 def _same(value: Any, expected: Any) -> bool:

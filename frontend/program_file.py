@@ -20,6 +20,7 @@ import torch
 
 from .archive import Records, read_records, vetted
 from .capture import from_program, program_of
+from .containers import with_names, without_classes
 from .errors import InputError, ReconveneError
 from .files import replacing
 from .graph_module import CapturedModule
@@ -29,7 +30,8 @@ from .state import state_of
 __all__ = ["StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
 
 _CERTIFICATE = "extra/reconvene_certificate.json"
-_PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*")
+_NAMES = "extra/reconvene_names.json"
+_PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*|extra/reconvene_names\.json")
 """The records that say what a program computes."""
 
 
@@ -87,6 +89,11 @@ def read_program(path: str | os.PathLike[str]) -> StoredProgram:
         raise InputError(
             f"cannot read '{file}': {reason[0]}; the file is damaged or from another version of torch"
         ) from error
+    if _NAMES in records:
+        try:
+            program = with_names(program, parse_json(records[_NAMES]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read the names of '{file}': {error}; the file is damaged") from None
     module = from_program(program)
     return StoredProgram(file, module, module.meta.get("example_inputs"), records)
 
@@ -114,23 +121,27 @@ def save_program(
     if dynamic_shapes is None:
         dynamic_shapes = getattr(module, "meta", {}).get("dynamic_shapes")
     with replacing(path) as temporary:
-        program = program_of(module, tuple(example_inputs), dynamic_shapes)
+        program, named = without_classes(program_of(module, tuple(example_inputs), dynamic_shapes))
         with _quiet():
             # torch insists on the suffix, whatever the person called the file.
             buffer = io.BytesIO()
             torch.export.save(program, buffer)
+        if named is not None:
+            _attach(buffer, _NAMES, named)
         if certificate is not None:
-            _attach(buffer, certificate)
+            _attach(buffer, _CERTIFICATE, {"program": _digest(_records(buffer)), "certificate": dict(certificate)})
         temporary.write_bytes(buffer.getbuffer())
 
 
-def _attach(buffer: io.BytesIO, certificate: Mapping[str, Any]) -> None:
+def _attach(buffer: io.BytesIO, name: str, record: Mapping[str, Any]) -> None:
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
-        names = archive.namelist()
-        root = names[0].partition("/")[0]
-        digest = _digest({name.partition("/")[2]: archive.read(name) for name in names})
-        record = {"program": digest, "certificate": dict(certificate)}
-        archive.writestr(f"{root}/{_CERTIFICATE}", json.dumps(record, indent=2))
+        root = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{root}/{name}", json.dumps(record, indent=2))
+
+
+def _records(buffer: io.BytesIO) -> Records:
+    with zipfile.ZipFile(buffer) as archive:
+        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 
 
 def _digest(records: Records) -> str:
