@@ -8,7 +8,7 @@ two buffers share. Attributes that are no buffers are in `attributes`.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +47,10 @@ def tracing_state(model: nn.Module) -> Iterator[Traced]:
     traced = Traced()
     lines: dict[tuple[nn.Module, str], str] = {}
     before: dict[nn.Module, tuple[dict[str, Any], dict[str, Any]]] = {}
+    places: list[tuple[str, torch.Tensor, Any]] = []
 
     def begin(module: nn.Module, *_: Any) -> None:
+        places[:] = [(title, tensor, _memory(tensor)) for title, _, _, tensor in _stored(model)]
         before.update((part, (dict(part._buffers), attributes_of(part))) for part in model.modules())
 
     def assigned(module: nn.Module, name: str, buffer: Any) -> None:
@@ -56,6 +58,7 @@ def tracing_state(model: nn.Module) -> Iterator[Traced]:
             lines[module, name] = _caller()
 
     def end(module: nn.Module, *_: Any) -> None:
+        _check_memory(places)
         _write_assigned(model, {part: buffers for part, (buffers, _) in before.items()}, lines)
         traced.attributes += changed_attributes(model, {part: attributes for part, (_, attributes) in before.items()})
         before.clear()
@@ -82,8 +85,8 @@ def _write_assigned(
 ) -> None:
     """Writes what was assigned to a buffer into the memory that the buffer had before."""
     owners: dict[Any, list[str]] = {}
-    for title, part, name in _stored(model):
-        owners.setdefault(_memory(getattr(part, name)), []).append(title)
+    for title, _, _, tensor in _stored(model):
+        owners.setdefault(_memory(tensor), []).append(title)
     found: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]] = []
     for prefix, part in model.named_modules():
         for name, old in before.get(part, {}).items():
@@ -108,12 +111,22 @@ def _write_assigned(
             part._buffers[name] = old
 
 
-def _stored(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Parameters and buffers: dotted name, the module they are in, and their name there."""
+def _check_memory(places: Sequence[tuple[str, torch.Tensor, Any]]) -> None:
+    """Raises CaptureError for a parameter or buffer that is the same tensor as before, in other memory."""
+    for title, tensor, memory in places:
+        if _memory(tensor) != memory:
+            raise CaptureError(
+                f"forward puts '{title}' into other memory ('.data = ...'), which a graph cannot follow; write into it:"
+                " .copy_(...) under torch.no_grad()"
+            )
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor]]:
+    """Parameters and buffers: dotted name, the module they are in, their name there, and themselves."""
     for prefix, part in model.named_modules():
         for name, value in (*part._parameters.items(), *part._buffers.items()):
             if value is not None:
-                yield f"{prefix}.{name}".lstrip("."), part, name
+                yield f"{prefix}.{name}".lstrip("."), part, name, value
 
 
 def _memory(tensor: torch.Tensor) -> Any:

@@ -102,6 +102,15 @@ def test_a_written_view_of_another_buffer_is_refused() -> None:
         capture(model, (torch.ones(3, 4),))
 
 
+def test_a_buffer_that_is_put_into_other_memory_is_refused_by_name() -> None:
+    def forward(model: Any, x: Tensor) -> Tensor:
+        model.kept.data = model.kept.data + 1
+        return x + model.kept
+
+    with pytest.raises(CaptureError, match=r"forward puts '0.kept' into other memory"):
+        capture(nn.Sequential(Keeping(forward, kept=torch.zeros(4))), (torch.ones(3, 4),))
+
+
 class Attribute(nn.Module):
     """Keeps `kept`, which is no buffer, between calls."""
 
