@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _MADE_BY_FX = frozenset(fx.GraphModule(nn.Module(), fx.Graph()).__dict__) - frozenset(nn.Module().__dict__) - {"meta"} | {
-    "_in_spec", "_out_spec", "_calls", "_layers", "_counts",
+    "_in_spec", "_out_spec", "_counts",
 }  # fmt: skip
 """Attributes that are made anew for a graph."""
 
@@ -104,11 +104,11 @@ class CapturedModule(fx.GraphModule):
         """
         super().train(mode)
         set_mode(self.graph, mode)
-        layers: dict[str, Layer] = self.__dict__.get("_layers", {})
-        for node, path in self.__dict__.get("_calls", {}).items():
-            layer = self.get_submodule(path)
-            if type(layer) is layers[path].kind and follows_flag(node):
-                layer.training = bool(_flag(node))
+        flags = {node.name: bool(_flag(node)) for node in self.graph.nodes if follows_flag(node)}
+        for path, (layer, names) in self._layers.items():
+            part = self.get_submodule(path)
+            if type(part) is layer.kind and names[0] in flags:
+                part.training = flags[names[0]]
         if mode and self.meta.get(DIFFERENCES):
             warnings.warn(_differences(self.meta[DIFFERENCES]), stacklevel=2)
         return self
@@ -119,24 +119,37 @@ class CapturedModule(fx.GraphModule):
 
     def recompile(self) -> Any:
         """Makes the code of the graph as it is now. Called by torch.fx."""
-        graph = self._graph
-        found = layers_of(graph, self)
-        known: dict[str, Layer] = self.__dict__.get("_layers", {})
+        graph, known = self._graph, self._layers
+        found = layers_of(graph, self) | self._changed(graph)
         layers = {path: layer for path, (layer, _) in found.items()}
-        furnish(
-            self,
-            layers,
-            {path for path, layer in known.items() if layers.get(path) != layer},
-            self.__dict__.get("_counts"),
-        )
+        changed = {path for path, (layer, _) in known.items() if layers.get(path) != layer}
+        furnish(self, layers, changed, self.__dict__.get("_counts"))
         add_parts(self, {modes.owner for node in graph.nodes if (modes := modes_of(node)) is not None})
-        self.__dict__["_layers"] = layers
-        self.__dict__["_calls"] = {node: path for path, (_, nodes) in found.items() for node in nodes}
-        self._graph = executed_graph(self, graph, self.__dict__["_calls"])
+        calls = {node: path for path, (_, nodes) in found.items() for node in nodes}
+        self.__dict__["_layers"] = {
+            path: (layer, [node.name for node in nodes]) for path, (layer, nodes) in found.items()
+        }
+        self._graph = executed_graph(self, graph, calls)
         try:
             return super().recompile()
         finally:
             self._graph = graph
+
+    @property
+    def _layers(self) -> dict[str, tuple[Layer, list[str]]]:
+        """By path, what each layer was when the code was made, and the names of its calls."""
+        layers: dict[str, tuple[Layer, list[str]]] = self.__dict__.get("_layers", {})
+        return layers
+
+    def _changed(self, graph: fx.Graph) -> dict[str, tuple[Layer, list[fx.Node]]]:
+        """Layers that a person has changed, whose calls are still those of what now stands there."""
+        nodes = {node.name: node for node in graph.nodes if node.op == "call_function"}
+        parts = dict(self.named_modules(remove_duplicate=False))
+        return {
+            path: (layer, [nodes[name] for name in names])
+            for path, (layer, names) in self._layers.items()
+            if all(name in nodes for name in names) and path in parts and differs_from(parts[path], layer) is not None
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = _state(self)
@@ -156,7 +169,12 @@ class CapturedModule(fx.GraphModule):
 
     def __copy__(self) -> CapturedModule:
         """A module of its own on the same tensors."""
-        shared = [*self.parameters(), *self.buffers()]
+        found = [
+            *self.parameters(),
+            *self.buffers(),
+            *(value for part in self.modules() for value in vars(part).values()),
+        ]
+        shared = [value for value in found if isinstance(value, torch.Tensor)]  # A pruned weight is an attribute.
         return self.__deepcopy__({id(tensor): tensor for tensor in shared})
 
 
@@ -182,8 +200,8 @@ def captured_module(
 
 def changed_layer(module: CapturedModule) -> str | None:
     """What a person has changed on the layers since the graph was made, None if nothing: then the graph is the module."""
-    layers: dict[str, Layer] = module.__dict__["_layers"]
-    for path, layer in layers.items():
+    layers = module._layers
+    for path, (layer, _) in layers.items():
         reason = differs_from(module.get_submodule(path), layer)
         if reason is not None:
             return f"'{path}': {reason}"

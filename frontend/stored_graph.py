@@ -9,10 +9,12 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx._graph_pickler import GraphPickler
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils import _pytree as pytree
 
 from .errors import InputError
 
@@ -24,6 +26,17 @@ class _Reference:
     """Another node, by its place."""
 
     place: int
+
+
+@dataclass(frozen=True)
+class _StandIn:
+    """A tensor without data whose sizes are fixed."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
 
 
 @dataclass(frozen=True)
@@ -56,9 +69,10 @@ def store_graph(graph: fx.Graph) -> bytes:
 
 def load_graph(data: bytes) -> fx.Graph:
     """The graph that `store_graph` gave `data` for; its stand-in tensors have a mode of their own."""
+    mode = FakeTensorMode(shape_env=ShapeEnv())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        loaded: Any = GraphPickler.loads(data, FakeTensorMode(shape_env=ShapeEnv()))
+        loaded: Any = GraphPickler.loads(data, mode)
     records, codegen = loaded
     graph = fx.Graph()
     nodes: list[fx.Node] = []
@@ -66,11 +80,14 @@ def load_graph(data: bytes) -> fx.Graph:
     def node_of(value: Any) -> Any:
         return nodes[value.place] if isinstance(value, _Reference) else value
 
-    for record in records:
-        args, kwargs = (fx.node.map_aggregate(value, node_of) for value in (record.args, record.kwargs))
-        node = graph.create_node(record.op, record.target, args, kwargs, record.name)
-        node.meta = record.meta
-        nodes.append(node)
+    with mode:
+        for record in records:
+            args, kwargs = (fx.node.map_aggregate(value, node_of) for value in (record.args, record.kwargs))
+            node = graph.create_node(record.op, record.target, args, kwargs, record.name)
+            node.meta = record.meta
+            if "val" in node.meta:
+                node.meta["val"] = pytree.tree_map(_made, node.meta["val"])
+            nodes.append(node)
     graph._codegen = codegen
     return graph
 
@@ -80,15 +97,34 @@ def _record(node: fx.Node, places: dict[fx.Node, int]) -> _Record:
         return _Reference(places[other])
 
     args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), reference)
-    meta = {key: value for key, value in node.meta.items() if _is_kept(value)}
+    meta = {key: value for key, value in node.meta.items() if key in _KEPT or key.startswith("reconvene")}
+    if "val" in meta:
+        meta["val"] = pytree.tree_map(_described, meta["val"])
+    if "nn_module_stack" in meta:  # Classes as their names: another process may not have them.
+        meta["nn_module_stack"] = {key: (path, _name(kind)) for key, (path, kind) in meta["nn_module_stack"].items()}
     return _Record(node.name, node.op, node.target, args, kwargs, meta)
 
 
-def _is_kept(value: Any) -> bool:
-    """Not records of torch's own that hold nodes of the graph before export."""
-    found: list[Any] = []
-    fx.node.map_aggregate(value, lambda leaf: found.append(leaf) if isinstance(leaf, fx.Node) else None)
-    return not found
+_KEPT = ("val", "stack_trace", "nn_module_stack", "custom", "torch_fn")
+"""Of what is recorded at a node: what this package reads. The rest is torch's own, about the graph before export."""
+
+
+def _name(kind: Any) -> str:
+    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _described(value: Any) -> Any:
+    """A stand-in of fixed sizes by its numbers: it may be of another mode than those whose sizes may vary."""
+    if not isinstance(value, FakeTensor) or any(isinstance(size, torch.SymInt) for size in value.shape):
+        return value
+    return _StandIn(tuple(value.shape), tuple(value.stride()), value.dtype, value.device, value.requires_grad)
+
+
+def _made(value: Any) -> Any:
+    if not isinstance(value, _StandIn):
+        return value
+    tensor = torch.empty_strided(value.shape, value.stride, dtype=value.dtype, device=value.device)
+    return tensor.requires_grad_(value.requires_grad) if value.requires_grad else tensor
 
 
 def _reason(records: list[_Record], error: Exception) -> str:
