@@ -112,7 +112,8 @@ def _with_free_sizes(
     trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> CapturedModule:
     """The sizes that the person named may vary."""
-    program = trace.program(*enlarged((args, kwargs), dynamic_shapes), dynamic_shapes)
+    traced_args, traced_kwargs = enlarged((args, kwargs), dynamic_shapes)
+    program = trace.program(traced_args, traced_kwargs, dynamic_shapes)
     module = _traced(program, (args, kwargs))
     sizes = module.meta["input_sizes"] = _looked_at_one(trace.model, module, args, kwargs)
     refusal = sizes.refusal(_shapes((args, kwargs)))

@@ -47,7 +47,8 @@ class Trace:
     def _in_training(self) -> fx.Graph:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return plain_graph(exported(self.model, *self._call, training=True)).graph
+            args, kwargs, dynamic_shapes = self._call
+            return plain_graph(exported(self.model, args, kwargs, dynamic_shapes, training=True)).graph
 
 
 def in_both_modes(module: CapturedModule, trace: Trace) -> CapturedModule:
