@@ -8,6 +8,7 @@ says which), and what it misses is spelled out in operators that it has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,8 +25,7 @@ Decomposition = Callable[..., Any]
 A = torch.ops.aten
 
 _OPERANDS = {
-    KIND.DEFAULT: "mul.Tensor mul.Scalar fmod.Tensor fmod.Scalar maximum minimum max.other min.other clamp.Tensor"
-    " pow.Tensor_Scalar",
+    KIND.DEFAULT: "mul.Tensor mul.Scalar fmod.Tensor fmod.Scalar maximum minimum max.other min.other clamp.Tensor",
     KIND.INT_TO_FLOAT: "div.Tensor div.Scalar reciprocal exp expm1 log log2 log10 log1p sqrt rsqrt sin cos tan sinh cosh"
     " tanh asin acos atan asinh acosh atanh atan2 erf sigmoid logaddexp",
     KIND.ALWAYS_BOOL: "eq.Scalar eq.Tensor ne.Scalar ne.Tensor lt.Scalar lt.Tensor le.Scalar le.Tensor gt.Scalar gt.Tensor"
@@ -34,12 +34,26 @@ _OPERANDS = {
 """Operators whose operands need nothing but the right type, by PyTorch's way to find it."""
 
 
+_OF_BITS = {
+    A.mul.Tensor: A.logical_and,
+    A.mul.Scalar: A.logical_and,
+    A.maximum.default: A.logical_or,
+    A.minimum.default: A.logical_and,
+    A.max.other: A.logical_or,
+    A.min.other: A.logical_and,
+}
+"""What arithmetic of booleans is; TVM has none."""
+
+
 def promoting() -> dict[OpOverload, Decomposition]:
     """Decompositions of arithmetic. Each gives NotImplemented where the importer does the operator right as it is."""
     table = {
         operator: _promoting(operator, kind) for kind, names in _OPERANDS.items() for operator in _overloads(names)
     }
     table |= {operator: _summing(operator) for operator in _overloads("add.Tensor add.Scalar sub.Tensor sub.Scalar")}
+    table |= {operator: _by_nothing(operator, table[operator]) for operator in _overloads("mul.Tensor mul.Scalar")}
+    table |= {operator: _by_nothing(operator, table[operator]) for operator in _overloads("div.Tensor div.Scalar")}
+    table |= {A.pow.Tensor_Scalar: _power}
     table |= {operator: _raised for operator in _overloads("pow.Scalar pow.Tensor_Tensor")}
     table |= {operator: _remainder for operator in _overloads("remainder.Tensor remainder.Scalar")}
     table |= {operator: _divided for operator in _overloads("div.Tensor_mode div.Scalar_mode")}
@@ -82,6 +96,8 @@ def _promoting(operator: OpOverload, kind: KIND) -> Decomposition:
         dtype = _computed_in(operands, kind)
         if kind is KIND.ALWAYS_BOOL and dtype == torch.bool:
             dtype = torch.int32  # LLVM has no comparison of bits that TVM would ask for.
+        if dtype == torch.bool and operator in _OF_BITS:
+            return _OF_BITS[operator](*_tensors(*operands, dtype))
         return NotImplemented if _fit(operands, dtype) else operator(*_cast(operands, dtype))
 
     return decomposition
@@ -90,12 +106,53 @@ def _promoting(operator: OpOverload, kind: KIND) -> Decomposition:
 def _summing(operator: OpOverload) -> Decomposition:
     def decomposition(first: Any, second: Any, alpha: Any = 1) -> Any:
         dtype = _computed_in((first, second))
+        if dtype == torch.bool:
+            return A.logical_or(*_tensors(first, second, dtype)) if alpha else first
+        if first is second and alpha == 1 and dtype.is_floating_point and operator is A.sub.Tensor:
+            return _nothing(first)
         if _fit((first, second), dtype) and alpha == 1:
             return NotImplemented
         first, second = _cast((first, second), dtype)
         return operator(first, second if alpha == 1 else second * alpha)
 
     return decomposition
+
+
+def _by_nothing(operator: OpOverload, otherwise: Decomposition) -> Decomposition:
+    """By a literal zero, which TVM takes for zero, or for an error, whatever the other side is: not if it is infinite."""
+    times = "mul" in str(operator)
+
+    def decomposition(first: Any, second: Any) -> Any:
+        if not isinstance(second, Tensor) and second == 0:
+            x = first.to(_computed_in((first, second), KIND.DEFAULT if times else KIND.INT_TO_FLOAT))
+            if x.dtype.is_floating_point:
+                return _nothing(x) if times else x * math.copysign(math.inf, second)
+        return otherwise(first, second)
+
+    return decomposition
+
+
+def _nothing(x: Tensor) -> Tensor:
+    """Zero, or NaN where `x` is not finite."""
+    return torch.where(torch.isfinite(x), 0.0, math.nan).to(x.dtype)
+
+
+_POWERS: dict[float, Decomposition] = {
+    0.5: torch.sqrt,
+    2: lambda x: x * x,
+    3: lambda x: x * x * x,
+    -0.5: torch.rsqrt,
+    -1: torch.reciprocal,
+    -2: lambda x: torch.reciprocal(x * x),
+}
+"""What PyTorch computes such powers of floating-point numbers as."""
+
+
+def _power(base: Tensor, exponent: Any) -> Any:
+    dtype = _computed_in((base, exponent))
+    if dtype.is_floating_point and exponent in _POWERS:
+        return _POWERS[exponent](base.to(dtype))
+    return NotImplemented if _fit((base,), dtype) else A.pow.Tensor_Scalar(base.to(dtype), exponent)
 
 
 def _raised(base: Any, exponent: Any) -> Any:
@@ -149,9 +206,12 @@ def _chosen(condition: Tensor, first: Tensor, second: Tensor) -> Any:
 def _clamped(x: Tensor, low: Any = None, high: Any = None) -> Any:
     """The importer puts infinity for a bound that is not there, which integers do not have."""
     dtype = _computed_in((x, low, high))
-    if _fit((x,), dtype) and (dtype.is_floating_point or None not in (low, high)):
+    known = not any(bound is not None and math.isnan(bound) for bound in (low, high))
+    if _fit((x,), dtype) and known and (dtype.is_floating_point or None not in (low, high)):
         return NotImplemented
     x = x.to(dtype)
+    if not known:
+        return x * math.nan
     x = x if low is None else A.maximum(x, torch.full_like(x, low))
     return x if high is None else A.minimum(x, torch.full_like(x, high))
 

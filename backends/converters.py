@@ -12,6 +12,9 @@ from torch import Tensor, fx
 from tvm import relax
 
 from . import indexing, scattering, tables
+from .legalizations.functions import elu, erfc, exp2, expm1, hypot, log1p, mapped, shifted_left, shifted_right
+from .legalizations.statistics import variance
+from .ordering import ORDERING
 
 __all__ = ["CONVERTERS"]
 
@@ -26,6 +29,66 @@ def _reduced(reduce: Callable[..., Any]) -> Converter:
         given = importer.retrieve_args(node)
         axes = list(given[1]) if len(given) > 1 else []
         return importer.block_builder.emit(reduce(given[0], axes or None, given[2] if len(given) > 2 else False))
+
+    return convert
+
+
+def _elements(function: Callable[..., Any], *defaults: float) -> Converter:
+    """A function of single elements; numbers that are not given are `defaults`."""
+    name = f"tir_{getattr(function, '__name__', 'function')}"
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        given = list(importer.retrieve_args(node))
+        tensors = [value for value in given if isinstance(value, relax.Expr)]
+        numbers = [*given[len(tensors) :], *defaults[len(given) - len(tensors) :]]
+        operands = [*_alike(importer, tensors), *map(float, numbers)]
+        return importer.block_builder.emit_te(mapped(function, name), *operands, primfunc_name_hint=name)
+
+    return convert
+
+
+def _alike(importer: Any, tensors: list[Any]) -> list[Any]:
+    """Tensors broadcast to one shape."""
+    if len(tensors) == 1:
+        return tensors
+    shape = torch.broadcast_shapes(*[tuple(int(extent) for extent in tensor.ty.shape) for tensor in tensors])
+    return [importer.block_builder.emit(relax.op.broadcast_to(tensor, shape)) for tensor in tensors]
+
+
+def _shifted(function: Callable[..., Any]) -> Converter:
+    """Of integers, in the type that PyTorch computes in."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        value = node.meta["val"]
+        if value.dtype.is_floating_point:
+            raise ValueError("floating-point numbers are shifted, which TVM has not; multiply by a power of two")
+        dtype = str(value.dtype).removeprefix("torch.")
+        emit = importer.block_builder.emit
+        tensors = [
+            emit(relax.op.astype(given, dtype)) if isinstance(given, relax.Expr) else relax.const(given, dtype)
+            for given in importer.retrieve_args(node)
+        ]
+        name = function.__name__
+        return importer.block_builder.emit_te(
+            mapped(function, name), *_alike(importer, tensors), primfunc_name_hint=name
+        )
+
+    return convert
+
+
+def _varied(root: bool) -> Converter:
+    """Variances in float64 to the last step: their roots may be numbers where they themselves are not."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        x, *rest = importer.retrieve_args(node)
+        rank = len(x.ty.shape)
+        axes = rest[0] if rest else node.kwargs.get("dim")
+        axes = [axes] if isinstance(axes, int) else list(axes or range(rank))
+        correction = node.kwargs.get("correction")
+        return importer.block_builder.emit_te(
+            variance, x, sorted(axis % rank for axis in axes), bool(node.kwargs.get("keepdim", False)),
+            1.0 if correction is None else float(correction), root, primfunc_name_hint="variance",
+        )  # fmt: skip
 
     return convert
 
@@ -65,6 +128,10 @@ def _computed_in(name: str, *types: torch.dtype) -> Converter:
     return convert
 
 
+_LEFT_SHIFTS = (
+    "bitwise_left_shift.Tensor", "bitwise_left_shift.Tensor_Scalar", "bitwise_left_shift.Scalar_Tensor",
+    "__lshift__.Tensor", "__lshift__.Scalar",
+)  # fmt: skip
 _PRODUCTS = ("mm.default", "bmm.default", "matmul.default", "addmm.default", "baddbmm.default", "convolution.default")
 _POOLINGS = ("max_pool2d_with_indices.default", "max_pool3d_with_indices.default")
 
@@ -77,6 +144,17 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "amax.default": _reduced(relax.op.max),
         "amin.default": _reduced(relax.op.min),
         "grid_sampler_2d.default": _grid_sampled,
+        "elu.default": _elements(elu, 1.0, 1.0, 1.0),
+        "erfc.default": _elements(erfc),
+        "exp2.default": _elements(exp2),
+        "expm1.default": _elements(expm1),
+        "hypot.default": _elements(hypot),
+        "log1p.default": _elements(log1p),
+        "std.correction": _varied(root=True),
+        "var.correction": _varied(root=False),
+        **{name: _shifted(shifted_left) for name in _LEFT_SHIFTS},
+        **{name.replace("left", "right").replace("__l", "__r"): _shifted(shifted_right) for name in _LEFT_SHIFTS},
+        **ORDERING,
         **{name: _pooled(name) for name in _POOLINGS},
         **{name: _computed_in(name, torch.float32) for name in _PRODUCTS},
         "native_layer_norm.default": _computed_in("native_layer_norm.default", torch.float32, torch.float16),

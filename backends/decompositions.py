@@ -16,7 +16,9 @@ from torch._ops import OpOverload
 
 from .arithmetic import Decomposition, first_of, promoting
 from .complex_values import COMPLEX
+from .counting import COUNTED
 from .indexing import INDEXING
+from .ordering import ORDERED
 from .resizing import RESIZING
 from .scattering import SCATTERING
 from .spectra import SPECTRA
@@ -33,7 +35,9 @@ def importable() -> dict[OpOverload, Decomposition]:
     Each gives NotImplemented, which leaves the operator as it is, where the importer does it right.
     """
     table: dict[OpOverload, Decomposition] = dict(torch.export.default_decompositions().items())
-    for ours in (_OURS, RESIZING, INDEXING, SCATTERING, WINDOWS, SPECTRA, promoting(), COMPLEX):
+    for operator in _KEPT:
+        table.pop(operator, None)
+    for ours in (_OURS, ORDERED, COUNTED, RESIZING, INDEXING, SCATTERING, WINDOWS, SPECTRA, promoting(), COMPLEX):
         for operator, decomposition in ours.items():
             table[operator] = first_of(decomposition, table.get(operator))
     return table
@@ -42,13 +46,6 @@ def importable() -> dict[OpOverload, Decomposition]:
 def select(x: Tensor, axis: int, index: int) -> Any:
     """From the end, too: the importer's kernel would read before the tensor's memory."""
     return NotImplemented if index >= 0 else A.select.int(x, axis, index + x.shape[axis])
-
-
-def elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
-    """``selu`` has a scale, which the importer does not read; ``celu`` one for inputs."""
-    if input_scale != 1:
-        return torch.where(x > 0, x * scale, (torch.exp(x * input_scale) - 1) * (alpha * scale))
-    return NotImplemented if scale == 1 else A.elu.default(x, alpha) * scale
 
 
 def full(size: Sequence[int], value: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
@@ -62,24 +59,9 @@ def full_like(x: Tensor, value: Any, *, dtype: torch.dtype | None = None, **opti
     return full(x.shape, value, dtype=dtype or x.dtype)
 
 
-def cosh(x: Tensor) -> Tensor:
-    return (torch.exp(x) + torch.exp(-x)) / 2
-
-
-def sinh(x: Tensor) -> Tensor:
-    return (torch.exp(x) - torch.exp(-x)) / 2
-
-
-def erfc(x: Tensor) -> Tensor:
-    return 1 - torch.erf(x)
-
-
-def exp2(x: Tensor) -> Tensor:
-    return torch.exp(x * math.log(2))
-
-
-def hypot(x: Tensor, y: Tensor) -> Tensor:
-    return torch.sqrt(x * x + y * y)
+def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator: Any = None) -> Any:
+    """In training its slopes are random, which is refused."""
+    return NotImplemented if training else A.leaky_relu.default(x, (lower + upper) / 2)
 
 
 def fmax(x: Tensor, y: Tensor) -> Tensor:
@@ -88,24 +70,6 @@ def fmax(x: Tensor, y: Tensor) -> Tensor:
 
 def fmin(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(torch.isnan(x), y, torch.where(torch.isnan(y), x, torch.minimum(x, y)))
-
-
-def least(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    """``min`` along a dimension, with the indices."""
-    values, indices = torch.max(-x, dim, keepdim)
-    return -values, indices
-
-
-def prod(x: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    found = torch.cumprod(x, dim, dtype=dtype).narrow(dim, -1, 1)
-    return found if keepdim else found.squeeze(dim)
-
-
-def var_mean(
-    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
-    axes = list(range(x.dim())) if dim is None else list(dim)
-    return A.var.correction(x, axes, correction=correction, keepdim=keepdim), A.mean.dim(x, axes, keepdim)
 
 
 def vector_norm(
@@ -126,6 +90,20 @@ def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Ten
     flat = [None if given is None else given.reshape(together) for given in (weight, bias)]
     found, *moments = A.native_layer_norm.default(x.reshape([*lead, *together]), together, *flat, eps)
     return found.reshape(x.shape), *[moment.reshape([*lead, *[1] * len(shape)]) for moment in moments]
+
+
+def var_mean(
+    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    axes = list(range(x.dim())) if dim is None else list(dim)
+    return A.var.correction(x, axes, correction=correction, keepdim=keepdim), A.mean.dim(x, axes, keepdim)
+
+
+def std_mean(
+    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    axes = list(range(x.dim())) if dim is None else list(dim)
+    return A.std.correction(x, axes, correction=correction, keepdim=keepdim), A.mean.dim(x, axes, keepdim)
 
 
 def group_norm(
@@ -156,38 +134,53 @@ def avg_pool(operator: OpOverload, axes: int) -> Decomposition:
 
 
 def adaptive_max_pool(pool: OpOverload, axes: int) -> Decomposition:
-    """Of windows that are all alike; others are left, and refused."""
+    """A pooling where all windows are alike; else the maxima along one axis after the other."""
 
     def decomposition(x: Tensor, size: Sequence[int]) -> Any:
         extents = [int(extent) for extent in x.shape[-axes:]]
-        if any(extent % wanted for extent, wanted in zip(extents, size, strict=True)):
-            return NotImplemented
-        window = [extent // wanted for extent, wanted in zip(extents, size, strict=True)]
-        return pool(x, window, window)
+        if not any(extent % wanted for extent, wanted in zip(extents, size, strict=True)):
+            window = [extent // wanted for extent, wanted in zip(extents, size, strict=True)]
+            return pool(x, window, window)
+        places = torch.arange(math.prod(extents), dtype=torch.int64).reshape(extents).expand(x.shape)
+        for axis, (extent, wanted) in zip(
+            range(-1, -axes - 1, -1), reversed(list(zip(extents, size, strict=True))), strict=True
+        ):
+            x, places = _largest_of_parts(x, places, axis, extent, wanted)
+        return x, places
 
     return decomposition
 
 
+def _largest_of_parts(x: Tensor, places: Tensor, axis: int, extent: int, wanted: int) -> tuple[Tensor, Tensor]:
+    """The largest of each of so many parts of an axis, which may overlap, and where they are from."""
+    found = []
+    for number in range(wanted):
+        start, end = number * extent // wanted, -(-(number + 1) * extent // wanted)
+        values, indices = A.max.dim(x.narrow(axis, start, end - start), axis, True)
+        found.append((values, places.narrow(axis, start, end - start).gather(axis, indices)))
+    return torch.cat([values for values, _ in found], axis), torch.cat([where for _, where in found], axis)
+
+
 _OURS: Mapping[OpOverload, Decomposition] = {
     A.select.int: select,
-    A.elu.default: elu,
     A.full.default: full,
     A.full_like.default: full_like,
-    A.cosh.default: cosh,
-    A.sinh.default: sinh,
-    A.erfc.default: erfc,
-    A.exp2.default: exp2,
-    A.hypot.default: hypot,
+    A.rrelu.default: rrelu,
     A.fmax.default: fmax,
     A.fmin.default: fmin,
-    A.min.dim: least,
-    A.prod.dim_int: prod,
+    A.std_mean.correction: std_mean,
     A.var_mean.correction: var_mean,
     A.linalg_vector_norm.default: vector_norm,
-    A.native_layer_norm.default: layer_norm,
     A.native_group_norm.default: group_norm,
+    A.native_layer_norm.default: layer_norm,
     A.avg_pool2d.default: avg_pool(A.avg_pool2d.default, 2),
     A.avg_pool3d.default: avg_pool(A.avg_pool3d.default, 3),
     A.adaptive_max_pool2d.default: adaptive_max_pool(A.max_pool2d_with_indices.default, 2),
     A.adaptive_max_pool3d.default: adaptive_max_pool(A.max_pool3d_with_indices.default, 3),
 }
+
+_KEPT = (
+    A.elu.default, A.erfc.default, A.exp2.default, A.expm1.default, A.hypot.default, A.log1p.default, A.sinh.default,
+    A.cosh.default, A.atanh.default, A.std.correction, A.var.correction,
+)  # fmt: skip
+"""What `converters` and `legalizations` compute better than PyTorch's decompositions."""

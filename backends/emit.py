@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tvm import IRModule, relax
+from tvm import IRModule, relax, tirx
 
 from .fusion import Group, group_nodes
 from .graph import Convolution, Foreign, Graph, Node, Reference
@@ -103,7 +103,7 @@ class Emitter:
         elif node.op == "product":
             self._product(node)
         elif node.op == "softmax":
-            spec = SoftmaxSpec(node.shape, self.machine.lanes)
+            spec = SoftmaxSpec(node.shape, self.machine.lanes, self.machine.keeps_nans)
             plain = self._plain(node.inputs[0])
             self.plains[node] = self._call("softmax", softmax_kernel, spec, [plain], node.shape)
         elif node.op == "reindex":
@@ -303,6 +303,8 @@ class Emitter:
     def _expression(self, argument: Any, node: Node) -> Any:
         if isinstance(argument, tuple):
             return relax.Tuple([self._expression(field, node) for field in argument])
+        if isinstance(argument, tirx.PrimFunc):
+            return self.builder.add_func(argument, node.name)
         return self._plain(node.inputs[argument.index]) if isinstance(argument, Reference) else argument
 
     def _epilogue(
@@ -336,7 +338,7 @@ class Emitter:
         for node in group.scalars:
             operands = tuple(operand(source) for source in node.inputs)
             steps.append(Step(node.detail.function, node.detail.parameters, operands))
-        return Epilogue(tuple(steps), tuple(views)), variables
+        return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans), variables
 
     def _leaf(self, node: Node, result: View, slots: Slots) -> tuple[View, Any]:
         """How an epilogue of `result` reads `node`: pixel by pixel, or one vector of channels for all

@@ -132,7 +132,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A Relax call that is kept, and its arguments: references, tuples of them, or Relax expressions."""
+    """A Relax call that is kept, and its arguments: references, tuples of them, kernels, or Relax expressions."""
 
     call: Any
     arguments: tuple[Any, ...]

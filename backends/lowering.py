@@ -17,7 +17,7 @@ from tvm.relax import transform
 from tvm_ffi import structural_map
 
 from .arena import Arena, plan_arena
-from .schedules.scattering import LEGALIZED
+from .legalizations import LEGALIZATIONS
 from .write_back import write_back
 
 __all__ = ["Lowered", "finish", "lower"]
@@ -42,7 +42,7 @@ def lower(module: IRModule, target: tvm.target.Target, alignment: int, states: i
         legal = [
             relax.backend.DispatchSampling(),
             relax.backend.DispatchSortScan(),
-            transform.LegalizeOps(dict(LEGALIZED)),
+            transform.LegalizeOps(dict(LEGALIZATIONS)),
         ]
         lifted, weights = _lift_constants(tvm.transform.Sequential(legal)(module))
         passes = [

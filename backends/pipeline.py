@@ -11,9 +11,9 @@ from .choice import Memory, Winograd, choose
 from .cost import Cost
 from .emit import emit_module
 from .fold import fold_channels, fold_margins
+from .legalizations import LEGALIZATIONS
 from .read import read_relax
 from .schedules.generic import schedule_foreign
-from .schedules.scattering import LEGALIZED
 from .schedules.tiles import Machine
 from .survey import survey
 from .width import fitting_width
@@ -48,7 +48,7 @@ def scheduled_module(
         module = tvm.transform.Sequential(
             [
                 relax.transform.DecomposeOpsForInference(),
-                relax.transform.LegalizeOps(dict(LEGALIZED)),
+                relax.transform.LegalizeOps(dict(LEGALIZATIONS)),
                 relax.transform.AnnotateTIROpPattern(),
                 relax.transform.FoldConstant(),
                 relax.transform.FuseOps(),

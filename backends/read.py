@@ -37,7 +37,7 @@ Rule = Callable[[Any, Sequence[Any]], "Node | tuple[Node, ...] | None"]
 def read_relax(module: IRModule) -> Graph:
     """The graph of ``main`` in `module`, whose parameters must be constants."""
     function = module["main"]
-    values: dict[Any, Any] = {}
+    values: dict[Any, Any] = dict(module.functions_items())
     inputs = []
     for parameter in function.params:
         shape, dtype = _shape_and_dtype(parameter)
@@ -69,12 +69,12 @@ def _operator(call: Any) -> str:
 
 
 def _argument(value: Any, values: dict[Any, Any]) -> Any:
-    """The node, tuple of nodes, or untouched Relax expression (a shape, a number) that `value` stands for."""
+    """The node, tuple of nodes, kernel, or untouched Relax expression (a shape, a number) that `value` stands for."""
     if isinstance(value, relax.Tuple):
         return tuple(_argument(field, values) for field in value.fields)
     if isinstance(value, relax.TupleGetItem):
         return _item(_argument(value.tuple_value, values), value.index, value)
-    if isinstance(value, relax.Var):
+    if isinstance(value, relax.Var | tvm.ir.GlobalVar):
         return values[value]
     if isinstance(value, tvm.ir.GenericConst):
         return constant(value.value.numpy())
@@ -111,7 +111,8 @@ def _foreign(call: Any, arguments: Sequence[Any], var: Any) -> Node:
         return argument
 
     detail = Foreign(call, tuple(referenced(argument) for argument in arguments))
-    return Node("foreign", inputs, shape, dtype, detail, _operator(call))
+    kernel = call.args[0].name_hint if _operator(call) == "relax.call_tir" else _operator(call)
+    return Node("foreign", inputs, shape, dtype, detail, kernel)
 
 
 def _result(op: str, call: Any, inputs: list[Node], detail: Any) -> Node:
@@ -311,13 +312,23 @@ def _binary(function: str) -> Rule:
             return None
         name = function
         if name == "divide":
-            divisor = _known(sides[1])
-            if divisor is None or not np.all(divisor):
+            inverse = _inverse(_known(sides[1]))
+            if inverse is None:
                 return None
-            sides[1], name = constant((1.0 / divisor.astype("float64")).astype("float32")), "multiply"
+            sides[1], name = constant(inverse), "multiply"
         return _result("scalar", call, [sides[0], sides[1]], Scalar(name))
 
     return rule
+
+
+def _inverse(divisor: Array | None) -> Array | None:
+    """One divided by what is known, if all of it and of the result are normal numbers."""
+    if divisor is None or not np.all(divisor):
+        return None
+    inverse = 1.0 / divisor.astype("float64")
+    limits = np.finfo("float32")
+    normal = (abs(inverse) >= limits.tiny) & (abs(inverse) <= limits.max)
+    return inverse.astype("float32") if bool(np.all(normal)) else None
 
 
 def _aligned(side: Any, shape: tuple[int, ...]) -> Node | None:

@@ -115,7 +115,7 @@ class Target:
             return Machine(self.lanes, self.registers, self.l2_bytes, self.cores, 6.0, halves=halves)
         stream = self.memory_mb_s / (self.clock_mhz or _CLOCK_MHZ)
         machine = Machine(self.lanes, self.registers, self.l2_bytes, self.cores, stream)
-        machine = replace(machine, by_lane=True, in_order=self.cpu in _IN_ORDER)
+        machine = replace(machine, by_lane=True, in_order=self.cpu in _IN_ORDER, keeps_nans=self.lanes > 1)
         if self.architecture == "arm":
             return replace(machine, registers=self.registers - 1, pixel_registers=3)
         return replace(machine, registers=self.registers - 3, pixel_registers=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import loops
 from .image import View
-from .scalar import apply
+from .scalar import Vectors, apply
 
 __all__ = ["Epilogue", "Operand", "Step"]
 
@@ -33,10 +33,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """Steps in order; the last one's value is stored. Without steps the anchor's result is stored."""
+    """Steps in order; the last one's value is stored. Without steps the anchor's result is stored.
+
+    `keeps_nans` is the machine's, as in `scalar.Vectors`.
+    """
 
     steps: tuple[Step, ...] = ()
     leaves: tuple[View, ...] = ()
+    keeps_nans: bool = False
 
     def arguments(self) -> list[tuple[str, Sequence[int], str]]:
         """Kernel arguments for the leaves, in order."""
@@ -47,10 +51,10 @@ class Epilogue:
     ) -> Any:
         """The vector for `position` (image, block, row, column), given the anchor's `result` there."""
         values: list[Any] = []
-        uses = self._uses()
+        uses, vectors = self._uses(), Vectors(lanes, self.keeps_nans)
         for number, step in enumerate(self.steps):
             operands = [self._operand(o, result, values, buffers, position, lanes) for o in step.operands]
-            value = apply(step.function, step.parameters, operands, lanes)
+            value = apply(step.function, step.parameters, operands, vectors)
             values.append(_kept(value, lanes) if uses[number] > 1 else value)
         return values[-1] if values else result
 

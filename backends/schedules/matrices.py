@@ -9,11 +9,9 @@ from typing import Any
 from tvm import tirx
 
 from . import loops
-from .scalar import exponential
+from .scalar import Vectors, exponential
 
 __all__ = ["ProductSpec", "SoftmaxSpec", "product_kernel", "softmax_kernel"]
-
-_LOWEST = -3.4028234e38
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,11 @@ class ProductSpec:
 
 @dataclass(frozen=True)
 class SoftmaxSpec:
-    """Softmax along the last axis of `shape`.
-
-    A masked element (minus infinity) gets 1e-38 instead of 0, and a row of nothing else equal shares instead of
-    NaN: the exponential is a polynomial and ends there.
-    """
+    """Softmax along the last axis of `shape`. A masked element (minus infinity) gets 0, a row of nothing else NaN."""
 
     shape: tuple[int, ...]
     lanes: int
+    keeps_nans: bool = False
 
 
 def product_kernel(spec: ProductSpec, name: str) -> tirx.PrimFunc:
@@ -108,7 +103,7 @@ def _softmax(spec: SoftmaxSpec, source: loops.Buffer, result: loops.Buffer) -> N
             with loops.serial(count) as step:
                 offset = row * width + start + step * lanes
                 value = loops.load(source, offset, lanes) - loops.broadcast(loops.load(largest, 0), lanes)
-                loops.store(result, offset, exponential(lanes, value), lanes)
+                loops.store(result, offset, exponential(Vectors(lanes, spec.keeps_nans), value), lanes)
                 loops.store(total, 0, loops.load(total, 0, lanes) + loops.load(result, offset, lanes), lanes)
             sums += [loops.load(total, lane) for lane in range(lanes)]
         share = loops.local(1)
@@ -124,12 +119,12 @@ def _largest(source: loops.Buffer, row: Any, spans: list[tuple[int, int, int]]) 
     """A register with the largest element of the row."""
     found = []
     for start, count, lanes in spans:
-        best = _register(_LOWEST, lanes)
+        best = _register(-math.inf, lanes)
         with loops.serial(count) as step:
             value = loops.load(source, row + start + step * lanes, lanes)
             loops.store(best, 0, tirx.max(loops.load(best, 0, lanes), value), lanes)
         found += [loops.load(best, lane) for lane in range(lanes)]
-    largest = _register(_LOWEST, 1)
+    largest = _register(-math.inf, 1)
     for value in found:
         loops.store(largest, 0, tirx.max(loops.load(largest, 0), value))
     return largest

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from typing import Any
 
 from tvm import tirx
@@ -11,6 +14,7 @@ from tvm import tirx
 from . import loops
 from .epilogue import Epilogue
 from .image import View, clear_border
+from .scalar import Vectors
 
 __all__ = ["MeanSpec", "PoolSpec", "mean_kernel", "pool_kernel"]
 
@@ -91,16 +95,21 @@ def _maximum(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any
     """Indices outside are moved to the nearest pixel: it is in the window too, so the maximum stays the
     same.
     """
-    lanes = spec.result.lanes
     top, left = _corner(spec, position)
-    best = loops.local(lanes)
-    loops.store(best, 0, loops.number(-3.4028234e38, lanes), lanes)
-    with loops.unroll(spec.window[0]) as kh, loops.unroll(spec.window[1]) as kw:
+    pixels = []
+    for kh, kw in product(range(spec.window[0]), range(spec.window[1])):
         row = _clamped(top + kh, spec.source.height, spec.inside)
         column = _clamped(left + kw, spec.source.width, spec.inside)
-        pixel = loops.load(source, spec.source.offset(position[0], position[1], row, column), lanes)
-        loops.store(best, 0, tirx.max(loops.load(best, 0, lanes), pixel), lanes)
-    return loops.load(best, 0, lanes)
+        pixels.append(loops.load(source, spec.source.offset(*position[:2], row, column), spec.result.lanes))
+    vectors = Vectors(spec.result.lanes, spec.epilogue.keeps_nans)
+    return reduce(vectors.maximum, pixels) if vectors.keeps_nans else _largest(pixels, vectors)
+
+
+def _largest(pixels: Sequence[Any], vectors: Vectors) -> Any:
+    """NaN is looked for beside the maximum, which loses it: one comparison finds it in two pixels."""
+    pairs = zip(pixels[::2], [*pixels[1::2], pixels[0]], strict=False)
+    found = reduce(tirx.Or, [tirx.Or(tirx.isnan(a), tirx.isnan(b)) for a, b in pairs])
+    return tirx.Select(found, vectors.number(math.nan), reduce(tirx.max, pixels))
 
 
 def _average(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any, Any]) -> Any:
@@ -115,8 +124,7 @@ def _average(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any
         pixel = loops.load(source, spec.source.offset(position[0], position[1], row, column), lanes)
         if not spec.inside:
             within = tirx.all(tirx.EQ(row, top + kh), tirx.EQ(column, left + kw))
-            weight = tirx.Select(within, loops.number(1.0), loops.number(0.0))
-            pixel = pixel * loops.broadcast(weight, lanes)
+            pixel = tirx.Select(loops.broadcast(within, lanes), pixel, loops.number(0.0, lanes))
         loops.store(total, 0, loops.load(total, 0, lanes) + pixel, lanes)
     return loops.load(total, 0, lanes) * loops.broadcast(_share(spec, top, left), lanes)
 
@@ -132,7 +140,9 @@ def _share(spec: PoolSpec, top: Any, left: Any) -> Any:
 
 
 def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
-    """Several partial sums, because an addition depends on the one before it."""
+    """Several partial sums, because an addition depends on the one before it, and those of each row by themselves: a long
+    sum loses what is added to it last.
+    """
     leaves, result = rest[:-1], rest[-1]
     view, lanes = spec.result, spec.result.lanes
     height, width = spec.source.height, spec.source.width
@@ -140,16 +150,19 @@ def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     clear_border(result, view)
     with loops.parallel(view.batch * view.blocks) as work:
         image, block = (work // view.blocks, work % view.blocks) if view.batch > 1 else (0, work)
-        sums = loops.local(parts * lanes)
-        with loops.unroll(parts) as part:
-            loops.store(sums, part * lanes, loops.number(0.0, lanes), lanes)
-        with loops.serial(height) as row, loops.serial(width // parts) as column, loops.unroll(parts) as part:
-            offset = spec.source.offset(image, block, row, column * parts + part)
-            pixel = loops.load(source, offset, lanes)
-            loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + pixel, lanes)
-        total = loops.load(sums, 0, lanes)
-        for part in range(1, parts):
-            total = total + loops.load(sums, part * lanes, lanes)
-        value = total * loops.number(1.0 / (height * width), lanes)
+        total, sums = loops.local(lanes), loops.local(parts * lanes)
+        loops.store(total, 0, loops.number(0.0, lanes), lanes)
+        with loops.serial(height) as row:
+            with loops.unroll(parts) as part:
+                loops.store(sums, part * lanes, loops.number(0.0, lanes), lanes)
+            with loops.serial(width // parts) as column, loops.unroll(parts) as part:
+                offset = spec.source.offset(image, block, row, column * parts + part)
+                pixel = loops.load(source, offset, lanes)
+                loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + pixel, lanes)
+            value = loops.load(sums, 0, lanes)
+            for part in range(1, parts):
+                value = value + loops.load(sums, part * lanes, lanes)
+            loops.store(total, 0, loops.load(total, 0, lanes) + value, lanes)
+        value = loops.load(total, 0, lanes) * loops.number(1.0 / (height * width), lanes)
         position = (image, block, 0, 0)
         loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)

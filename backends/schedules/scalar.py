@@ -1,118 +1,190 @@
 """Functions of single elements, on vectors: the vocabulary of fused epilogues and elementwise kernels.
 
-`exp` is a polynomial here, because the C library's takes one lane at a time. Its relative error is below
-2e-7.
+`exp` and `tanh` are polynomials here, because the C library's take one lane at a time. Their relative errors are below
+5e-7, and zero, infinities and NaN give what they give in PyTorch. Maxima and minima keep NaN, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
 from .loops import number
 
-__all__ = ["FUNCTIONS", "apply", "exponential"]
+__all__ = ["FUNCTIONS", "Vectors", "apply", "exponential"]
 
 Expression = Any
 
 
-def apply(function: str, parameters: Sequence[float], values: Sequence[Expression], lanes: int) -> Expression:
-    """The value of `function` (a key of `FUNCTIONS`) for vectors of `lanes`."""
-    return FUNCTIONS[function](lanes, *parameters, *values)
+@dataclass(frozen=True)
+class Vectors:
+    """What functions of single elements work on: `lanes` elements at a time.
+
+    `keeps_nans` is the machine's (`tiles.Machine`): whether its maximum is NaN where an operand is.
+    """
+
+    lanes: int
+    keeps_nans: bool = False
+
+    def number(self, value: float, dtype: str = "float32") -> Expression:
+        """A literal in every lane."""
+        return number(value, self.lanes, dtype)
+
+    def maximum(self, a: Expression, b: Expression) -> Expression:
+        """The larger, or NaN where one is NaN.
+
+        TVM's maximum is ``a > b ? a : b``, as x86 has it: NaN gives `b`. So a literal comes first.
+        """
+        return self._extreme("llvm.maximum", tirx.max, a, b)
+
+    def minimum(self, a: Expression, b: Expression) -> Expression:
+        """The smaller, or NaN where one is NaN."""
+        return self._extreme("llvm.minimum", tirx.min, a, b)
+
+    def _extreme(self, name: str, extreme: Callable[..., Expression], a: Expression, b: Expression) -> Expression:
+        if self.keeps_nans:
+            return tirx.call_llvm_pure_intrin(a.ty, name, a, b)
+        first, second = (b, a) if _is_literal(b) else (a, b)
+        found = extreme(first, second)
+        return found if _is_literal(first) else tirx.Select(tirx.isnan(first), first, found)
 
 
-def exponential(lanes: int, x: Expression) -> Expression:
-    """``2**k * p(r)`` with ``x = k ln 2 + r`` and Cephes' polynomial for ``|r| <= ln 2 / 2``."""
-    x = tirx.max(tirx.min(x, number(88.0, lanes)), number(-87.0, lanes))
-    whole = tirx.floor(x * number(1.0 / math.log(2.0), lanes) + number(0.5, lanes))
-    rest = x - whole * number(0.693359375, lanes) - whole * number(-2.12194440e-4, lanes)
-    polynomial = number(1.9875691500e-4, lanes)
-    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        polynomial = polynomial * rest + number(coefficient, lanes)
-    mantissa = polynomial * rest * rest + rest + number(1.0, lanes)
-    int_type = f"int32x{lanes}" if lanes > 1 else "int32"
-    float_type = f"float32x{lanes}" if lanes > 1 else "float32"
-    exponent = tirx.Cast(int_type, whole) + number(127, lanes, "int32")
-    scale = tirx.reinterpret(float_type, exponent << number(23, lanes, "int32"))
+def _is_literal(x: Expression) -> bool:
+    return isinstance(x.value if isinstance(x, tirx.Broadcast) else x, tirx.FloatImm)
+
+
+def apply(function: str, parameters: Sequence[float], values: Sequence[Expression], vectors: Vectors) -> Expression:
+    """The value of `function` (a key of `FUNCTIONS`) for `values`, which are vectors."""
+    return FUNCTIONS[function](vectors, *parameters, *values)
+
+
+def exponential(vectors: Vectors, x: Expression) -> Expression:
+    """``2**k * p(r)`` with ``x = k ln 2 + r`` and Cephes' polynomial for ``|r| <= ln 2 / 2``.
+
+    As ``2**(k - 1) * 2 p(r)``, so that it ends in infinity; below -87 it is zero.
+    """
+    x = vectors.maximum(vectors.number(-87.3), vectors.minimum(vectors.number(89.0), x))
+    whole = tirx.floor(x * vectors.number(1.0 / math.log(2.0)) + vectors.number(0.5))
+    rest = x - whole * vectors.number(0.693359375) - whole * vectors.number(-2.12194440e-4)
+    coefficients = (
+        1.9875691500e-4,
+        1.3981999507e-3,
+        8.3334519073e-3,
+        4.1665795894e-2,
+        1.6666665459e-1,
+        5.0000001201e-1,
+    )
+    polynomial = _polynomial(vectors, rest, *(2 * coefficient for coefficient in coefficients))
+    mantissa = polynomial * rest * rest + (rest + rest) + vectors.number(2.0)
+    int_type = f"int32x{vectors.lanes}" if vectors.lanes > 1 else "int32"
+    float_type = f"float32x{vectors.lanes}" if vectors.lanes > 1 else "float32"
+    exponent = tirx.Cast(int_type, whole) + vectors.number(126, "int32")
+    scale = tirx.reinterpret(float_type, exponent << vectors.number(23, "int32"))
     return mantissa * scale
 
 
-def _sigmoid(lanes: int, x: Expression) -> Expression:
-    one = number(1.0, lanes)
-    return one / (one + exponential(lanes, number(0.0, lanes) - x))
+def _sigmoid(vectors: Vectors, x: Expression) -> Expression:
+    one = vectors.number(1.0)
+    return one / (one + exponential(vectors, vectors.number(0.0) - x))
 
 
-def _tanh(lanes: int, x: Expression) -> Expression:
-    one = number(1.0, lanes)
-    return one - number(2.0, lanes) / (exponential(lanes, x * number(2.0, lanes)) + one)
+def _tanh(vectors: Vectors, x: Expression) -> Expression:
+    """Eigen's quotient of polynomials, divided by the constant of the lower one; near zero `x`."""
+    x = _between(vectors, -8.7, 8.7, x)
+    square = x * x
+    constant = 4.89352518554385e-03
+    upper = _polynomial(
+        vectors, square,
+        *(coefficient / constant for coefficient in (
+            -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
+            1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
+        )),
+    )  # fmt: skip
+    lower = _polynomial(
+        vectors, square,
+        *(coefficient / constant for coefficient in (
+            1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, constant,
+        )),
+    )  # fmt: skip
+    quotient = _between(vectors, -1.0, 1.0, x * upper / lower)
+    return tirx.Select(tirx.abs(x) < vectors.number(4e-4), x, quotient)
 
 
-def _polynomial(lanes: int, x: Expression, *coefficients: float) -> Expression:
+def _between(vectors: Vectors, low: float, high: float, x: Expression) -> Expression:
+    return vectors.minimum(vectors.number(high), vectors.maximum(vectors.number(low), x))
+
+
+def _polynomial(vectors: Vectors, x: Expression, *coefficients: float) -> Expression:
     """Horner's scheme; the highest power's coefficient first."""
-    value = number(coefficients[0], lanes)
+    value = vectors.number(coefficients[0])
     for coefficient in coefficients[1:]:
-        value = value * x + number(coefficient, lanes)
+        value = value * x + vectors.number(coefficient)
     return value
 
 
-def _erf(lanes: int, x: Expression) -> Expression:
-    """Eigen's quotient of polynomials, which is 1 to the last bit from 4 on."""
-    x = tirx.max(tirx.min(x, number(4.0, lanes)), number(-4.0, lanes))
+def _erf(vectors: Vectors, x: Expression) -> Expression:
+    """Eigen's quotient of polynomials, which is 1 to the last bit from 4 on; divided as that of `_tanh`."""
+    x = _between(vectors, -4.0, 4.0, x)
     square = x * x
+    constant = -1.42647390514189e-02
     upper = _polynomial(
-        lanes, square,
-        -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
-        -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+        vectors, square,
+        *(coefficient / constant for coefficient in (
+            -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
+            -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
+        )),
     )  # fmt: skip
     lower = _polynomial(
-        lanes, square,
-        -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
-        -1.42647390514189e-02,
+        vectors, square,
+        *(coefficient / constant for coefficient in (
+            -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, constant,
+        )),
     )  # fmt: skip
     return x * upper / lower
 
 
-def _gelu(lanes: int, x: Expression) -> Expression:
-    half = x * number(0.5, lanes)
-    return half + half * _erf(lanes, x * number(math.sqrt(0.5), lanes))
+def _gelu(vectors: Vectors, x: Expression) -> Expression:
+    half = x * vectors.number(0.5)
+    return half + half * _erf(vectors, x * vectors.number(math.sqrt(0.5)))
 
 
-def _gelu_tanh(lanes: int, x: Expression) -> Expression:
-    half = x * number(0.5, lanes)
-    inner = x + x * x * x * number(0.044715, lanes)
-    return half + half * _tanh(lanes, inner * number(math.sqrt(2 / math.pi), lanes))
+def _gelu_tanh(vectors: Vectors, x: Expression) -> Expression:
+    """``(1 + tanh(u)) / 2`` is the sigmoid of ``2 u``, which does not cancel far below zero."""
+    inner = x + x * x * x * vectors.number(0.044715)
+    return x * _sigmoid(vectors, inner * vectors.number(2 * math.sqrt(2 / math.pi)))
 
 
-def _clip(lanes: int, low: float, high: float, x: Expression) -> Expression:
+def _clip(vectors: Vectors, low: float, high: float, x: Expression) -> Expression:
     if low > -math.inf:
-        x = tirx.max(x, number(low, lanes))
-    return tirx.min(x, number(high, lanes)) if high < math.inf else x
+        x = vectors.maximum(vectors.number(low), x)
+    return vectors.minimum(vectors.number(high), x) if high < math.inf else x
 
 
-def _leaky(lanes: int, slope: float, x: Expression) -> Expression:
-    zero = number(0.0, lanes)
-    return tirx.max(x, zero) + number(slope, lanes) * tirx.min(x, zero)
+def _leaky(vectors: Vectors, slope: float, x: Expression) -> Expression:
+    zero = vectors.number(0.0)
+    return vectors.maximum(zero, x) + vectors.number(slope) * vectors.minimum(zero, x)
 
 
 FUNCTIONS: dict[str, Callable[..., Expression]] = {
-    "relu": lambda lanes, x: tirx.max(x, number(0.0, lanes)),
+    "relu": lambda vectors, x: vectors.maximum(vectors.number(0.0), x),
     "clip": _clip,
     "leaky_relu": _leaky,
     "sigmoid": _sigmoid,
     "tanh": _tanh,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
-    "silu": lambda lanes, x: x * _sigmoid(lanes, x),
-    "negative": lambda lanes, x: number(0.0, lanes) - x,
-    "abs": lambda lanes, x: tirx.max(x, number(0.0, lanes) - x),
-    "add": lambda lanes, a, b: a + b,
-    "subtract": lambda lanes, a, b: a - b,
-    "multiply": lambda lanes, a, b: a * b,
-    "maximum": lambda lanes, a, b: tirx.max(a, b),
-    "minimum": lambda lanes, a, b: tirx.min(a, b),
+    "silu": lambda vectors, x: x * _sigmoid(vectors, x),
+    "negative": lambda vectors, x: x * vectors.number(-1.0),
+    "abs": lambda vectors, x: tirx.abs(x),
+    "add": lambda vectors, a, b: a + b,
+    "subtract": lambda vectors, a, b: a - b,
+    "multiply": lambda vectors, a, b: a * b,
+    "maximum": lambda vectors, a, b: vectors.maximum(a, b),
+    "minimum": lambda vectors, a, b: vectors.minimum(a, b),
 }
 """Every function by name; called with the lanes, the literal parameters and then the vectors.
 

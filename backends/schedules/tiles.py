@@ -24,6 +24,7 @@ class Machine:
         in_order: whether instructions start in the order of the code, for which LLVM writes more turns of loops out.
         halves: whether instructions on half a vector run at twice the rate.
         rate: vector products that start in a cycle.
+        keeps_nans: whether the maximum of two vectors is NaN where one of them is, as IEEE 754 has it since 2019.
     """
 
     lanes: int
@@ -36,6 +37,7 @@ class Machine:
     in_order: bool = False
     halves: bool = False
     rate: float = 1.0
+    keeps_nans: bool = False
 
 
 @dataclass(frozen=True)
