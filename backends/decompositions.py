@@ -116,6 +116,23 @@ def group_norm(
     return A.native_group_norm.default(x, weight, bias, size, channels, rest, groups, eps)
 
 
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, training: bool,
+    momentum: float, eps: float,
+) -> Any:  # fmt: skip
+    """With statistics of the batch, which move those that are kept; the importer takes `training` for its opposite."""
+    if not training:
+        found = A._native_batch_norm_legit_no_training.default(x, weight, bias, mean, variance, momentum, eps)
+        return *found, mean, variance
+    axes = [0, *range(2, x.dim())]
+    found = A._native_batch_norm_legit.no_stats(x, weight, bias, True, momentum, eps)
+    center = A.mean.dim(x, axes)
+    inverse = torch.rsqrt(A.var.correction(x, axes, correction=0) + eps)
+    kept = mean * (1 - momentum) + center * momentum
+    spread = variance * (1 - momentum) + A.var.correction(x, axes, correction=1) * momentum
+    return found[0], center, inverse, kept, spread
+
+
 def avg_pool(operator: OpOverload, axes: int) -> Decomposition:
     """With a divisor of its own: the mean over the whole window, padding included, times the window over the divisor."""
 
@@ -172,6 +189,7 @@ _OURS: Mapping[OpOverload, Decomposition] = {
     A.var_mean.correction: var_mean,
     A.linalg_vector_norm.default: vector_norm,
     A.native_group_norm.default: group_norm,
+    A._native_batch_norm_legit_functional.default: batch_norm,
     A.native_layer_norm.default: layer_norm,
     A.avg_pool2d.default: avg_pool(A.avg_pool2d.default, 2),
     A.avg_pool3d.default: avg_pool(A.avg_pool3d.default, 3),

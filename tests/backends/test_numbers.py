@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reconvene.backends.compile import compile
+from reconvene.backends.decompositions import importable
 
 from ..support.numbers import GRID, UNARY, wrong
 
@@ -130,6 +131,34 @@ def test_what_is_constant_is_normalized_to_zero() -> None:
     model = nn.Sequential(nn.InstanceNorm2d(3), nn.ReLU()).eval()
     built = compile(model, (torch.randn(1, 3, 16, 16),), check=False)
     assert float(built.run(torch.full((1, 3, 16, 16), 200.3)).abs().max()) < 1e-6
+
+
+class _Moving(nn.Module):
+    """Statistics of the batch, which move those that are kept, also in evaluation."""
+
+    def __init__(self, by_image: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        self.by_image = by_image
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        kept = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        return (
+            F.instance_norm(x, *kept, use_input_stats=True) if self.by_image else F.batch_norm(x, *kept, training=True)
+        )
+
+
+@pytest.mark.parametrize("by_image", [False, True], ids=["batch norm", "instance norm"])
+def test_statistics_of_the_batch_move_those_that_are_kept(by_image: bool) -> None:
+    model, x = _Moving(by_image).eval(), BASE * 3 + 5
+    program = torch.export.export(model, (x,)).run_decompositions(importable())
+    decomposed = program.module()
+    with torch.no_grad():
+        assert torch.allclose(decomposed(x), model(x), atol=1e-5)
+    for name, buffer in decomposed.named_buffers():
+        assert torch.allclose(buffer, model.get_buffer(name).to(buffer.dtype), atol=1e-6), name
+    assert float((model.norm.running_var - 1).abs().max()) > 0.5
 
 
 COUNTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -143,6 +143,8 @@ ALGEBRA: dict[str, Function] = {
     "dilated maximum": lambda x: F.max_pool2d(x, 2, 2, dilation=2),
     "adaptive average": lambda x: F.adaptive_avg_pool2d(x, (3, 7)),
     "adaptive maximum": lambda x: F.adaptive_max_pool2d(x, (4, 5)),
+    "maximum of unequal windows": lambda x: F.adaptive_max_pool2d(x, (3, 4)),
+    "where it is in unequal windows": lambda x: F.adaptive_max_pool2d(x, (3, 4), return_indices=True)[1],
     "lp_pool": lambda x: F.lp_pool2d(x.abs(), 2, 2),
     "sampled": lambda x: F.grid_sample(x, points(5, 6), align_corners=False),
     "nearest samples": lambda x: F.grid_sample(x, points(5, 6), mode="nearest", align_corners=True),
@@ -196,7 +198,6 @@ FUNCTIONS: dict[str, Function] = POSITIONS | STATISTICS | ALGEBRA | FUNCTION_BY_
 REFUSED: dict[str, Function] = {
     "where maximum pooling found it": lambda x: F.max_pool2d(x, 2, return_indices=True)[1],
     "resized without aliasing": lambda x: F.interpolate(x, (5, 4), mode="bilinear", antialias=True),
-    "maximum of unequal windows": lambda x: F.adaptive_max_pool2d(x, (3, 4)),
     "bytes between others": lambda x: F.interpolate((x.abs() * 50).to(torch.uint8), (5, 13), mode="bilinear"),
     "erfinv": lambda x: torch.erfinv(x.tanh() * 0.9),
     "power of integers": lambda x: 2 ** x.argmax(-1),
