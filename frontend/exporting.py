@@ -20,6 +20,7 @@ from .errors import CaptureError
 from .graph_module import CapturedModule, as_changed, changed_layer
 from .snapshot import preserved
 from .state import tracing_state
+from .strict_export import strict_export
 
 __all__ = ["distinct", "export_program", "exported", "inference"]
 
@@ -27,7 +28,10 @@ __all__ = ["distinct", "export_program", "exported", "inference"]
 def export_program(
     model: nn.Module, args: tuple[Any, ...], dynamic_shapes: Any = None, kwargs: dict[str, Any] | None = None
 ) -> ExportedProgram:
-    """Exports `model` in inference mode and leaves it as it was. Raises CaptureError."""
+    """Exports `model` in inference mode and leaves it as it was. Raises CaptureError.
+
+    What cannot be traced is exported strictly, from the bytecode of forward, if the program then computes what the model does.
+    """
     if isinstance(model, CapturedModule) and changed_layer(model) is not None:
         model = as_changed(model)
     try:
@@ -35,6 +39,10 @@ def export_program(
     except CaptureError:
         raise
     except Exception as error:
+        with _exporting(model, (args, kwargs or {}), False):
+            program = strict_export(model, args, kwargs or {}, dynamic_shapes)
+        if program is not None:
+            return program
         raise capture_error(model, args, kwargs or {}, error) from error
 
 
@@ -42,18 +50,23 @@ def exported(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None, training: bool = False
 ) -> ExportedProgram:
     """The same with torch's own errors, or in the model's own training mode."""
-    with _mode(model, (args, kwargs), training), warnings.catch_warnings():
-        # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
-        warnings.filterwarnings("ignore", message=".*assigned during export.*")
-        # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
-        oblivious = symbolic_shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-        with oblivious, tracing_state(model) as traced, _DetachedData():
-            args, kwargs = distinct((args, kwargs))
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    with _exporting(model, (args, kwargs), training), tracing_state(model) as traced, _DetachedData():
+        args, kwargs = distinct((args, kwargs))
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     if traced.attributes and not training:
         with inference(model, (args, kwargs)):
             check_kept_attributes(model, program, (args, kwargs), traced.attributes)
     return program
+
+
+@contextmanager
+def _exporting(model: nn.Module, inputs: Any, training: bool) -> Iterator[None]:
+    with _mode(model, inputs, training), warnings.catch_warnings():
+        # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
+        warnings.filterwarnings("ignore", message=".*assigned during export.*")
+        # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
+        with symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+            yield
 
 
 def distinct(inputs: Any) -> Any:

@@ -248,22 +248,21 @@ def check_patterns(view: DependencyView, patterns: Sequence[str]) -> None:
 
 
 def _nothing_to_prune(view: DependencyView) -> str:
-    if not view.groups:
-        return _no_layers(view)
-    reasons = {group.reason for group in view.groups if group.reason}
-    shown = sorted(reasons)[:_LISTED] + ([f"and {len(reasons) - _LISTED} more"] if len(reasons) > _LISTED else [])
+    """What holds the channels of a model, or hides its layers."""
+    hidden = _hidden_layers(view)
+    if not view.groups and not hidden:
+        return "this model has no convolution, linear or other weighted layer to prune"
+    reasons = [*hidden, *sorted({group.reason for group in view.groups if group.reason})]
+    shown = reasons[:_LISTED] + ([f"and {len(reasons) - _LISTED} more"] if len(reasons) > _LISTED else [])
     listed = "; ".join(shown) or "every layer has a single channel"
     return f"no channel of this model can be removed: {listed}"
 
 
-def _no_layers(view: DependencyView) -> str:
-    """What hides the layers of a model without a channel group, where something does."""
+def _hidden_layers(view: DependencyView) -> list[str]:
+    """What keeps layers out of sight: graphs within the graph, and weights that are computed."""
     hiding = {node: rule_of(view.operations[node]).reason(view.operations[node]) for node in view.enclosed}
     hiding |= {node: reason for node, op in view.operations.items() if (reason := unusable(op))}
-    if not hiding:
-        return "this model has no convolution, linear or other weighted layer to prune"
-    listed = dict.fromkeys(f"{reason} ({source_line(node) or node.name})" for node, reason in hiding.items())
-    return f"no channel of this model can be removed: {'; '.join(list(listed)[:3])}"
+    return list(dict.fromkeys(f"{reason} ({source_line(node) or node.name})" for node, reason in hiding.items()))
 
 
 def _wanted(
