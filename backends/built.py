@@ -14,6 +14,7 @@ import torch
 import tvm
 
 from ..frontend.errors import InputError
+from ..frontend.turns import new_turn
 from .arena import Arena
 from .library import Library
 from .measure import Timing, time_calls
@@ -21,7 +22,6 @@ from .signature import Signature, TensorSpec, checked_inputs
 from .state import State, state_bytes
 from .targets import Target
 from .threads import available_threads, check_threads, on_threads
-from .turns import new_turn
 from .virtual_machine import VirtualMachine
 from .weights import weight_bytes
 

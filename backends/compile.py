@@ -15,6 +15,7 @@ from tvm import relax
 from ..frontend.arrays import as_tensors
 from ..frontend.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.progress import stage
+from ..frontend.turns import tracing_in_turn
 from .built import Built
 from .choice import WINOGRAD, Winograd
 from .comparison import difference
@@ -31,6 +32,7 @@ from .unsupported import UnsupportedError, culprit, reason_of
 __all__ = ["compile"]
 
 
+@tracing_in_turn
 def compile(
     module: nn.Module,
     example_inputs: tuple[Any, ...],

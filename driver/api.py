@@ -16,6 +16,7 @@ from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
 from ..frontend.errors import InputError
 from ..frontend.progress import stage
+from ..frontend.turns import tracing_in_turn
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
 from ..passes import pruning
@@ -62,6 +63,7 @@ class Result:
     """Of the method ``reconvene``: layers that have new initial weights."""
 
 
+@tracing_in_turn
 def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: Any = None) -> fx.GraphModule:
     """Captures a model as a graph in torch.export's training IR. The model itself is left as it was.
 
@@ -76,6 +78,7 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
     return capture_model(model, as_tensors(example_inputs), dynamic_shapes)
 
 
+@tracing_in_turn
 def compact(
     model: Model,
     example_inputs: Inputs | None = None,
@@ -109,6 +112,7 @@ def compact(
     return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
 
 
+@tracing_in_turn
 def prune(
     model: Model,
     example_inputs: Inputs | None = None,
@@ -218,6 +222,7 @@ def _goal(module: fx.GraphModule, target: str | Target, share: float) -> Latency
     return LatencyGoal(share, layer_times(canonicalize(module), find_target(target)))
 
 
+@tracing_in_turn
 def compile(
     module: Model,
     example_inputs: Inputs | None = None,

@@ -33,10 +33,11 @@ class Fields:
 def fields_of(spec: pytree.TreeSpec) -> Fields | None:
     """Of a named tuple, a result of torch's such as that of ``max``, or a dataclass, without its fields that are None."""
     kind = spec.context if spec.type is namedtuple else spec.type
+    names: tuple[Any, ...]
     if dataclasses.is_dataclass(kind):
         names = keys_of(spec) or ()
     elif issubclass(kind, tuple):
-        names = getattr(kind, "_fields", None) or getattr(kind, "__match_args__", ())
+        names = tuple(getattr(kind, "_fields", None) or getattr(kind, "__match_args__", ()))
     else:
         return None
     fit = len(names) == spec.num_children and all(map(_usable, names))

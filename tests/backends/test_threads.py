@@ -20,11 +20,12 @@ import pytest
 import torch
 from torch import nn
 
+import reconvene
 from reconvene.backends.built import Built
 from reconvene.backends.compile import compile
 from reconvene.backends.threads import available_threads, on_threads
-from reconvene.backends.turns import new_turn
 from reconvene.frontend.errors import InputError
+from reconvene.frontend.turns import new_turn
 
 SEVERAL = min(2, available_threads())
 
@@ -171,6 +172,19 @@ if not (child := os.fork()):
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
+
+
+def test_threads_that_compile_take_turns(inputs: list[torch.Tensor]) -> None:
+    """torch.export has one state for the whole process."""
+
+    def right_at_once(width: int) -> bool:
+        layers = [nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 2, 3)]
+        network = nn.Sequential(*layers).eval()
+        found = reconvene.compile(network, (inputs[0],)).run(inputs[0])
+        return torch.allclose(found, network(inputs[0]), atol=1e-4)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(right_at_once, (3, 4, 5)))
 
 
 def test_what_goes_to_another_process_by_pickling_is_refused(built: Built) -> None:

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
-__all__ = ["new_turn"]
+__all__ = ["new_turn", "tracing_in_turn"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _turns: WeakSet[Any] = WeakSet()
 _entry = threading.Lock()
@@ -25,6 +30,22 @@ def new_turn() -> Any:
     with _entry:
         _turns.add(turn)
     return turn
+
+
+_tracing = new_turn()
+
+
+def tracing_in_turn(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, which threads call one after the other: torch.export has one state for the whole process, and traces of
+    two threads would spoil each other.
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _tracing:
+            return function(*args, **kwargs)
+
+    return called
 
 
 def _before_fork() -> None:
