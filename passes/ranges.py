@@ -109,8 +109,9 @@ def _of_stored(value: Any) -> Range:
     if value.is_complex():
         return FINITE if bool(value.isfinite().all()) else ANYTHING
     if not value.is_floating_point() or bool(value.sum().isfinite()):
-        return Range(*(float(bound) for bound in torch.aminmax(value)))
+        low, high = (float(bound) for bound in torch.aminmax(value))
+        return Range(low, high)
     finite = value[value.isfinite()]
     low, high = (float(bound) for bound in torch.aminmax(finite)) if finite.numel() else (0.0, 0.0)
-    infinite = [bool((value == sign).any()) for sign in (_INF, -_INF)]
-    return Range(low, high, *infinite, bool(value.isnan().any()))
+    up, down = (bool((value == sign).any()) for sign in (_INF, -_INF))
+    return Range(low, high, up, down, bool(value.isnan().any()))
