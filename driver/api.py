@@ -154,7 +154,7 @@ def prune(
         fold_batch_norm: as for `compact`.
         batches: inputs and targets, ``[((inputs, ...), targets), ...]``, for the scores snip and grasp.
         loss: for these scores; takes the model's output and the targets.
-        dynamic_shapes: as for `compact`.
+        dynamic_shapes: as for `compact`. None: the batch may vary, unless it is what keeps every channel.
         method_options: of ``reconvene``: the fields of `reconvene.driver.recipe.Recipe`.
 
     Raises:
@@ -204,12 +204,30 @@ def prune(
             f"the method {method} has no option '{min(method_options)}'; {RECONVENE} has options of its own"
         )
     goal = None if latency is None or target is None else _goal(module, target, latency)
-    found = pruning.prune(
-        module, inputs, method, sparsity, **choices, batches=batches, loss=loss, latency=goal, fold=fold_batch_norm
-    )
+    choices |= {"batches": batches, "loss": loss, "latency": goal, "fold": fold_batch_norm}
+    try:
+        found = pruning.prune(module, inputs, method, sparsity, **choices)
+        held = pruning.held_by_batch(found)
+    except pruning.MergedWithBatch as error:
+        if dynamic_shapes is not None:
+            raise
+        held = str(error)
+    if held and dynamic_shapes is None:
+        module, inputs = _with_fixed_batch(model, example_inputs, held)
+        found = pruning.prune(module, inputs, method, sparsity, **choices)
     if goal is not None:
         options |= {key: found.plan.origin[key] for key in ("sparsity", "latency", "modelled_latency")}
     return result(found, title_of(model), options)
+
+
+def _with_fixed_batch(
+    model: Model, example_inputs: Inputs | None, reason: str
+) -> tuple[fx.GraphModule, tuple[Any, ...]]:
+    """The graph of a model of which nothing can be pruned while its batch may vary."""
+    module, inputs = captured(model, example_inputs, FIXED)
+    if (sizes := module.meta.get("input_sizes")) is not None:
+        module.meta["input_sizes"] = sizes.explained(f"the batch is fixed: with one that varies, {reason}")
+    return module, inputs
 
 
 def _goal(module: fx.GraphModule, target: str | Target, share: float) -> LatencyGoal:

@@ -24,6 +24,7 @@ from .dependency import ChannelGroup, DependencyView, dependency_view
 from .masks import check_finite
 from .outcome import Compaction
 from .rules import rule_of
+from .rules.layout import MERGED
 from .rules.linear_map import unusable
 from .scores import Batch, Loss
 from .trial import Trial, tried
@@ -31,7 +32,7 @@ from .trial import Trial, tried
 if TYPE_CHECKING:
     from .latency import LatencyGoal
 
-__all__ = ["METHODS", "Scored", "allot", "decide", "prune", "score"]
+__all__ = ["METHODS", "MergedWithBatch", "Scored", "allot", "decide", "held_by_batch", "prune", "score"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -41,6 +42,10 @@ _LISTED = 4
 
 METHODS = tuple(CHANNEL_METHODS)
 """Names that `prune` takes as its method."""
+
+
+class MergedWithBatch(InputError):
+    """Nothing can be pruned, but some could if the batch were a number."""
 
 
 def prune(
@@ -118,6 +123,14 @@ def prune(
     )
 
 
+def held_by_batch(found: Compaction) -> str | None:
+    """What kept all channels, where it is also that they are merged with a batch that varies; else None."""
+    reasons = dict.fromkeys(reason for group in found.groups for reason in group.reasons)
+    if any(group.got for group in found.groups) or not any(MERGED in reason for reason in reasons):
+        return None
+    return f"no channel of this model can be removed: {'; '.join(reasons)}"
+
+
 def _tried_for_latency(
     module: fx.GraphModule, view: DependencyView, scored: Scored, goal: LatencyGoal, **rounding: Any
 ) -> tuple[Trial, float, float]:
@@ -191,7 +204,8 @@ def score(
     if not free and any(group.prunable and ignored[group] for group in view.groups):
         return Scored({}, ignored)  # All is left alone, as was asked.
     if not free:
-        raise InputError(_nothing_to_prune(view))
+        merged = any(MERGED in (group.reason or "") for group in view.groups)
+        raise (MergedWithBatch if merged else InputError)(_nothing_to_prune(view))
     return Scored(channel_scores(view, free, method, example_inputs, batches=batches, loss=loss, seed=seed), ignored)
 
 

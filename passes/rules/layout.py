@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from ..axes import AxesBuilder
     from ..rewriting import Edit
 
-__all__ = ["Expand", "Factors", "Permute", "Reshape", "UnitAxes", "permutation_of", "refine"]
+__all__ = ["MERGED", "Expand", "Factors", "Permute", "Reshape", "UnitAxes", "permutation_of", "refine"]
+
+
+MERGED = "the channels are merged with an axis of dynamic size"
+"""Why a reshape holds channels that it would not hold if all sizes were numbers."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Reshape(Rule):
             axes.touch(axis)
         elif not is_static(shape_of(axis[0])[axis[1]]):
             for number in part:
-                axes.freeze(hidden[number], "the channels are merged with an axis of dynamic size")
+                axes.freeze(hidden[number], MERGED)
             axes.touch(axis)
         elif len(part) == 1:
             axes.same(axis, hidden[part[0]])
