@@ -153,6 +153,12 @@ _MOVES: dict[OpOverload, Decomposition] = {
         *[A.mean.dim(part, axes, keepdim) for part in parts(x)]
     ),
     A.mean.default: lambda x, dtype=None: paired(*[part.mean() for part in parts(x)]),
+    A.tril.default: lambda x, diagonal=0: paired(*[part.tril(diagonal) for part in parts(x)]),
+    A.triu.default: lambda x, diagonal=0: paired(*[part.triu(diagonal) for part in parts(x)]),
+    A.split.Tensor: lambda x, size, axis=0: [_complex(part) for part in pair(x).split(size, _axis(x, axis))],
+    A.split_with_sizes.default: lambda x, sizes, axis=0: [
+        _complex(part) for part in pair(x).split(sizes, _axis(x, axis))
+    ],
     A.cumsum.default: lambda x, axis, dtype=None: paired(*[part.cumsum(axis) for part in parts(x)]),
 }
 """Operators for which the two parts are two tensors."""
@@ -252,6 +258,34 @@ def angle(x: Tensor) -> Tensor:
     return torch.atan2(imaginary, real)
 
 
+def power(x: Tensor, exponent: Any) -> Tensor:
+    """A small whole one by products."""
+    if exponent in (1, 2, 3, 4):
+        found = x
+        for _ in range(int(exponent) - 1):
+            found = mul(found, x)
+        return found
+    return polar(magnitude(x) ** exponent, angle(x) * exponent)
+
+
+def sgn(x: Tensor) -> Tensor:
+    size = magnitude(x)
+    return div(x, torch.where(size == 0, torch.ones_like(size), size))
+
+
+def _created(operator: OpOverload) -> Decomposition:
+    """One number everywhere, of a complex type."""
+
+    def decomposition(*arguments: Any, dtype: torch.dtype | None = None, **options: Any) -> Any:
+        value = arguments[-1]
+        if not (isinstance(value, complex) or (dtype is not None and dtype.is_complex)):
+            return NotImplemented
+        part = torch.float64 if dtype == torch.complex128 else torch.float32
+        return paired(*[operator(*arguments[:-1], float(number), dtype=part) for number in (value.real, value.imag)])
+
+    return decomposition
+
+
 def conj(x: Tensor) -> Tensor:
     real, imaginary = parts(x)
     return paired(real, -imaginary)
@@ -275,6 +309,7 @@ def _to_copy(x: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -> 
 
 COMPLEX: Mapping[OpOverload, Decomposition] = {
     **{operator: _where_complex(decomposition) for operator, decomposition in _MOVES.items()},
+    **{operator: _created(operator) for operator in (A.full.default, A.scalar_tensor.default)},
     A.cat.default: _where_complex(_cat),
     A.stack.default: _where_complex(_stack),
     A.add.Tensor: _where_complex(add),
@@ -294,6 +329,21 @@ COMPLEX: Mapping[OpOverload, Decomposition] = {
     A.exp.default: _where_complex(exp),
     A.abs.default: _where_complex(magnitude),
     A.angle.default: angle,
+    A.log.default: _where_complex(lambda x: paired(magnitude(x).log(), angle(x))),
+    A.sqrt.default: _where_complex(lambda x: polar(magnitude(x).sqrt(), angle(x) / 2)),
+    A.pow.Tensor_Scalar: _where_complex(power),
+    A.square.default: _where_complex(lambda x: mul(x, x)),
+    A.sgn.default: _where_complex(sgn),
+    A.eq.Tensor: _where_complex(
+        lambda x, y: torch.logical_and(*[a == b for a, b in zip(parts(x), parts(y), strict=True)])
+    ),
+    A.ne.Tensor: _where_complex(
+        lambda x, y: torch.logical_or(*[a != b for a, b in zip(parts(x), parts(y), strict=True)])
+    ),
+    A.linalg_vector_norm.default: _where_complex(
+        lambda x, *rest, **options: A.linalg_vector_norm.default(magnitude(x), *rest, **options)
+    ),
+    A.copy.default: _where_complex(lambda x, source, *rest: _complex(pair(source)).expand(x.shape)),
     A.real.default: _where_complex(lambda x: parts(x)[0]),
     A.imag.default: _where_complex(lambda x: parts(x)[1]),
     A.conj.default: _where_complex(conj),

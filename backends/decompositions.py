@@ -15,11 +15,14 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from .arithmetic import Decomposition, first_of, promoting
+from .bags import BAGS
 from .complex_values import COMPLEX
+from .contractions import CONTRACTIONS
 from .counting import COUNTED
 from .indexing import INDEXING
 from .ordering import ORDERED
 from .resizing import RESIZING
+from .scans import SCANS
 from .scattering import SCATTERING
 from .spectra import SPECTRA
 from .windows import WINDOWS
@@ -37,7 +40,8 @@ def importable() -> dict[OpOverload, Decomposition]:
     table: dict[OpOverload, Decomposition] = dict(torch.export.default_decompositions().items())
     for operator in _KEPT:
         table.pop(operator, None)
-    for ours in (_OURS, ORDERED, COUNTED, RESIZING, INDEXING, SCATTERING, WINDOWS, SPECTRA, promoting(), COMPLEX):
+    kinds = (_OURS, ORDERED, COUNTED, RESIZING, INDEXING, SCATTERING, WINDOWS, SPECTRA, SCANS, BAGS, CONTRACTIONS)
+    for ours in (*kinds, promoting(), COMPLEX):
         for operator, decomposition in ours.items():
             table[operator] = first_of(decomposition, table.get(operator))
     return table

@@ -16,6 +16,7 @@ from ..frontend.capture import capture, export_program
 from ..frontend.errors import CaptureError
 from ..frontend.exporting import distinct
 from ..frontend.writes import written_places
+from .branches import inline_branches
 from .complex_values import COMPLEX_LEFT, complex_left, without_pairs
 from .converters import CONVERTERS
 from .decompositions import importable
@@ -57,6 +58,7 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
         CaptureError: it keeps state that cannot be carried from call to call.
     """
     exported = _exported(module, example_inputs)
+    inline_branches(exported)
     decomposed = _decomposed(exported)
     state = carry_state(decomposed, exported)
     random = draws_numbers(decomposed, exported)

@@ -170,7 +170,18 @@ def fft_c2r(x: Tensor, axes: Sequence[int], normalization: int, last_size: int) 
     return result if factor == 1 else result * factor
 
 
+def fftfreq(n: int, d: float = 1.0, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    found = torch.cat([torch.arange((n + 1) // 2), torch.arange(-(n // 2), 0)])
+    return found.to(dtype or torch.get_default_dtype()) / (n * d)
+
+
+def rfftfreq(n: int, d: float = 1.0, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    return torch.arange(n // 2 + 1).to(dtype or torch.get_default_dtype()) / (n * d)
+
+
 SPECTRA: Mapping[OpOverload, Decomposition] = {
+    A.fft_fftfreq.default: fftfreq,
+    A.fft_rfftfreq.default: rfftfreq,
     A._fft_r2c.default: fft_r2c,
     A._fft_c2c.default: fft_c2c,
     A._fft_c2r.default: fft_c2r,
