@@ -97,7 +97,8 @@ def _promoting(operator: OpOverload, kind: KIND) -> Decomposition:
         if kind is KIND.ALWAYS_BOOL and dtype == torch.bool:
             dtype = torch.int32  # LLVM has no comparison of bits that TVM would ask for.
         if dtype == torch.bool and operator in _OF_BITS:
-            return _OF_BITS[operator](*_tensors(*operands, dtype))
+            first, second = operands
+            return _OF_BITS[operator](*_tensors(first, second, dtype))
         return NotImplemented if _fit(operands, dtype) else operator(*_cast(operands, dtype))
 
     return decomposition

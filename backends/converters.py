@@ -14,7 +14,7 @@ from tvm import relax
 from . import indexing, scattering, tables
 from .legalizations.functions import elu, erfc, exp2, expm1, hypot, log1p, mapped, shifted_left, shifted_right
 from .legalizations.statistics import variance
-from .ordering import ORDERING
+from .ordering import ORDERING, given
 
 __all__ = ["CONVERTERS"]
 
@@ -59,14 +59,14 @@ def _shifted(function: Callable[..., Any]) -> Converter:
     """Of integers, in the type that PyTorch computes in."""
 
     def convert(node: fx.Node, importer: Any) -> Any:
-        value = node.meta["val"]
-        if value.dtype.is_floating_point:
+        kind = node.meta["val"].dtype
+        if kind.is_floating_point:
             raise ValueError("floating-point numbers are shifted, which TVM has not; multiply by a power of two")
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = str(kind).removeprefix("torch.")
         emit = importer.block_builder.emit
         tensors = [
-            emit(relax.op.astype(given, dtype)) if isinstance(given, relax.Expr) else relax.const(given, dtype)
-            for given in importer.retrieve_args(node)
+            emit(relax.op.astype(value, dtype)) if isinstance(value, relax.Expr) else relax.const(value, dtype)
+            for value in importer.retrieve_args(node)
         ]
         name = function.__name__
         return importer.block_builder.emit_te(
@@ -80,13 +80,11 @@ def _varied(root: bool) -> Converter:
     """Variances in float64 to the last step: their roots may be numbers where they themselves are not."""
 
     def convert(node: fx.Node, importer: Any) -> Any:
-        x, *rest = importer.retrieve_args(node)
+        x, named, correction, keepdims = given(node, importer, "self", "dim", "correction", "keepdim").values()
         rank = len(x.ty.shape)
-        axes = rest[0] if rest else node.kwargs.get("dim")
-        axes = [axes] if isinstance(axes, int) else list(axes or range(rank))
-        correction = node.kwargs.get("correction")
+        axes = [named] if isinstance(named, int) else list(named or range(rank))
         return importer.block_builder.emit_te(
-            variance, x, sorted(axis % rank for axis in axes), bool(node.kwargs.get("keepdim", False)),
+            variance, x, sorted(axis % rank for axis in axes), bool(keepdims),
             1.0 if correction is None else float(correction), root, primfunc_name_hint="variance",
         )  # fmt: skip
 

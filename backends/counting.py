@@ -81,7 +81,7 @@ def _all(x: Tensor, axes: int | Sequence[int] | None = None, keepdim: bool = Fal
 
 
 def _counted_ones(x: Tensor, axes: int | Sequence[int] | None, keepdim: bool) -> Tensor:
-    found = axes if axes is None or not isinstance(axes, int) else [axes]
+    found = [axes] if isinstance(axes, int) else None if axes is None else list(axes)
     return _bits(x).to(torch.int32).sum(found, keepdim)
 
 

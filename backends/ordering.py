@@ -16,15 +16,16 @@ from .arithmetic import Decomposition
 from .legalizations.extrema import arg_extreme
 from .schedules.sorting import SortSpec, sort_kernel
 
-__all__ = ["ORDERED", "ORDERING"]
+__all__ = ["ORDERED", "ORDERING", "given"]
 
 A = torch.ops.aten
 
 
-def _given(node: fx.Node, importer: Any, *names: str) -> dict[str, Any]:
+def given(node: fx.Node, importer: Any, *names: str) -> dict[str, Any]:
     """Arguments by name, however they were passed; the importer's values for those that are values."""
-    positions = [argument.name for argument in node.target._schema.arguments]
-    found = {argument.name: argument.default_value for argument in node.target._schema.arguments}
+    operator: Any = node.target
+    positions = [argument.name for argument in operator._schema.arguments]
+    found = {argument.name: argument.default_value for argument in operator._schema.arguments}
     found |= dict(zip(positions, importer.retrieve_args(node), strict=False)) | dict(node.kwargs)
     return {name: found.get(name) for name in names}
 
@@ -33,7 +34,7 @@ def _extreme(largest: bool) -> Callable[[fx.Node, Any], Any]:
     """``max`` or ``min`` along a dimension: values and indices."""
 
     def convert(node: fx.Node, importer: Any) -> Any:
-        x, axis, keepdims = _given(node, importer, "self", "dim", "keepdim").values()
+        x, axis, keepdims = given(node, importer, "self", "dim", "keepdim").values()
         if not x.ty.shape:
             return relax.Tuple([x, importer.block_builder.emit(relax.op.zeros([], "int64"))])
         found = importer.block_builder.emit_te(
@@ -49,7 +50,7 @@ def _place(largest: bool) -> Callable[[fx.Node, Any], Any]:
 
     def convert(node: fx.Node, importer: Any) -> Any:
         emit = importer.block_builder.emit
-        x, axis, keepdims = _given(node, importer, "self", "dim", "keepdim").values()
+        x, axis, keepdims = given(node, importer, "self", "dim", "keepdim").values()
         shape = [int(extent) for extent in x.ty.shape]
         if axis is None or not shape:
             x, axis = emit(relax.op.reshape(x, [-1])), 0
@@ -85,14 +86,14 @@ def _sorted(node: fx.Node, importer: Any, x: Any, axis: int, descending: bool) -
 
 
 def _sort(node: fx.Node, importer: Any) -> Any:
-    x, axis, descending = _given(node, importer, "self", "dim", "descending").values()
+    x, axis, descending = given(node, importer, "self", "dim", "descending").values()
     if not len(x.ty.shape):
         return relax.Tuple([x, importer.block_builder.emit(relax.op.zeros([], "int64"))])
     return relax.Tuple(list(_sorted(node, importer, x, axis % len(x.ty.shape), bool(descending))))
 
 
 def _topk(node: fx.Node, importer: Any) -> Any:
-    x, count, axis, largest = _given(node, importer, "self", "k", "dim", "largest").values()
+    x, count, axis, largest = given(node, importer, "self", "k", "dim", "largest").values()
     axis %= len(x.ty.shape)
     found = _sorted(node, importer, x, axis, bool(largest))
     emit = importer.block_builder.emit
