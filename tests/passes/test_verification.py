@@ -71,7 +71,9 @@ def test_channels_that_go_although_they_are_read_are_caught(monkeypatch: pytest.
 
 
 def test_a_graph_that_does_not_run_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rule_for("aten.conv2d"), "rewrite", lambda op, edit: edit.set_argument(op, "groups", 3))
+    monkeypatch.setattr(
+        rule_for("aten.conv2d"), "rewrite", lambda op, edit: edit.set_argument(op, "dilation", [100, 100])
+    )
     assert "does not run" in failure(randomise(Network()))
 
 
