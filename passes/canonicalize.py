@@ -5,6 +5,7 @@
 - Weights that are computed from stored tensors (``torch.nn.utils.prune``, parametrisations) become stored weights.
 - Two names for one stored tensor become one.
 - A reshape, permute, reshape chain that permutes one axis (channel shuffle) becomes one ``index_select``.
+- A chain that joins a batch of unknown size with heads, and parts them again, becomes one that does not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..frontend.graph_module import CapturedModule, captured_module, copy_callin
 from ..frontend.modes import modes_of
 from ..frontend.writes import storage_of, written_operands, written_places
 from .channel_shuffles import fuse_channel_shuffles
+from .merged_batches import separate_batches
 from .pure_forms import in_own_type, pure_form
 from .rules import rule_for
 from .state_writes import write_once
@@ -57,6 +59,7 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
     tensors = {name: attribute(module, name) for name in names} | dict(replaced or {})
     tensors |= _store_computed_weights(module, graph, tensors)
     tensors |= fuse_channel_shuffles(graph)
+    separate_batches(graph)
     graph.eliminate_dead_code()
     read = {str(node.target): tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
     result = captured_module(_holder(read), graph, module.meta, counts=module)
