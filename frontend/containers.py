@@ -37,7 +37,7 @@ def fields_of(spec: pytree.TreeSpec) -> Fields | None:
     if dataclasses.is_dataclass(kind):
         names = keys_of(spec) or ()
     elif issubclass(kind, tuple):
-        names = tuple(getattr(kind, "_fields", None) or getattr(kind, "__match_args__", ()))
+        names = tuple(getattr(kind, "_fields", None) or getattr(kind, "__match_args__", None) or ())
     else:
         return None
     fit = len(names) == spec.num_children and all(map(_usable, names))
