@@ -20,6 +20,7 @@ from . import (
     sampling,
     selection,
     state,
+    windows,
 )
 from .base import Rule, register, registered, rule_for, rule_of
 
@@ -61,4 +62,5 @@ __all__ = [
     "sampling",
     "selection",
     "state",
+    "windows",
 ]

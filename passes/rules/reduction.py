@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..propagation import Liveness
     from ..rewriting import Edit
 
-__all__ = ["AlongAxis", "Average", "AverageOfNumbers", "Extremum", "Softmax", "Sum"]
+__all__ = ["Accumulated", "AlongAxis", "Average", "AverageOfNumbers", "Extremum", "Record", "Softmax", "Sum"]
 
 _ENTRIES = Elementwise()
 
@@ -223,38 +223,61 @@ class AlongAxis(_Reducing):
     operators = ("aten.var", "aten.std", "aten.prod", "aten.logsumexp", "aten.var_mean", "aten.std_mean")
 
 
-@register
-class Softmax(Rule):
-    """``softmax`` and scans: the axis stays whole, the others pass; along its axis the result sums to one, unless a mask
-    may have hidden all of a row."""
-
-    operators = (
-        "aten.softmax",
-        "aten._softmax",
-        "aten.log_softmax",
-        "aten._log_softmax",
-        "aten.cumsum",
-        "aten.cumprod",
-    )
+class _Scanning(Rule):
+    """Every entry along one axis may depend on all others there: that axis stays whole, the others pass."""
 
     def reason(self, op: Operation) -> str:
         return f"{op.name.removeprefix('aten.')} runs over the channel axis"
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         source = op.node.all_input_nodes[0]
-        rank = len(shape_of(op.node))
+        rank = len(op.shape)
         dim = op["dim"] % max(1, rank)
-        axes.pass_through(source, op.node, ((axis, axis) for axis in range(rank) if axis != dim))
+        for out in filter(None, op.outputs):
+            axes.pass_through(source, out, ((axis, axis) for axis in range(rank) if axis != dim))
+
+    def _level(self, op: Operation, facts: FactTable) -> Facts:
+        """The input's constants, if they do not differ along the axis."""
+        given = facts[op.node.all_input_nodes[0]].plain()
+        return unknown(given.rank) if given.rank and given.known.shape[op["dim"] % given.rank] > 1 else given
+
+
+@register
+class Accumulated(_Scanning):
+    """``cumsum``, ``cumprod``, ``logcumsumexp``: sums and products of nothing but zeros are zero."""
+
+    operators = ("aten.cumsum", "aten.cumprod", "aten.logcumsumexp")
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        given = self._level(op, facts)
+        if op.name == "aten.logcumsumexp":
+            return unknown(given.rank)
+        return collapsed(given.value, given.known & (given.value == 0))
+
+
+@register
+class Record(_Scanning):
+    """``cummax`` and ``cummin``: of a constant, that constant; nothing is claimed of where it was found."""
+
+    operators = ("aten.cummax", "aten.cummin")
+
+    def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
+        given = self._level(op, facts)
+        return [given, unknown(given.rank)]
+
+
+@register
+class Softmax(_Scanning):
+    """``softmax``: the axis stays whole, the others pass; along its axis the result sums to one, unless a mask may have
+    hidden all of a row."""
+
+    operators = ("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         rank = len(shape_of(op.node))
         nothing = unknown(rank)
         dim = op["dim"] % max(1, rank)
         source = op.node.all_input_nodes[0]
-        if op.name in ("aten.cumsum", "aten.cumprod"):  # Of nothing but zeros.
-            given = facts[source].plain()
-            zeros = given.known & (given.value == 0)
-            return collapsed(given.value, zeros if rank == 0 or zeros.shape[dim] == 1 else zeros & False)
         if op.name not in ("aten.softmax", "aten._softmax"):
             return nothing
         sound = facts.ranges[source].finite or (dim == rank - 1 and has_finite_entries(source, facts))

@@ -713,6 +713,24 @@ class Remembering(nn.Module):
 case("copy_", Remembering, prunes="M2")
 around("pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), width=16, reads=4, prunes="M2")
 around("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2), reads=32)
+around("im2col", lambda x: F.unfold(x, 3).reshape(2, 72, 6, 6), reads=72)
+around("im2col", lambda x: F.unfold(x, 3, padding=1).reshape(2, 72, 8, 8), "padded", reads=72, prunes="M2")
+around(
+    "im2col", lambda x: F.unfold(x, 3, 1, 1).view(2, 8, 9, 64).amax(2).view(2, 8, 8, 8), "one of a window", prunes="M2"
+)
+around("im2col", lambda x: F.unfold(x[0], (2, 3), dilation=2, stride=(2, 1)).view(48, 3, 4), "no batch", reads=48)
+around("col2im", lambda x: F.fold(x.flatten(2), (9, 9), 2), reads=2, prunes="M2")
+around(
+    "col2im",
+    lambda x: F.fold(x[0].flatten(1), (8, 8), (2, 1), 2, (1, 0)),
+    "no batch",
+    reads=4,
+    prunes="M2",
+)
+around("col2im", lambda x: F.fold(F.unfold(x, 3, padding=1), (8, 8), 3, padding=1), "there and back", prunes="M2")
+around("unfold", lambda x: x.unfold(2, 3, 2).unfold(3, 2, 2).sum((-1, -2)), "image", prunes="M2")
+around("unfold", lambda x: x.unfold(2, 4, 4).flatten(3), "rows side by side")
+around("unfold", lambda x: x.unfold(1, 3, 1).amax(-1), "channels", reads=6, prunes="")
 
 # Reductions -------------------------------------------------------------------------------------------------------
 
@@ -780,9 +798,14 @@ for name, call in {
     "_log_softmax": lambda x, dim: A._log_softmax(x, dim, False),
     "cumsum": torch.cumsum,
     "cumprod": torch.cumprod,
+    "logcumsumexp": torch.logcumsumexp,
 }.items():
-    around(name, lambda x, call=call: call(x, 3), "image", prunes="")
+    around(name, lambda x, call=call: call(x, 3), "image", prunes="M2" if name in ("cumsum", "cumprod") else "")
     around(name, lambda x, call=call: call(x, 1), "channels", prunes="")
+for name, call in called(torch, "cummax cummin"):
+    around(name, lambda x, call=call: call(x, 1).values, "channels", prunes="")
+    around(name, lambda x, call=call: call(x, 2).indices.to(x.dtype), "places", prunes="")
+    around(name, lambda x, call=call: call(x, 3).values, "image")
 
 # Products of computed tensors -------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from . import (  # noqa: F401
     recurrent,
     reduction,
     selection,
+    windows,
 )  # isort: skip
 from .registry import FAMILIES, Family, recipe, recipes
 

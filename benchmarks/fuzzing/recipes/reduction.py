@@ -100,12 +100,18 @@ def statistics(draft: Draft, operator: str) -> Ref:
     return draft.call("add.Tensor", first, second)
 
 
-@recipe("softmax log_softmax _softmax _log_softmax cumsum cumprod", weight=3)
+@recipe("softmax log_softmax _softmax _log_softmax cumsum cumprod logcumsumexp", weight=3)
 def along(draft: Draft, operator: str) -> Ref:
     x = _source(draft)
     axis = draft.axis(x)
-    if operator.startswith("cum"):
+    if "cum" in operator:
         return draft.call(f"{operator}.default", x, axis)
     if operator.startswith("_"):
         return draft.call(f"{operator}.default", x, axis, False)
     return draft.call(f"{operator}.int", x, axis)
+
+
+@recipe("cummax cummin", weight=2)
+def records(draft: Draft, operator: str) -> Ref:
+    x = _source(draft)
+    return draft.items(draft.call(f"{operator}.default", x, draft.axis(x)))[0]
