@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from ..passes.additive_masks import additive_masks
 from ..passes.check_inputs import check_inputs
 from ..passes.index_ranges import index_ranges
 from ..passes.running import in_turn
@@ -82,7 +83,8 @@ def _inputs(
     yield "the example inputs", example, True
     for number, inputs in enumerate(own):
         yield f"check_inputs[{number}]", inputs, True
-    for kind, inputs in check_inputs(example, ranges=index_ranges(graph)).items():
+    made = check_inputs(example, ranges=index_ranges(graph), additive=additive_masks(graph))
+    for kind, inputs in made.items():
         yield f"inputs of the kind '{kind}'", inputs, False
 
 

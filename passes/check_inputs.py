@@ -15,7 +15,7 @@ the id that the example's has; a kernel may be right only for numbers around zer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ def check_inputs(
     *,
     seed: int = 0,
     ranges: Mapping[int, IndexRange] | None = None,
+    additive: Container[int] = (),
 ) -> dict[str, tuple[Any, ...]]:
     """Inputs by kind, each of the structure, shapes and types of `example_inputs`.
 
@@ -53,6 +54,8 @@ def check_inputs(
         seed: of all random numbers.
         ranges: what whole numbers the model takes, by the place of the input among all flattened ones (see
             `index_ranges`). Without it, they stay between zero (or the example's smallest) and the example's largest.
+        additive: the places of inputs that are added to scores (see `additive_masks`): they are masks that hide with minus
+            infinity, whatever numbers the example holds.
     """
     leaves, structure = pytree.tree_flatten(tuple(example_inputs))
     made: dict[str, tuple[Any, ...]] = {}
@@ -60,7 +63,9 @@ def check_inputs(
     for kind in kinds:
         generator = torch.Generator().manual_seed(seed)
         values = [
-            _value(leaf, kind, generator, (ranges or {}).get(place, ANYTHING)) if isinstance(leaf, Tensor) else leaf
+            _value(leaf, kind, generator, (ranges or {}).get(place, ANYTHING), place in additive)
+            if isinstance(leaf, Tensor)
+            else leaf
             for place, leaf in enumerate(leaves)
         ]
         if not any(_same(values, earlier) for earlier in seen):
@@ -84,9 +89,11 @@ def _same(values: Sequence[Any], others: Sequence[Any]) -> bool:
     )
 
 
-def _value(example: Tensor, kind: str, generator: torch.Generator, allowed: IndexRange) -> Tensor:
+def _value(example: Tensor, kind: str, generator: torch.Generator, allowed: IndexRange, additive: bool) -> Tensor:
     """One input of a kind."""
     flag = _flag(example, allowed)
+    if flag is None and additive and kind in CERTIFICATE_KINDS[1:]:
+        flag = -torch.inf, 0.0
     if flag is not None:
         return _flags(example, kind, generator, *flag)
     if example.is_floating_point() or example.is_complex():

@@ -1,5 +1,6 @@
 """Between what bounds a value lies, and whether it can be infinite or NaN, for finite inputs of any size.
 
+Inputs that are added to the scores of an attention hold minus infinity, too: they are masks (see ``additive_masks``).
 A zero stays zero only under a factor that is finite; attention weights sum to one only where some key is visible. Interval
 arithmetic tells: ``x / (norm + 1e-6)`` is finite, ``x / mask.sum()`` may not be. Overflow is left out of account: ``exp`` is
 finite. A range is worked out when a rule first asks for it.
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from .additive_masks import additive_masks
 from .intervals import ANYTHING, FINITE, Range, hull
 from .range_rules import TRANSFERS, unknown
 from .values import WRITTEN, Operation, attribute, is_tensor, operator_name
@@ -31,6 +33,8 @@ class Ranges:
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
         self._known: dict[fx.Node, Range] = {}
+        if isinstance(module, fx.GraphModule):
+            self._known.update(dict.fromkeys(additive_masks(module).values(), Range(down=True)))
 
     def assume_finite(self, places: Iterable[fx.Node]) -> None:
         """What a forward pass leaves in these stored tensors is finite. To be said before any range is asked for."""

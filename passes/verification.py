@@ -17,6 +17,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from ..frontend.errors import CheckError, InputError
+from .additive_masks import additive_masks
 from .check_inputs import CERTIFICATE_KINDS, check_inputs
 from .dependency import DependencyView
 from .index_ranges import index_ranges
@@ -88,14 +89,14 @@ def verify(
 
 
 def _trials(module: fx.GraphModule, example_inputs: Sequence[Any], runs: int, seed: int) -> Iterator[_Trial]:
-    ranges = index_ranges(module)
+    ranges, additive = index_ranges(module), additive_masks(module)
     for run in range(runs):
-        kinds = check_inputs(example_inputs, CERTIFICATE_KINDS, seed=seed + run, ranges=ranges)
+        kinds = check_inputs(example_inputs, CERTIFICATE_KINDS, seed=seed + run, ranges=ranges, additive=additive)
         for kind, inputs in kinds.items():
             yield _Trial(kind, inputs, seed + run, kind == "as given")
     larger = at_other_sizes(module, example_inputs)
     if larger is not None:
-        kinds = check_inputs(larger, _RESIZED_KINDS, seed=seed + runs, ranges=ranges)
+        kinds = check_inputs(larger, _RESIZED_KINDS, seed=seed + runs, ranges=ranges, additive=additive)
         for kind, inputs in kinds.items():
             yield _Trial(f"{kind}, other sizes", inputs, seed + runs)
 

@@ -130,6 +130,45 @@ def test_constants_pass_where_every_query_sees_a_key(attend: Callable[..., Tenso
     assert len(result.module.get_parameter("v.weight")) == 4
 
 
+def given_sdpa(model: Any, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=scores[:, None, None, :].expand(-1, 2, 5, 5))
+
+
+def given_twice(model: Any, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=scores.view(3, 1, 1, 5) + model.later)
+
+
+def given_spelled(model: Any, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> Tensor:
+    return (q @ k.transpose(-2, -1) / 2 + scores[:, None, None, :]).softmax(-1) @ v
+
+
+def given_product(model: Any, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> Tensor:
+    added = scores[:, None, None, :].expand(-1, 2, 5, 5).reshape(6, 5, 5)
+    weights = torch.baddbmm(added, q.flatten(0, 1), k.flatten(0, 1).transpose(-2, -1)).softmax(-1)
+    return (weights.nan_to_num(0.0) @ v.flatten(0, 1)).view(3, 2, 5, 4)
+
+
+@pytest.mark.parametrize("attend", [given_sdpa, given_twice, given_spelled, given_product], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("example", [torch.zeros(3, 5, **DOUBLE), torch.randn(3, 5, **DOUBLE)], ids=["zeros", "bias"])
+def test_numbers_added_to_scores_are_masks_whatever_the_example_holds(
+    attend: Callable[..., Tensor], example: Tensor
+) -> None:
+    calls = [(X, example)] + [(X, torch.zeros_like(example).masked_fill(~keep, -INF)) for _, keep in CALLS]
+    result = exactly_compacted(Attention(attend), HEAD, *calls)
+    assert {"all true", "one row false"} <= set(result.certificate.kinds)
+    assert len(result.module.get_parameter("v.weight")) == 8
+
+
+def test_numbers_that_a_model_reads_elsewhere_are_no_masks() -> None:
+    def shared(model: Any, q: Tensor, k: Tensor, v: Tensor, numbers: Tensor) -> Tensor:
+        scores = numbers[:, None, None, :].expand(-1, 1, 5, 5)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=scores) * numbers.sum()
+
+    numbers = torch.randn(3, 5, **DOUBLE)
+    result = exactly_compacted(Attention(shared), HEAD, (X, numbers))
+    assert "one row false" not in result.certificate.kinds
+
+
 def test_the_batch_may_grow_with_its_mask() -> None:
     model = Attention(sdpa).double().eval()
     batch = torch.export.Dim("batch", min=2, max=64)
