@@ -103,14 +103,16 @@ class Built:
         return self.signature.returned(self.run_tensors(self.signature.tensors(args, kwargs)))
 
     def run_tensors(self, tensors: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-        """The tensors of `outputs` for those of `inputs`, without the containers around them.
+        """The tensors of `outputs` for those of `inputs`, without the containers around them. They are the caller's: none
+        shares memory with an input, a weight, or another output.
 
         Raises:
             InputError: as `run`.
         """
-        result = self.prepared_tensors(tensors)()
+        machine, given = self._machine(), checked_inputs(self.inputs, tensors)
+        result = self._call(machine, given)()
         found = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-        return tuple(torch.from_dlpack(tensor) for tensor in found)
+        return machine.owned([torch.from_dlpack(tensor) for tensor in found], given)
 
     def prepared(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """A call without arguments on inputs that were checked and converted; what `benchmark` times.
@@ -126,8 +128,10 @@ class Built:
         Raises:
             InputError: as `run`.
         """
-        machine = self._machine()
-        given = [tvm.runtime.from_dlpack(tensor) for tensor in checked_inputs(self.inputs, tensors)]
+        return self._call(self._machine(), checked_inputs(self.inputs, tensors))
+
+    def _call(self, machine: VirtualMachine, tensors: Sequence[torch.Tensor]) -> Callable[[], Any]:
+        given = [tvm.runtime.from_dlpack(tensor) for tensor in tensors]
         threads = self.threads or available_threads()
 
         def call() -> Any:

@@ -162,6 +162,11 @@ def _checked(spec: TensorSpec, value: Any) -> torch.Tensor:
 def _placed(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_contiguous() and not tensor.data_ptr() % ALIGNMENT:
         return tensor
+    return copied(tensor)
+
+
+def copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy that vectors can be loaded from."""
     # PyTorch aligns what it allocates. NumPy copies on this thread: PyTorch's others may not have survived a fork.
     placed = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
     if tensor.dtype is torch.bfloat16:

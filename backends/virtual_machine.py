@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 
 from .arena import Arena, Slot
+from .signature import copied
 from .state import State
 
 __all__ = ["VirtualMachine"]
@@ -24,10 +25,20 @@ class VirtualMachine:
         self._main = self._machine["main"]
         self._kept = [(entry.initial.clone(), entry.initial) for entry in state]
         self._rest = (*(tvm.runtime.from_dlpack(kept) for kept, _ in self._kept), *weights, *_tensors(arena))
+        self._weights = [_span(torch.from_dlpack(weight)) for weight in weights]
 
     def __call__(self, *inputs: Any) -> Any:
         """The outputs for TVM's tensors: one tensor, or several."""
         return self._main(*inputs, *self._rest)
+
+    def owned(self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Outputs that can be written to: copies of those that are a weight, an input, or an output before, as it is."""
+        lent, found = [*self._weights, *map(_span, inputs)], []
+        for output in outputs:
+            begin, _ = span = _span(output)
+            found.append(copied(output) if any(low <= begin < high for low, high in lent) else output)
+            lent.append(span)
+        return tuple(found)
 
     def reset(self) -> None:
         """Makes the state what it was before the first call."""
@@ -38,6 +49,12 @@ class VirtualMachine:
         """Makes the state that of another machine of the same model."""
         for (kept, _), (value, _) in zip(self._kept, other._kept, strict=True):
             kept.copy_(value)
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Where a contiguous tensor lies in memory."""
+    begin = tensor.data_ptr()
+    return begin, begin + tensor.nbytes
 
 
 def _tensors(arena: Arena) -> list[Any]:

@@ -278,3 +278,29 @@ def test_positional_names_of_many_inputs() -> None:
     built = reconvene.compile(exported, (A, B))
     assert [spec.name for spec in built.inputs] == ["images_0", "images_1"]
     np.testing.assert_allclose(built.run(A, B)["sum"], A + B, rtol=1e-5)
+
+
+class Plain(nn.Module):
+    """Gives what needs no kernel: its input, its weights, numbers that it stores, and one value twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.layer(x)
+        return y, y * 1, x, x + 0, x.reshape(8, 2).clone(), self.layer.bias * 1, torch.arange(3.0), self.layer.weight
+
+
+def test_outputs_are_the_callers_to_write_to(tmp_path: Path) -> None:
+    model, x = Plain().eval(), torch.randn(2, 8)
+    built = compile(model, (x,))
+    loaded = load_bundle(built.export(tmp_path / "bundle", runtime="python"))
+    want, given = [value.detach().clone() for value in model(x)], x.clone()
+    for program in (built, built.clone(), loaded):
+        for _ in range(2):
+            found = program.run(x)
+            for ours, right in zip(found, want, strict=True):
+                torch.testing.assert_close(ours.detach(), right)
+                ours.detach().fill_(7.0)
+            assert torch.equal(x, given)
