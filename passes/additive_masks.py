@@ -15,7 +15,8 @@ _PASSES = tuple(
     name if name == "getitem" else f"aten.{name}"
     for name in (
         "alias clone contiguous detach _to_copy to type_as view reshape flatten unflatten squeeze unsqueeze expand repeat "
-        "transpose permute slice select narrow split chunk masked_fill getitem"
+        "transpose permute slice select narrow split chunk masked_fill getitem "
+        "cat stack constant_pad_nd pad index_select repeat_interleave expand_as view_as clamp clamp_min"
     ).split()
 )
 """Operators whose results hold the numbers of their operand, all or some."""
@@ -44,7 +45,7 @@ def _masks(source: fx.Node, module: fx.GraphModule) -> bool:
             reader = Operation(user, module)
             if _scores(reader, value, added):
                 found = True
-            elif reader.name in _PASSES or _adds(reader, value):
+            elif reader.name in _PASSES or _scales(reader) or _adds(reader, value):
                 result = user, added or _adds(reader, value)
                 if result not in seen:
                     seen.add(result)
@@ -59,6 +60,12 @@ def _scores(reader: Operation, value: fx.Node, added: bool) -> bool:
     if reader.name == "aten.scaled_dot_product_attention":
         return all(reader[name] is not value for name in ("query", "key", "value"))
     return added and reader.name in ("aten.softmax", "aten._softmax")
+
+
+def _scales(reader: Operation) -> bool:
+    """Whether a call multiplies by a number above zero: minus infinity stays what it is."""
+    other = reader.get("other")
+    return reader.name in ("aten.mul", "aten.div") and isinstance(other, int | float) and other > 0
 
 
 def _adds(reader: Operation, value: fx.Node) -> bool:

@@ -148,7 +148,15 @@ def given_product(model: Any, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -
     return (weights.nan_to_num(0.0) @ v.flatten(0, 1)).view(3, 2, 5, 4)
 
 
-@pytest.mark.parametrize("attend", [given_sdpa, given_twice, given_spelled, given_product], ids=lambda f: f.__name__)
+def given_joined(model: Any, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> Tensor:
+    joined = torch.cat([scores[:, :2] * 2.0, scores[:, 2:]], 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=joined[:, None, None, :])
+
+
+GIVEN = [given_sdpa, given_twice, given_spelled, given_product, given_joined]
+
+
+@pytest.mark.parametrize("attend", GIVEN, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("example", [torch.zeros(3, 5, **DOUBLE), torch.randn(3, 5, **DOUBLE)], ids=["zeros", "bias"])
 def test_numbers_added_to_scores_are_masks_whatever_the_example_holds(
     attend: Callable[..., Tensor], example: Tensor
