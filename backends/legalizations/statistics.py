@@ -165,7 +165,9 @@ def _group_norm(builder: Any, call: Any) -> Any:
     groups, channel = int(call.attrs.num_groups), int(call.attrs.channel_axis) % len(shape)
     size = shape[channel] // groups
     opened = [*shape[:channel], groups, size, *shape[channel + 1 :]]
-    axes = [channel + 1, *(axis + (axis > channel) for axis in reduced_axes(call.args[0].ty, call.attrs.axes))]
+    # A matrix has none beside its channels, and no axes are not all of them here.
+    beside = reduced_axes(call.args[0].ty, call.attrs.axes) if call.attrs.axes else []
+    axes = [channel + 1, *(axis + (axis > channel) for axis in beside)]
 
     def group_norm(x: Any, gamma: Any, beta: Any) -> Any:
         def place(index: Sequence[Any]) -> tuple[Any, ...]:

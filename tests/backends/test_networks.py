@@ -109,7 +109,7 @@ def test_equal_layers_share_a_kernel() -> None:
 
 def test_inputs_are_checked() -> None:
     built = compile(Residual(4).eval(), (torch.randn(1, 3, 8, 8),))
-    with pytest.raises(InputError, match="takes 1 inputs, got 2"):
+    with pytest.raises(InputError, match="takes 1 inputs by position, got 2"):
         built.run(torch.randn(1, 3, 8, 8), torch.randn(1))
     with pytest.raises(InputError, match="input 'x' must be float32 1x3x8x8, got float32 1x3x9x9"):
         built.run(torch.randn(1, 3, 9, 9))

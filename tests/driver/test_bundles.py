@@ -87,7 +87,8 @@ def test_certificates_reach_the_board(
     certificate = open_bundle("bundle").certificate
     assert certificate is not None
     assert certificate["max_relative"] <= certificate["tolerance"] and {*map(tuple, certificate["inputs"])} == {
-        ("1x3x8x8",)
+        ("1x3x8x8",),
+        ("2x3x8x8",),
     }
     called(capsys, 0, "capture", "small.pt2", "-o", "copy.pt2")
     called(capsys, 0, "compile", "copy.pt2", "-o", "other")
