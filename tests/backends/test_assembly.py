@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,7 +144,8 @@ def test_depthwise(window: int, stride: int, board: str) -> None:
     columns = depthwise_columns(target, width, stride, window**2)
     spec = DepthwiseSpec(
         source=source, result=dense_view(1, 8, width, width, target.lanes, 0), kernel=(window, window),
-        stride=(stride, stride), dilation=(1, 1), padding=(window // 2, window // 2), columns=columns, epilogue=CLIPPED,
+        stride=(stride, stride), dilation=(1, 1), padding=(window // 2, window // 2), columns=columns,
+        epilogue=replace(CLIPPED, keeps_nans=target.keeps_nans),
         weights_stay=weights_stay(target, columns, window**2),
     )  # fmt: skip
     checked(depthwise_kernel(spec, "kernel"), board)
