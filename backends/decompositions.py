@@ -137,6 +137,15 @@ def batch_norm(
     return found[0], center, inverse, kept, spread
 
 
+def bucketize(x: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Any:
+    """How many boundaries are not above: for NaN all of them, where the importer's search gives none."""
+    if not x.is_floating_point():
+        return NotImplemented
+    wide = x.unsqueeze(-1)
+    passed = torch.logical_not(wide < boundaries if right else wide <= boundaries)
+    return passed.sum(-1).to(torch.int32 if out_int32 else torch.int64)
+
+
 def avg_pool(operator: OpOverload, axes: int) -> Decomposition:
     """With a divisor of its own: the mean over the whole window, padding included, times the window over the divisor."""
 
@@ -195,6 +204,7 @@ _OURS: Mapping[OpOverload, Decomposition] = {
     A.native_group_norm.default: group_norm,
     A._native_batch_norm_legit_functional.default: batch_norm,
     A.native_layer_norm.default: layer_norm,
+    A.bucketize.Tensor: bucketize,
     A.avg_pool2d.default: avg_pool(A.avg_pool2d.default, 2),
     A.avg_pool3d.default: avg_pool(A.avg_pool3d.default, 3),
     A.adaptive_max_pool2d.default: adaptive_max_pool(A.max_pool2d_with_indices.default, 2),

@@ -18,7 +18,15 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from .errors import CaptureError
 
-__all__ = ["attributes_of", "changed_attributes", "check_kept_attributes", "tensors_in_attributes"]
+__all__ = [
+    "attributes_of",
+    "call_outputs",
+    "changed_attributes",
+    "check_kept_attributes",
+    "close_outputs",
+    "other_inputs",
+    "tensors_in_attributes",
+]
 
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -87,6 +95,25 @@ def _called(module: nn.Module, inputs: Arguments) -> list[torch.Tensor]:
         except Exception:
             raise _NotComparable from None
     return [leaf.clone() for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
+
+
+def other_inputs(inputs: Arguments) -> Arguments:
+    """The inputs with other numbers where they are floating-point."""
+    other: Arguments = tree_map(_other, inputs)
+    return other
+
+
+def call_outputs(module: nn.Module, inputs: Arguments) -> list[torch.Tensor] | None:
+    """The tensors that a call gives, with the same draws every time; None if it does not run."""
+    try:
+        return _called(module, inputs)
+    except _NotComparable:
+        return None
+
+
+def close_outputs(expected: Sequence[torch.Tensor] | None, found: Sequence[torch.Tensor] | None) -> bool:
+    """Whether both ran, and results are the same but for rounding."""
+    return expected is not None and found is not None and _close(expected, found)
 
 
 def _close(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:

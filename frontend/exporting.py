@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from .attributes import check_kept_attributes
 from .capture_errors import capture_error
 from .errors import CaptureError
 from .graph_module import CapturedModule, as_changed, changed_layer
+from .outside import changed_outside, check_kept_outside, containers_outside, shallow
 from .snapshot import preserved
 from .state import tracing_state
 from .strict_export import strict_export
@@ -50,9 +52,15 @@ def exported(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None, training: bool = False
 ) -> ExportedProgram:
     """The same with torch's own errors, or in the model's own training mode."""
+    outside = containers_outside(model)
+    before = shallow(outside)
     with _exporting(model, (args, kwargs), training), tracing_state(model) as traced, _DetachedData():
         args, kwargs = distinct((args, kwargs))
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+        changed = changed_outside(outside, before)
+    if changed and not training:
+        with inference(model, (args, kwargs)):
+            check_kept_outside(model, program, (args, kwargs), changed)
     if traced.attributes and not training:
         with inference(model, (args, kwargs)):
             check_kept_attributes(model, program, (args, kwargs), traced.attributes)
@@ -65,8 +73,20 @@ def _exporting(model: nn.Module, inputs: Any, training: bool) -> Iterator[None]:
         # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
         warnings.filterwarnings("ignore", message=".*assigned during export.*")
         # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
-        with symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        with symbolic_shapes.patch(backed_size_oblivious=True), _silent():  # type: ignore[attr-defined]
             yield
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what torch.export logs of a failure, which is raised as well."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def distinct(inputs: Any) -> Any:
@@ -92,7 +112,7 @@ def inference(model: nn.Module, inputs: Any) -> Iterator[None]:
 @contextmanager
 def _mode(model: nn.Module, inputs: Any, training: bool) -> Iterator[None]:
     before = isinstance(model, CapturedModule) and model.training
-    with preserved(model, inputs):
+    with preserved(model, (inputs, *containers_outside(model).values())):
         _switch(model, training)
         try:
             yield

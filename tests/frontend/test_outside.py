@@ -1,0 +1,87 @@
+"""What forward or a hook keeps outside of the model is as it was after a capture, and refused where results depend on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reconvene
+from reconvene.frontend.errors import CaptureError
+
+SUMS: dict[str, Tensor] = {}
+SEEN: list[Tensor] = []
+GRIDS: dict[int, Tensor] = {}
+
+
+class Summing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        SUMS["sum"] = SUMS.get("sum", torch.zeros_like(x)) + x
+        return SUMS["sum"] * 2
+
+
+def remembered(x: Tensor) -> Tensor:
+    SEEN.append(x)
+    return SEEN[0] + x
+
+
+class ByAnother(nn.Module):
+    """The list is written by a function that forward calls."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return remembered(x)
+
+
+class Cached(nn.Module):
+    """Keeps what is the same in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-1]
+        if size not in GRIDS:
+            GRIDS[size] = torch.arange(size, dtype=x.dtype)
+        y: Tensor = self.layer(x) + GRIDS[size]
+        return y
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> None:
+    for kept in (SUMS, SEEN, GRIDS):
+        kept.clear()
+
+
+@pytest.mark.parametrize(("model", "name"), [(Summing, "SUMS"), (ByAnother, "SEEN")])
+def test_state_outside_is_refused_by_name(model: type[nn.Module], name: str) -> None:
+    with pytest.raises(CaptureError, match=f"'{name}', which lies outside of {model.__name__}.*register_buffer"):
+        reconvene.compile(model().eval(), (torch.randn(2, 3),))
+    assert not SUMS and not SEEN
+
+
+def test_a_cache_outside_is_no_state_and_left_alone() -> None:
+    model, x = Cached().eval(), torch.randn(1, 3, 4, 4)
+    built = reconvene.compile(model, (x,))
+    assert not GRIDS
+    torch.testing.assert_close(built.run(x), model(x))
+    assert type(GRIDS[4]) is Tensor
+
+
+def test_what_a_hook_keeps_is_as_it_was() -> None:
+    store: dict[str, Any] = {"before": 1}
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    model[0].register_forward_hook(lambda module, inputs, output: store.update(features=output))
+    module = reconvene.prune(model, (torch.randn(2, 4),)).module
+    assert store == {"before": 1}
+    x = torch.randn(2, 4)
+    model(x)
+    assert type(store["features"]) is Tensor and module(x).shape == (2, 2)
+
+
+def test_a_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(CaptureError, match="does not run on the example input"):
+        reconvene.capture(nn.Conv2d(3, 4, 1), (torch.randn(1, 3, 4, 4, dtype=torch.float16),))
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
