@@ -81,7 +81,7 @@ def test_all_kinds_of_masks_occur() -> None:
 
 
 def test_several_inputs_and_outputs_and_shared_weights_occur() -> None:
-    made = [generate(SeededChoices(7, number)) for number in range(150)]
+    made = [generate(SeededChoices(7, number)) for number in range(400)]
     assert {len(program.inputs) for program in made} >= {1, 2, 3}
     assert {len(program.outputs) for program in made} >= {1, 2, 3}
     assert any(_most_readers(program) > 1 for program in made), "no weight has two readers"
