@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..frontend.errors import ReconveneError
-from ..frontend.files import replacing
+from ..frontend.files import open_regular, replacing
 
 __all__ = ["FileCache"]
 
@@ -34,7 +34,7 @@ class FileCache:
         try:
             if hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid():
                 return None  # Code that somebody else put there is not run.
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
                 found = {name: archive.read(name) for name in archive.namelist()}
         except Exception:  # zipfile and zlib raise a dozen kinds of them for damaged files.
             return None

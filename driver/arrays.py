@@ -14,7 +14,7 @@ import torch
 from ..backends.signature import TensorSpec
 from ..frontend.arrays import as_tensor
 from ..frontend.errors import InputError
-from ..frontend.files import replacing
+from ..frontend.files import open_regular, replacing
 
 __all__ = ["Given", "array_names", "check_array_file", "in_order", "read_arrays", "read_given", "write_arrays"]
 
@@ -122,10 +122,10 @@ def write_arrays(path: Path, names: Sequence[str], values: Sequence[torch.Tensor
 def _arrays(path: Path) -> list[Given]:
     what = f"the array in '{path}'"
     try:
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, np.lib.npyio.NpzFile):
-            return [Given(None, as_tensor(found, what), str(path))]
-        with found:
+        with open_regular(path) as stream:
+            found = np.load(stream, allow_pickle=False)
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                return [Given(None, as_tensor(found, what), str(path))]
             return [Given(_own_name(name), as_tensor(found[name], what), str(path)) for name in found.files]
     except FileNotFoundError:
         raise InputError(f"no such file: '{path}'") from None

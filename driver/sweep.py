@@ -24,6 +24,7 @@ import torch
 
 from ..frontend.datasets import find_dataset
 from ..frontend.errors import InputError, ReconveneError
+from ..frontend.files import read_regular
 from ..frontend.graph_module import CapturedModule
 from ..frontend.progress import track
 from .baselines import Candidate, Setting, make_candidate
@@ -180,7 +181,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) < len(raw):
             with path.open("r+b") as file:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from ..frontend.errors import InputError
-from ..frontend.files import write_text
+from ..frontend.files import read_regular, write_text
 from ..frontend.program_file import check_onnx, export_onnx, save_program
 from ..frontend.progress import stage
 from ..frontend.state import state_of
@@ -417,10 +417,10 @@ def suffixed(path: Path, suffix: str) -> Path:
 def read_masks(path: Path) -> dict[str, torch.Tensor]:
     """Masks from a safetensors file. Raises InputError for a file that is none."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
+        return load(read_regular(path))
     except FileNotFoundError:
         raise InputError(f"no such file: '{path}'") from None
     except (SafetensorError, OSError) as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from .errors import InputError
+from .files import open_regular
 from .program_schema import Unvetted, vetted_payloads, vetted_program
 
 __all__ = ["Records", "read_records", "vetted"]
@@ -79,10 +79,10 @@ def _opened(file: Path) -> Any:
     """The open file. A pipe would block, and a device never end."""
     if not file.exists():
         raise InputError(f"no such file: '{file}'; give the path of a .pt2 file written by torch.export.save")
-    if not stat.S_ISREG(file.stat().st_mode):
+    if not file.is_file():
         raise InputError(f"'{file}' is not a .pt2 archive; write one with torch.export.save or 'reconvene capture'")
-    stream = file.open("rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode) or not zipfile.is_zipfile(stream):
+    stream = open_regular(file)
+    if not zipfile.is_zipfile(stream):
         stream.close()
         raise InputError(f"'{file}' is not a .pt2 archive; write one with torch.export.save or 'reconvene capture'")
     stream.seek(0)

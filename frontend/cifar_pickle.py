@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .files import read_regular
 from .image_files import Bytes, checked_labels
 
 __all__ = ["read_cifar_pickle"]
@@ -33,7 +34,7 @@ def read_cifar_pickle(path: Path) -> tuple[Bytes, NDArray[np.int64]]:
         InputError: the file cannot be read, or is not laid out as the official batches are.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
         pixels, labels = _found(raw)
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror}") from None

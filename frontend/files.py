@@ -1,15 +1,20 @@
-"""Writing files so that a failure leaves the old file, or none, never half of one; not even when the power goes."""
+"""Writing files so that a failure leaves the old file, or none, never half of one; not even when the power goes. And opening
+those that somebody else wrote, if they are files.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from .errors import InputError
@@ -19,7 +24,7 @@ try:
 except ImportError:  # Only Unix has it. Elsewhere, what a killed run leaves behind stays.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["replacing", "replacing_folder", "sha256", "write_sums", "write_text"]
+__all__ = ["open_regular", "read_regular", "replacing", "replacing_folder", "sha256", "write_sums", "write_text"]
 
 _MARK = ".unfinished-"
 """In the names of what is being written; what a killed run left behind is told by it, and by the lock that nobody holds."""
@@ -29,6 +34,50 @@ _SETTLED_SECONDS = 60.0
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 """Of Linux's ``renameat2``."""
+
+
+def open_regular(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> BufferedReader:
+    """`path` opened for reading its bytes, if it is a regular file: a pipe or a socket would block for ever, and a device
+    never end. `path` may be a link to one; with `within` only to one below that folder.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or leads out of the folder; `strerror` says which.
+    """
+    place, flags = os.fspath(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    if within is not None:
+        resolved = _resolved(path)
+        if not resolved.is_relative_to(Path(within).resolve()):
+            raise OSError(errno.EXDEV, f"it leads out of '{os.fspath(within)}'", str(place))
+        place, flags = str(resolved), flags | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        handle = os.open(place, flags | getattr(os, "O_NOCTTY", 0))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # A socket.
+            raise OSError(errno.ENXIO, "it is no regular file", str(path)) from None
+        raise
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).resolve(strict=True)
+    except RuntimeError:  # What older Pythons raise for links in a ring.
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
+def read_regular(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> bytes:
+    """All bytes of a regular file. Raises OSError as `open_regular`."""
+    with open_regular(path, within) as stream:
+        return stream.read()
 
 
 @contextmanager
@@ -159,8 +208,8 @@ def _literal(text: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The file's checksum, in hexadecimal."""
-    with path.open("rb") as stream:
+    """The file's checksum, in hexadecimal. Raises OSError as `open_regular`."""
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

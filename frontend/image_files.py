@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError
+from .files import open_regular, read_regular
 from .progress import track
 
 __all__ = ["read_cifar_binary", "read_cifar_jpeg", "read_idx", "read_photograph"]
@@ -32,7 +33,7 @@ def read_cifar_binary(path: Path) -> tuple[Bytes, NDArray[np.int64]]:
         InputError: the file cannot be read, is cut short, or holds labels above 9.
     """
     try:
-        raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        raw = np.frombuffer(read_regular(path), dtype=np.uint8)
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror}") from None
     if not raw.size or raw.size % _RECORD:
@@ -55,7 +56,7 @@ def read_cifar_jpeg(path: Path, split: str) -> tuple[Bytes, NDArray[np.int64]]:
     """
     names = ("header", f"{split}_body", f"{split}_len", f"{split}_y")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             header, body, lengths, labels = (file[name] for name in names)
     except KeyError as error:
         raise InputError(f"'{path}' has no array {error.args[0].split()[0]}: it is no cifar10-jpeg.npz") from None
@@ -79,7 +80,7 @@ def read_idx(path: Path) -> Bytes:
         InputError: the file cannot be read, is no IDX file of bytes, or is cut short.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
         if raw[:2] == b"\x1f\x8b":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
@@ -101,7 +102,7 @@ def read_photograph(path: Path, size: int) -> Bytes:
     whole = round(size * 8 / 7)
     margin = (whole - size) // 2
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as stream, Image.open(stream) as image:
             scaled = image.convert("RGB").resize((whole, whole), Image.Resampling.BICUBIC)
             scaled = scaled.crop((margin, margin, margin + size, margin + size))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError
+from .files import open_regular, read_regular
 from .image_files import Bytes, first_line
 from .progress import track
 
@@ -57,14 +58,14 @@ def _validation(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in read_regular(path).decode().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read '{path}': {first_line(error)}; unpack Tiny ImageNet again") from None
 
 
 def _decoded(path: Path) -> Bytes:
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as stream, Image.open(stream) as image:
             if image.size != (SIDE, SIDE):
                 raise InputError(f"'{path}' measures {image.width}x{image.height}, not {SIDE}x{SIDE}")
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)

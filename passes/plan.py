@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ..frontend.errors import InputError
-from ..frontend.files import replacing, write_text
+from ..frontend.files import read_regular, replacing, write_text
 from ..frontend.json_text import parse_json
 
 __all__ = ["Plan"]
@@ -78,7 +78,7 @@ class Plan:
         """
         file = Path(path)
         try:
-            description = parse_json(file.read_text(encoding="utf-8"))
+            description = parse_json(read_regular(file))
         except OSError as error:
             raise InputError(f"cannot read the plan '{file}': {error.strerror}") from None
         except ValueError:
@@ -94,7 +94,7 @@ class Plan:
         beside = file.parent / Path(str(description.get("tensors", ""))).name
         together = f"cannot read '{beside}', the tensors of plan '{file}'; keep both files together"
         try:
-            contents = beside.read_bytes()
+            contents = read_regular(beside)
         except OSError:
             raise InputError(together) from None
         if hashlib.sha256(contents).hexdigest() != description.get("sha256"):

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from ...frontend.errors import InputError
-from ...frontend.files import write_text
+from ...frontend.files import read_regular, write_text
 from ..portfolio.manifest import Portfolio
 
 __all__ = ["commit", "committed", "default_state_file"]
@@ -42,7 +42,7 @@ def commit(path: Path, portfolio: Portfolio, variant: str) -> None:
 def committed(path: Path, portfolio: Portfolio) -> str | None:
     """The variant that was served last; None if the file is missing, damaged, or of another portfolio."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_regular(path))
         wanted = (values["format"], values["portfolio"]) == (_FORMAT, portfolio.name)
         name = values["variant"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...frontend.errors import InputError
-from ...frontend.files import replacing
+from ...frontend.files import open_regular, replacing
 from ...frontend.json_text import parse_json
 
 __all__ = ["Progress", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
@@ -75,6 +75,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     if not path.exists():
         return None
     try:
+        open_regular(path).close()
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:

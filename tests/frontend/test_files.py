@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from reconvene.backends.targets import find_target
+from reconvene.driver.arrays import read_arrays
+from reconvene.driver.verbs import read_masks
+from reconvene.frontend.archive import read_records
+from reconvene.frontend.cifar_pickle import read_cifar_pickle
 from reconvene.frontend.errors import InputError
-from reconvene.frontend.files import replacing, replacing_folder, write_text
+from reconvene.frontend.files import open_regular, read_regular, replacing, replacing_folder, write_text
+from reconvene.frontend.image_files import read_cifar_binary, read_cifar_jpeg, read_idx, read_photograph
+from reconvene.passes.plan import Plan
 
 
 def test_text_is_written_whole_and_replaces_what_was_there(tmp_path: Path) -> None:
@@ -117,3 +125,76 @@ def test_a_folder_that_failed_leaves_the_old_one(tmp_path: Path) -> None:
         raise RuntimeError
     assert (folder / "manifest").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+IRREGULAR = {"pipe": pipe, "socket": listening, "device": device, "folder": Path.mkdir}
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_only_files_are_opened(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # A socket's path has a limit.
+    IRREGULAR[kind](Path("odd"))
+    with pytest.raises(OSError, match=r"no regular file|Is a directory"):
+        open_regular("odd")
+    with pytest.raises(OSError, match=r"no regular file|Is a directory"):
+        read_regular("odd")
+
+
+READERS = {
+    "plan": Plan.load,
+    "CIFAR records": read_cifar_binary,
+    "CIFAR archive": lambda path: read_cifar_jpeg(path, "train"),
+    "CIFAR batch": read_cifar_pickle,
+    "IDX": read_idx,
+    "photograph": lambda path: read_photograph(path, 8),
+    "arrays": read_arrays,
+    "masks": read_masks,
+    "target": lambda path: find_target(str(path)),
+    "program": read_records,
+}
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_waits_for_what_is_no_file(
+    reader: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("odd.toml" if reader == "target" else "odd.npy")
+    IRREGULAR[kind](path)
+    with pytest.raises(InputError, match=str(path)) as caught:
+        READERS[reader](path)
+    assert "\n" not in str(caught.value)
+
+
+def test_links_lead_to_files_of_the_folder_only(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    (tmp_path / "outside").write_text("secret")
+    (folder / "inside").write_text("text")
+    for name, goal in (("in", "inside"), ("out", "../outside"), ("gone", "nothing"), ("below/up", "../../outside")):
+        (folder / name).symlink_to(goal)
+    (folder / "ring").symlink_to("ring")
+    assert read_regular(folder / "in", within=folder) == b"text"
+    assert read_regular(folder / "out") == b"secret"
+    for name, words in (
+        ("out", "leads out of"),
+        ("below/up", "leads out of"),
+        ("gone", "No such file"),
+        ("ring", "symbolic links"),
+    ):
+        with pytest.raises(OSError, match=words):
+            read_regular(folder / name, within=folder)
