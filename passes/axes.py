@@ -206,7 +206,7 @@ class AxesBuilder:
         for value in values:
             for axis, size in enumerate(shape_of(value)):
                 handle = (value, axis)
-                if handle not in self._touched and size != 1:
+                if handle not in self._touched and not (is_static(size) and size == 1):
                     self._register(handle)
                     freeze = Freeze(operation.node, reason, bool(reason))
                     self._freezes.append((handle, freeze))

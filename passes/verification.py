@@ -203,7 +203,7 @@ def _difference(expected: Any, found: Any) -> tuple[float, float]:
     gap = torch.where(same, torch.zeros_like(expected), (expected - found).abs())
     finite = expected[expected.isfinite()]
     size = float(finite.abs().max()) if finite.numel() else 0.0
-    worst = float(gap.nan_to_num(nan=float("inf")).max())
+    worst = float(gap.nan_to_num(nan=float("inf"), posinf=float("inf")).max())
     return worst, size if size > 0 else 1.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +28,7 @@ IMAGE = (torch.zeros(2, 3, 8, 8),)
 class Chain(nn.Module):
     """Convolution, activation, convolution."""
 
-    def __init__(self, activation: nn.Module, padding: int, bias: bool = True) -> None:
+    def __init__(self, activation: nn.Module, padding: int | str, bias: bool = True) -> None:
         super().__init__()
         self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=padding, bias=bias)
         self.activation = activation
@@ -119,6 +120,43 @@ def test_constants_of_a_sum_are_summed_over_branches() -> None:
     masks = {"left.weight": drop(4), "right.weight": drop(6)}
     result = assert_exact(randomise(Sum()), IMAGE, masks)
     assert widths(result)["left"] == widths(result)["right"] == 5
+
+
+@pytest.mark.parametrize(
+    ("padding", "kernel", "pads"),
+    [
+        ("valid", (3, 3), False),
+        ("same", (3, 3), True),
+        ("same", (1, 3), True),
+        ("same", (2, 1), True),
+        ("same", (1, 1), False),
+        (0, (3, 3), False),
+        (1, (3, 3), True),
+        ((0, 1), (1, 3), True),
+        ((1, 0), (3, 1), True),
+        ((0, 0), (3, 3), False),
+    ],
+    ids=str,
+)
+def test_one_channel_carries_constants_exactly_where_a_layer_pads(
+    padding: int | str | tuple[int, int], kernel: tuple[int, int], pads: bool
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Sigmoid(), nn.Conv2d(8, 4, kernel, padding=padding))
+    assert widths(assert_exact(randomise(model), IMAGE, {"0.weight": drop(5)}))["0"] == (4 if pads else 3)
+
+
+@pytest.mark.parametrize("margin", [(1, 1, 1, 1), (0, 0, 2, 0)])
+def test_a_padded_plane_is_carried_into_a_layer_without_padding_of_its_own(margin: tuple[int, ...]) -> None:
+    class Framed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(F.pad(self.first(x).sigmoid(), margin))
+
+    result = assert_exact(randomise(Framed()), IMAGE, {"first.weight": drop(5)})
+    assert widths(result)["first"] == 4, "ones with a border of zeros are no number that a bias could take"
 
 
 def test_a_plane_stays_a_plane_at_another_resolution() -> None:

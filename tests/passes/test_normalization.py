@@ -186,3 +186,33 @@ def test_a_mean_over_channels_counts_constants() -> None:
     assert widths(result)["features.0"] == 2
     added = [node.args[1] for node in result.module.graph.nodes if operator_name(node) in ("aten.mul", "aten.add")]
     assert added == [0.5, pytest.approx(float(torch.sigmoid(torch.tensor([1.0, 2.0])).sum()) / 4)]
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind", "reads", "left"),
+    [
+        (nn.LayerNorm(8), "zero", True, 8),
+        (nn.LayerNorm(8), "zero", False, 4),
+        (nn.LayerNorm(8), "constant", False, 8),
+        (nn.LayerNorm(8), "any", False, 8),
+        (nn.RMSNorm(8), "zero", True, 4),
+        (nn.RMSNorm(8), "zero", False, 4),
+        (nn.RMSNorm(8), "constant", False, 8),
+        (nn.RMSNorm(8), "any", False, 8),
+        (nn.GroupNorm(2, 8), "zero", True, 8),
+        (nn.GroupNorm(2, 8), "zero", False, 4),
+        (nn.GroupNorm(2, 8), "constant", False, 8),
+        (nn.GroupNorm(2, 8), "any", False, 8),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_what_counts_in_the_statistics_stays_though_nobody_reads_it(
+    norm: nn.Module, kind: str, reads: bool, left: int
+) -> None:
+    """Every second channel is zero, another constant, or anything before the normalisation; and is read after it, or not."""
+    model = randomise(nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 3)))
+    gone = torch.arange(8) % 2 == 0
+    masks = {} if kind == "any" else {"0.weight": ~gone[:, None].expand(8, 6)}
+    masks |= {"0.bias": ~gone} if kind == "zero" else {}
+    masks |= {} if reads else {"2.weight": ~gone[None].expand(3, 8)}
+    assert widths(Exactness(model, (torch.zeros(2, 6),)).check(masks))["0"] == left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from reconvene.passes import compaction
 from reconvene.passes.compaction import compact
 from reconvene.passes.rules import rule_for
 from reconvene.passes.running import run_graph
+from reconvene.passes.verification import _difference
 
 from ..support.models import channel_masks, randomise, view_of
 
@@ -149,3 +151,42 @@ def test_the_interpreter_runs_in_the_type_that_is_asked_for() -> None:
 
     (result,) = run_graph(capture(Cast(), IMAGE), IMAGE, torch.float64)
     assert result.dtype is torch.float64
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "difference", "size"),
+    [
+        ([1.0, -4.0], [1.5, -4.0], 0.5, 4.0),
+        ([1.0, -4.0], [1.0, -3.0], 1.0, 4.0),
+        ([0.0, 0.0], [0.0, 0.25], 0.25, 1.0),
+        ([NAN, 2.0], [NAN, 2.0], 0.0, 2.0),
+        ([NAN, 2.0], [1.0, 2.0], INF, 2.0),
+        ([1.0, 2.0], [NAN, 2.0], INF, 2.0),
+        ([NAN, NAN], [NAN, 0.0], INF, 1.0),
+        ([INF, 2.0], [INF, 2.5], 0.5, 2.0),
+        ([INF, 2.0], [-INF, 2.0], INF, 2.0),
+        ([INF, 2.0], [3.0, 2.0], INF, 2.0),
+        ([3.0, 2.0], [INF, 2.0], INF, 3.0),
+        ([], [], 0.0, 1.0),
+        ([3 + 4j], [3 + 2j], 2.0, 4.0),
+        ([3 + 1j], [complex(NAN, 1)], INF, 3.0),
+    ],
+)
+def test_values_differ_by_their_largest_gap_and_without_limit_in_what_is_no_number(
+    expected: list[Any], found: list[Any], difference: float, size: float
+) -> None:
+    assert _difference(torch.tensor(expected), torch.tensor(found)) == (difference, size)
+
+
+def test_whole_numbers_differ_in_so_many_places_and_types_and_shapes_altogether() -> None:
+    ones = torch.ones(2, 3)
+    assert _difference(torch.tensor([1, 2, 3]), torch.tensor([1, 5, 9])) == (2.0, 1.0)
+    assert _difference(torch.tensor([True, False]), torch.tensor([True, True])) == (1.0, 1.0)
+    assert _difference(ones, ones.double()) == (INF, 1.0)
+    assert _difference(ones, ones.T) == _difference(ones, ones[:1]) == (INF, 1.0)
+    assert _difference(ones, 1.0) == _difference(1.0, ones) == (INF, 1.0)
+    assert _difference(3, 3) == _difference(None, None) == (0.0, 1.0)
+    assert _difference(3, 4) == _difference(3, 3.0) == _difference(1, True) == (INF, 1.0)

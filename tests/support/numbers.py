@@ -32,6 +32,7 @@ UNARY: Mapping[str, Function] = {
         "rrelu", "selu", "silu", "softplus", "softshrink", "softsign",
     )},
     "elu of a half": lambda x: F.elu(x, 0.5),
+    "elu of three numbers": lambda x: torch.ops.aten.elu.default(x, 0.7, 1.3, 0.9),
     "celu of two": lambda x: F.celu(x, 2.0),
     "softplus of two": lambda x: F.softplus(x, 2, 5),
     "threshold": lambda x: F.threshold(x, 0.5, -2.0),
@@ -62,6 +63,7 @@ UNARY: Mapping[str, Function] = {
     "larger of both": lambda x: torch.maximum(x, x.flip(-1)),
     "smaller of both": lambda x: torch.minimum(x, x.flip(-1)),
     "larger that is a number": lambda x: torch.fmax(x, x.flip(-1)),
+    "smaller that is a number": lambda x: torch.fmin(x, x.flip(-1)),
     "longest side": lambda x: torch.hypot(x, x.flip(-1)),
     "logarithm of a sum": lambda x: torch.logaddexp(x, x.flip(-1)),
 }  # fmt: skip
