@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..frontend.errors import InputError
-from ..frontend.files import replacing_folder, sha256, write_sums
+from ..frontend.files import read_text, replacing_folder, sha256, write_sums
 from ..frontend.json_text import parse_json
 from .arena import Arena, Slot
 from .built import Built, Memory
@@ -242,7 +242,7 @@ _WRITERS: dict[str, Callable[[Built, Path], tuple[Place, ...]]] = {
 def _figures(folder: Path) -> dict[str, int | None] | None:
     """What a standalone model takes of memory."""
     path = folder / "figures.json"
-    return parse_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return parse_json(read_text(path)) if path.is_file() else None
 
 
 def _archive(path: Path, objects: tuple[Path, ...]) -> None:
@@ -293,7 +293,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"there is no bundle '{folder}'; give the folder that export() wrote")
     try:
-        manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json(read_text(folder / MANIFEST))
     except FileNotFoundError:
         raise InputError(f"'{folder}' has no {MANIFEST}; give the folder that export() wrote") from None
     except (OSError, ValueError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..frontend.cache_folder import cache_folder
 from ..frontend.errors import ReconveneError
-from ..frontend.files import read_regular, write_text
+from ..frontend.files import read_text, write_text
 from ..frontend.json_text import parse_json
 from .code_version import code_version
 from .schedules.alternatives import Candidate
@@ -58,7 +58,7 @@ def _key(layer: Sequence[Candidate]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = parse_json(read_regular(path))
+        record = parse_json(read_text(path))
     except (OSError, ValueError):
         return {}
     usable = isinstance(record, dict) and record.get("format") == _FORMAT and isinstance(record.get("choices"), dict)

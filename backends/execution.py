@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import tempfile
@@ -13,13 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..frontend.array_files import parse_npy
+from ..frontend.arrays import as_tensor
 from ..frontend.errors import InputError
+from ..frontend.files import read_regular
+from ..frontend.json_text import parse_json
 from .bundle import Bundle
 from .emulation import Emulator, find_emulator
 from .measure import Timing
 from .signature import checked_inputs
 
-__all__ = ["benchmark_bundle", "bundle_emulator", "failure", "output_files", "run_bundle", "run_in_turn"]
+__all__ = [
+    "benchmark_bundle",
+    "bundle_emulator",
+    "failure",
+    "output_files",
+    "program_timing",
+    "run_bundle",
+    "run_in_turn",
+]
 
 
 def bundle_emulator(bundle: Bundle) -> Emulator:
@@ -69,7 +80,24 @@ def run_in_turn(
         chosen = [] if threads is None else ["--threads", str(threads)]
         _execute(bundle, [*command, *map(str, files), "-o", temporary, *chosen])
         names = output_files(len(sets), len(bundle.outputs))
-        return [tuple(torch.from_numpy(np.load(folder / name, allow_pickle=False)) for name in row) for row in names]
+        return [tuple(_output(folder / name, bundle) for name in row) for row in names]
+
+
+def program_timing(bundle: Bundle, text: str) -> Timing:
+    """What a bundle's program says of its runs. Raises InputError if it says something else."""
+    try:
+        return Timing(**parse_json(text))
+    except (ValueError, TypeError):
+        raise InputError(f"bundle '{bundle.folder}' printed no times but '{text[:60]}'; compile it again") from None
+
+
+def _output(path: Path, bundle: Bundle) -> torch.Tensor:
+    try:
+        return as_tensor(parse_npy(read_regular(path), f"cannot read an output of bundle '{bundle.folder}'"))
+    except OSError as error:
+        raise InputError(
+            f"bundle '{bundle.folder}' wrote no output that can be read: {error.strerror or error}; compile it again"
+        ) from None
 
 
 def output_files(calls: int, outputs: int) -> list[list[str]]:
@@ -93,7 +121,7 @@ def benchmark_bundle(
     chosen = [] if threads is None else ["--threads", str(threads)]
     options = ["--bench", str(repeat), "--warmup", str(warmup), "--json", *chosen]
     text = _execute(bundle, [*_command(bundle, emulator), *options])
-    return None if emulator is not None else Timing(**json.loads(text))
+    return None if emulator is not None else program_timing(bundle, text)
 
 
 def _run_bare(

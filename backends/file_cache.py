@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..frontend.errors import ReconveneError
 from ..frontend.files import open_regular, replacing
+from ..frontend.zip_files import members, reading_zip
 
 __all__ = ["FileCache"]
 
@@ -34,8 +35,8 @@ class FileCache:
         try:
             if hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid():
                 return None  # Code that somebody else put there is not run.
-            with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-                found = {name: archive.read(name) for name in archive.namelist()}
+            with open_regular(path) as stream, reading_zip(stream, f"'{path}'") as archive:
+                found = members(archive, f"'{path}'")
         except Exception:  # zipfile and zlib raise a dozen kinds of them for damaged files.
             return None
         with suppress(OSError):

@@ -4,6 +4,7 @@ is to find.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec, TensorArgument
 
+from ..frontend.array_files import parse_npy
 from ..frontend.errors import CaptureError
+from ..frontend.files import read_regular
+from ..frontend.limits import check_limit
 from ..frontend.source_line import source_line
 from ..frontend.writes import written_places
 from .signature import TensorSpec
@@ -98,9 +102,11 @@ def read_states(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[State,
     for row in rows:
         shape, dtype = tuple(int(extent) for extent in row["shape"]), str(row["dtype"])
         if row["initial"] is None:
+            check_limit("array", math.prod(shape) * np.dtype(dtype).itemsize, f"the state '{row['name']}'")
             values = np.zeros(shape, dtype)
         else:
-            values = np.load(folder / Path(row["initial"]).name, allow_pickle=False)
+            path = folder / Path(row["initial"]).name
+            values = parse_npy(read_regular(path), f"cannot read '{path}'")
         if (values.shape, str(values.dtype)) != (shape, dtype):
             raise ValueError(f"'{row['initial']}' does not hold {dtype} {shape}")
         found.append(State(str(row["name"]), torch.from_numpy(np.ascontiguousarray(values).reshape(shape))))

@@ -16,7 +16,7 @@ import tvm
 from tvm.target import codegen
 
 from ..frontend.errors import InputError
-from ..frontend.files import read_regular
+from ..frontend.files import read_text
 from .schedules.tiles import Machine
 
 __all__ = ["Target", "find_target", "targets"]
@@ -150,7 +150,7 @@ def targets() -> tuple[Target, ...]:
 
 def _from_file(path: Path) -> Target:
     try:
-        values = tomllib.loads(read_regular(path).decode())
+        values = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"cannot read target file '{path}': {reason}; give a readable .toml file") from None

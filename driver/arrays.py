@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from ..backends.signature import TensorSpec
+from ..frontend.array_files import load_arrays
 from ..frontend.arrays import as_tensor
 from ..frontend.errors import InputError
-from ..frontend.files import open_regular, replacing
+from ..frontend.files import replacing
 
 __all__ = ["Given", "array_names", "check_array_file", "in_order", "read_arrays", "read_given", "write_arrays"]
 
@@ -121,16 +122,10 @@ def write_arrays(path: Path, names: Sequence[str], values: Sequence[torch.Tensor
 
 def _arrays(path: Path) -> list[Given]:
     what = f"the array in '{path}'"
-    try:
-        with open_regular(path) as stream:
-            found = np.load(stream, allow_pickle=False)
-            if not isinstance(found, np.lib.npyio.NpzFile):
-                return [Given(None, as_tensor(found, what), str(path))]
-            return [Given(_own_name(name), as_tensor(found[name], what), str(path)) for name in found.files]
-    except FileNotFoundError:
-        raise InputError(f"no such file: '{path}'") from None
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read '{path}' as .npy or .npz: {str(error).splitlines()[0]}") from None
+    return [
+        Given(None if name is None else _own_name(name), as_tensor(array, what), str(path))
+        for name, array in load_arrays(path).items()
+    ]
 
 
 def _own_name(name: str) -> str | None:

@@ -26,6 +26,7 @@ from ..frontend.datasets import find_dataset
 from ..frontend.errors import InputError, ReconveneError
 from ..frontend.files import read_regular
 from ..frontend.graph_module import CapturedModule
+from ..frontend.json_text import parse_json
 from ..frontend.progress import track
 from .baselines import Candidate, Setting, make_candidate
 from .latency import measure
@@ -186,7 +187,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         if len(whole) < len(raw):
             with path.open("r+b") as file:
                 file.truncate(len(whole))
-        return [json.loads(line) for line in whole.decode().splitlines()]
+        return [parse_json(line, nonfinite=True) for line in whole.decode().splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the results in '{path}': {str(error).splitlines()[0]}") from None
 

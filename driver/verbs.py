@@ -16,6 +16,7 @@ from ..frontend.files import read_regular, write_text
 from ..frontend.program_file import check_onnx, export_onnx, save_program
 from ..frontend.progress import stage
 from ..frontend.state import state_of
+from ..frontend.tensor_files import parse_tensors
 from ..passes.plan import Plan
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
@@ -416,14 +417,13 @@ def suffixed(path: Path, suffix: str) -> Path:
 
 def read_masks(path: Path) -> dict[str, torch.Tensor]:
     """Masks from a safetensors file. Raises InputError for a file that is none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
-        return load(read_regular(path))
+        return parse_tensors(read_regular(path))[0]
     except FileNotFoundError:
         raise InputError(f"no such file: '{path}'") from None
-    except (SafetensorError, OSError) as error:
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
         raise InputError(f"cannot read masks from '{path}': {error}; write them with safetensors") from None
 
 

@@ -11,15 +11,16 @@ import io
 import os
 import re
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import torch
 
 from .errors import InputError
 from .files import open_regular
+from .limits import check_limit
 from .program_schema import Unvetted, vetted_payloads, vetted_program
+from .zip_files import reading_zip
 
 __all__ = ["Records", "read_records", "vetted"]
 
@@ -49,12 +50,10 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     """
     file = Path(path)
     try:
-        with _opened(file) as stream, zipfile.ZipFile(stream) as archive:
+        with _opened(file) as stream, reading_zip(stream, f"cannot read '{file}'") as archive:
             return _contents(file, archive, os.fstat(stream.fileno()).st_size)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, OverflowError) as error:
-        raise InputError(f"cannot read '{file}': {error}; the file is damaged") from None
-    except (zlib.error, UnicodeDecodeError, MemoryError):
-        raise InputError(f"cannot read '{file}': its records make no sense; the file is damaged") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{file}': {error.strerror or error}") from None
 
 
 def vetted(path: str | os.PathLike[str], records: Records) -> io.BytesIO:
@@ -75,7 +74,7 @@ def vetted(path: str | os.PathLike[str], records: Records) -> io.BytesIO:
     return buffer
 
 
-def _opened(file: Path) -> Any:
+def _opened(file: Path) -> BinaryIO:
     """The open file. A pipe would block, and a device never end."""
     if not file.exists():
         raise InputError(f"no such file: '{file}'; give the path of a .pt2 file written by torch.export.save")
@@ -98,6 +97,8 @@ def _contents(file: Path, archive: zipfile.ZipFile, length: int) -> Records:
         raise InputError(
             f"'{file}' holds several records of one name, so that what would be read is unclear; save it anew"
         )
+    check_limit("file", length, f"'{file}'")
+    check_limit("records", len(entries), f"'{file}'")
     for entry in entries:
         record = entry.filename.partition("/")[2]
         if not _KNOWN.fullmatch(record) or ".." in record:
@@ -106,6 +107,8 @@ def _contents(file: Path, archive: zipfile.ZipFile, length: int) -> Records:
             )
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise InputError(f"'{file}' packs '{record}', which torch never does; save it anew with torch.export.save")
+        if record.endswith(".json"):
+            check_limit("text", entry.file_size, f"'{record}' of '{file}'")
     if sum(entry.file_size for entry in entries) > length:
         raise InputError(f"the records of '{file}' overlap: together they are longer than the file; save it anew")
     return {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}

@@ -34,10 +34,11 @@ def read_cifar_pickle(path: Path) -> tuple[Bytes, NDArray[np.int64]]:
         InputError: the file cannot be read, or is not laid out as the official batches are.
     """
     try:
-        raw = read_regular(path)
-        pixels, labels = _found(raw)
+        pixels, labels = _found(read_regular(path))
     except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror}") from None
+        raise InputError(f"cannot read '{path}': {error.strerror or error}") from None
+    except InputError:
+        raise
     except (ValueError, IndexError, UnicodeDecodeError):
         raise InputError(
             f"'{path}' is not laid out as the official batches of CIFAR-10 are, or was cut short; unpack it again, or"

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .array_files import load_arrays
 from .cache_folder import cache_folder
 from .cifar_pickle import read_cifar_pickle
 from .errors import InputError
@@ -282,13 +283,16 @@ def shuffled(pixels: Bytes, labels: NDArray[np.int64]) -> tuple[Bytes, NDArray[n
 
 
 def read_cache(path: Path) -> tuple[Bytes, NDArray[np.int64]] | None:
-    load: Callable[..., np.lib.npyio.NpzFile] = np.load
     try:
-        with load(path, allow_pickle=False) as file:
-            return file["pixels"], file["labels"]
-    except Exception:
-        # Whatever is wrong with a cache file, decoding again puts it right.
+        found = load_arrays(path)
+    except InputError:
+        return None  # Whatever is wrong with a cache file, decoding again puts it right.
+    pixels, labels = found.get("pixels"), found.get("labels")
+    if pixels is None or labels is None or (pixels.dtype, labels.dtype) != (np.uint8, np.int64):
         return None
+    if pixels.ndim != 4 or labels.shape != pixels.shape[:1]:
+        return None
+    return pixels, labels
 
 
 def write_cache(path: Path, pixels: Bytes, labels: NDArray[np.int64]) -> None:

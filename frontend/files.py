@@ -16,15 +16,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import InputError
+from .limits import check_limit
 
 try:
     import fcntl
 except ImportError:  # Only Unix has it. Elsewhere, what a killed run leaves behind stays.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["open_regular", "read_regular", "replacing", "replacing_folder", "sha256", "write_sums", "write_text"]
+__all__ = [
+    "open_regular",
+    "read_open",
+    "read_regular",
+    "read_text",
+    "replacing",
+    "replacing_folder",
+    "sha256",
+    "write_sums",
+    "write_text",
+]
 
 _MARK = ".unfinished-"
 """In the names of what is being written; what a killed run left behind is told by it, and by the lock that nobody holds."""
@@ -74,10 +86,33 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
-def read_regular(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> bytes:
-    """All bytes of a regular file. Raises OSError as `open_regular`."""
+def read_regular(
+    path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None, limit: str = "file"
+) -> bytes:
+    """All bytes of a regular file, read through one handle. `limit` names one of `limits.Limits`.
+
+    Raises:
+        OSError: as `open_regular`.
+        InputError: it is longer than the limit.
+    """
     with open_regular(path, within) as stream:
-        return stream.read()
+        return read_open(stream, path, limit)
+
+
+def read_open(stream: BinaryIO, path: str | os.PathLike[str], limit: str = "file") -> bytes:
+    """The same of a file that is open, from its beginning; `path` is for messages."""
+    size = os.fstat(stream.fileno()).st_size
+    check_limit(limit, size, f"'{path}'")
+    stream.seek(0)
+    found = stream.read(size + 1)
+    if len(found) != size:
+        raise OSError(errno.EIO, "it changes while it is read", os.fspath(path))
+    return found
+
+
+def read_text(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> str:
+    """A regular file of UTF-8 text, no longer than texts may be. Raises as `read_regular`, and ValueError for other text."""
+    return read_regular(path, within, "text").decode("utf-8")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ graphs are compared (see `comparison`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from torch import fx, nn
 
 from .calls import describe, innermost, is_path, named_arguments, set_named_argument
 from .comparison import compare
+from .json_text import parse_json
 from .snapshot import preserved
 from .training_reads import Reads
 
@@ -291,11 +291,11 @@ def _is_safely_sound(key: str, value: Any) -> bool:
 def read_records(text: Any) -> dict[str, Any]:
     """What a file tells of one call, as far as it is what `mark_modes` writes. Of other data nothing is kept."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         return {
             key: found[key] for key in (_RECORD, _DIFFERENCES) if key in found and _is_safely_sound(key, found[key])
         }
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

@@ -60,7 +60,7 @@ class StoredProgram:
         if _CERTIFICATE not in self.records:
             return None
         try:
-            record = parse_json(self.records[_CERTIFICATE])
+            record = parse_json(self.records[_CERTIFICATE], nonfinite=True)
             owner, certificate = str(record["program"]), dict(record["certificate"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the certificate in '{self.path}': {error}; the file is damaged") from None

@@ -114,7 +114,7 @@ def _parsed(text: bytes) -> Any:
             raise Unvetted(f"says one thing twice, '{pairs[0][0]}'")
         return dict(pairs)
 
-    return parse_json(text, object_pairs_hook=no_repeats)
+    return parse_json(text, make_object=no_repeats)
 
 
 def _walk(kind: Any, value: Any, where: str) -> Any:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError
-from .files import open_regular, read_regular
-from .image_files import Bytes, first_line
+from .files import read_text
+from .image_files import Bytes, first_line, read_image
+from .limits import check_limit
 from .progress import track
 
 __all__ = ["SIDE", "read_tiny_imagenet"]
@@ -26,13 +26,14 @@ def read_tiny_imagenet(folder: Path, split: str) -> tuple[Bytes, NDArray[np.int6
     Raises:
         InputError: a file is missing, cannot be read, or names a class that there is not.
     """
-    classes = {name: place for place, name in enumerate(_lines(folder / "wnids.txt"))}
+    classes = {_plain(name): place for place, name in enumerate(_lines(folder / "wnids.txt"))}
     listed = _training(folder, classes) if split == "train" else _validation(folder, classes)
     if not listed:
         raise InputError(f"'{folder}' has no images of the split {split}; unpack it again")
+    check_limit("array", len(listed) * 3 * SIDE * SIDE, f"'{folder}'")
     pixels = np.empty((len(listed), 3, SIDE, SIDE), np.uint8)
     for place, (path, _) in enumerate(track(listed, "decoding Tiny ImageNet")):
-        pixels[place] = _decoded(path)
+        pixels[place] = read_image(path, SIDE)
     return pixels, np.array([label for _, label in listed], np.int64)
 
 
@@ -52,22 +53,18 @@ def _validation(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]
         label = classes.get(rest.partition("\t")[0])
         if label is None:
             raise InputError(f"'{listing}' gives '{name}' a class that is not in wnids.txt; unpack it again")
-        found.append((folder / "val" / "images" / name, label))
+        found.append((folder / "val" / "images" / _plain(name), label))
     return found
+
+
+def _plain(name: str) -> str:
+    if Path(name).name != name:
+        raise InputError(f"Tiny ImageNet lists a file outside itself, '{name}'; do not use it")
+    return name
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in read_regular(path).decode().splitlines() if line.strip()]
+        return [line for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read '{path}': {first_line(error)}; unpack Tiny ImageNet again") from None
-
-
-def _decoded(path: Path) -> Bytes:
-    try:
-        with open_regular(path) as stream, Image.open(stream) as image:
-            if image.size != (SIDE, SIDE):
-                raise InputError(f"'{path}' measures {image.width}x{image.height}, not {SIDE}x{SIDE}")
-            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"cannot read '{path}' as an image: {first_line(error)}") from None

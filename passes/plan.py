@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from ..frontend.errors import InputError
-from ..frontend.files import read_regular, replacing, write_text
+from ..frontend.files import read_regular, read_text, replacing, write_text
 from ..frontend.json_text import parse_json
+from ..frontend.tensor_files import parse_tensors
 
 __all__ = ["Plan"]
 
@@ -78,9 +78,11 @@ class Plan:
         """
         file = Path(path)
         try:
-            description = parse_json(read_regular(file))
+            description = parse_json(read_text(file))
         except OSError as error:
             raise InputError(f"cannot read the plan '{file}': {error.strerror}") from None
+        except InputError:
+            raise
         except ValueError:
             raise InputError(
                 f"'{file}' is not a plan: it is not JSON; give the .json file that Plan.save wrote"
@@ -100,8 +102,8 @@ class Plan:
         if hashlib.sha256(contents).hexdigest() != description.get("sha256"):
             raise InputError(f"'{beside}' is damaged, or of another plan than '{file}'; save the plan again")
         try:
-            return cls._assembled(description, load(contents))
-        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
+            return cls._assembled(description, parse_tensors(contents)[0])
+        except (KeyError, ValueError, TypeError, AttributeError):
             raise InputError(together) from None
 
     @classmethod

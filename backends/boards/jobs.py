@@ -8,7 +8,6 @@ our server: what is timed is what will be shipped.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,9 +17,11 @@ import torch
 import tvm
 from tvm import relax
 
+from ...frontend.array_files import parse_npy
+from ...frontend.arrays import as_tensor
 from ...frontend.errors import InputError
 from ..bundle import Bundle
-from ..execution import failure, output_files
+from ..execution import failure, output_files, program_timing
 from ..measure import Timing, timing
 from ..signature import checked_inputs
 from ..state import state_names
@@ -99,7 +100,7 @@ def benchmark_on_board(
         if _has_library(bundle):
             return _time_library(board, bundle, repeat, warmup, threads)
         words = ["--bench", str(repeat), "--warmup", str(warmup), "--json", *_threads(threads)]
-        return Timing(**json.loads(_program(board, bundle, words)))
+        return program_timing(bundle, _program(board, bundle, words))
 
     return on_board(place, job, limits)
 
@@ -123,8 +124,8 @@ def _run(
     _program(board, bundle, [*names, "-o", ".", *_threads(threads)])
     found = []
     for outputs in output_files(len(sets), len(bundle.outputs)):
-        contents = [io.BytesIO(bytes(board.remote.download(name))) for name in outputs]
-        found.append(tuple(torch.from_numpy(np.load(content, allow_pickle=False)) for content in contents))
+        what = f"cannot read what board '{board.name}' computed"
+        found.append(tuple(as_tensor(parse_npy(bytes(board.remote.download(name)), what)) for name in outputs))
         for name in outputs:
             board.remote.remove(name)
     return found

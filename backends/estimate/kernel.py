@@ -16,7 +16,7 @@ from tvm import IRModule, tirx
 from tvm.tirx import BufferType
 
 from ...frontend.errors import InputError
-from ...frontend.files import replacing, write_text
+from ...frontend.files import read_text, replacing, write_text
 from ...frontend.json_text import parse_json
 from ..emulation import find_emulator
 from ..linkers import find_linker, invoke
@@ -192,7 +192,7 @@ def _code_version() -> str:
 
 def _recall(path: Path) -> Cost | None:
     try:
-        values: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = parse_json(read_text(path))
         hot = values.pop("hottest")
         block = HotBlock(hot["count"], BlockCycles(**hot["cycles"]), tuple(hot["assembly"])) if hot else None
         return Cost(**values, hottest=block)

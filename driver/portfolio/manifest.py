@@ -20,12 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 from ...backends.bundle import MANIFEST as BUNDLE_MANIFEST
 from ...backends.signature import TensorSpec
 from ...frontend.errors import InputError
-from ...frontend.files import write_text
+from ...frontend.files import open_regular, read_text, write_text
+from ...frontend.json_text import parse_json
 
 __all__ = [
     "FORMAT",
@@ -190,10 +191,10 @@ def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
     _check_file(portfolio, listing, variant.files[listing])
     folder = portfolio.folder / root
     try:
-        manifest = json.loads((folder / BUNDLE_MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json(read_text(folder / BUNDLE_MANIFEST))
         sums = {str(name): _file_sum(entry) for name, entry in dict(manifest["files"]).items()}
         specs = _specs(manifest["inputs"]), _specs(manifest["outputs"])
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"manifest of bundle '{folder}' is not usable ({error}); build the portfolio again") from None
     for name, expected in sums.items():
         if variant.files.get(str(root / name)) != expected:
@@ -236,19 +237,15 @@ def _read(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"there is no portfolio '{folder}'; give the folder that 'reconvene portfolio' wrote")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_no_constant)
+        manifest = parse_json(read_text(folder / MANIFEST))
     except FileNotFoundError:
         raise InputError(f"'{folder}' has no {MANIFEST}; give the folder of a portfolio") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read {MANIFEST} of '{folder}': {error}; build the portfolio again") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT or isinstance(found, bool):
         raise InputError(f"portfolio '{folder}' has format {found!r}, this version reads {FORMAT}; build it again")
     return dict(manifest)
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
 
 
 def _parsed(folder: Path, manifest: Mapping[str, Any]) -> Portfolio:
@@ -382,5 +379,5 @@ def _check_file(portfolio: Portfolio, path: str, expected: FileSum) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 
 from ...frontend.errors import InputError
-from ...frontend.files import read_regular, write_text
+from ...frontend.files import read_text, write_text
+from ...frontend.json_text import parse_json
 from ..portfolio.manifest import Portfolio
 
 __all__ = ["commit", "committed", "default_state_file"]
@@ -42,9 +43,9 @@ def commit(path: Path, portfolio: Portfolio, variant: str) -> None:
 def committed(path: Path, portfolio: Portfolio) -> str | None:
     """The variant that was served last; None if the file is missing, damaged, or of another portfolio."""
     try:
-        values = json.loads(read_regular(path))
+        values = parse_json(read_text(path))
         wanted = (values["format"], values["portfolio"]) == (_FORMAT, portfolio.name)
         name = values["variant"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return name if wanted and any(variant.name == name for variant in portfolio.variants) else None

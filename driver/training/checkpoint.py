@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...frontend.errors import InputError
-from ...frontend.files import open_regular, replacing
+from ...frontend.files import read_regular, replacing
 from ...frontend.json_text import parse_json
+from ...frontend.tensor_files import parse_tensors
 
 __all__ = ["Progress", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
 
@@ -75,20 +75,17 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     if not path.exists():
         return None
     try:
-        open_regular(path).close()
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise InputError(f"'{path}' is no checkpoint of a training; choose another folder, or say --restart")
-            if metadata["identity"] != identity:
-                raise InputError(
-                    f"'{path}' is of another training: model, masks, data or settings differ; choose another folder, or"
-                    " say --restart"
-                )
-            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        values = parse_json(metadata["progress"])
-        progress = Progress(**values | {"rows": tuple(values["rows"])})
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        saved, metadata = parse_tensors(read_regular(path))
+        if metadata.get("format") != _FORMAT:
+            raise InputError(f"'{path}' is no checkpoint of a training; choose another folder, or say --restart")
+        if metadata["identity"] != identity:
+            raise InputError(
+                f"'{path}' is of another training: model, masks, data or settings differ; choose another folder, or"
+                " say --restart"
+            )
+        progress = _progress(metadata["progress"])
+        _check_fits(saved, module)
+    except (OSError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot read '{path}': it is damaged; say --restart to begin anew") from None
@@ -101,6 +98,30 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
                     saved[_MOMENTUM + name]
                 )
     return progress
+
+
+def _progress(text: str) -> Progress:
+    """Raises ValueError, KeyError or TypeError if that is none."""
+    values = parse_json(text, nonfinite=True)
+    progress = Progress(**values | {"rows": tuple(values["rows"])})
+    counts, figures = (progress.step, progress.correct), (progress.seconds, progress.loss)
+    if not all(type(value) is int and value >= 0 for value in counts) or not all(
+        isinstance(value, int | float) for value in figures
+    ):
+        raise ValueError("no progress")
+    if not all(isinstance(row, dict) for row in progress.rows):
+        raise ValueError("no log")
+    return progress
+
+
+def _check_fits(saved: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Raises ValueError or KeyError unless these are the tensors of such a module."""
+    momenta = {
+        _MOMENTUM + name: parameter for name, parameter in module.named_parameters() if _MOMENTUM + name in saved
+    }
+    for name, tensor in [*((_MODEL + name, tensor) for name, tensor in _tensors(module).items()), *momenta.items()]:
+        if (saved[name].shape, saved[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(f"'{name}' is another tensor")
 
 
 def remove_leftovers(path: Path) -> None:

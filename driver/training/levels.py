@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ...frontend.datasets import Images
 from ...frontend.errors import InputError
-from ...frontend.files import read_regular, replacing, write_text
+from ...frontend.files import read_regular, read_text, replacing, write_text
 from ...frontend.graph_module import CapturedModule
 from ...frontend.json_text import parse_json
 from ...frontend.program_file import load_program, save_program
+from ...frontend.tensor_files import parse_tensors
 from ...passes.scores import SCORES, Batch
 from ...passes.sparsification import sparsify
 from .checkpoint import fingerprint
@@ -212,7 +212,7 @@ def _claim(task: _Task) -> None:
 
 def _described(folder: Path) -> dict[str, Any]:
     try:
-        found = parse_json(read_regular(folder / LEVELS_FILE))
+        found = parse_json(read_text(folder / LEVELS_FILE))
         if found["format"] != _FORMAT:
             raise ValueError
         return {"identity": found["identity"], "settings": dict(found["settings"])}
@@ -281,7 +281,7 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
 
 def _finished(place: Path) -> Level | None:
     try:
-        facts = parse_json(read_regular(place / _LEVEL_FILE))
+        facts = parse_json(read_text(place / _LEVEL_FILE), nonfinite=True)
         return Level(
             int(facts["number"]), place / _MODEL, int(facts["weights"]), int(facts["zeros"]),
             float(facts["accuracy"]), float(facts["seconds"]),
@@ -296,6 +296,6 @@ def _finished(place: Path) -> Level | None:
 
 def _load_masks(place: Path) -> dict[str, Tensor]:
     try:
-        return {name: mask.bool() for name, mask in load(read_regular(place / _MASKS)).items()}
-    except (OSError, SafetensorError):
+        return {name: mask.bool() for name, mask in parse_tensors(read_regular(place / _MASKS))[0].items()}
+    except (OSError, ValueError):
         raise InputError(f"cannot read '{place / _MASKS}'; remove the folder '{place}', it is trained again") from None
