@@ -6,6 +6,8 @@ import gzip
 import io
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -135,7 +137,7 @@ def read_image(path: Path, side: int) -> Bytes:
 def _rgb(content: bytes, what: str, side: int | None = None) -> Bytes:
     """Pixels (H, W, 3). Of the formats that the library knows, these need no other program, and no more than is said."""
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with _own_limit(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if side is not None and image.size != (side, side):
                 raise InputError(f"{what} measures {image.width}x{image.height}, not {side}x{side}")
             check_limit("pixels", image.width * image.height, what)
@@ -144,6 +146,16 @@ def _rgb(content: bytes, what: str, side: int | None = None) -> Bytes:
         raise
     except Exception as error:  # The library lets pass whatever its decoders meet in damaged files.
         raise InputError(f"cannot read {what} as an image: {first_line(error)}; copy the file again") from None
+
+
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Without the library's limit of pixels, which nobody could raise from outside."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _planes(pixels: Bytes) -> Bytes:
