@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+HASHED := $(BIN)/python -m pip install --quiet --require-hashes
 OUT ?= out/demo
 
 # What checks for boards need beside Python. `make test` uses what is there and names the checks it had to skip.
@@ -9,7 +10,7 @@ BOARD_PACKAGES := g++-aarch64-linux-gnu g++-arm-linux-gnueabihf llvm qemu-user
 # For microcontrollers: 112 MB to download.
 BARE_PACKAGES := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 
-.PHONY: help env tools all-tools demo test lint types unit zoo docs wheel clean
+.PHONY: help env tools all-tools demo test lint types unit zoo docs wheel hashes clean
 
 help:
 	@echo "make demo   prune, prove, compile and time two real networks; writes $(OUT)/report.html"
@@ -18,19 +19,22 @@ help:
 	@echo "make tools  Debian packages for the checks on emulated boards (needs root)"
 	@echo "make all-tools  those for microcontrollers and the compiler ziglang, too: 200 MB to download"
 	@echo "make docs   the documentation, into site/"
-	@echo "make env    only the environment in $(VENV), with the versions of constraints.txt"
+	@echo "make env    only the environment in $(VENV), with the versions of constraints.txt, each file checked"
+	@echo "make hashes the checksums of these versions' files, into requirements/"
 	@echo "make clean  removes what the other targets made"
 
 env: $(VENV)/.stamp
 
-# torchvision's registry build asks for CUDA, and timm asks for torchvision; only their model definitions are wanted, so
-# they come without what they ask for. The rest of what timm needs is in the extra "test".
-$(VENV)/.stamp: pyproject.toml constraints.txt
+# Every file that is fetched has a checksum in requirements/. torch comes without CUDA where an index has that build, else as
+# the registry has it, with what it asks for. The rest includes torchvision and timm, for their models' definitions.
+$(VENV)/.stamp: pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "reconvene needs Python 3.11 to 3.13; name one with make PYTHON=python3.11")'
 	@echo "Installing into $(VENV); this takes a minute or two the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,demo]'
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchvision timm
+	$(HASHED) --no-deps -r requirements/torch-cpu.txt 2> /dev/null || \
+		$(HASHED) --no-deps -r requirements/torch.txt -r requirements/cuda.txt
+	$(HASHED) -r requirements/environment.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 tools:
@@ -39,7 +43,7 @@ tools:
 
 all-tools: tools env
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes $(BARE_PACKAGES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cross]'
+	$(HASHED) -r requirements/cross.txt
 
 demo: env
 	$(BIN)/python -m reconvene demo --out $(OUT)
@@ -54,7 +58,7 @@ lint: env
 # another folder, and for a file that is no Python.
 types: env
 	rm -rf build
-	$(BIN)/python -m pip install --quiet --no-deps --target build/installed .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/installed .
 	MYPYPATH=build/installed $(BIN)/mypy -p reconvene
 	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -m reconvene --help > /dev/null
 	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -c \
@@ -67,14 +71,21 @@ zoo: env
 	$(BIN)/python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
 
 $(VENV)/.docs-stamp: $(VENV)/.stamp
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(HASHED) -r requirements/docs.txt
 	touch $@
 
 docs: $(VENV)/.docs-stamp
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs site
 
 wheel: env
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+# After a change of versions in constraints.txt or pyproject.toml. Needs the network.
+hashes:
+	$(PYTHON) -m venv $(VENV)-hashes
+	$(VENV)-hashes/bin/python -m pip install --quiet 'uv>=0.9,<1' packaging
+	$(VENV)-hashes/bin/python requirements/lock.py
+	rm -rf $(VENV)-hashes
 
 clean:
 	rm -rf $(VENV) build dist out site .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -15,7 +15,8 @@ from .built import Built
 from .linkers import Linker, find_linker, invoke, link_shared
 from .object_files import defined_symbols
 from .places import STATE, WEIGHTS, constants_assembly, places_source, state_source
-from .runtime_library import include_folders, static_runtime, wheel_runtime
+from .runtime_library import include_folders, static_runtime
+from .runtime_wheels import wheel_runtime
 from .signature import TensorSpec
 from .weights import ALIGNMENT, Place, pack, write_weights
 

@@ -1,6 +1,6 @@
-"""TVM's runtime for a board: compiled from the sources in the installed wheels, or taken out of the board's own wheels.
+"""TVM's runtime for a board, compiled from the sources in the installed wheels: once for a compiler.
 
-Both are made once and kept in the user's cache folder (`frontend.cache_folder`).
+It is kept in the user's cache folder (`frontend.cache_folder`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import hashlib
 import importlib.util
 import shutil
 import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, resources
@@ -20,11 +18,11 @@ from pathlib import Path
 
 from ..frontend.cache_folder import cache_folder
 from ..frontend.errors import InputError
+from ..frontend.files import SUMS, sha256, write_sums
 from ..frontend.progress import stage
 from .linkers import Linker, invoke
-from .targets import Target
 
-__all__ = ["has_wheel", "include_folders", "remote_runtime", "static_runtime", "wheel_runtime"]
+__all__ = ["digest", "include_folders", "made_once", "remote_runtime", "static_runtime"]
 
 _VERSIONS = ("apache-tvm", "apache-tvm-ffi")
 
@@ -47,12 +45,6 @@ _FLAGS = (
 
 _MUSL_FLAGS = ["-DTVM_FFI_CMAKE_LITTLE_ENDIAN=1"]
 """What TVM's headers find out by themselves with other C libraries."""
-
-_PLATFORMS = {"aarch64": "manylinux_2_28_aarch64", "x86_64": "manylinux_2_28_x86_64"}
-_LIBRARIES = {
-    "apache-tvm": "tvm/lib/libtvm_runtime.so",
-    "apache-tvm-ffi": "tvm_ffi/lib/libtvm_ffi.so",
-}
 
 
 def include_folders() -> tuple[Path, ...]:
@@ -95,7 +87,7 @@ def _compiled(linker: Linker, units: Mapping[str, str], include: Path | None = N
     headers = {entry.name: entry.read_text(encoding="utf-8") for entry in support.iterdir() if entry.name[-2:] == ".h"}
     flags = [*_FLAGS, *(_MUSL_FLAGS if linker.kind == "zig" else ())]
     version = subprocess.run([*linker.command, "--version"], capture_output=True, text=True, check=False).stdout
-    key = _digest(
+    key = digest(
         [*map(metadata.version, _VERSIONS), *linker.command, version, *flags, *units.values(), *headers.values()]
     )
 
@@ -119,76 +111,48 @@ def _compiled(linker: Linker, units: Mapping[str, str], include: Path | None = N
             list(pool.map(compile_unit, units))
         shutil.rmtree(folder / "include")
 
-    made = _made_once(f"runtime-{key}", build)
+    made = made_once(f"runtime-{key}", build)
     return tuple(made / f"{name}.o" for name in units)
 
 
-def has_wheel(target: Target) -> bool:
-    """Whether the registry has a wheel of TVM's runtime for the target's architecture."""
-    return target.architecture in _PLATFORMS
-
-
-def wheel_runtime(target: Target) -> tuple[Path, ...]:
-    """``libtvm_runtime.so`` and ``libtvm_ffi.so`` from the registry's wheels for the target's architecture.
+def made_once(name: str, build: Callable[[Path], None]) -> Path:
+    """The cache's folder `name`, which `build` fills if it is not there or damaged; it appears complete or not at all.
 
     Raises:
-        InputError: there is no wheel for the architecture, or it cannot be downloaded.
+        InputError: the cache folder cannot be written, or what `build` raises.
     """
-    platform = _PLATFORMS.get(target.architecture)
-    if platform is None:
-        raise InputError(
-            f"there is no wheel of TVM for {target.triple}, so no runtime to put into the bundle; use --runtime static"
-        )
-    versions = {name: metadata.version(name) for name in _LIBRARIES}
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-    def build(folder: Path) -> None:
-        with stage("downloading TVM's runtime for the board, once"):
-            for name, member in _LIBRARIES.items():
-                wheel = _download(f"{name}=={versions[name]}", platform, python, folder)
-                with zipfile.ZipFile(wheel) as archive:
-                    (folder / Path(member).name).write_bytes(archive.read(member))
-                wheel.unlink()
-
-    made = _made_once(f"wheel-{platform}-{_digest([*versions.values()])}", build)
-    return tuple(made / Path(member).name for member in _LIBRARIES.values())
-
-
-def _download(requirement: str, platform: str, python: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--platform", platform, "--python-version", python, "--dest", str(folder), requirement]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode or len(wheels) != 1:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel came"]
-        raise InputError(
-            f"cannot download {requirement} for {platform}: {lines[-1].removeprefix('ERROR: ')}; it needs the network"
-            " once, or use --runtime static"
-        )
-    return wheels[0]
-
-
-def _made_once(name: str, build: Callable[[Path], None]) -> Path:
-    """The cache's folder `name`, which `build` fills if it is not there; it appears complete or not at all."""
     final = cache_folder() / name
-    if final.is_dir():
+    if _whole(final):
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with (final.parent / f".{name}.lock").open("w") as lock:
             # Whoever comes while it is being made waits, instead of making it again.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not final.is_dir():
+            if not _whole(final):
                 with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as temporary:
                     made = Path(temporary) / "made"
                     made.mkdir()
                     build(made)
+                    write_sums(made)
+                    if final.exists():
+                        final.rename(Path(temporary) / "damaged")
                     made.rename(final)
     except OSError as error:
         raise InputError(
             f"cannot write the cache '{final.parent}': {error.strerror or error}; set RECONVENE_CACHE to a folder with room"
         ) from None
     return final
+
+
+def _whole(folder: Path) -> bool:
+    """Whether every file of `folder` has the checksum it was written with."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        pairs = [line.split("  ", 1) for line in lines]
+        return bool(pairs) and all(sha256(folder / name) == digest for digest, name in pairs)
+    except (OSError, ValueError):
+        return False
 
 
 def _write_headers(folder: Path, headers: dict[str, str]) -> None:
@@ -216,5 +180,5 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _digest(parts: list[str]) -> str:
+def digest(parts: list[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

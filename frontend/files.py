@@ -27,6 +27,7 @@ except ImportError:  # Only Unix has it. Elsewhere, what a killed run leaves beh
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "SUMS",
     "open_regular",
     "read_open",
     "read_regular",
@@ -37,6 +38,9 @@ __all__ = [
     "write_sums",
     "write_text",
 ]
+
+SUMS = "SHA256SUMS"
+"""The file with the checksums of a folder's files."""
 
 _MARK = ".unfinished-"
 """In the names of what is being written; what a killed run left behind is told by it, and by the lock that nobody holds."""
@@ -249,10 +253,10 @@ def sha256(path: Path) -> str:
 
 
 def write_sums(folder: Path) -> None:
-    """Writes ``SHA256SUMS`` for all files of `folder`, as ``sha256sum --check`` reads it."""
+    """Writes `SUMS` for all files of `folder`, as ``sha256sum --check`` reads it."""
     names = sorted(entry.name for entry in folder.iterdir())
     text = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
-    (folder / "SHA256SUMS").write_text(text, encoding="utf-8")
+    (folder / SUMS).write_text(text, encoding="utf-8")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

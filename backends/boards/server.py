@@ -18,7 +18,8 @@ from ...frontend.files import replacing_folder, write_sums
 from ..linkers import Linker, find_linker, invoke
 from ..object_files import needed_glibc
 from ..program import FLAGS, SMALL, link_against_wheel, own_source, quoted
-from ..runtime_library import has_wheel, include_folders, remote_runtime, static_runtime, wheel_runtime
+from ..runtime_library import include_folders, remote_runtime, static_runtime
+from ..runtime_wheels import has_wheel, wheel_runtime
 from ..targets import Target
 
 __all__ = ["SERVER", "Runtime", "check_server_runtime", "write_server"]

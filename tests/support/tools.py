@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reconvene.backends.estimate.tools import llvm_tool
-from reconvene.backends.runtime_library import wheel_runtime
+from reconvene.backends.runtime_wheels import wheel_runtime
 from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
 
