@@ -14,21 +14,10 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from ..frontend.arrays import as_tensor
 from ..frontend.errors import CaptureError, InputError
 from .structure import TENSOR, Structure, structure_of
+from .tensor_spec import TensorSpec
 from .weights import ALIGNMENT
 
 __all__ = ["Signature", "TensorSpec", "checked_inputs", "signature_of"]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, shape and dtype (as numpy spells it) of an input or output."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,10 @@ async def switching(
     while going():
         began = time.perf_counter()
         body = json.dumps({"parameters": {"variant": next(order)}}).encode()
-        head = f"POST /v2/repository/models/{portfolio.name}/load HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /v2/repository/models/{portfolio.name}/load HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         try:
             writer.write(head.encode() + body)
             status, _, answer = await response(reader)

@@ -433,7 +433,24 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; others get 503.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a request may take.")] = 30.0,
     body: Annotated[int, typer.Option("--body-mib", min=1, help="Size that a request may have.")] = 64,
+    bodies: Annotated[
+        int, typer.Option("--bodies-mib", min=1, help="Size that all requests under way may have together.")
+    ] = 256,
+    connections: Annotated[
+        int, typer.Option(min=1, help="Connections that may be open; for one more, an idle one goes.")
+    ] = 1024,
     control: Annotated[bool, typer.Option(help="Let clients switch variants.")] = True,
+    control_token: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with what clients must know to switch, but over a Unix socket; or set RECONVENE_CONTROL_TOKEN.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name under which clients that switch reach the server. Repeatable."),
+    ] = None,
     state: Annotated[Path | None, typer.Option(help="File that notes which variant is served.")] = None,
     target: Target = "host",
     json: Json = False,
@@ -456,7 +473,11 @@ def serve(
         queue=queue,
         timeout=timeout,
         body_mib=body,
+        bodies_mib=bodies,
+        connections=connections,
         control=control,
+        control_token=control_token,
+        hosts=tuple(allow_host or ()),
         state=state,
     )
     answer(json, lambda: verb.serve_verb(portfolio, options))

@@ -157,6 +157,9 @@ def _serve(given: Given) -> None:
         given.refuse(["dwell"], "where variants are switched by hand, without another --policy")
     if given["unix"] is not None and given["port"] is None:
         given.refuse(["host"], "for a Unix socket; name a --port to listen there as well")
+        given.refuse(["control_token", "allow_host"], "for a Unix socket; name a --port to listen there as well")
+    if not given["control"]:
+        given.refuse(["control_token", "allow_host"], "with --no-control")
 
 
 def _sparsify(given: Given) -> None:

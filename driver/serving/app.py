@@ -15,13 +15,14 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .bodies import while_there
 from .engine import BusyError, OtherVariantError
 from .metrics import CONTENT_TYPE
-from .protocol import LENGTH_HEADER, RequestError, infer_answer, infer_request, json_object, tensor_metadata
+from .protocol import LENGTH_HEADER, RequestError, json_object, tensor_metadata
 from .service import Service
 from .statistics import Spent, configuration
 
@@ -30,9 +31,6 @@ __all__ = ["make_app"]
 Handler = Callable[[Request], Awaitable[Response]]
 
 _PLATFORM = "reconvene_tvm"
-
-_CONTROL_BODY = 1 << 20
-"""Bytes that a request to switch may have."""
 
 
 def make_app(service: Service) -> Starlette:
@@ -70,7 +68,12 @@ def make_app(service: Service) -> Starlette:
             Route("/metrics", handlers.metrics),
             Route("/status", handlers.status),
         ],
-        exception_handlers={HTTPException: _http_error, RequestError: _request_error, Exception: _fault},
+        exception_handlers={
+            HTTPException: _http_error,
+            RequestError: handlers.request_error,
+            BusyError: handlers.busy,
+            Exception: handlers.fault,
+        },
     )
 
 
@@ -126,10 +129,12 @@ class _Handlers:
         try:
             response = await self._inferred(request)
         except RequestError as error:
-            response = await _request_error(request, error)
+            response = await self.request_error(request, error)
+        except BusyError as error:
+            self._service.met("queue")
+            response = await self.busy(request, error)
         except Exception as error:
-            self._service.fault(error)
-            response = await _fault(request, error)
+            response = await self.fault(request, error)
         self._service.counted(response.status_code)
         if response.status_code != 200:
             self._service.statistics.failed(self._meant(request), perf_counter() - began)
@@ -142,28 +147,32 @@ class _Handlers:
 
     async def _inferred(self, request: Request) -> Response:
         version = self._check_names(request)
-        service, portfolio, settings = self._service, self._portfolio, self._service.settings
-        body = await _body(request, settings.body, settings.timeout)
+        service, limits = self._service, self._service.settings.limits
+        async with service.bodies.read(request, limits.body) as body:
+            try:
+                async with asyncio.timeout(limits.timeout):
+                    return await self._computed(request, body, version)
+            except OtherVariantError as error:
+                raise RequestError(str(error), 409) from None
+            except TimeoutError:
+                raise RequestError(f"the request took longer than {limits.timeout:g} s", 504, "timeout") from None
+
+    async def _computed(self, request: Request, body: bytes, version: str | None) -> Response:
+        service, codec, header = self._service, self._service.codec, request.headers.get(LENGTH_HEADER)
         began = perf_counter()
-        asked = infer_request(body, request.headers.get(LENGTH_HEADER), portfolio.inputs, portfolio.outputs)
+        long = codec.is_long(body, header)
+        asked = await while_there(request, codec.long_request(body, header)) if long else codec.request(body, header)
         read = perf_counter()
-        try:
-            answer = await service.engine.answer(asked.inputs, settings.timeout, version)
-        except BusyError as error:
-            return _error(503, str(error), {"Retry-After": str(error.seconds)})
-        except OtherVariantError as error:
-            raise RequestError(str(error), 409) from None
-        except TimeoutError:
-            raise RequestError(f"the request took longer than {settings.timeout:g} s", 504) from None
+        answer = await while_there(request, service.engine.answer(asked.inputs, version))
         service.metrics.answered(answer.variant, answer.seconds)
         computed = perf_counter()
-        content, json_length = infer_answer(portfolio.name, answer.variant, asked, portfolio.outputs, answer.outputs)
+        content, length = await codec.answer(self._portfolio.name, answer.variant, asked, answer.outputs)
         done = perf_counter()
         spent = Spent(answer.seconds - answer.busy, read - began, answer.busy, done - computed)
         service.statistics.answered(answer.variant, done - began, spent)
-        if json_length is None:
+        if length is None:
             return Response(content, media_type="application/json")
-        return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")
+        return Response(content, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
 
     async def index(self, request: Request) -> Response:
         active = self._service.active
@@ -180,12 +189,14 @@ class _Handlers:
         )
 
     async def load(self, request: Request) -> Response:
+        service = self._service
+        service.control.check(request.headers, getattr(request.state, "unix", False))
         self._check_names(request)
-        body = await _body(request, _CONTROL_BODY, self._service.settings.timeout)
-        name = _wanted_variant(json_object(body) if body else {})
+        async with service.bodies.read(request, service.settings.limits.control_body) as body:
+            name = _wanted_variant(json_object(body) if body else {})
         if all(variant.name != name for variant in self._portfolio.variants):
             raise RequestError(f"portfolio '{self._portfolio.name}' has no variant {name!r}", 404)
-        found = await self._service.switch(name, "by hand")
+        found = await while_there(request, service.wish(name))
         if found.error is not None:
             raise RequestError(found.error, 422)
         return JSONResponse(asdict(found))
@@ -204,6 +215,23 @@ class _Handlers:
                 "switches": [asdict(switch) for switch in service.switches],
             }
         )
+
+    async def request_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)
+        if error.limit is not None:
+            self._service.met(error.limit)
+        headers = {"Retry-After": "1"} if error.status == 503 else {}
+        headers |= {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+        return _error(error.status, str(error), headers)
+
+    async def busy(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, BusyError)
+        return _error(503, str(error), {"Retry-After": str(error.seconds)})
+
+    async def fault(self, request: Request, error: Exception) -> Response:
+        """A fault of ours; what it was about is for whoever runs the server, who sees it in the log."""
+        self._service.fault(error)
+        return _error(500, f"internal error: {type(error).__name__}")
 
     def _check_names(self, request: Request) -> str | None:
         """The version that the path names, if it does."""
@@ -232,30 +260,6 @@ def _wanted_variant(request: Mapping[str, Any]) -> str:
     raise RequestError('name a variant, as in {"parameters": {"variant": "NAME"}}')
 
 
-async def _body(request: Request, limit: int, seconds: float) -> bytes:
-    """The request's body. Raises RequestError if it is longer than `limit` bytes or does not come within `seconds`."""
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise RequestError("compressed requests are not supported", 415)
-    too_long = RequestError(f"the request is longer than {limit} bytes", 413)
-    length = request.headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit():
-        raise RequestError(f"the content length {length[:80]!r} is no number")
-    if int(length) > limit:
-        raise too_long
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                body += part
-                if len(body) > limit:
-                    raise too_long
-    except TimeoutError:
-        raise RequestError(f"the request's body did not come within {seconds:g} s", 408) from None
-    except ClientDisconnect:
-        raise RequestError("the client went away") from None
-    return bytes(body)
-
-
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse({"error": message}, status, headers)
 
@@ -263,13 +267,3 @@ def _error(status: int, message: str, headers: Mapping[str, str] | None = None) 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _error(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}", error.headers)
-
-
-async def _request_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return _error(error.status, str(error))
-
-
-async def _fault(request: Request, error: Exception) -> Response:
-    """A fault of ours; what it was about is for whoever runs the server, who sees it in the log."""
-    return _error(500, f"internal error: {type(error).__name__}")

@@ -26,8 +26,8 @@ class BusyError(Exception):
         seconds: after which it is worth to ask again.
     """
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"the queue is full; ask again in {seconds} s")
+    def __init__(self, seconds: int, queue: str = "the queue is full") -> None:
+        super().__init__(f"{queue}; ask again in {seconds} s")
         self.seconds = seconds
 
 
@@ -77,19 +77,17 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    async def answer(
-        self, inputs: Sequence[np.ndarray[Any, Any]], seconds: float, variant: str | None = None
-    ) -> Answer:
+    async def answer(self, inputs: Sequence[np.ndarray[Any, Any]], variant: str | None = None) -> Answer:
         """The outputs for arrays of the portfolio's shapes and dtypes.
 
+        If it is cancelled, the request leaves the queue. A computation that has begun ends, but nobody waits for it.
+
         Args:
-            seconds: how long it may take. A computation that has begun ends, but nobody waits for it.
             variant: refuse if it is not this one that answers.
 
         Raises:
             BusyError: too many requests wait.
             OtherVariantError: `variant` is not the one that answers.
-            TimeoutError: it took too long.
         """
         if self.pending >= self._limit:
             raise BusyError(max(1, round(self._window.mean_seconds() * self.pending)))
@@ -98,10 +96,12 @@ class Engine:
         self.pending += 1
         self._jobs.put(job)
         try:
-            async with asyncio.timeout(seconds):
-                return await job.future
+            return await job.future
         finally:
-            job.given_up = True
+            if not job.future.done() or job.future.cancelled():
+                # The thread comes to it later, and needs none of it.
+                job.given_up, job.inputs = True, ()
+                self.pending -= 1
 
     def close(self) -> None:
         """Ends the thread, after what waits was answered."""
@@ -140,11 +140,11 @@ class Engine:
         return Answer(name, outputs, done - job.arrived, done - began)
 
     def _finished(self, job: _Job, answer: Answer | None, fault: Exception | None, busy: float) -> None:
-        self.pending -= 1
         if answer is not None:
             self._window.add(answer.variant, answer.seconds, busy)
-        if job.future.done():
+        if job.future.done():  # Nobody waits any more.
             return
+        self.pending -= 1
         if fault is not None:
             job.future.set_exception(fault)
         elif answer is not None:

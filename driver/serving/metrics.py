@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from ..portfolio.manifest import Portfolio
+from .limits import COUNTED
 from .switcher import Switch
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -47,6 +48,19 @@ class Metrics:
         self._active = self._gauge("active_variant", "1 for the variant that answers", "variant")
         self._bytes = self._gauge("resident_bytes", "Bytes of weights of the variant that answers")
         self._gauge("queue_length", "Requests that wait or are computed").set_function(queue)
+        self._connections = self._gauge("connections", "Connections that are open")
+        self._limits = self._counter("limits", "Times that a limit was met, see the documentation", "limit")
+        for limit in COUNTED:
+            self._limits.labels(limit)
+
+    def limit(self, name: str) -> None:
+        """Counts a limit that was met, see `limits.COUNTED`."""
+        assert name in COUNTED, name
+        self._limits.labels(name).inc()
+
+    def connections(self, count: Callable[[], int]) -> None:
+        """From now on `count` tells how many connections are open."""
+        self._connections.set_function(count)
 
     def request(self, status: int) -> None:
         self._requests.labels(str(status)).inc()

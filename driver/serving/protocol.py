@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...backends.signature import TensorSpec
+from ...backends.tensor_spec import TensorSpec
 
 __all__ = [
     "LENGTH_HEADER",
@@ -24,6 +24,7 @@ __all__ = [
     "RequestError",
     "infer_answer",
     "infer_request",
+    "json_length",
     "json_object",
     "tensor_metadata",
 ]
@@ -55,11 +56,12 @@ class RequestError(Exception):
 
     Attributes:
         status: of the HTTP answer.
+        limit: that was met, see `limits.COUNTED`; None if it is another matter.
     """
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, limit: str | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.limit = status, limit
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,17 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def infer_request(
-    body: bytes, json_length: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    body: bytes, binary_header: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> InferRequest:
     """The request that `body` is, for a model with these inputs and outputs.
 
     Args:
-        json_length: the value of `LENGTH_HEADER`, if there is one.
+        binary_header: the value of `LENGTH_HEADER`, if there is one.
 
     Raises:
         RequestError: it is malformed, or does not fit the model.
     """
-    length = _json_length(json_length, len(body))
+    length = json_length(binary_header, len(body))
     request = json_object(body[:length])
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
@@ -147,7 +149,8 @@ def infer_answer(
     return (b"".join([text, *raw]), len(text)) if raw else (text, None)
 
 
-def _json_length(value: str | None, size: int) -> int:
+def json_length(value: str | None, size: int) -> int:
+    """How many of a body's `size` bytes are JSON, by the value of `LENGTH_HEADER`. Raises RequestError if it is not usable."""
     if value is None:
         return size
     if not re.fullmatch(r"[0-9]{1,12}", value, re.ASCII) or int(value) > size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import signal
 import socket
@@ -10,21 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 
 from ...frontend.errors import InputError
 from .app import make_app
+from .connection import Connection
+from .gate import Gate, most_connections
 from .service import Service
 
 __all__ = ["Address", "listening", "run_server"]
 
 _BACKLOG = 2048
-_CONNECTIONS = 1024
-"""More than these are turned away, so that connections that send nothing cannot take all memory."""
-
-_IDLE_SECONDS = 75
-"""How long a connection is kept between two requests."""
 
 
 @dataclass(frozen=True)
@@ -67,44 +67,70 @@ def listening(address: Address) -> Iterator[tuple[socket.socket, ...]]:
 def run_server(
     service: Service,
     sockets: Sequence[socket.socket],
-    grace: float = 30.0,
     ready: Callable[[Sequence[str]], None] = lambda places: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; then accepts nothing more, answers what is under way, and returns.
 
     Args:
-        grace: seconds that requests under way have when it ends.
         ready: called with the URLs as soon as connections are accepted.
+
+    Raises:
+        InputError: this process may open too few files.
     """
+    limits = service.settings.limits
+    most = most_connections(limits)
+    # uvicorn's own lines are of single connections: clients could fill a disk with them.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         make_app(service),
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
-        backlog=_BACKLOG,
-        timeout_keep_alive=_IDLE_SECONDS,
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=max(1, round(grace)),
+        http=Connection,
+        timeout_graceful_shutdown=max(1, round(limits.timeout)),
         proxy_headers=False,
         ws="none",
     )
     # Before the server has the sockets: it closes them.
     places = [_url(found) for found in sockets]
-    _Server(config, lambda: ready(places)).run(list(sockets))
+    _Server(config, service, most, lambda: ready(places)).run(list(sockets))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which would end the process with the signal it was told to end by."""
+    """uvicorn's server with a gate of ours, since asyncio's own logs a line for every connection it has no descriptor for.
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    uvicorn would end the process with the signal it was told to end by; this one returns.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service, most: int, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._service, self._ready = service, ready
+        connections = cast("set[Connection]", self.server_state.connections)
+        self._gate = Gate(connections, self._connection, most, service.met, service.say)
+        service.metrics.connections(lambda: len(connections))
+
+    def _connection(self) -> Connection:
+        service = self._service
+        return Connection(self.config, self.server_state, self.lifespan.state, service.settings.limits, service.met)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        asyncio.get_running_loop().set_exception_handler(self._fault)
+        await super().startup([])
         if self.started:
+            self._gate.open(sockets or [])
             self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        self._gate.sweep()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._gate.close()
+        await super().shutdown(sockets)
+
+    def _fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._service.fault(context.get("exception") or RuntimeError(context["message"]))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

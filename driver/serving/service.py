@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 from ...frontend.errors import InputError
 from ..portfolio.manifest import Portfolio
-from .engine import Engine
+from .bodies import Bodies
+from .codec import Codec
+from .control import Control
+from .engine import BusyError, Engine
 from .governor import Governor, Stance
+from .limits import Limits
 from .memory import available_memory
 from .metrics import Metrics
 from .observation import Choice, Observation, Power, Window, read_power
 from .policies import ByHand, Policy
+from .protocol import RequestError
 from .state import commit, committed, default_state_file
 from .statistics import Statistics
 from .switcher import Switch, Switcher
@@ -40,10 +47,10 @@ class Settings:
         governor: when its wishes are granted.
         interval: seconds from one look of the policy to the next.
         window: seconds of requests that it sees.
-        queue: requests that may wait or be computed.
-        timeout: seconds that a request may take.
-        body: bytes that a request may have.
+        limits: what clients may take.
         control: whether clients may switch variants.
+        token: what they must know to switch, but over a Unix socket; None if nothing.
+        hosts: names under which clients reach the server, beside addresses and the machine's own.
         state: where the variant that is served is noted; None for the user's state folder.
     """
 
@@ -54,10 +61,10 @@ class Settings:
     governor: Governor = field(default_factory=Governor)
     interval: float = 0.5
     window: float = 10.0
-    queue: int = 64
-    timeout: float = 30.0
-    body: int = 64 << 20
+    limits: Limits = field(default_factory=Limits)
     control: bool = True
+    token: str | None = field(default=None, repr=False)
+    hosts: Sequence[str] = ()
     state: Path | None = None
 
 
@@ -70,7 +77,7 @@ class Service:
 
     def __init__(self, portfolio: Portfolio, settings: Settings, say: Callable[[str], None]) -> None:
         self.portfolio, self.settings = portfolio, settings
-        self._say = say
+        self.say = say
         self._state = settings.state or default_state_file(portfolio)
         self._window = Window(settings.window)
         self._choices = _choices(portfolio, settings.target)
@@ -78,14 +85,19 @@ class Service:
         self._stance = Stance()
         self._reason = "variants are chosen by hand"
         self._last = ""
+        self._told = -math.inf
+        self._wishes = 0
         self._background: asyncio.Task[None] | None = None
         self.switches: deque[Switch] = deque(maxlen=_REMEMBERED)
         self.requests: Counter[int] = Counter()
         self.outcomes: Counter[str] = Counter(done=0, failed=0)
         self.switcher = Switcher(portfolio, target=settings.target, threads=settings.threads, changed=self._commit)
-        self.engine = Engine(self.switcher, settings.queue, self._window)
+        self.engine = Engine(self.switcher, settings.limits.queue, self._window)
         self.metrics = Metrics(portfolio, lambda: self.engine.pending)
         self.statistics = Statistics(portfolio)
+        self.bodies = Bodies(settings.limits)
+        self.codec = Codec(portfolio.inputs, portfolio.outputs, settings.limits.inline)
+        self.control = Control(settings.hosts, settings.token)
 
     # What was done so far is in `switches` (the last few), `requests` (by HTTP status) and `outcomes` (of switches).
 
@@ -104,9 +116,17 @@ class Service:
         self.requests[status] += 1
         self.metrics.request(status)
 
-    def fault(self, error: Exception) -> None:
-        """Tells whoever runs the server of a fault of ours."""
-        self._say(f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]}; please report it")
+    def met(self, limit: str) -> None:
+        """Notes that a limit was met, see `limits.COUNTED`."""
+        self.metrics.limit(limit)
+
+    def fault(self, error: BaseException) -> None:
+        """Tells whoever runs the server of a fault of ours: not more than once in a second, so that nobody fills the log."""
+        if monotonic() - self._told < 1:
+            return
+        self._told = monotonic()
+        text = " ".join(str(error).split())[:300].encode("ascii", "backslashreplace").decode()
+        self.say(f"internal error: {type(error).__name__}: {text}; please report it")
 
     def load(self) -> None:
         """Loads the first variant.
@@ -129,12 +149,42 @@ class Service:
             self._background.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._background
+        self.codec.close()
         await asyncio.to_thread(self.engine.close)
         await asyncio.to_thread(self.switcher.close)
 
+    async def wish(self, name: str) -> Switch:
+        """As `switch`, for a client: it waits for a while, and leaves the queue if it is cancelled.
+
+        Raises:
+            BusyError: too many wishes wait.
+            RequestError: its turn did not come in time.
+        """
+        limits = self.settings.limits
+        if self._wishes >= limits.switches:
+            self.met("switches")
+            raise BusyError(1, "too many wishes for a variant wait")
+        self._wishes += 1
+        try:
+            async with asyncio.timeout(limits.timeout):
+                return await self.switch(name, "by hand")
+        except TimeoutError:
+            raise RequestError(f"the switch took longer than {limits.timeout:g} s", 504, "timeout") from None
+        finally:
+            self._wishes -= 1
+
     async def switch(self, name: str, why: str) -> Switch:
-        """Exchanges the variant for `name`; what came of it."""
-        found = await asyncio.wrap_future(self.switcher.switch(name, why))
+        """Exchanges the variant for `name`; what came of it. If it is cancelled, a switch that has begun is carried out."""
+        future = self.switcher.switch(name, why)
+        noted = asyncio.ensure_future(self._noted(future))
+        try:
+            return await asyncio.shield(noted)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+
+    async def _noted(self, future: Future[Switch]) -> Switch:
+        found = await asyncio.wrap_future(future)
         self._note(found)
         return found
 
@@ -145,7 +195,7 @@ class Service:
         self.metrics.switch(switch)
         self.outcomes["done" if switch.error is None else "failed"] += 1
         if switch.error is not None:
-            self._say(f"cannot switch to '{switch.wanted}' ({switch.why}): {switch.error}")
+            self.say(f"cannot switch to '{switch.wanted}' ({switch.why}): {switch.error}")
             return
         self._last = switch.wanted
         self._window.begin(switch.wanted)
@@ -153,14 +203,14 @@ class Service:
         after = self._names.index(switch.wanted)
         self._stance = self.settings.governor.switched(self._stance, before, after, monotonic())
         took = f"loaded in {switch.load_ms + switch.warm_ms:.0f} ms"
-        self._say(f"'{switch.wanted}' answers ({switch.why}), {took}")
+        self.say(f"'{switch.wanted}' answers ({switch.why}), {took}")
 
     def _commit(self, name: str) -> None:
         try:
             commit(self._state, self.portfolio, name)
         except InputError as error:
             # The switch stands; only a restart will not know of it.
-            self._say(str(error))
+            self.say(str(error))
 
     def _first(self) -> list[str]:
         """Variants to start with, in the order in which they are tried."""

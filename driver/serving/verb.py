@@ -37,13 +37,18 @@ class Options:
     queue: int = 64
     timeout: float = 30.0
     body_mib: int = 64
+    bodies_mib: int = 256
+    connections: int = 1024
     control: bool = True
+    control_token: Path | None = None
+    hosts: Sequence[str] = ()
     state: Path | None = None
 
 
 def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None = None) -> Answer:
     """Serves the portfolio in `folder` until a signal comes; the answer says what was done."""
     try:
+        from .control import read_token
         from .server import Address, listening, run_server
         from .service import Service, Settings
     except ImportError as error:
@@ -51,6 +56,7 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
     from ...backends.threads import available_threads
     from ..portfolio.manifest import open_portfolio
     from .governor import Governor
+    from .limits import Limits
 
     tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
     if options.threads > available_threads():
@@ -62,10 +68,16 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
         threads=options.threads,
         policy=_policy(options),
         governor=Governor(options.dwell),
-        queue=options.queue,
-        timeout=options.timeout,
-        body=options.body_mib << 20,
+        limits=Limits(
+            connections=options.connections,
+            queue=options.queue,
+            timeout=options.timeout,
+            body=options.body_mib << 20,
+            bodies=options.bodies_mib << 20,
+        ),
         control=options.control,
+        token=read_token(options.control_token) if options.control else None,
+        hosts=options.hosts,
         state=options.state,
     )
     port = options.port if options.port is not None or options.unix is not None else 8000
@@ -73,12 +85,7 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
     _spare_the_collector()
     with listening(Address(options.host, port, options.unix)) as sockets:
         service.load()
-        run_server(
-            service,
-            sockets,
-            options.timeout,
-            lambda places: tell(f"serving '{portfolio.name}' at {' and '.join(places)}"),
-        )
+        run_server(service, sockets, lambda places: tell(f"serving '{portfolio.name}' at {' and '.join(places)}"))
     return _answer(service)
 
 

@@ -181,6 +181,8 @@ REFUSED = {
     "serve p --policy queue --reserve-mib 5": "--reserve-mib has no meaning without --policy memory",
     "serve p --queue-high 5 --policy memory": "--queue-high has no meaning without --policy queue",
     "serve p --unix s --host 0.0.0.0": "--host has no meaning for a Unix socket",
+    "serve p --unix s --control-token t": "--control-token has no meaning for a Unix socket",
+    "serve p --no-control --allow-host pi": "--allow-host has no meaning with --no-control",
     "estimate one --all --json": "--all has no meaning with --json",
 }
 

@@ -352,7 +352,7 @@ def test_a_thousand_malformed_requests(server: Server) -> None:
             status, body = parsed(answer)
             statuses.append(status)
             assert 400 <= status < 500 or (status == 200 and json.loads(body)["model_version"] == "large"), body
-            if status != 200 and body != b"Invalid HTTP request received.":
+            if status != 200:
                 (message,) = json.loads(body).values()
                 assert message and "\n" not in message and len(message) < 500
         if index % 100 == 0:

@@ -1,0 +1,143 @@
+"""Accepting connections: how many there are, which one goes for another, and what happens without file descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from ...frontend.errors import InputError
+from .connection import Connection, refusal
+from .limits import Limits
+
+__all__ = ["Gate", "most_connections"]
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_PAUSE = 0.1
+"""Seconds without accepting after descriptors ran out."""
+
+_RESERVE = 32
+"""Descriptors that are left for files: those of a variant that is loaded, the state, the machine's sensors."""
+
+
+def most_connections(limits: Limits) -> int:
+    """Connections that may be open at a time: as many as `limits` allows, or as this process may open.
+
+    Raises:
+        InputError: it may open too few files to serve anybody.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return limits.connections
+    left = allowed - len(os.listdir("/dev/fd")) - _RESERVE
+    if left < 1:
+        raise InputError(f"this process may open {allowed} files, too few to serve; allow more with ulimit -n")
+    return min(limits.connections, left)
+
+
+class Gate:
+    """Lets clients in.
+
+    Args:
+        connections: those that are open, which each one enters and leaves by itself.
+        make: makes another one.
+        most: how many may be open at a time.
+        note: called with the name of a limit that was met, see `limits.COUNTED`.
+        say: takes lines for whoever runs the server.
+    """
+
+    def __init__(
+        self,
+        connections: set[Connection],
+        make: Callable[[], Connection],
+        most: int,
+        note: Callable[[str], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._connections, self._make, self._most = connections, make, most
+        self._note, self._say = note, say
+        self._short = False
+        """Whether descriptors have run out."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open(self, listeners: Sequence[socket.socket]) -> None:
+        """Begins to accept. The event loop must run."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            listener.setblocking(False)
+            self._tasks.append(loop.create_task(self._accept(listener)))
+
+    async def close(self) -> None:
+        """Accepts no more; what is open stays so."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def sweep(self) -> None:
+        """Ends what has lasted too long. To be called several times a second."""
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(self._connections):
+            connection.sweep(now)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._exhausted(error)
+                    await asyncio.sleep(_PAUSE)
+                # Else that client has gone already.
+                continue
+            if self._short:
+                self._short = False
+                self._say("connections are accepted again")
+            if len(self._connections) >= self._most and not self._make_room():
+                self._turn_away(client)
+                continue
+            try:
+                await loop.connect_accepted_socket(self._make, client)
+            except OSError:
+                client.close()
+
+    def _exhausted(self, error: OSError) -> None:
+        """Says so once, and closes what is easily spared, so that the next client finds a descriptor."""
+        if not self._short:
+            self._short = True
+            self._say(f"no connections are accepted for now: {error.strerror}; allow more files with ulimit -n")
+        self._note("descriptors")
+        self._make_room()
+
+    def _make_room(self) -> bool:
+        """Closes the connection that is spared most easily; False if each one waits for an answer.
+
+        Of several, it is one of the client that has most of them, and the one that has been as it is the longest.
+        """
+        now = asyncio.get_running_loop().time()
+        peers = Counter(connection.peer for connection in self._connections)
+        crowded = sum(connection.starting for connection in self._connections) > len(self._connections) // 4
+        found = [
+            (rank, -peers[connection.peer], connection.since, index, connection)
+            for index, connection in enumerate(self._connections)
+            if (rank := connection.spare(now, crowded)) is not None
+        ]
+        if not found:
+            return False
+        *_, connection = min(found)
+        # It leaves by itself only after the next turn of the event loop.
+        self._connections.discard(connection)
+        connection.transport.abort()
+        self._note("connections")
+        return True
+
+    def _turn_away(self, client: socket.socket) -> None:
+        self._note("connections")
+        with client, contextlib.suppress(OSError):
+            client.send(refusal(503, "too many connections are open; try again later"))
