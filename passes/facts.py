@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Facts", "agreeing", "collapsed", "constants_of", "unknown"]
+__all__ = ["Facts", "agreeing", "collapsed", "constants_of", "level", "unknown"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -97,6 +97,13 @@ def constants_of(tensor: Any, largest: int = 1 << 22) -> Facts:
         if array.shape[axis] > 1 and (array == array.take([0], axis)).all():
             array = array.take([0], axis)
     return Facts(np.array(array), np.isfinite(array))
+
+
+def level(given: Facts, axes: tuple[int, ...]) -> Facts:
+    """The constants that do not differ along `axes`, which get extent 1. Of plain facts."""
+    value = given.value.min(axis=axes, keepdims=True)
+    known = given.known.all(axis=axes, keepdims=True) & (value == given.value.max(axis=axes, keepdims=True))
+    return collapsed(value, known)
 
 
 def agreeing(first: Facts, second: Facts) -> Facts:

@@ -24,6 +24,11 @@ _PASSES = tuple(
 
 _COMPARES = tuple(f"aten.{name}" for name in "eq ne gt ge lt le".split())
 
+_PICKS = tuple(
+    "index_select gather take_along_dim index_add index_copy index_fill scatter scatter_add scatter_reduce".split()
+)
+"""Operators that pick positions of the axis `dim` by one index."""
+
 
 @dataclass(frozen=True)
 class IndexRange:
@@ -129,7 +134,7 @@ def _positions(reader: Operation, operand: fx.Node) -> int | None:
         size = shape_of(reader["weight"])[0]
     elif name in ("index", "index_put") and operand in reader["indices"]:
         size = shape_of(reader["self"])[_first_axis(reader["indices"], operand)]
-    elif name in ("index_select", "gather", "scatter", "scatter_add", "index_add", "index_copy", "take_along_dim"):
+    elif name in _PICKS:
         dim = reader.get("dim")
         picks = operand in (reader.get("index"), reader.get("indices"))
         size = shape_of(reader["self"])[dim] if picks and isinstance(dim, int) and shape_of(reader["self"]) else None

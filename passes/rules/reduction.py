@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from ..facts import Facts, collapsed, unknown
+from ..facts import Facts, collapsed, level, unknown
 from ..values import Operation, is_static, operator_name, shape_of
 from .base import FactTable, Rule, register
 from .elementwise import Elementwise, relate_broadcast
@@ -67,10 +67,7 @@ class _Reducing(Rule):
     def _uniform(self, op: Operation, facts: FactTable) -> Facts:
         """The input's constants where they do not differ along the reduced axes, which get extent 1."""
         given = facts[op.node.all_input_nodes[0]].plain()
-        axes = tuple(_axes_of(op)) if given.rank else ()
-        value = given.value.min(axis=axes, keepdims=True)
-        known = given.known.all(axis=axes, keepdims=True) & (value == given.value.max(axis=axes, keepdims=True))
-        return collapsed(value, known)
+        return level(given, tuple(_axes_of(op)) if given.rank else ())
 
 
 class _Summing(_Reducing):

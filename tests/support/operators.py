@@ -694,6 +694,63 @@ class Biased(nn.Module):
         return self.after(torch.relu(self.before(x)) * self.table[self.rows])
 
 
+# Writing at indices -----------------------------------------------------------------------------------------------
+
+ROWS, DIAGONAL = torch.tensor([6, 0, 3, 0]), torch.eye(8) > 0
+
+
+def at_rows(name: str, write: Callable[[Tensor, int, Tensor, Tensor], Tensor], prunes: str) -> None:
+    """Writes along the image and along channels: what is written is computed beside, or a part of what is there."""
+    joined(name, lambda a, b: write(a, 2, ROWS, b[:, :, 2:6]), "image", prunes="M2")
+    joined(name, lambda a, b: write(a, 1, ROWS, b[:, 2:6]), "channels", prunes="")
+    around(name, lambda x: write(x, -1, ROWS, x[..., :4]), "itself", prunes=prunes)
+
+
+at_rows("index_add", lambda x, dim, rows, y: x.index_add(dim, rows, y, alpha=0.5), "M2")
+at_rows("index_copy", lambda x, dim, rows, y: x.index_copy(dim, rows, y), "M1 M2")
+around("index_fill", lambda x: x.index_fill(3, ROWS, 0.0), "image", prunes="M2")
+around("index_fill", lambda x: A.index_fill(x, 2, ROWS, torch.tensor(0.3, dtype=x.dtype)), "a tensor", prunes="")
+around("index_fill", lambda x: x.index_fill(1, ROWS, 0.0), "channels", prunes="")
+
+
+def places(x: Tensor, *sizes: int) -> Tensor:
+    """Rows of an image, spread over channels and columns."""
+    return ROWS[: sizes[-2]].reshape(1, 1, -1, 1).expand(x.shape[0], x.shape[1], *sizes[-2:])
+
+
+joined("scatter", lambda a, b: a.scatter(2, places(a, 4, 8), b), "image", prunes="M2")
+joined("scatter", lambda a, b: a.scatter(2, places(a, 4, 5), b), "a corner of the image", prunes="M2")
+joined("scatter", lambda a, b: a.scatter(2, places(a, 4, 8)[:, :5], b), "a corner of the channels", prunes="")
+joined("scatter", lambda a, b: a.scatter(1, places(a, 4, 8), b), "channels", prunes="")
+around("scatter", lambda x: x.scatter(2, places(x, 3, 8), 0.0), "a number", prunes="M2")
+around("scatter", lambda x: x.scatter(2, places(x, 3, 8), x, reduce="add"), "a sum", prunes="M2")
+around("scatter", lambda x: x.scatter(2, places(x, 3, 8), 2.0, reduce="multiply"), "a product", prunes="")
+around("scatter", lambda x: x.scatter(3, places(x, 3, 8).mT, x.flip(3)), "itself")
+around("scatter", lambda x: x.scatter(2, x.argmax(2, keepdim=True), 0.0), "where it is largest", prunes="M2")
+joined("scatter_add", lambda a, b: a.scatter_add(1, places(a, 4, 8), b), "channels", prunes="")
+joined("scatter_add", lambda a, b: a.scatter_add(2, places(a, 4, 8), b), "image", prunes="M2")
+for reduce in ("sum", "prod", "mean", "amax", "amin"):
+    joined(
+        "scatter_reduce",
+        lambda a, b, reduce=reduce: a.scatter_reduce(2, places(a, 4, 8), b, reduce, include_self=False),  # type: ignore[misc]
+        reduce,
+        prunes="M2",
+    )
+around("scatter_reduce", lambda x: x.scatter_reduce(2, places(x, 4, 8), x, "amax"), "largest of itself")
+joined("index_put", lambda a, b: A.index_put(a, [None, None, ROWS], b[:, :, :4]), "image", prunes="M2")
+joined("index_put", lambda a, b: A.index_put(a, [None, None, ROWS, ROWS], b[..., 0, :4], True), "pairs", prunes="M2")
+joined("index_put", lambda a, b: A.index_put(a, [None, ROWS], b[:, :4]), "channels", prunes="")
+joined(
+    "index_put",
+    lambda a, b: A.index_put(a, [None, None, ROWS[:2, None], ROWS[:3]], b[:, :, :2, :3]),
+    "square",
+    prunes="M2",
+)
+around("index_put", lambda x: A.index_put(x, [None, None, ROWS], x[:, :, :1, :1]), "spread")
+around("index_put", lambda x: A.index_put(x, [x > 0.3], x.new_zeros(())), "a mask of everything", prunes="M2")
+around("index_put", lambda x: A.index_put(x, [None, None, DIAGONAL], x[..., 0, :1]), "a mask of the image")
+
+
 class Remembering(nn.Module):
     """Adds what the call before saw, which is 0 at first."""
 

@@ -16,6 +16,7 @@ from . import (  # noqa: F401
     random,
     recurrent,
     reduction,
+    scattering,
     selection,
     windows,
 )  # isort: skip

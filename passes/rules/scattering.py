@@ -1,0 +1,197 @@
+"""Writing at indices: axes that are not indexed pass, and a constant that is written over itself stays.
+
+The indices are read by every channel alike, so no channel depends on another one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from ..facts import Facts, agreeing, collapsed, level, unknown
+from ..values import Operation, is_tensor, shape_of
+from .base import FactTable, Rule, register
+
+if TYPE_CHECKING:
+    from ..axes import AxesBuilder
+
+__all__ = ["WrittenElements", "WrittenPlaces", "WrittenRows"]
+
+
+class _Written(Rule):
+    """The result is `self`, with another value written into it or added, multiplied or compared where it is written."""
+
+    def reason(self, op: Operation) -> str:
+        return f"{op.name.removeprefix('aten.')} writes at indices of the channel axis"
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        """Where the same constant is written over a constant, indices do not matter; combined, only zeros stay."""
+        given = facts[op["self"]].plain()
+        same = agreeing(given, self._written(op, facts))
+        return collapsed(same.value, same.known & (same.value == 0)) if self._combines(op) else same
+
+    def _written(self, op: Operation, facts: FactTable) -> Facts:
+        """What is written, wherever that is: facts of the rank of `self`."""
+        raise NotImplementedError
+
+    def _combines(self, op: Operation) -> bool:
+        """Returns if what was there counts too."""
+        raise NotImplementedError
+
+
+def _value_of(op: Operation) -> Any:
+    """What is written: a node or a number."""
+    return next(op[name] for name in ("source", "src", "value", "values") if name in op.arguments)
+
+
+def _number(value: Any, rank: int) -> Facts:
+    """Facts of a number that is spread over `rank` axes; nothing if it is known only when the model runs."""
+    return collapsed(np.full((1,) * rank, value), True) if isinstance(value, int | float) else unknown(rank)
+
+
+@register
+class WrittenRows(_Written):
+    """``index_add``, ``index_copy``, ``index_fill``: slices along one axis, which stays whole in both operands."""
+
+    operators = ("aten.index_add", "aten.index_copy", "aten.index_fill")
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        rank = len(shape_of(op.node))
+        others = [axis for axis in range(rank) if axis != op["dim"] % max(1, rank)]
+        for operand in (op["self"], _value_of(op)):
+            if is_tensor(operand) and len(shape_of(operand)) == rank:
+                axes.pass_through(operand, op.node, ((axis, axis) for axis in others))
+
+    def _written(self, op: Operation, facts: FactTable) -> Facts:
+        rank, value = len(shape_of(op.node)), _value_of(op)
+        if not is_tensor(value):
+            return _number(value, rank)
+        given = facts[value].plain()
+        if given.rank != rank:  # A number in a tensor.
+            return (
+                Facts(given.value.reshape((1,) * rank), given.known.reshape((1,) * rank))
+                if not given.rank
+                else unknown(rank)
+            )
+        return level(given, (op["dim"] % rank,)) if rank else given
+
+    def _combines(self, op: Operation) -> bool:
+        return op.name == "aten.index_add"
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        times = op.get("alpha", 1)  # Zeros times infinity are no zeros.
+        finite = isinstance(times, int | float) and math.isfinite(times)
+        return super().constants(op, facts) if finite else unknown(len(shape_of(op.node)))
+
+
+@register
+class WrittenElements(_Written):
+    """``scatter`` and its relatives: elements along one axis, each with an index of its own. Axes on which `self`, the indices
+    and what is written have equal sizes pass; on the others, what is written is a corner."""
+
+    operators = ("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+
+    def _shared(self, op: Operation) -> list[int]:
+        operands = [operand for operand in (op["self"], op["index"], _value_of(op)) if is_tensor(operand)]
+        rank = len(shape_of(op.node))
+        if any(len(shape_of(operand)) != rank for operand in operands):
+            return []
+        others = (axis for axis in range(rank) if axis != op["dim"] % rank)
+        return [axis for axis in others if len({str(shape_of(operand)[axis]) for operand in operands}) == 1]
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        shared = self._shared(op)
+        for operand in (op["self"], op["index"], _value_of(op)):
+            if is_tensor(operand):
+                axes.pass_through(operand, op.node, ((axis, axis) for axis in shared))
+
+    def _written(self, op: Operation, facts: FactTable) -> Facts:
+        rank, value = len(shape_of(op.node)), _value_of(op)
+        if not is_tensor(value):
+            return _number(value, rank)
+        given, shared = facts[value].plain(), self._shared(op)
+        if given.rank != rank:
+            return unknown(rank)
+        return level(given, tuple(axis for axis in range(rank) if axis not in shared))
+
+    def _combines(self, op: Operation) -> bool:
+        return op.name == "aten.scatter_add" or op.get("reduce") not in (None, "amax", "amin")
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    """The axes of a tensor that ``x[..., i, j, ...]`` indexes, from `start` up to `end`; `width` axes stand for them."""
+
+    start: int
+    end: int
+    width: int
+    mask: fx.Node | None
+
+
+def _indexed(op: Operation) -> _Indexed | None:
+    """None for indices that are split by whole axes, and for masks beside other indices."""
+    indices = list(op["indices"])
+    used = [axis for axis, index in enumerate(indices) if index is not None]
+    kinds = [indices[axis].meta["val"].dtype for axis in used if is_tensor(indices[axis])]
+    if not used or len(kinds) != len(used) or used != list(range(used[0], used[-1] + 1)):
+        return None
+    ranks = [len(shape_of(indices[axis])) for axis in used]
+    if kinds == [torch.bool] and ranks[0]:
+        return _Indexed(used[0], used[0] + ranks[0], 1, indices[used[0]])
+    if all(kind in (torch.int32, torch.int64) for kind in kinds):
+        return _Indexed(used[0], used[-1] + 1, max(ranks), None)
+    return None
+
+
+@register
+class WrittenPlaces(_Written):
+    """``index_put``: ``x[:, i, j] = y`` and ``x[mask] = y``. The axes that are not indexed pass; those of a mask too, if one
+    and the same value is written wherever it is true."""
+
+    operators = ("aten.index_put",)
+
+    def _targets(self, op: Operation, indexed: _Indexed) -> list[int | None]:
+        """For every axis of the values the axis of `self` that it is; None for those that stand for indexed ones."""
+        rank = len(shape_of(op.node))
+        spread = [*range(indexed.start), *(None,) * indexed.width, *range(indexed.end, rank)]
+        count = len(shape_of(op["values"]))
+        return spread[len(spread) - count :] if count else []
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        indexed, out, values = _indexed(op), op.node, op["values"]
+        if indexed is None:
+            return
+        targets, sizes = self._targets(op, indexed), shape_of(values)
+        passing = [axis for axis in range(len(shape_of(out))) if not indexed.start <= axis < indexed.end]
+        if indexed.mask is not None and all(
+            size == 1 for size, axis in zip(sizes, targets, strict=True) if axis is None
+        ):
+            within = range(indexed.start, indexed.end)
+            axes.pass_through(indexed.mask, out, ((axis - indexed.start, axis) for axis in within))
+            passing += within
+        axes.pass_through(op["self"], out, ((axis, axis) for axis in passing))
+        for place, (size, axis) in enumerate(zip(sizes, targets, strict=True)):
+            if axis is not None and size == 1 and shape_of(out)[axis] != 1:
+                axes.touch((values, place))
+            elif axis is not None:
+                axes.same((values, place), (out, axis))
+
+    def _written(self, op: Operation, facts: FactTable) -> Facts:
+        indexed, rank = _indexed(op), len(shape_of(op.node))
+        if indexed is None:
+            return unknown(rank)
+        targets = self._targets(op, indexed)
+        given = level(facts[op["values"]].plain(), tuple(place for place, axis in enumerate(targets) if axis is None))
+        shape = [1] * rank
+        for place, axis in enumerate(targets):
+            if axis is not None:
+                shape[axis] = given.known.shape[place]
+        return Facts(given.value.reshape(shape), given.known.reshape(shape))
+
+    def _combines(self, op: Operation) -> bool:
+        return bool(op["accumulate"])
