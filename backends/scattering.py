@@ -214,7 +214,7 @@ def _elements(x: Tensor, axis: int, index: Tensor, source: Tensor, operator: OpO
     for other, extent in enumerate(index.shape):
         inner = inner if other == axis else inner.narrow(other, 0, extent)
     inner = operator(inner, axis, index, source, *reduce)
-    for other in [at for at in range(x.dim()) if at != axis]:
+    for other in [at for at in range(x.dim()) if at != axis and index.shape[at] < x.shape[at]]:
         beside = x.narrow(other, index.shape[other], x.shape[other] - index.shape[other])
         for further in range(other + 1, x.dim()):
             beside = beside if further == axis else beside.narrow(further, 0, index.shape[further])

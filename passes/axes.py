@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from .values import Operation, is_static, is_tensor, operator_name, shape_of, tensor_inputs
+from .values import Operation, is_static, is_tensor, is_unit, operator_name, shape_of, tensor_inputs
 
 __all__ = ["Axes", "AxesBuilder", "Axis", "Freeze", "Gather", "Grouped", "Mix", "Product"]
 
@@ -206,7 +206,7 @@ class AxesBuilder:
         for value in values:
             for axis, size in enumerate(shape_of(value)):
                 handle = (value, axis)
-                if handle not in self._touched and not (is_static(size) and size == 1):
+                if handle not in self._touched and not is_unit(size):
                     self._register(handle)
                     freeze = Freeze(operation.node, reason, bool(reason))
                     self._freezes.append((handle, freeze))

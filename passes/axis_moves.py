@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from .rules.layout import permutation_of, refine
-from .values import MUTATED, Operation, dimensions, is_static, is_tensor, operator_name, shape_of
+from .values import MUTATED, Operation, dimensions, is_static, is_tensor, is_unit, operator_name, shape_of
 
 __all__ = ["PERMUTES", "Layout", "Sizes", "chain_from", "is_move", "moved"]
 
@@ -80,7 +80,7 @@ def moved(node: fx.Node, layout: Layout, sizes: Sizes) -> Layout | None:
 
 def _subdivide(named: list[tuple[int, ...]], goal: list[int], sizes: Sizes) -> Layout | None:
     """Cuts an axis, made of named factors, into consecutive pieces of the goal's sizes."""
-    queue = [factor for factor in named if sizes[factor] != 1]
+    queue = [factor for factor in named if not is_unit(sizes[factor])]
     result: list[list[tuple[int, ...]]] = []
     for size in goal:
         piece: list[tuple[int, ...]] = []

@@ -1,6 +1,6 @@
 """Brings a captured graph into the form the rules expect, without changing what it computes.
 
-- Calls that only check something are dropped.
+- Calls that only check something are dropped, and slices that take everything (``x[:, i] = y`` writes to one).
 - In-place operators become their pure forms wherever no other reader could tell the difference.
 - Weights that are computed from stored tensors (``torch.nn.utils.prune``, parametrisations) become stored weights.
 - Two names for one stored tensor become one.
@@ -25,7 +25,7 @@ from .merged_batches import separate_batches
 from .pure_forms import in_own_type, pure_form
 from .rules import rule_for
 from .state_writes import write_once
-from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, shape_of
+from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, same_shape
 
 __all__ = ["canonicalize"]
 
@@ -49,6 +49,7 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
     _finish_output(module.graph, graph, value_map)
     copy_calling_convention(module.graph, graph)
     _drop_checks(graph)
+    _drop_whole_slices(graph)
     _merge_aliases(module, graph)
     for place, calls in written_places(graph).items():
         if any(map(written_operands, calls)):  # What a normalisation in training updates, it does not read.
@@ -105,6 +106,17 @@ def _drop_checks(graph: fx.Graph) -> None:
             node.op == "call_module" and not node.users
         ):
             graph.erase_node(node)
+
+
+def _drop_whole_slices(graph: fx.Graph) -> None:
+    output = graph.output_node()
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is torch.ops.aten.slice.Tensor and output not in node.users:
+            call = Operation(node, torch.nn.Module())
+            source, start, step = call["self"], call["start"], call["step"]
+            if start in (None, 0) and step == 1 and same_shape(node, source):
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
 
 
 def _merge_aliases(module: fx.GraphModule, graph: fx.Graph) -> None:
@@ -248,7 +260,7 @@ def _weight_name(node: fx.Node, taken: Mapping[str, torch.Tensor], module: fx.Gr
             return name
     for leaf in leaves:
         only_here = all(user is node or user in ancestors for user in leaf.users)
-        if only_here and shape_of(leaf) == shape_of(node) and str(leaf.target) not in taken:
+        if only_here and same_shape(leaf, node) and str(leaf.target) not in taken:
             return str(leaf.target)
     name = f"computed_{node.name}"
     while name in taken or _exists(module, name):

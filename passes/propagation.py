@@ -21,7 +21,7 @@ from .closed_values import ClosedValues
 from .facts import Facts, agreeing, constants_of, unknown
 from .ranges import Ranges
 from .rules import rule_of
-from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, shape_of
+from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_static, is_tensor, shape_of
 
 __all__ = ["KnownConstants", "Liveness", "propagate_constants", "propagate_liveness"]
 
@@ -136,8 +136,8 @@ class Liveness:
     def kept(self, node: fx.Node, axis: int) -> Bools:
         """Which positions of the node's axis stay; length of the axis. Do not write to it."""
         number = self.axes.of(node, axis)
-        size = self.axes.sizes[number]
-        return self._keep[number] if size else np.ones(1, bool)
+        known = self.axes.sizes[number] or is_static(shape_of(node)[axis])  # An axis may be empty.
+        return self._keep[number] if known else np.ones(1, bool)
 
     def kept_in(self, number: int) -> Bools:
         """The same by class number."""

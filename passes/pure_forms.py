@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .values import is_tensor, shape_of
+from .values import is_tensor, same_shape
 
 __all__ = ["in_own_type", "pure_form"]
 
@@ -23,8 +23,7 @@ def pure_form(node: fx.Node) -> torch._ops.OpOverload | None:
     overload = getattr(packet, node.target._overloadname, None) if packet is not None else None
     if overload is None or len(overload._schema.arguments) != len(node.target._schema.arguments):
         return None
-    same_shape = is_tensor(node) and shape_of(node) == shape_of(node.all_input_nodes[0])
-    return overload if same_shape else None
+    return overload if is_tensor(node) and same_shape(node, node.all_input_nodes[0]) else None
 
 
 def in_own_type(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -13,7 +13,7 @@ from torch import fx
 
 from ..frontend.writes import storage_of, written_operands, written_places
 from .pure_forms import in_own_type, pure_form
-from .values import STATE, is_tensor, shape_of
+from .values import STATE, is_tensor, same_shape
 
 __all__ = ["write_once"]
 
@@ -40,7 +40,7 @@ def write_once(graph: fx.Graph) -> None:
 def _whole(place: fx.Node, calls: Sequence[fx.Node], sharers: Sequence[fx.Node], order: Mapping[fx.Node, int]) -> bool:
     """Whether every call writes all of the tensor, and no view of it is read from the first of them on."""
     for call in calls:
-        if written_operands(call)[0] not in (place, *calls) or not is_tensor(call) or shape_of(call) != shape_of(place):
+        if written_operands(call)[0] not in (place, *calls) or not is_tensor(call) or not same_shape(call, place):
             return False
         if not _fits(place, call.args[1]) if call.target is _COPY else pure_form(call) is None:
             return False
@@ -51,7 +51,7 @@ def _whole(place: fx.Node, calls: Sequence[fx.Node], sharers: Sequence[fx.Node],
 def _fits(place: fx.Node, value: object) -> bool:
     if not isinstance(value, fx.Node) or not is_tensor(value):
         return False
-    return shape_of(value) == shape_of(place) and value.meta["val"].dtype is place.meta["val"].dtype
+    return same_shape(value, place) and value.meta["val"].dtype is place.meta["val"].dtype
 
 
 def _write(graph: fx.Graph, place: fx.Node, calls: Sequence[fx.Node], order: dict[fx.Node, int]) -> None:

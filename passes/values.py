@@ -24,7 +24,9 @@ __all__ = [
     "example_shape",
     "is_static",
     "is_tensor",
+    "is_unit",
     "operator_name",
+    "same_shape",
     "shape_of",
     "source_line",
     "tensor_inputs",
@@ -70,6 +72,16 @@ def is_static(size: Any) -> bool:
     return isinstance(size, int)
 
 
+def is_unit(size: Any) -> bool:
+    """Returns if `size` is the number 1. One that varies is not; where values decide it (``x[mask]``), torch refuses to say."""
+    return is_static(size) and size == 1
+
+
+def same_shape(first: fx.Node, second: fx.Node) -> bool:
+    """Returns if two values have equal sizes at all times, as far as anybody knows."""
+    return [str(size) for size in shape_of(first)] == [str(size) for size in shape_of(second)]
+
+
 def dimensions(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     """`sizes` as plain ints, every symbol standing as a large prime of its own.
 
@@ -89,7 +101,8 @@ def _prime_value(size: torch.SymInt) -> int:
 @cache
 def _prime_for(symbol: str) -> int:
     digits = re.sub(r"\D", "", symbol) or "0"
-    return int(sympy.nextprime(_FIRST_PRIME + 1000 * int(digits)))
+    decided_by_values = 500 if symbol.startswith("u") else 0  # ``u0`` is not ``s0``.
+    return int(sympy.nextprime(_FIRST_PRIME + 1000 * int(digits) + decided_by_values))
 
 
 def attribute(module: torch.nn.Module, name: str) -> Any:

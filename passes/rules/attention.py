@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, is_static, shape_of
+from ..values import Operation, is_static, is_unit, shape_of
 from .base import FactTable, Rule, optional, register
 from .visible_rows import has_finite_entries
 
@@ -55,7 +55,7 @@ class Contraction(Rule):
             for axis, letter in enumerate(letters):
                 if letter in home:
                     owner, place = home[letter]
-                    if shape_of(node)[axis] == 1 and shape_of(owner)[place] != 1:
+                    if is_unit(shape_of(node)[axis]) and not is_unit(shape_of(owner)[place]):
                         axes.touch((node, axis))
                         continue
                     axes.same((node, axis), (owner, place))
@@ -162,7 +162,7 @@ class Attention(Rule):
             for axis in range(1, len(shape_of(mask)) + 1):
                 place = rank - axis
                 size = shape_of(mask)[-axis]
-                if axis > 1 and size != 1:  # Keys stay whole.
+                if axis > 1 and not is_unit(size):  # Keys stay whole.
                     axes.same((mask, len(shape_of(mask)) - axis), (out, place))
 
     def _tie(self, axes: AxesBuilder, node: fx.Node, axis: int, out: fx.Node) -> None:
@@ -170,7 +170,7 @@ class Attention(Rule):
         if is_static(size) and is_static(goal) and size != goal and size > 1:
             times = goal // size  # Grouped queries: each key and value head serves `times` query heads.
             axes.gather((node, axis), (out, axis), np.arange(goal) // times, np.arange(goal))
-        elif size == 1 and goal != 1:
+        elif is_unit(size) and not is_unit(goal):
             axes.touch((node, axis))
         else:
             axes.same((node, axis), (out, axis))

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, is_tensor, shape_of, tensor_inputs
+from ..values import Operation, is_tensor, is_unit, shape_of, tensor_inputs
 from .base import FactTable, Rule, register
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def relate_broadcast(op: Operation, axes: AxesBuilder) -> None:
         sizes = shape_of(operand)
         offset = len(shape) - len(sizes)
         for axis, size in enumerate(sizes):
-            if size == 1 and shape[axis + offset] != 1:
+            if is_unit(size) and not is_unit(shape[axis + offset]):
                 axes.touch((operand, axis))
             else:
                 axes.same((operand, axis), (op.node, axis + offset))
@@ -177,7 +177,7 @@ class ParametricRelu(Rule):
         source, slope = op["self"], op["weight"]
         rank = len(shape_of(op.node))
         axes.pass_through(source, op.node, ((axis, axis) for axis in range(rank)))
-        if shape_of(slope) not in ((), (1,)):
+        if shape_of(slope) and not is_unit(shape_of(slope)[0]):
             axes.same((slope, 0), (op.node, 1 if rank > 1 else 0))
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, dimensions, is_static, is_tensor, shape_of
+from ..values import Operation, dimensions, is_static, is_tensor, is_unit, shape_of
 from .base import FactTable, Rule, register
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class UnitAxes(_Arranged):
             return order
         dim = op.get("dim")
         chosen = range(len(source)) if dim is None else [axis % len(source) for axis in _listed(dim)]
-        return [axis for axis, size in enumerate(source) if not (axis in chosen and size == 1)]
+        return [axis for axis, size in enumerate(source) if not (axis in chosen and is_unit(size))]
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
         """Names the axes that vanish where another one has one position left, which would vanish with them."""
@@ -295,7 +295,7 @@ class Expand(Rule):
         source, out = op.node.all_input_nodes[0], op.node
         offset = len(shape_of(out)) - len(shape_of(source))
         for axis, size in enumerate(shape_of(source)):
-            if size == 1 and shape_of(out)[axis + offset] != 1:
+            if is_unit(size) and not is_unit(shape_of(out)[axis + offset]):
                 axes.touch((source, axis))
             else:
                 axes.same((source, axis), (out, axis + offset))

@@ -6,16 +6,14 @@ The indices are read by every channel alike, so no channel depends on another on
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import fx
 
 from ..facts import Facts, agreeing, collapsed, level, unknown
-from ..values import Operation, is_tensor, shape_of
+from ..values import Operation, is_tensor, is_unit, shape_of
 from .base import FactTable, Rule, register
+from .indexing import Indexed, indexed_by
 
 if TYPE_CHECKING:
     from ..axes import AxesBuilder
@@ -123,31 +121,6 @@ class WrittenElements(_Written):
         return op.name == "aten.scatter_add" or op.get("reduce") not in (None, "amax", "amin")
 
 
-@dataclass(frozen=True)
-class _Indexed:
-    """The axes of a tensor that ``x[..., i, j, ...]`` indexes, from `start` up to `end`; `width` axes stand for them."""
-
-    start: int
-    end: int
-    width: int
-    mask: fx.Node | None
-
-
-def _indexed(op: Operation) -> _Indexed | None:
-    """None for indices that are split by whole axes, and for masks beside other indices."""
-    indices = list(op["indices"])
-    used = [axis for axis, index in enumerate(indices) if index is not None]
-    kinds = [indices[axis].meta["val"].dtype for axis in used if is_tensor(indices[axis])]
-    if not used or len(kinds) != len(used) or used != list(range(used[0], used[-1] + 1)):
-        return None
-    ranks = [len(shape_of(indices[axis])) for axis in used]
-    if kinds == [torch.bool] and ranks[0]:
-        return _Indexed(used[0], used[0] + ranks[0], 1, indices[used[0]])
-    if all(kind in (torch.int32, torch.int64) for kind in kinds):
-        return _Indexed(used[0], used[-1] + 1, max(ranks), None)
-    return None
-
-
 @register
 class WrittenPlaces(_Written):
     """``index_put``: ``x[:, i, j] = y`` and ``x[mask] = y``. The axes that are not indexed pass; those of a mask too, if one
@@ -155,39 +128,30 @@ class WrittenPlaces(_Written):
 
     operators = ("aten.index_put",)
 
-    def _targets(self, op: Operation, indexed: _Indexed) -> list[int | None]:
+    def _targets(self, op: Operation, indexed: Indexed) -> list[int | None]:
         """For every axis of the values the axis of `self` that it is; None for those that stand for indexed ones."""
-        rank = len(shape_of(op.node))
-        spread = [*range(indexed.start), *(None,) * indexed.width, *range(indexed.end, rank)]
         count = len(shape_of(op["values"]))
-        return spread[len(spread) - count :] if count else []
+        return list(indexed.order[len(indexed.order) - count :]) if count else []
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        indexed, out, values = _indexed(op), op.node, op["values"]
-        if indexed is None:
-            return
+        indexed, out, values = indexed_by(op), op.node, op["values"]
         targets, sizes = self._targets(op, indexed), shape_of(values)
-        passing = [axis for axis in range(len(shape_of(out))) if not indexed.start <= axis < indexed.end]
-        if indexed.mask is not None and all(
-            size == 1 for size, axis in zip(sizes, targets, strict=True) if axis is None
-        ):
-            within = range(indexed.start, indexed.end)
-            axes.pass_through(indexed.mask, out, ((axis - indexed.start, axis) for axis in within))
-            passing += within
+        passing = [axis for axis in range(len(shape_of(out))) if axis not in indexed.axes]
+        one = all(is_unit(size) for size, axis in zip(sizes, targets, strict=True) if axis is None)
+        if indexed.mask is not None and one:
+            axes.pass_through(indexed.mask, out, enumerate(indexed.axes))
+            passing += indexed.axes
         axes.pass_through(op["self"], out, ((axis, axis) for axis in passing))
         for place, (size, axis) in enumerate(zip(sizes, targets, strict=True)):
-            if axis is not None and size == 1 and shape_of(out)[axis] != 1:
+            if axis is not None and is_unit(size) and not is_unit(shape_of(out)[axis]):
                 axes.touch((values, place))
             elif axis is not None:
                 axes.same((values, place), (out, axis))
 
     def _written(self, op: Operation, facts: FactTable) -> Facts:
-        indexed, rank = _indexed(op), len(shape_of(op.node))
-        if indexed is None:
-            return unknown(rank)
-        targets = self._targets(op, indexed)
+        targets = self._targets(op, indexed_by(op))
         given = level(facts[op["values"]].plain(), tuple(place for place, axis in enumerate(targets) if axis is None))
-        shape = [1] * rank
+        shape = [1] * len(shape_of(op.node))
         for place, axis in enumerate(targets):
             if axis is not None:
                 shape[axis] = given.known.shape[place]

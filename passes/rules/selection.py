@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 from torch import fx
 
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, is_static, is_tensor, shape_of
+from ..values import Operation, is_static, is_unit, shape_of
 from .base import FactTable, Rule, register
+from .indexing import indexed_by
 from .joining import taken
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class _Picked(Rule):
         if len(index) == size and (index == np.arange(size)).all():
             edit.set_call(op, torch.ops.aten.alias.default, (source,))
         elif (np.diff(index) == 1).all():
-            edit.set_call(op, torch.ops.aten.slice.Tensor, (source, dim, int(index[0]), int(index[-1]) + 1))
+            first = int(index[0]) if len(index) else 0
+            edit.set_call(op, torch.ops.aten.slice.Tensor, (source, dim, first, first + len(index)))
         else:
             table = edit.add_buffer(op, f"{op.node.name}_index", torch.from_numpy(index.copy()))
             edit.set_call(op, torch.ops.aten.index_select.default, (source, dim, table))
@@ -179,7 +180,7 @@ class Repeat(Rule):
                 axes.same((source, axis), (out, axis + offset))
                 continue
             index = self._index(op, axis + offset)
-            if index is not None and size != 1:
+            if index is not None and not is_unit(size):
                 axes.gather((source, axis), (out, axis + offset), index, np.arange(len(index)))
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
@@ -223,38 +224,23 @@ class Select(Rule):
 
 @register
 class TakeRows(Rule):
-    """``index``: rows of a table by position (position biases). The axes that are not indexed pass."""
+    """``index``: rows of a table by position (position biases), or where a mask is true. The axes that are not indexed pass."""
 
     operators = ("aten.index",)
 
     def reason(self, op: Operation) -> str:
-        return ""
+        return "index reads at places of the channel axis"
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        source, out = op["self"], op.node
-        indices: Sequence[Any] = op["indices"]
-        used = [axis for axis, index in enumerate(indices) if index is not None]
-        if any(not is_tensor(indices[axis]) or indices[axis].meta["val"].dtype is torch.bool for axis in used):
-            return
-        if used != list(range(used[0], used[-1] + 1)):
-            return  # Split index tuples move the indexed axes to the front; nothing is claimed.
-        width = max(len(shape_of(indices[axis])) for axis in used)
-        for axis in range(len(shape_of(source))):
-            if axis < used[0]:
-                axes.same((source, axis), (out, axis))
-            elif axis > used[-1]:
-                axes.same((source, axis), (out, axis - len(used) + width))
+        order = indexed_by(op).order
+        axes.pass_through(op["self"], op.node, ((axis, place) for place, axis in enumerate(order) if axis is not None))
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         """What does not differ along the indexed axes is the same whichever rows are taken."""
-        given, rank = facts[op["self"]].plain(), len(shape_of(op.node))
-        indices: Sequence[Any] = op["indices"]
-        used = [axis for axis, index in enumerate(indices) if index is not None]
-        if used != list(range(used[0], used[-1] + 1)) or any(not is_tensor(indices[axis]) for axis in used):
-            return unknown(rank)
-        masked = [len(shape_of(indices[axis])) - 1 for axis in used if indices[axis].meta["val"].dtype is torch.bool]
-        end = used[-1] + 1 + sum(masked)  # A mask of several axes stands for all of them.
-        if any(extent != 1 for extent in given.known.shape[used[0] : end]):
-            return unknown(rank)
-        shape = (*given.known.shape[: used[0]], *(1,) * (rank - given.rank + end - used[0]), *given.known.shape[end:])
-        return collapsed(given.value.reshape(shape), given.known.reshape(shape))
+        given, indexed = facts[op["self"]].plain(), indexed_by(op)
+        if any(given.known.shape[axis] != 1 for axis in indexed.axes):
+            return unknown(len(indexed.order))
+        rest = [axis for axis in indexed.order if axis is not None]
+        shape = [1 if axis is None else given.known.shape[axis] for axis in indexed.order]
+        moved = (*rest, *indexed.axes)
+        return collapsed(given.value.transpose(moved).reshape(shape), given.known.transpose(moved).reshape(shape))

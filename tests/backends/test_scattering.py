@@ -121,6 +121,9 @@ GIVEN: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "scatter into a corner": (
         lambda x, i, v: x.scatter(0, i, v), (numbers(3, 7), tensor([[0, 1], [2, 2]]), numbers(2, 4))
     ),
+    "scatter into the first rows of all": (
+        lambda x, i, v: x.scatter(1, i, v), (numbers(2, 5, 3), PLACES[:, None].expand(2, 1, 3), numbers(2, 4, 3))
+    ),
     "scatter with a sum": (
         lambda x, i, v: x.scatter(1, i, v, reduce="add"), (numbers(2, 5), PLACES, numbers(2, 3))
     ),

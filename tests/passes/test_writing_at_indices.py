@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from reconvene.driver.api import compact
 
-from ..support.models import masked_copy
+from ..support.models import assert_exact, masked_copy
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -66,3 +66,24 @@ def test_zeros_times_infinity_are_no_zeros() -> None:
     difference, widths = _half_gone(Messages(float("inf")).double())
     assert difference < 1e-12
     assert widths == [16, 16]
+
+
+class Assigned(nn.Module):
+    """Assignments to all channels as Python writes them: the slices before the index take everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.before(x).relu().clone()
+        rows = torch.tensor([0, 3, -1])
+        h[:, :, rows] = h[:, :, :3] * 2
+        h[:, :, rows, rows] *= 0.5
+        h[:, :, :, torch.arange(8) > 5] = 0.0
+        return self.after(h[..., :0].sum(-1, keepdim=True) + h)
+
+
+def test_assignments_to_all_channels_let_them_go() -> None:
+    result = assert_exact(Assigned(), (torch.randn(2, 3, 8, 8),), "M2")
+    assert result.module.before.weight.shape[0] == 4

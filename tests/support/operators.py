@@ -749,6 +749,10 @@ joined(
 around("index_put", lambda x: A.index_put(x, [None, None, ROWS], x[:, :, :1, :1]), "spread")
 around("index_put", lambda x: A.index_put(x, [x > 0.3], x.new_zeros(())), "a mask of everything", prunes="M2")
 around("index_put", lambda x: A.index_put(x, [None, None, DIAGONAL], x[..., 0, :1]), "a mask of the image")
+around("index_put", lambda x: A.index_put(x, [None, None, DIAGONAL[0], DIAGONAL[1]], x[..., 0, :1]), "two masks")
+parted = lambda x: A.index_put(x, [ROWS[1:2], None, ROWS], x[0, :, :4].transpose(0, 1))  # noqa: E731
+around("index_put", parted, "indices that are parted")
+around("index", lambda x: A.index(x, [ROWS[1:2], None, ROWS]).transpose(0, 1)[None], "indices that are parted")
 
 
 class Remembering(nn.Module):
