@@ -15,8 +15,9 @@ import numpy as np
 from ..frontend.errors import InputError
 from .built import Built
 from .linkers import Linker, invoke
+from .manifest import PROGRAM
 from .object_files import Sizes, section_sizes
-from .program import PROGRAM, own_source
+from .program import own_source
 from .signature import TensorSpec
 
 __all__ = ["c_type", "spec_bytes", "write_bare_program"]

@@ -18,71 +18,28 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ..frontend.errors import InputError
 from ..frontend.files import read_text, replacing_folder, sha256, write_sums
 from ..frontend.json_text import parse_json
-from .arena import Arena, Slot
-from .built import Built, Memory
+from .binding import Binding
+from .built import Built
 from .library import Library, load_library
 from .linkers import find_linker, link_shared
-from .object_files import ELF_MACHINES, machine_of, needed_glibc
-from .program import PROGRAM, model_objects, write_static_program, write_wheel_program
+from .manifest import FORMAT, MANIFEST, PROGRAM, Bundle, Runtime, open_bundle
+from .object_files import needed_glibc
+from .program import model_objects, write_static_program, write_wheel_program
 from .readme import readme
-from .signature import Signature, TensorSpec
 from .standalone import write_standalone
-from .state import State, read_states, write_states
+from .state import write_states
 from .targets import Target
 from .weights import Place, map_weights, write_weights
 
 __all__ = ["FORMAT", "MANIFEST", "Bundle", "Runtime", "check_runtime", "load_bundle", "open_bundle", "write_bundle"]
-
-Runtime = Literal["static", "wheel", "none", "python"]
-
-FORMAT = 4
-"""Version of the folder's layout; a reader refuses any other."""
-
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """What a bundle's manifest says, after its files were found to be whole.
-
-    Attributes:
-        certificate: of the compaction the model came from, if one was given to `write_bundle`.
-        glibc: the oldest C library the program runs with; None if it brings its own, or is no program.
-        memory: what the model needs beside its inputs and outputs.
-        weights: where they lie in the folder's files, in the order that the code takes them.
-        arena: the plan of the values between kernels; None where no library is loaded.
-        state: the buffers that are kept from call to call, with what they hold before the first.
-        program: the file to run, or None.
-    """
-
-    folder: Path
-    runtime: Runtime
-    target: Target
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    signature: Signature
-    threads: int | None
-    pipeline: str
-    versions: Mapping[str, str]
-    files: tuple[str, ...]
-    certificate: Mapping[str, Any] | None
-    glibc: str | None
-    memory: Memory
-    weights: tuple[Place, ...]
-    arena: Arena | None
-    state: tuple[State, ...] = ()
-
-    @property
-    def program(self) -> Path | None:
-        return self.folder / PROGRAM if PROGRAM in self.files else None
 
 
 def write_bundle(
@@ -108,66 +65,24 @@ def write_bundle(
     chosen = check_runtime(built.target, runtime, link)
     if folder.exists() and not _replaceable(folder):
         raise InputError(f"'{folder}' exists and is not a bundle; choose an empty or a new folder")
+    try:
+        json.dumps(certificate, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the certificate cannot be written as JSON: {error}; give plain, finite values") from None
     with replacing_folder(folder) as temporary:
+        said = _said(built, chosen, write_states(built.state, temporary), certificate)
         if not link:
             with model_objects(built) as objects:
                 _archive(temporary / "model.tar", objects)
             places = write_weights(built.weights, temporary)
         else:
-            places = _WRITERS[chosen](built, temporary)
-        states = write_states(built.state, temporary)
+            places = _WRITERS[chosen](built, temporary, Binding(built.target, said, temporary))
         text = readme(built, chosen, sorted(_names(temporary)), _figures(temporary))
         (temporary / "README.md").write_text(text, encoding="utf-8")
-        manifest = _manifest(built, temporary, chosen, places, states, certificate)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        manifest = {**said, "weights": [asdict(place) for place in places], **_found(temporary)}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         write_sums(temporary)
     return folder
-
-
-def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
-    """What is in `folder`, after its format, its checksums and its architecture were checked.
-
-    Raises:
-        InputError: the folder is no bundle, is damaged, or was made by another version.
-    """
-    path = Path(folder)
-    manifest = _read_manifest(path)
-    try:
-        sums = {
-            str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in dict(manifest["files"]).items()
-        }
-        if manifest["runtime"] not in get_args(Runtime):
-            raise ValueError(f"runtime {manifest['runtime']!r}")
-        bundle = Bundle(
-            folder=path,
-            runtime=manifest["runtime"],
-            target=_target(manifest["target"]),
-            inputs=_specs(manifest["inputs"]),
-            outputs=_specs(manifest["outputs"]),
-            signature=Signature.from_plain(manifest["signature"]),
-            threads=manifest["threads"],
-            pipeline=str(manifest["pipeline"]),
-            versions=dict(manifest["versions"]),
-            files=tuple(sums),
-            certificate=manifest["certificate"],
-            glibc=manifest["glibc"],
-            memory=Memory(**manifest["memory"]),
-            weights=tuple(Place(**{**place, "shape": tuple(place["shape"])}) for place in manifest["weights"]),
-            arena=_arena(manifest["arena"]),
-        )
-        if not {place.file for place in bundle.weights} <= set(sums):
-            raise ValueError("weights in a file without a checksum")
-        if bundle.signature.counts() != (len(bundle.inputs), len(bundle.outputs)):
-            raise ValueError("a signature of another model")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"manifest of bundle '{path}' is not usable ({error}); export the model again") from None
-    for name, (size, digest) in sums.items():
-        _check_file(path, name, size, digest)
-    bundle = replace(bundle, state=_states(manifest, path))
-    for name in (PROGRAM, "model.so"):
-        if name in sums:
-            _check_machine(path, name, bundle.target)
-    return bundle
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Built:
@@ -190,8 +105,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Built:
         )
     if not target.runs_here:
         raise InputError(f"bundle '{path}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there")
-    if bundle.arena is None:
-        raise InputError(f"manifest of bundle '{path}' has no plan of the memory; export the model again")
+    assert bundle.arena is not None
     weights = map_weights(bundle.weights, path)
     code = (Library(load_library(path / "model.so")), weights, bundle.arena)
     return Built(
@@ -223,20 +137,23 @@ def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Run
     return runtime  # type: ignore[return-value]
 
 
-def _write_library(built: Built, folder: Path) -> tuple[Place, ...]:
+def _write_library(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
     linker = find_linker(built.target)
+    places = write_weights(built.weights, folder)
     with model_objects(built) as objects:
-        link_shared(linker, folder / "model.so", objects)
-    return write_weights(built.weights, folder)
+        link_shared(linker, folder / "model.so", [*objects, *binding.sources(objects[0].parent, places)])
+    return places
 
 
-_WRITERS: dict[str, Callable[[Built, Path], tuple[Place, ...]]] = {
+_WRITERS: dict[str, Callable[[Built, Path, Binding], tuple[Place, ...]]] = {
     "static": write_static_program,
     "wheel": write_wheel_program,
     "none": write_standalone,
     "python": _write_library,
 }
-"""What writes the files of each runtime; it returns the places of the weights that lie in files of their own."""
+"""What writes the files of each runtime, and binds its code to the manifest; it returns the places of the weights that lie in
+files of their own.
+"""
 
 
 def _figures(folder: Path) -> dict[str, int | None] | None:
@@ -259,16 +176,13 @@ def _replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
 
 
-def _manifest(
+def _said(
     built: Built,
-    folder: Path,
     runtime: Runtime,
-    places: Sequence[Place],
     states: Sequence[Mapping[str, Any]],
     certificate: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    names = sorted(_names(folder))
-    versions = [needed_glibc(folder / name) for name in names if name == PROGRAM or name.endswith(".so")]
+    """What the manifest says that is known before the code is linked."""
     return {
         "format": FORMAT,
         "runtime": runtime,
@@ -280,70 +194,17 @@ def _manifest(
         "threads": built.threads,
         "pipeline": built.pipeline,
         "versions": {name: metadata.version(name) for name in ("reconvene", "apache-tvm", "apache-tvm-ffi", "torch")},
-        "glibc": max((v for v in versions if v), key=lambda v: tuple(map(int, v.split("."))), default=None),
         "certificate": None if certificate is None else dict(certificate),
         "memory": asdict(built.memory),
-        "weights": [asdict(place) for place in places],
         "arena": asdict(built.arena) if runtime in ("python", "wheel") else None,
-        "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names},
     }
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise InputError(f"there is no bundle '{folder}'; give the folder that export() wrote")
-    try:
-        manifest = parse_json(read_text(folder / MANIFEST))
-    except FileNotFoundError:
-        raise InputError(f"'{folder}' has no {MANIFEST}; give the folder that export() wrote") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {MANIFEST} of bundle '{folder}': {error}; copy the bundle again") from None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise InputError(f"bundle '{folder}' has format {found!r}, this version reads {FORMAT}; export it again")
-    return dict(manifest)
-
-
-def _check_file(folder: Path, name: str, size: int, digest: str) -> None:
-    if Path(name).name != name:
-        raise InputError(f"bundle '{folder}' lists a file outside itself, '{name}'; do not use it")
-    path = folder / name
-    if not path.is_file():
-        raise InputError(f"bundle '{folder}' lacks '{name}'; copy the bundle again")
-    found = path.stat().st_size
-    if found != size:
-        raise InputError(f"'{name}' in bundle '{folder}' has {found} bytes instead of {size}; copy the bundle again")
-    if sha256(path) != digest:
-        raise InputError(f"'{name}' in bundle '{folder}' does not have its checksum; copy the bundle again")
-
-
-def _check_machine(folder: Path, name: str, target: Target) -> None:
-    found = machine_of(folder / name)
-    if found is not None and found != ELF_MACHINES.get(target.architecture, found):
-        raise InputError(
-            f"{name} in bundle '{folder}' is not for {target.triple} as its manifest says; export it again"
-        )
-
-
-def _arena(values: dict[str, Any] | None) -> Arena | None:
-    if values is None:
-        return None
-    slots = tuple(Slot(**{**slot, "shape": tuple(slot["shape"])}) for slot in values["slots"])
-    if any(slot.offset < 0 or slot.offset + slot.size > values["bytes"] for slot in slots):
-        raise ValueError("a value outside the arena")
-    return Arena(**{**values, "slots": slots})
-
-
-def _states(manifest: dict[str, Any], folder: Path) -> tuple[State, ...]:
-    try:
-        return read_states(manifest["state"], folder)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"manifest of bundle '{folder}' is not usable ({error}); export the model again") from None
-
-
-def _target(values: dict[str, Any]) -> Target:
-    return Target(**{**values, "features": tuple(values["features"]), "link": tuple(values["link"])})
-
-
-def _specs(values: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(str(v["name"]), tuple(int(n) for n in v["shape"]), str(v["dtype"])) for v in values)
+def _found(folder: Path) -> dict[str, Any]:
+    """What the manifest says of the files in `folder`."""
+    names = sorted(_names(folder))
+    versions = [needed_glibc(folder / name) for name in names if name == PROGRAM or name.endswith(".so")]
+    return {
+        "glibc": max((v for v in versions if v), key=lambda v: tuple(map(int, v.split("."))), default=None),
+        "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names},
+    }

@@ -11,8 +11,10 @@ from importlib import resources
 from pathlib import Path
 
 from ..frontend.errors import InputError
+from .binding import Binding
 from .built import Built
 from .linkers import Linker, find_linker, invoke, link_shared
+from .manifest import PROGRAM
 from .object_files import defined_symbols
 from .places import STATE, WEIGHTS, constants_assembly, places_source, state_source
 from .runtime_library import include_folders, static_runtime
@@ -22,7 +24,6 @@ from .weights import ALIGNMENT, Place, pack, write_weights
 
 __all__ = [
     "FLAGS",
-    "PROGRAM",
     "SMALL",
     "link_against_wheel",
     "model_objects",
@@ -33,8 +34,6 @@ __all__ = [
     "write_static_program",
     "write_wheel_program",
 ]
-
-PROGRAM = "run"
 
 _DESCRIPTIONS = {
     "float64": "<f8",
@@ -51,7 +50,7 @@ FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-secti
 SMALL = ["-Wl,--gc-sections"]
 
 
-def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
+def write_static_program(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
     """Writes ``run``: the runner, TVM's runtime and the model in one file that needs nothing of the machine. The weights
     are among its constants, and are used there.
 
@@ -65,7 +64,7 @@ def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
         symbols = work / "symbols.cc"
         symbols.write_text(_symbols_source(defined_symbols(objects)), encoding="utf-8")
         sources = [*runner_sources(built, work, "virtual_machine.cc"), symbols, *_weights_inside(built, work)]
-        sources += state_sources(built, work)
+        sources += [*state_sources(built, work), *binding.sources(work)]
         kept = work / "kept"
         kept.write_text("\n".join(defined_symbols(objects, local=True)) + "\n", encoding="utf-8")
         # Names of kernels stay, for profilers; all other names go. ziglang's linker keeps all or none.
@@ -79,7 +78,7 @@ def write_static_program(built: Built, folder: Path) -> tuple[Place, ...]:
     return ()
 
 
-def write_wheel_program(built: Built, folder: Path) -> tuple[Place, ...]:
+def write_wheel_program(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
     """Writes ``run``, ``model.so``, the weights, and the two libraries of the registry's wheels that they use.
 
     Raises:
@@ -87,13 +86,13 @@ def write_wheel_program(built: Built, folder: Path) -> tuple[Place, ...]:
     """
     linker = find_linker(built.target, "program")
     libraries = [Path(shutil.copy2(library, folder)) for library in wheel_runtime(built.target)]
-    with model_objects(built) as objects:
-        link_shared(linker, folder / "model.so", objects)
     places = write_weights(built.weights, folder)
+    with model_objects(built) as objects:
+        link_shared(linker, folder / "model.so", [*objects, *binding.sources(objects[0].parent, places)])
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         sources = [*runner_sources(built, work, "virtual_machine.cc"), _weights_beside(built, places, folder, work)]
-        sources += state_sources(built, work)
+        sources += [*state_sources(built, work), *binding.sources(work, places)]
         link_against_wheel(linker, sources, libraries, folder / PROGRAM, work)
     return places
 

@@ -13,11 +13,21 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from ..frontend.arrays import as_tensor
 from ..frontend.errors import CaptureError, InputError
+from ..frontend.json_text import json_array, json_count, json_object, json_text
 from .structure import TENSOR, Structure, structure_of
 from .tensor_spec import TensorSpec
 from .weights import ALIGNMENT
 
-__all__ = ["Signature", "TensorSpec", "checked_inputs", "signature_of"]
+__all__ = ["DTYPES", "Signature", "TensorSpec", "checked_inputs", "signature_of"]
+
+
+DTYPES = {
+    name: int(getattr(torch, name).itemsize)
+    for name in (
+        "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128"
+    ).split()
+}
+"""Bytes of an element, by dtype: all that inputs, outputs, weights and the values between kernels can be."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +107,14 @@ class Signature:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Signature:
-        """What `plain` gave. Raises KeyError, TypeError or ValueError if it did not give that."""
-        arguments = {str(name): Structure.from_plain(structure) for name, structure in data["arguments"]}
-        return cls(arguments, int(data["positional"]), Structure.from_plain(data["result"]))
+        """What `plain` gave. Raises ValueError if it did not give that."""
+        fields = json_object(data, ("arguments", "positional", "result"))
+        pairs = [json_array(pair) for pair in json_array(fields["arguments"])]
+        arguments = {json_text(name, "argument"): Structure.from_plain(structure) for name, structure in pairs}
+        if len(arguments) < len(pairs):
+            raise ValueError("two arguments of one name")
+        positional = json_count(fields["positional"], "positional", len(arguments))
+        return cls(arguments, positional, Structure.from_plain(fields["result"]))
 
     def _described(self) -> str:
         return ", ".join(f"'{name}'" for name in self.arguments) or "nothing"

@@ -16,13 +16,15 @@ from tvm_ffi import structural_map, structural_walk
 
 from ..frontend.errors import InputError
 from .bare import c_type, write_bare_program
+from .binding import Binding
 from .built import Built
 from .c_sources import header_source, model_source
 from .call_plan import call_plan
 from .linkers import Linker, find_linker, invoke
+from .manifest import PROGRAM
 from .object_files import sizes_of
 from .places import WEIGHTS, constants_assembly
-from .program import PROGRAM, runner_sources
+from .program import runner_sources
 from .state import state_bytes
 from .weights import Place, pack
 
@@ -53,7 +55,7 @@ class Figures:
     state: int
 
 
-def write_standalone(built: Built, folder: Path) -> tuple[Place, ...]:
+def write_standalone(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
     """Writes ``reconvene_model.h`` and ``.c``, ``kernels.o``, ``weights.S`` and ``.bin``, and ``figures.json``; and the
     program ``run`` made of them where the machine has an operating system and a compiler for it is here.
 
@@ -79,7 +81,7 @@ def write_standalone(built: Built, folder: Path) -> tuple[Place, ...]:
     figures = Figures(None, None, blob.stat().st_size, built.arena.bytes, workspace, state_bytes(built.state))
     linker = _linker(built)
     if linker is not None:
-        figures = _compiled(built, folder, linker, figures)
+        figures = _compiled(built, folder, linker, figures, binding)
     (folder / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
     return ()
 
@@ -127,7 +129,7 @@ def _workspace(function: tirx.PrimFunc) -> int:
     return sum(sizes)
 
 
-def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures) -> Figures:
+def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures, binding: Binding) -> Figures:
     """The figures with those of the compiled sources; and the program, where there is a system to run it."""
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -139,7 +141,8 @@ def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures) -> F
         invoke(linker, [*_cpu_flags(built), "-c", "weights.S", "-o", str(objects[2])], "assemble the weights", folder)
         sizes = sizes_of(objects)
         if built.target.bare:
-            sizes = write_bare_program(built, folder, linker, [*_cpu_flags(built)], objects, work) or sizes
+            linked = [*objects, *binding.sources(work)]
+            sizes = write_bare_program(built, folder, linker, [*_cpu_flags(built)], linked, work) or sizes
         else:
             (work / "glue.cc").write_text(_glue(built), encoding="utf-8")
             sources = [*runner_sources(built, work, "standalone.cc", threads=1), work / "glue.cc"]
@@ -154,7 +157,7 @@ def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures) -> F
                 # ziglang's C library comes with what a debugger wants to know of it. Names stay, for profilers.
                 "-Wl,--strip-debug",
             ]
-            files = [str(path) for path in (*sources, *objects)]
+            files = [str(path) for path in (*sources, *objects, *binding.sources(work))]
             invoke(linker, [*options, *files, "-lm", "-o", str(folder / PROGRAM)], "link the program")
     return replace(figures, flash=sizes.flash, ram=sizes.ram)
 

@@ -106,7 +106,7 @@ def read_states(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[State,
             values = np.zeros(shape, dtype)
         else:
             path = folder / Path(row["initial"]).name
-            values = parse_npy(read_regular(path), f"cannot read '{path}'")
+            values = parse_npy(read_regular(path, within=folder), f"cannot read '{path}'")
         if (values.shape, str(values.dtype)) != (shape, dtype):
             raise ValueError(f"'{row['initial']}' does not hold {dtype} {shape}")
         found.append(State(str(row["name"]), torch.from_numpy(np.ascontiguousarray(values).reshape(shape))))

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ..frontend.containers import Fields, fields_of, keys_of
 from ..frontend.errors import InputError
+from ..frontend.json_text import json_array, json_object, json_text, shortened
 
 __all__ = ["TENSOR", "Structure", "structure_of"]
 
@@ -113,26 +114,30 @@ class Structure:
         """What `plain` gave. Named tuples and dataclasses come back as named tuples with the same fields.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not give that.
+            ValueError: it did not give that.
         """
-        kind = data["kind"]
-        if kind not in get_args(Kind):
-            raise ValueError(f"a structure of the kind {kind!r}")
+        kind: Any = json_text(json_object(data).get("kind"), "the kind of a structure", get_args(Kind))
         if kind == "tensor":
+            json_object(data, ("kind",))
             return TENSOR
         if kind == "value":
-            value = float(data["float"]) if "float" in data else data["value"]
-            if not isinstance(value, None | bool | int | float | str):
-                raise ValueError(f"the value {value!r}")
-            return cls("value", value=value)
-        entries = tuple(cls.from_plain(entry) for entry in data["entries"])
-        keys = tuple(data.get("keys", ()))
-        if kind in ("dict", "fields") and len(keys) != len(entries):
+            return cls(
+                "value", value=_plain_value(json_object(data, ("kind", "float" if "float" in data else "value")))
+            )
+        named = ("name",) if kind == "fields" else ()
+        keyed = ("keys",) if "keys" in data else ()
+        fields = json_object(data, ("kind", "entries", *keyed, *named))
+        entries = tuple(cls.from_plain(entry) for entry in json_array(fields["entries"]))
+        keys = tuple(json_array(fields["keys"])) if keyed else ()
+        if any(not isinstance(key, None | bool | int | float | str) for key in keys) or len(set(keys)) < len(keys):
+            raise ValueError(f"the keys {shortened(keys)}")
+        if len(keys) != (len(entries) if kind in ("dict", "fields") else 0):
             raise ValueError(f"{len(keys)} keys of {len(entries)} entries")
         if kind != "fields":
             return cls(kind, entries, keys)
-        made = namedtuple(data["name"], keys)  # type: ignore[misc] # Refuses what is no name.
-        return cls(kind, entries, keys, name=data["name"], make=made._make)
+        name = json_text(fields["name"], "a name")
+        made = namedtuple(name, [json_text(key, "a field") for key in keys])  # type: ignore[misc] # Refuses what is no name.
+        return cls(kind, entries, keys, name=name, make=made._make)
 
     def _steps(self) -> Sequence[Any]:
         return [str(key) for key in self.keys] if self.keys else range(len(self.entries))
@@ -161,6 +166,14 @@ class Structure:
 
 
 TENSOR = Structure("tensor")
+
+
+def _plain_value(fields: Mapping[str, Any]) -> Any:
+    if "float" in fields:
+        return float(json_text(fields["float"], "a number", ("nan", "inf", "-inf")))
+    if not isinstance(fields["value"], None | bool | int | float | str):
+        raise ValueError(f"the value {shortened(fields['value'])}")
+    return fields["value"]
 
 
 def structure_of(spec: pytree.TreeSpec, leaves: Iterator[Structure]) -> Structure:

@@ -19,7 +19,7 @@ from ..frontend.errors import InputError
 from ..frontend.files import read_text
 from .schedules.tiles import Machine
 
-__all__ = ["Target", "find_target", "targets"]
+__all__ = ["Target", "find_target", "target_from", "targets"]
 
 
 _IN_ORDER = frozenset(
@@ -144,7 +144,7 @@ def find_target(name_or_target: str | Target) -> Target:
 def targets() -> tuple[Target, ...]:
     """The host and all presets."""
     text = resources.files(__package__).joinpath("targets.toml").read_text(encoding="utf-8")
-    presets = (_target({"name": name, **values}, "targets.toml") for name, values in tomllib.loads(text).items())
+    presets = (target_from({"name": name, **values}, "targets.toml") for name, values in tomllib.loads(text).items())
     return (_host(), *presets)
 
 
@@ -156,7 +156,7 @@ def _from_file(path: Path) -> Target:
         raise InputError(f"cannot read target file '{path}': {reason}; give a readable .toml file") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"target file '{path}' is not TOML: {error}") from None
-    return _target({"name": path.stem, **values}, str(path))
+    return target_from({"name": path.stem, **values}, str(path))
 
 
 _KINDS: dict[str, type] = {
@@ -189,7 +189,7 @@ _OPTIONAL: dict[str, Any] = {
 }
 
 
-def _target(values: dict[str, Any], where: str) -> Target:
+def target_from(values: dict[str, Any], where: str) -> Target:
     """Checks `values` field by field, since they may be a user's."""
     complete = {**_OPTIONAL, **values}
     names = [field.name for field in fields(Target)]
@@ -216,7 +216,8 @@ def _wanted(name: str, value: Any) -> str | None:
     if kind is None:
         good = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return None if good else f"a positive whole number, got {value!r}"
-    return None if isinstance(value, kind) else f"a {kind.__name__}, got {value!r}"
+    texts = not isinstance(value, list) or all(isinstance(entry, str) for entry in value)
+    return None if isinstance(value, kind) and texts else f"a {kind.__name__}, got {value!r}"
 
 
 def _normalized(triple: str) -> str:

@@ -21,8 +21,9 @@ import torch
 import tvm
 
 from ..frontend.errors import InputError
+from ..frontend.files import open_regular
 
-__all__ = ["ALIGNMENT", "Place", "is_weights", "map_weights", "pack", "weight_bytes", "write_weights"]
+__all__ = ["ALIGNMENT", "Place", "is_weights", "map_weights", "names_contents", "pack", "weight_bytes", "write_weights"]
 
 ALIGNMENT = 64
 """Bytes; the kernels load whole vectors."""
@@ -31,7 +32,7 @@ _LARGE = 16 << 10
 """Bytes from which a tensor has a file to itself."""
 
 
-_PREFIX, _SUFFIX = "weights-", ".bin"
+_PREFIX, _SUFFIX, _DIGITS = "weights-", ".bin", 16
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Place:
 def is_weights(name: str) -> bool:
     """Whether a file of this name holds weights."""
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+def names_contents(name: str, digest: str) -> bool:
+    """Whether a file of this name holds contents with the SHA-256 `digest`."""
+    return name == f"{_PREFIX}{digest[:_DIGITS]}{_SUFFIX}"
 
 
 def weight_bytes(weights: Sequence[Any]) -> int:
@@ -107,7 +113,7 @@ def map_weights(places: Sequence[Place], folder: Path) -> tuple[Any, ...]:
 
 def _mapped(path: Path) -> mmap.mmap:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, within=path.parent) as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
@@ -136,6 +142,6 @@ def _contents(array: Any) -> memoryview:
 
 
 def _write(contents: memoryview, folder: Path) -> str:
-    name = f"{_PREFIX}{hashlib.sha256(contents).hexdigest()[:16]}{_SUFFIX}"
+    name = f"{_PREFIX}{hashlib.sha256(contents).hexdigest()[:_DIGITS]}{_SUFFIX}"
     (folder / name).write_bytes(contents)
     return name

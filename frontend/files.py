@@ -8,6 +8,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -31,16 +32,20 @@ __all__ = [
     "open_regular",
     "read_open",
     "read_regular",
+    "read_sums",
     "read_text",
     "replacing",
     "replacing_folder",
     "sha256",
+    "sha256_of",
     "write_sums",
     "write_text",
 ]
 
 SUMS = "SHA256SUMS"
 """The file with the checksums of a folder's files."""
+
+_SUM = re.compile(r"([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]+)", re.ASCII)
 
 _MARK = ".unfinished-"
 """In the names of what is being written; what a killed run left behind is told by it, and by the lock that nobody holds."""
@@ -246,10 +251,17 @@ def _literal(text: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in text)
 
 
-def sha256(path: Path) -> str:
-    """The file's checksum, in hexadecimal. Raises OSError as `open_regular`."""
-    with open_regular(path) as stream:
+def sha256(file: Path | BufferedReader) -> str:
+    """The checksum of a file, or of what is left of an open one, in hexadecimal. Raises OSError as `open_regular`."""
+    if isinstance(file, BufferedReader):
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of(contents: bytes) -> str:
+    """The checksum of `contents`, in hexadecimal."""
+    return hashlib.sha256(contents).hexdigest()
 
 
 def write_sums(folder: Path) -> None:
@@ -257,6 +269,23 @@ def write_sums(folder: Path) -> None:
     names = sorted(entry.name for entry in folder.iterdir())
     text = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
     (folder / SUMS).write_text(text, encoding="utf-8")
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The checksums in ``SHA256SUMS`` by file.
+
+    Raises:
+        OSError, InputError: as `read_text`.
+        ValueError: a line is another one than `write_sums` writes, or a file is there twice.
+    """
+    text = read_text(folder / SUMS, within=folder)
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        parts = _SUM.fullmatch(line)
+        if parts is None or parts[2] in found or parts[2] in (".", ".."):
+            raise ValueError(f"line {number} is no checksum of a file")
+        found[parts[2]] = parts[1]
+    return found
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

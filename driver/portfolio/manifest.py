@@ -11,9 +11,7 @@ All variants take the same inputs and give the same outputs, so that one can tak
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,11 +20,12 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...backends.bundle import MANIFEST as BUNDLE_MANIFEST
+from ...backends.manifest import MANIFEST as BUNDLE_MANIFEST
+from ...backends.manifest import FileSum, file_sum, read_manifest, tensor_specs
 from ...backends.signature import TensorSpec
 from ...frontend.errors import InputError
-from ...frontend.files import open_regular, read_text, write_text
-from ...frontend.json_text import parse_json
+from ...frontend.files import open_regular, read_text, sha256, write_text
+from ...frontend.json_text import json_array, json_count, json_number, json_object, parse_json
 
 __all__ = [
     "FORMAT",
@@ -49,15 +48,8 @@ MANIFEST = "portfolio.json"
 VARIANTS = "variants"
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class FileSum:
-    """What a file must be: its size and its SHA-256."""
-
-    bytes: int
-    sha256: str
+_FIELDS = ("format", "name", "inputs", "outputs", "variants")
+_VARIANT = "name accuracy parameters nonzero bytes macs latency_ms peak_memory_bytes files certificate source".split()
 
 
 @dataclass(frozen=True)
@@ -159,7 +151,7 @@ def file_sums(folder: str | os.PathLike[str], name: str) -> dict[str, FileSum]:
     """Sizes and checksums of all files below ``variants/NAME`` of the portfolio in `folder`, as `Variant.files`."""
     root = Path(folder)
     files = sorted(path for path in (root / VARIANTS / name).rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): FileSum(path.stat().st_size, _sha256(path)) for path in files}
+    return {path.relative_to(root).as_posix(): FileSum(path.stat().st_size, sha256(path)) for path in files}
 
 
 def check_variant(portfolio: Portfolio, variant: Variant) -> None:
@@ -191,10 +183,12 @@ def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
     _check_file(portfolio, listing, variant.files[listing])
     folder = portfolio.folder / root
     try:
-        manifest = parse_json(read_text(folder / BUNDLE_MANIFEST))
-        sums = {str(name): _file_sum(entry) for name, entry in dict(manifest["files"]).items()}
-        specs = _specs(manifest["inputs"]), _specs(manifest["outputs"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        manifest = read_manifest(folder)
+        sums = {name: file_sum(entry) for name, entry in json_object(manifest["files"]).items()}
+        specs = tensor_specs(manifest["inputs"]), tensor_specs(manifest["outputs"])
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"manifest of bundle '{folder}' is not usable ({error}); build the portfolio again") from None
     for name, expected in sums.items():
         if variant.files.get(str(root / name)) != expected:
@@ -237,11 +231,12 @@ def _read(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"there is no portfolio '{folder}'; give the folder that 'reconvene portfolio' wrote")
     try:
-        manifest = parse_json(read_text(folder / MANIFEST))
+        manifest = parse_json(read_text(folder / MANIFEST, within=folder))
     except FileNotFoundError:
         raise InputError(f"'{folder}' has no {MANIFEST}; give the folder of a portfolio") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {MANIFEST} of '{folder}': {error}; build the portfolio again") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {MANIFEST} of '{folder}': {reason}; build the portfolio again") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT or isinstance(found, bool):
         raise InputError(f"portfolio '{folder}' has format {found!r}, this version reads {FORMAT}; build it again")
@@ -253,15 +248,13 @@ def _parsed(folder: Path, manifest: Mapping[str, Any]) -> Portfolio:
     try:
         portfolio = Portfolio(
             folder=folder,
-            name=_name(manifest["name"]),
-            inputs=_specs(manifest["inputs"]),
-            outputs=_specs(manifest["outputs"]),
-            variants=tuple(_variant(entry) for entry in _list(manifest["variants"])),
+            name=_name(json_object(manifest, _FIELDS)["name"]),
+            inputs=tensor_specs(manifest["inputs"]),
+            outputs=tensor_specs(manifest["outputs"]),
+            variants=tuple(_variant(json_object(entry, _VARIANT)) for entry in json_array(manifest["variants"])),
         )
         _check_order(portfolio.variants)
-    except KeyError as error:
-        raise InputError(f"{MANIFEST} of '{folder}' lacks {error}; build the portfolio again") from None
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"{MANIFEST} of '{folder}' is not usable ({error}); build the portfolio again") from None
     return portfolio
 
@@ -271,16 +264,18 @@ def _variant(entry: Mapping[str, Any]) -> Variant:
     name = _name(entry["name"])
     return Variant(
         name=name,
-        accuracy=None if accuracy is None else _number(accuracy, "accuracy", most=1),
-        parameters=_count(entry["parameters"], "parameters"),
-        nonzero=_count(entry["nonzero"], "nonzero"),
-        bytes=_count(entry["bytes"], "bytes"),
-        macs=_count(entry["macs"], "macs"),
-        latency_ms={_name(key): _number(value, "latency") for key, value in _object(entry["latency_ms"]).items()},
-        peak_memory_bytes=_count(entry["peak_memory_bytes"], "peak memory"),
-        files={_inside(path): _file_sum(value) for path, value in _object(entry["files"]).items()},
-        certificate=None if certificate is None else _object(certificate),
-        source=_object(entry["source"]),
+        accuracy=None if accuracy is None else json_number(accuracy, "accuracy", most=1),
+        parameters=json_count(entry["parameters"], "parameters"),
+        nonzero=json_count(entry["nonzero"], "nonzero"),
+        bytes=json_count(entry["bytes"], "bytes"),
+        macs=json_count(entry["macs"], "macs"),
+        latency_ms={
+            _name(key): json_number(value, "latency") for key, value in json_object(entry["latency_ms"]).items()
+        },
+        peak_memory_bytes=json_count(entry["peak_memory_bytes"], "peak memory"),
+        files={_inside(path): file_sum(value) for path, value in json_object(entry["files"]).items()},
+        certificate=None if certificate is None else json_object(certificate),
+        source=json_object(entry["source"]),
     )
 
 
@@ -309,75 +304,17 @@ def _inside(path: str) -> str:
     return path
 
 
-def _file_sum(entry: object) -> FileSum:
-    values = _object(entry)
-    digest = values["sha256"]
-    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-        raise ValueError(f"{digest!r} is no SHA-256")
-    return FileSum(_count(values["bytes"], "bytes of a file"), digest)
-
-
-def _specs(values: object) -> tuple[TensorSpec, ...]:
-    return tuple(_spec(_object(entry)) for entry in _list(values))
-
-
-def _spec(entry: Mapping[str, Any]) -> TensorSpec:
-    name, dtype = entry["name"], entry["dtype"]
-    if not isinstance(name, str) or not isinstance(dtype, str):
-        raise ValueError(f"name {name!r} or dtype {dtype!r} of a tensor is no text")
-    return TensorSpec(name, tuple(_count(size, "size") for size in _list(entry["shape"])), dtype)
-
-
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{_short(value)} is no JSON object")
-    return value
-
-
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{_short(value)} is no JSON array")
-    return value
-
-
-def _count(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{what} {_short(value)} is no whole number from 0")
-    return value
-
-
-def _number(value: object, what: str, most: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or math.isinf(value):
-        raise ValueError(f"{what} {_short(value)} is no number from 0{'' if math.isinf(most) else f' to {most:g}'}")
-    return float(value)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _check_file(portfolio: Portfolio, path: str, expected: FileSum) -> None:
     file = portfolio.folder / path
     try:
-        resolved = file.resolve(strict=True)
-        found = resolved.stat().st_size
-        if not resolved.is_relative_to(portfolio.folder.resolve()):
-            raise InputError(f"'{path}' of portfolio '{portfolio.folder}' leads outside it; do not use it")
-        if not resolved.is_file():
-            raise InputError(f"'{path}' of portfolio '{portfolio.folder}' is no file; copy the portfolio again")
-        digest = _sha256(resolved) if found == expected.bytes else ""
+        with open_regular(file, within=portfolio.folder) as stream:
+            found = os.fstat(stream.fileno()).st_size
+            digest = sha256(stream) if found == expected.bytes else ""
     except FileNotFoundError:
         raise InputError(f"portfolio '{portfolio.folder}' lacks '{path}'; copy the portfolio again") from None
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read '{file}': {reason}; copy the portfolio again") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{file}': {error.strerror}; copy the portfolio again") from None
     if found != expected.bytes:
         raise InputError(f"'{file}' has {found} bytes instead of {expected.bytes}; copy the portfolio again")
     if digest != expected.sha256:
         raise InputError(f"'{file}' does not have its checksum; copy the portfolio again")
-
-
-def _sha256(path: Path) -> str:
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -21,6 +21,7 @@ from reconvene.backends.execution import benchmark_bundle, bundle_emulator, run_
 from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
 from tests.support.boards import serving
+from tests.support.bundles import edit
 from tests.support.stateful import chain, frames
 from tests.support.tools import needs
 
@@ -66,10 +67,7 @@ def test_a_library_for_python(tmp_path: Path, expected: list[Tensor]) -> None:
 
 def test_a_spoilt_state_is_refused(tmp_path: Path) -> None:
     bundle = export("host", "python", tmp_path)
-    manifest = json.loads((bundle.folder / "manifest.json").read_text())
-    for row in manifest["state"]:
-        row["dtype"] = "float64"
-    (bundle.folder / "manifest.json").write_text(json.dumps(manifest))
+    edit(bundle.folder, lambda manifest: [row.update(dtype="float64") for row in manifest["state"]])
     with pytest.raises(InputError, match=r"is not usable .*export the model again"):
         open_bundle(bundle.folder)
 
