@@ -91,6 +91,8 @@ def _same(values: Sequence[Any], others: Sequence[Any]) -> bool:
 
 def _value(example: Tensor, kind: str, generator: torch.Generator, allowed: IndexRange, additive: bool) -> Tensor:
     """One input of a kind."""
+    if allowed.ascending:
+        return _ascending(example, kind, generator, allowed)
     flag = _flag(example, allowed)
     if flag is None and additive and kind in CERTIFICATE_KINDS[1:]:
         flag = -torch.inf, 0.0
@@ -151,6 +153,19 @@ def _numbers(example: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     wide = torch.complex128 if example.is_complex() else torch.float64
     drawn = torch.randn(example.shape, generator=generator, dtype=wide)
     return (drawn + 1000 if kind == "large mean" else drawn).to(example.dtype).to(example.device)
+
+
+def _ascending(example: Tensor, kind: str, generator: torch.Generator, allowed: IndexRange) -> Tensor:
+    """Where bags begin, as one row of whole numbers; all lie in the last one, or in the first."""
+    low, high = allowed.bounds(example) if example.numel() else (0, 0)
+    if kind in ("one row false", "one row true"):
+        drawn = torch.full_like(example, low if kind == "one row false" else high)
+    elif kind in ("random", "all true"):
+        drawn = torch.randint(low, high + 1, example.shape, generator=generator).to(example.dtype).to(example.device)
+    else:
+        drawn = example.clone()
+    drawn[:1] = low
+    return drawn.sort().values
 
 
 def _whole_numbers(example: Tensor, kind: str, generator: torch.Generator, allowed: IndexRange) -> Tensor:

@@ -38,11 +38,14 @@ class IndexRange:
         low: the smallest, or None where nothing in the graph says so.
         high: the largest, or None.
         telling: numbers that the graph asks for: the padding of an embedding, what ids are compared with.
+        ascending: where bags of an embedding begin: from zero on, none before the one in front of it. PyTorch reads beyond
+            its memory where they do not.
     """
 
     low: int | None = None
     high: int | None = None
     telling: tuple[int, ...] = ()
+    ascending: bool = False
 
     def bounds(self, example: Tensor) -> tuple[int, int]:
         """Smallest and largest number to draw; what the graph leaves open follows from an example's type and numbers."""
@@ -120,7 +123,10 @@ def _narrowed(allowed: IndexRange, reader: Operation, operand: fx.Node, offset: 
     positions = _positions(reader, operand)
     if positions is not None:
         allowed = allowed.within(-offset, positions - 1 - offset)
-    asked = reader.get("padding_idx") if reader.name == "aten.embedding" else None
+    if reader.name == "aten.embedding_bag" and operand is reader["offsets"]:
+        count = shape_of(reader["indices"])[0]
+        return replace(allowed, low=0, high=count if is_static(count) else None, ascending=True)
+    asked = reader.get("padding_idx") if reader.name in ("aten.embedding", "aten.embedding_bag") else None
     if reader.name in _COMPARES and isinstance(reader.get("other"), int):
         asked = reader.get("other")
     return allowed if asked is None or asked < 0 else allowed.asking(asked - offset)

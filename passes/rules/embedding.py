@@ -1,19 +1,23 @@
-"""``embedding``: rows of a table; its columns are channels."""
+"""``embedding`` and ``embedding_bag``: rows of a table, one by one or in bags; its columns are channels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..facts import Facts, collapsed, unknown
 from ..values import Operation, shape_of
 from .base import FactTable, Rule, register
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..axes import AxesBuilder
 
-__all__ = ["Embedding"]
+__all__ = ["Embedding", "EmbeddingBag"]
 
 
 @register
@@ -32,10 +36,41 @@ class Embedding(Rule):
         axes.producer(op["weight"], 1)
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
-        rank = len(shape_of(op.node))
-        table = op.tensor("weight")
-        if table is None:
-            return unknown(rank)
-        low, high = torch.aminmax(table, dim=0)
-        shape = (1,) * (rank - 1) + (table.shape[1],)
-        return collapsed(low.double().cpu().numpy().reshape(shape), (low == high).cpu().numpy().reshape(shape))
+        value, known = _columns(op, facts)
+        shape = (1,) * (len(shape_of(op.node)) - 1) + value.shape
+        return collapsed(value.reshape(shape), known.reshape(shape))
+
+
+@register
+class EmbeddingBag(Rule):
+    """Sums, means and maxima of bags of rows: a table of columns ``(a, 0, b)`` without the zeros gives bags of ``(a, b)``.
+
+    An empty bag, or one that holds padding alone, gives zeros; so only a column of zeros is a constant.
+    """
+
+    operators = ("aten.embedding_bag",)
+
+    def reason(self, op: Operation) -> str:
+        return "what embedding_bag says of its bags is read" if any(op.outputs[1:]) else ""
+
+    def relate(self, op: Operation, axes: AxesBuilder) -> None:
+        found, *others = op.outputs
+        if found is not None and not any(others):  # The places of maxima have columns too.
+            axes.same((op["weight"], 1), (found, 1))
+            axes.producer(op["weight"], 1)
+
+    def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
+        scale, found = op.get("per_sample_weights"), unknown(2)
+        if scale is None or facts.ranges[scale].finite:
+            value, known = _columns(op, facts)
+            found = collapsed(value[None], known[None] & (value[None] == 0))
+        return [found, *(unknown(len(out.shape)) for out in op.node.meta["val"][1:])]
+
+
+def _columns(op: Operation, facts: FactTable) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Of every column of the table, which may be computed: the number in it, and whether that is the same in all rows."""
+    table = op.tensor("weight")
+    if table is None or not table.shape[0]:
+        return facts[op["weight"]].plain().along(1, shape_of(op["weight"])[1])
+    low, high = torch.aminmax(table, dim=0)
+    return low.double().cpu().numpy(), (low == high).cpu().numpy()

@@ -116,6 +116,7 @@ class Calls(nn.Module):
         return self.function(ids)
 
 
+ROWS = torch.tensor([8, 0, 1, 2, 5])
 IDS = torch.tensor([[1, 2, 3]])
 
 
@@ -132,9 +133,25 @@ IDS = torch.tensor([[1, 2, 3]])
         (lambda ids: F.embedding(ids, torch.ones(9, 2)) * F.embedding(ids, torch.ones(6, 2)), IndexRange(0, 5)),
         (lambda ids: (ids != 3).sum(1), IndexRange(None, None, (3,))),
         (lambda ids: ids * 2.0, None),
+        (lambda ids: F.embedding_bag(ids, torch.ones(9, 2), padding_idx=1), IndexRange(0, 8, (1,))),
+        (lambda ids: F.embedding_bag(ROWS, torch.ones(9, 2), ids[0]), IndexRange(0, 5, ascending=True)),
     ],
 )
 def test_what_ids_index_says_what_they_may_be(
     function: Callable[[Tensor], Tensor], expected: IndexRange | None
 ) -> None:
     assert looked_up(Calls(function), IDS) == expected
+
+
+def test_where_bags_begin_is_in_order_in_all_kinds() -> None:
+    for example in (torch.tensor([0, 1, 1, 4]), torch.tensor([0, 0]), torch.tensor([0])):
+        made = check_inputs((example,), ranges={0: IndexRange(0, 5, ascending=True)})
+        for starts, *_ in made.values():
+            assert starts[0] == 0
+            assert (starts.diff() >= 0).all()
+            assert starts.max() <= 5
+    bags = {kind: starts.tolist() for kind, (starts,) in made.items()}
+    assert bags == {"as given": [0]}
+    made = check_inputs((torch.tensor([0, 1, 1, 4]),), ranges={0: IndexRange(0, 5, ascending=True)})
+    assert made["one row false"][0].tolist() == [0, 0, 0, 0]
+    assert made["one row true"][0].tolist() == [0, 5, 5, 5]

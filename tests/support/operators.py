@@ -286,6 +286,40 @@ case(
     label="padding index",
 )
 
+for mode in ("sum", "mean", "max"):
+    case(
+        "embedding_bag",
+        lambda mode=mode: Bags(mode=mode),  # type: ignore[misc]
+        inputs=lambda: (torch.randint(0, 11, (2, 5)),),
+        observed="table.weight",
+        axis=1,
+        label=mode,
+    )
+BAGS_OF_ROWS = (torch.tensor([3, 1, 2, 2, 10, 0, 5, 2, 2]), torch.tensor([0, 4, 4, 7, 9]))
+for label, given, scaled in (
+    ("scaled, of unequal lengths", {"mode": "sum", "padding_idx": 2}, True),
+    ("padding alone, and an end", {"mode": "mean", "padding_idx": 2, "include_last_offset": True}, False),
+):
+    case(
+        "embedding_bag",
+        lambda given=given: Bags(**given),  # type: ignore[misc]
+        inputs=lambda scaled=scaled: (*BAGS_OF_ROWS, torch.rand(9)) if scaled else BAGS_OF_ROWS,  # type: ignore[misc]
+        observed="table.weight",
+        axis=1,
+        label=label,
+    )
+
+
+class Bags(nn.Module):
+    """Bags of rows of a table, read by a linear layer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.table, self.after = nn.EmbeddingBag(11, 8, **options), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, offsets: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+        return self.after(F.gelu(self.table(x, offsets, scale)))
+
 
 class Embedded(nn.Module):
     """A table of rows, read by linear layers."""

@@ -137,6 +137,22 @@ def embedding(draft: Draft, operator: str) -> Ref:
     return draft.call("embedding.default", table, indices)
 
 
+@recipe("embedding_bag")
+def bags(draft: Draft, operator: str) -> Ref:
+    """Bags of rows of a table, some of them empty; sums may be scaled row by row."""
+    rows, count = draft.integer(2, 9), draft.integer(2, 6)
+    table = draft.store(rows, draft.width())
+    indices = draft.input((count,), rows) if draft.chance(60) else draft.store(count, kind="index", high=rows)
+    starts = draft.store(draft.integer(1, 3), kind="index", high=count)
+    offsets = draft.call(
+        "sub.Tensor", draft.items(draft.call("sort.default", starts))[0], draft.call("min.default", starts)
+    )
+    mode = draft.integer(0, 2)
+    scale = draft.store(count) if mode == 0 and draft.chance(40) else None
+    found = draft.call("embedding_bag.padding_idx", table, indices, offsets, False, mode, False, scale, False, None)
+    return draft.items(found)[0]
+
+
 def need(condition: bool, reason: str) -> None:
     """Raises Rejected unless `condition`."""
     if not condition:
