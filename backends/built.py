@@ -28,7 +28,7 @@ from .weights import weight_bytes
 if TYPE_CHECKING:
     from .tuning import Tuned
 
-__all__ = ["Built", "Memory"]
+__all__ = ["Built", "Compiled", "Memory"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,27 @@ class Memory:
 
 
 @dataclass(frozen=True, eq=False)
-class Built:
+class Compiled:
+    """What is known of compiled code, in memory or in a bundle.
+
+    Attributes:
+        target: what it was compiled for.
+        inputs, outputs: in the order of the model's arguments and results.
+        signature: how it is called, and what it gives.
+        threads: what it runs on; None for as many as there can be.
+        pipeline: ``reconvene``, or ``tvm-default``.
+    """
+
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    signature: Signature
+    threads: int | None
+    pipeline: str
+
+
+@dataclass(frozen=True, eq=False)
+class Built(Compiled):
     """A compiled model.
 
     Threads may share one: it has one arena, so their calls take turns. For calls at the same time each takes a `clone`.
@@ -57,10 +77,6 @@ class Built:
     them, as in PyTorch; `reset` begins anew.
 
     Attributes:
-        target: what it was compiled for.
-        inputs, outputs: in the order of the model's arguments and results.
-        signature: how `run` is called, and what it gives.
-        threads: what `run` uses; None for as many as there can be.
         library: the compiled code, or what was loaded from a bundle.
         weights: TVM's tensors, which the code takes after the inputs.
         arena: the plan of the values between kernels, which the code takes after the weights.
@@ -71,12 +87,6 @@ class Built:
         state: the buffers that the model writes, with what they hold before the first call.
     """
 
-    target: Target
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    signature: Signature
-    threads: int | None
-    pipeline: str
     library: Library = field(repr=False)
     weights: tuple[Any, ...] = field(repr=False)
     arena: Arena = field(repr=False)

@@ -86,8 +86,8 @@ def compile(
     if on is not None and choose != "time":
         raise InputError(f"a board ('{on}') chooses by time; say choose='time', --choose time")
     _check_tuning(tune, chosen, pipeline, choose, on)
-    if threads is not None and chosen.runs_here:
-        check_threads(threads)
+    if threads is not None:
+        check_threads(threads, here=chosen.runs_here)
     inputs = as_tensors(tuple(example_inputs))
     check_inputs = [as_tensors(tuple(given)) for given in check_inputs]
     if check_inputs and not check:

@@ -28,7 +28,7 @@ from ..frontend.json_text import (
 )
 from .arena import Arena, Slot
 from .binding import check_binding
-from .built import Memory
+from .built import Compiled, Memory
 from .object_files import ELF_MACHINES, machine_of
 from .signature import DTYPES, Signature, TensorSpec
 from .state import State, is_initial, read_states, state_bytes
@@ -81,7 +81,7 @@ class FileSum:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(Compiled):
     """What a bundle's manifest says, after its files were found to be whole.
 
     Attributes:
@@ -96,12 +96,6 @@ class Bundle:
 
     folder: Path
     runtime: Runtime
-    target: Target
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    signature: Signature
-    threads: int | None
-    pipeline: str
     versions: Mapping[str, str]
     files: tuple[str, ...]
     certificate: Mapping[str, Any] | None

@@ -22,9 +22,12 @@ import tvm.base
 
 from ..frontend.errors import InputError
 
-__all__ = ["available_threads", "check_threads", "on_threads"]
+__all__ = ["MOST_THREADS", "available_threads", "check_threads", "on_threads"]
 
 T = TypeVar("T")
+
+MOST_THREADS = 1024
+"""That code for any machine may ask for; its program takes no more."""
 
 # TVM reads this as the most threads that a pool can have in the process.
 os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
@@ -54,11 +57,12 @@ def available_threads() -> int:
     return int(setting) if setting.isdigit() and int(setting) > 0 else os.cpu_count() or 1
 
 
-def check_threads(threads: int) -> None:
-    """Raises InputError if `threads` is below 1 or above what there can be."""
-    most = available_threads()
+def check_threads(threads: int, *, here: bool = True) -> None:
+    """Raises InputError if `threads` is below 1 or above what there can be, here or on any machine."""
+    most = available_threads() if here else MOST_THREADS
     if not 1 <= threads <= most:
-        raise InputError(f"threads must be between 1 and {most}, got {threads}; for more set TVM_NUM_THREADS first")
+        more = "; for more set TVM_NUM_THREADS first" if here else ""
+        raise InputError(f"threads must be between 1 and {most}, got {threads}{more}")
 
 
 def on_threads(threads: int, function: Callable[[], T]) -> T:

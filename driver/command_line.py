@@ -18,6 +18,9 @@ import typer
 from ..frontend.errors import InputError, ReconveneError
 from .command_options import (
     MODEL_HELP,
+    MOST_CHANNELS,
+    MOST_IMAGES,
+    MOST_RUNS,
     Bfloat16,
     Changes,
     CheckpointEvery,
@@ -115,8 +118,12 @@ def prune(
     latency: Annotated[
         float | None, typer.Option(help="Share of the dense time to reach on the target, instead of a sparsity.")
     ] = None,
-    channel_multiple: Annotated[int | None, typer.Option(min=1, help="Round them to this multiple instead.")] = None,
-    minimum_channels: Annotated[int, typer.Option(min=1, help="What every layer keeps at least.")] = 1,
+    channel_multiple: Annotated[
+        int | None, typer.Option(min=1, max=MOST_CHANNELS, help="Round them to this multiple instead.")
+    ] = None,
+    minimum_channels: Annotated[
+        int, typer.Option(min=1, max=MOST_CHANNELS, help="What every layer keeps at least.")
+    ] = 1,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
     input: InputShapes = None,
     dynamic: Dynamic = None,
@@ -212,7 +219,7 @@ def train(
 @app.command(cls=Verb)
 def sparsify(
     model: Model,
-    levels: Annotated[int, typer.Option(min=1, help="Levels of rising sparsity, beside the dense one.")] = 8,
+    levels: Annotated[int, typer.Option(min=1, max=100, help="Levels of rising sparsity, beside the dense one.")] = 8,
     share: Annotated[float, typer.Option(help="Of the weights that remain, removed at every level.")] = 0.2,
     method: Annotated[
         str, typer.Option("--method", "-m", help="iterative; or a score, for masks found before training.")
@@ -267,7 +274,10 @@ def compile_(
     ] = None,
     cache: Annotated[bool, typer.Option(help="Take compiled code from the cache folder, and keep it there.")] = True,
     tune: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours.")
+        int,
+        typer.Option(
+            min=0, max=100_000, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours."
+        ),
     ] = 0,
     check: Annotated[bool, typer.Option(help="Compare the code with the model, on inputs of several kinds.")] = True,
     check_input: Annotated[
@@ -319,12 +329,14 @@ def portfolio(
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Measure accuracy on: cifar10 and others, as for train.")] = None,
     data: DataFolder = None,
-    test_images: Annotated[int, typer.Option(min=0, help="How many of its test images; 0 for all.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Images a call of the variants takes.")] = 1,
+    test_images: Annotated[
+        int, typer.Option(min=0, max=10_000_000, help="How many of its test images; 0 for all.")
+    ] = 0,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_IMAGES, help="Images a call of the variants takes.")] = 1,
     threads: Threads = 1,
     winograd: Winograd = "auto",
     choose: Choose = "model",
-    repeat: Annotated[int, typer.Option(min=1, help="Measured runs of every variant.")] = 50,
+    repeat: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="Measured runs of every variant.")] = 50,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Model the latency on targets that are not here.")
     ] = False,
@@ -382,10 +394,12 @@ def bench(
     against: Annotated[str | None, typer.Option(metavar="MODEL", help="The dense model, measured beside it.")] = None,
     target: Target = "host",
     threads: ThreadsOfBundle = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Size of the inputs' first axis.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, max=MOST_IMAGES, help="Size of the inputs' first axis.")] = None,
     repeat: Annotated[
         int | None,
-        typer.Option(min=1, help="Measured runs, after warm-up: 50, or 1 when emulated.", show_default=False),
+        typer.Option(
+            min=1, max=MOST_RUNS, help="Measured runs, after warm-up: 50, or 1 when emulated.", show_default=False
+        ),
     ] = None,
     on: On = None,
     timeout: SessionTimeout = 600,
@@ -426,18 +440,20 @@ def serve(
     objective: Annotated[
         float | None, typer.Option("--objective-ms", help="For latency: what 95 of 100 requests stay below.")
     ] = None,
-    reserve: Annotated[int, typer.Option("--reserve-mib", min=1, help="For memory: what is to be left.")] = 256,
+    reserve: Annotated[
+        int, typer.Option("--reserve-mib", min=1, max=1 << 20, help="For memory: what is to be left.")
+    ] = 256,
     queue_high: Annotated[float, typer.Option(help="For queue: the mean length that is too much.")] = 8.0,
     dwell: Annotated[float, typer.Option(help="Seconds that a variant answers at least.")] = 10.0,
     threads: Threads = 1,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; others get 503.")] = 64,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a request may take.")] = 30.0,
-    body: Annotated[int, typer.Option("--body-mib", min=1, help="Size that a request may have.")] = 64,
+    queue: Annotated[int, typer.Option(min=1, max=100_000, help="Requests that may wait; others get 503.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.001, max=86_400, help="Seconds that a request may take.")] = 30.0,
+    body: Annotated[int, typer.Option("--body-mib", min=1, max=1 << 14, help="Size that a request may have.")] = 64,
     bodies: Annotated[
-        int, typer.Option("--bodies-mib", min=1, help="Size that all requests under way may have together.")
+        int, typer.Option("--bodies-mib", min=1, max=1 << 20, help="Size that all requests under way may have together.")
     ] = 256,
     connections: Annotated[
-        int, typer.Option(min=1, help="Connections that may be open; for one more, an idle one goes.")
+        int, typer.Option(min=1, max=1_000_000, help="Connections that may be open; for one more, an idle one goes.")
     ] = 1024,
     control: Annotated[bool, typer.Option(help="Let clients switch variants.")] = True,
     control_token: Annotated[
@@ -557,7 +573,7 @@ def cache_(
 @app.command(cls=Verb)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("out/demo"),
-    repeat: Annotated[int, typer.Option(min=1, help="Measured runs of every network.")] = 50,
+    repeat: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="Measured runs of every network.")] = 50,
     json: Json = False,
 ) -> None:
     """Prune, prove, compile and time two real networks on real images."""

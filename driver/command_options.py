@@ -9,6 +9,10 @@ import typer
 
 __all__ = [
     "MODEL_HELP",
+    "MOST_CHANNELS",
+    "MOST_IMAGES",
+    "MOST_RUNS",
+    "MOST_THREADS",
     "Bfloat16",
     "Changes",
     "CheckpointEvery",
@@ -37,6 +41,9 @@ __all__ = [
     "Winograd",
 ]
 
+MOST_THREADS, MOST_RUNS, MOST_IMAGES, MOST_CHANNELS = 1024, 1_000_000, 65_536, 65_536
+"""Bounds of counts: what is above is a slip of the finger, and would never be answered."""
+
 MODEL_HELP = (
     "A .pt2 file, package.module:callable, file.py:callable, vgg16-cifar, resnet20-cifar, or another network by name."
 )
@@ -52,17 +59,19 @@ Dynamic = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; beside MODEL unless given.")]
-Seed = Annotated[int, typer.Option(help="Of initial weights, example inputs and random choices.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of initial weights, example inputs and random choices.")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write a report: .html, or .json.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="Also write which channels stay (JSON).")]
 Fold = Annotated[
     bool, typer.Option("--fold-batch-norm", help="Also fold normalisation into the layers before; for inference only.")
 ]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads to run on.")]
+Threads = Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads to run on.")]
 ThreadsOfBundle = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads to run on: 1, or those a bundle was compiled for.", show_default=False),
+    typer.Option(
+        min=1, max=MOST_THREADS, help="Threads to run on: 1, or those a bundle was compiled for.", show_default=False
+    ),
 ]
 On = Annotated[
     str | None,
@@ -71,7 +80,9 @@ On = Annotated[
         help="Run a bundle on an emulated board: qemu; or on a real one: rpc://HOST:PORT, tracker://HOST:PORT/KEY.",
     ),
 ]
-SessionTimeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds that a board on the network may take.")]
+SessionTimeout = Annotated[
+    int, typer.Option("--timeout", min=1, max=604_800, help="Seconds that a board on the network may take.")
+]
 Dataset = Annotated[
     str | None, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet: the papers' networks are fitted to it.")
 ]
@@ -91,6 +102,6 @@ Changes = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")]
-TrainingThreads = Annotated[int | None, typer.Option(min=1, help="Threads to train on.")]
-CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
+TrainingThreads = Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads to train on.")]
+CheckpointEvery = Annotated[int, typer.Option(min=1, max=1_000_000_000, help="Steps between checkpoints.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from torch.utils import _pytree as pytree
 
 from ..frontend.errors import InputError
 
-__all__ = ["arranged", "nested", "parse_input", "random_input", "shaped"]
+__all__ = ["arranged", "check_bytes", "nested", "parse_input", "random_input", "shaped"]
+
+_MOST_BYTES = 16_000_000_000
 
 Named = tuple[str | None, torch.Tensor]
 
@@ -41,12 +44,29 @@ def parse_input(text: str, seed: int = 0) -> torch.Tensor:
     if Path(text).suffix in (".npy", ".npz"):
         raise InputError(f"input '{text}' is a file, and --input gives shapes; give files to 'run', without --input")
     dtype = getattr(torch, name.strip() or "float32", None)
-    if not isinstance(dtype, torch.dtype):
-        raise InputError(f"input '{text}' names the dtype '{name.strip()}', which torch does not have; try float32")
+    if not isinstance(dtype, torch.dtype) or not _holds_numbers(dtype):
+        raise InputError(f"input '{text}' names the dtype '{name.strip()}', which no input can have; try float32")
     parts = sizes.strip().lower().split("x")
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"input '{text}' is no shape; write sizes above 0 with x between them, such as 1x3x224x224")
-    return random_input(tuple(int(part) for part in parts), dtype, seed)
+    shape = tuple(int(part) for part in parts)
+    check_bytes(math.prod(shape) * dtype.itemsize, text)
+    return random_input(shape, dtype, seed)
+
+
+def check_bytes(size: int, text: str) -> None:
+    """Raises InputError for an example input that no machine would have the memory for."""
+    if size > _MOST_BYTES:
+        raise InputError(f"input '{text}' would take {size / 1e9:,.0f} GB, and 16 is the most; give smaller sizes")
+
+
+def _holds_numbers(dtype: torch.dtype) -> bool:
+    """Whether torch can make and compare tensors of it: not of single bits, nor of quantised numbers."""
+    try:
+        value = torch.zeros(1, dtype=dtype)
+        return torch.equal(value, value.clone())
+    except RuntimeError:
+        return False
 
 
 def random_input(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:

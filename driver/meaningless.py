@@ -1,10 +1,11 @@
-"""Options that have no meaning for what a verb is given: each is an error that says so, none is passed over.
+"""Options that have no meaning, or none for what a verb is given: each is an error that says so, none is passed over.
 
 Like the command line itself, this file imports neither torch nor TVM.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,13 @@ class Verb(TyperCommand):
     """A verb of the command line that raises InputError where an option has no meaning for what else it was given."""
 
     def invoke(self, ctx: Any) -> Any:
+        given = Given(ctx)
+        for name, value in given.values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{given.spelled(name)} {value} is no finite number; give one")
         check = _CHECKS.get(ctx.info_name)
         if check is not None:
-            check(Given(ctx))
+            check(given)
         return super().invoke(ctx)
 
 
@@ -49,9 +54,10 @@ class Given:
         """Raises InputError if one of these stands on the command line."""
         for name in names:
             if name in self:
-                raise InputError(f"{self._spelled(name)} has no meaning {why}; leave it out")
+                raise InputError(f"{self.spelled(name)} has no meaning {why}; leave it out")
 
-    def _spelled(self, name: str) -> str:
+    def spelled(self, name: str) -> str:
+        """The option of that name as it stands on the command line."""
         options = next((p for p in self._context.command.params if p.name == name), None)
         spellings = [] if options is None else [*options.opts, *options.secondary_opts]
         chosen = [word for word in spellings if word.startswith("--")]

@@ -23,7 +23,7 @@ from ..frontend.networks import NETWORKS, SHORT_NAMES, Network, find_network, ne
 from ..frontend.program_file import read_program
 from ..frontend.progress import stage
 from .arrays import Given
-from .example_inputs import arranged, random_input, shaped
+from .example_inputs import arranged, check_bytes, random_input, shaped
 
 __all__ = ["LoadedModel", "load_model", "rebatched"]
 
@@ -118,6 +118,8 @@ def rebatched(inputs: tuple[Any, ...], batch: int | None) -> tuple[Any, ...]:
         raise InputError(f"batch {batch} is not 1 or more")
 
     def repeated(value: torch.Tensor) -> torch.Tensor:
+        if value.dim():
+            check_bytes(value[0].nbytes * batch, f"of batch {batch}")
         return value.repeat(-(-batch // len(value)), *[1] * (value.dim() - 1))[:batch] if value.dim() else value
 
     return tuple(pytree.tree_map_only(torch.Tensor, repeated, inputs))
@@ -162,6 +164,8 @@ def dynamic_shapes(inputs: tuple[Any, ...], dynamic: Sequence[str]) -> Any:
 def from_code(model: str) -> nn.Module:
     """The module behind ``file.py:attribute`` or ``package.module:attribute``."""
     place, _, attribute = model.rpartition(":")
+    if not place or not attribute:
+        raise InputError(f"'{model}' names no callable; write package.module:callable or file.py:callable")
     with stage(f"importing {place}"):
         try:
             code = from_file(Path(place)) if place.endswith(".py") else from_name(place)

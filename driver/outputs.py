@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..frontend.errors import InputError
 
-__all__ = ["check_file", "check_folder"]
+__all__ = ["check_different", "check_file", "check_folder"]
 
 
 def check_file(path: Path | None) -> None:
@@ -19,6 +19,17 @@ def check_file(path: Path | None) -> None:
     if not path.parent.is_dir():
         raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'; make it first")
     check_writable(path.parent, path)
+
+
+def check_different(model: str, *paths: Path | None) -> None:
+    """Raises InputError if two results would be written to one file, or one over the model itself."""
+    written: set[Path] = set()
+    for path in filter(None, paths):
+        if path.resolve() in written:
+            raise InputError(f"two results were to be written to '{path}'; give each a file of its own")
+        if Path(model).is_file() and path.resolve() == Path(model).resolve():
+            raise InputError(f"'{path}' is the model itself, and would be lost; name another file")
+        written.add(path.resolve())
 
 
 def check_folder(path: Path) -> None:

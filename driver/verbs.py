@@ -22,7 +22,7 @@ from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
 from .example_inputs import nested
 from .models import LoadedModel, load_model
-from .outputs import check_file, check_folder
+from .outputs import check_different, check_file, check_folder
 from .recipe import recipe_options
 from .report import Report
 from .scoring_data import scoring_batches
@@ -52,12 +52,16 @@ class Outputs:
     plan: Path | None
     onnx: Path | None
 
+    def places(self) -> tuple[Path | None, ...]:
+        """All of them; a plan is two files."""
+        return self.model, self.report, self.plan, self.onnx
+
     def checked(self, default: Path) -> Outputs:
         """The same with the model's place filled in. Raises InputError if one of them cannot be written."""
         filled = dataclasses.replace(self, model=self.model or default)
         if self.report is not None and self.report.suffix not in (".html", ".json"):
             raise InputError(f"a report is .html or .json, not '{self.report.name}'")
-        for path in (filled.model, filled.report, filled.plan, filled.onnx):
+        for path in filled.places():
             check_file(path)
         return filled
 
@@ -67,6 +71,7 @@ def capture(
 ) -> Answer:
     check_file(output)
     check_file(onnx)
+    check_different(model, output, onnx)
     loaded = load_model(model, inputs, seed, dynamic)
     if onnx is not None:
         check_onnx(loaded.module)
@@ -100,6 +105,7 @@ def prune(
     api.checked_method(method)
     api.multiple_of(target)
     outputs.checked(Path("model.pt2"))
+    check_different(model, *outputs.places())
     if method == api.RECONVENE:
         recipe_options(data.settings)
     loaded = load_model(model, inputs, options["seed"], data.dynamic, dataset=data.dataset, width=data.width)
@@ -148,6 +154,7 @@ def compact(
     dynamic: Sequence[str] = (),
 ) -> Answer:
     outputs.checked(Path("model.pt2"))
+    check_different(model, *outputs.places())
     zeros = None if masks is None else read_masks(masks)
     plan = None if apply is None else Plan.load(apply)
     loaded = load_model(model, inputs, seed, dynamic)
@@ -328,6 +335,7 @@ def explain(
 
     for path in (html, dot, graphml):
         check_file(path)
+    check_different(model, html, dot, graphml)
     loaded = load_model(model, inputs, seed)
     with stage("finding the channel groups"):
         found = explain_view(dependency_view(canonicalize(loaded.module)), loaded.name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...frontend.errors import InputError
 from ..answer import Answer
+from ..outputs import check_folder
 
 if TYPE_CHECKING:
     from .policies import Policy
@@ -61,6 +62,12 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
     tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
     if options.threads > available_threads():
         raise InputError(f"this machine runs at most {available_threads()} threads, got --threads {options.threads}")
+    if options.state is not None:
+        check_folder(options.state.absolute().parent)
+        if options.state.is_dir():
+            raise InputError(
+                f"cannot note what is served in '{options.state}': it is a folder; name a file with --state"
+            )
     portfolio = open_portfolio(folder, files=False)
     settings = Settings(
         target=options.target,

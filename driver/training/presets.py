@@ -61,7 +61,7 @@ class Preset:
                 raise InputError(f"a training has no setting '{name}'; it has {', '.join(types)}")
             try:
                 values[name] = _converted(types[name], value)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 raise InputError(f"'{value}' is no value of {name}; write {_EXAMPLES[types[name]]}") from None
         result = dataclasses.replace(self, **values)
         result.check()

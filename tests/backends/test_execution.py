@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,12 @@ def test_bench_gives_no_emulated_seconds(bundle: Path, program: list[str]) -> No
     timing = json.loads(done.stdout)
     assert timing["p10_ms"] <= timing["median_ms"] <= timing["p90_ms"]
     assert (timing["repeats"], timing["batch"]) == (3, 2)
+    # Ending takes no time for each thread, as it does to wait for all of them.
+    began = time.monotonic()
+    text = subprocess.run(
+        [*program, "--bench", "1", "--threads", "32"], capture_output=True, text=True, check=True
+    ).stdout
+    assert text.startswith("median ") and "32 threads" in text and time.monotonic() - began < 15
     text = subprocess.run([*program, "--bench", "1"], capture_output=True, text=True, check=True).stdout
     assert text.startswith("median ")
 
@@ -158,6 +165,7 @@ def test_what_the_program_says_of_its_inputs(program: list[str], tmp_path: Path)
     assert "the model takes 2 inputs, got 1 files" in said([*program, str(good[0])])
     assert "unknown option '--fast'" in said([*program, "--fast"])
     assert "--bench takes a number from 1" in said([*program, "--bench", "0"])
+    assert "--threads takes a number from 1 to 1024, got '100000'" in said([*program, "--threads", "100000"])
     assert "cannot write" in said([*program, *map(str, good), "-o", str(tmp_path / "none")])
 
 

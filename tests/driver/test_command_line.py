@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -225,6 +225,20 @@ def test_what_a_model_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixtu
         (["prune"], "MODEL"),
         (["prune", *MODEL, "--nonsense"], "--nonsense"),
         (["demo", "--out", "net.py"], "net.py"),
+        (["explain", *MODEL, "--html", "e.html", "--dot", "./e.html"], "e.html"),
+        (["capture", *MODEL, "-o", "m.pt2", "--onnx", "m.pt2"], "m.pt2"),
+        (["prune", *MODEL, "--report", "r.json", "--plan", "r.json"], "r.json"),
+        (["explain", "net.py", "--html", "net.py"], "is the model itself"),
+        (["bench", "net.py:net", "--input", "99999x99999x99999"], "16 is the most"),
+        (["bench", *MODEL, "--batch", "65536", "--input", "1x3x999x999"], "16 is the most"),
+        (["explain", "net.py:net", "--input", "1x3x8x8,bits8"], "bits8"),
+        (["explain", "net.py:net", "--input", "1x3x8x8,quint8"], "quint8"),
+        (["explain", ":net", "--input", "1x3x8x8"], "':net' names no callable"),
+        (["explain", "net.py:", "--input", "1x3x8x8"], "'net.py:' names no callable"),
+        (["train", *MODEL, "--set", "epochs=inf"], "'inf' is no value of epochs"),
+        (["train", "vgg16-cifar", "--width", "inf"], "--width inf"),
+        (["serve", ".", "--policy", "queue", "--dwell", "nan"], "--dwell nan"),
+        (["serve", ".", "--state", "."], "it is a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_file(
@@ -237,6 +251,32 @@ def test_bad_input_is_one_line_and_leaves_no_file(
     line = refused(capsys, *arguments)
     assert line.startswith("error: ") and message in line
     assert sorted(path for path in folder.rglob("*") if "__pycache__" not in str(path)) == before
+
+
+NEEDED = {"prune": [], "targets": [], "cache": [], "demo": [], "server": ["-t", "rpi4", "-o", "server"]}
+"""What a verb needs beside one argument."""
+
+
+def counts() -> list[tuple[str, str]]:
+    """The verbs, and their options that take whole numbers."""
+    found = []
+    for command in command_line.app.registered_commands:
+        assert command.callback is not None
+        verb = command.name or command.callback.__name__
+        for name, kind in get_type_hints(command.callback, include_extras=True).items():
+            if name == "return" or int not in (kind.__origin__, *get_args(kind.__origin__)):
+                continue
+            spelled = [word for word in kind.__metadata__[0].param_decls or () if word.startswith("--")]
+            found.append((verb, spelled[0] if spelled else f"--{name.replace('_', '-')}"))
+    return found
+
+
+def test_counts_beyond_all_use_are_refused_for_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever an option counts, there is a number above which nobody would live to see the answer."""
+    assert len(counts()) > 30
+    for verb, option in counts():
+        for number in (10**12, -1):
+            assert option in refused(capsys, verb, *NEEDED.get(verb, ["x"]), option, str(number))
 
 
 def test_outputs_are_checked_before_the_model_is_loaded(
