@@ -450,7 +450,8 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.001, max=86_400, help="Seconds that a request may take.")] = 30.0,
     body: Annotated[int, typer.Option("--body-mib", min=1, max=1 << 14, help="Size that a request may have.")] = 64,
     bodies: Annotated[
-        int, typer.Option("--bodies-mib", min=1, max=1 << 20, help="Size that all requests under way may have together.")
+        int,
+        typer.Option("--bodies-mib", min=1, max=1 << 20, help="Size that all requests under way may have together."),
     ] = 256,
     connections: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Connections that may be open; for one more, an idle one goes.")
