@@ -18,6 +18,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -30,8 +31,9 @@ from .binding import Binding
 from .built import Built
 from .library import Library, load_library
 from .linkers import find_linker, link_shared
-from .manifest import FORMAT, MANIFEST, PROGRAM, Bundle, Runtime, open_bundle
+from .manifest import FORMAT, MANIFEST, PROGRAM, Bundle, FileSum, Runtime, open_bundle
 from .object_files import needed_glibc
+from .private_copy import private_copies
 from .program import model_objects, write_static_program, write_wheel_program
 from .readme import readme
 from .standalone import write_standalone
@@ -85,8 +87,13 @@ def write_bundle(
     return folder
 
 
-def load_bundle(folder: str | os.PathLike[str]) -> Built:
+def load_bundle(folder: str | os.PathLike[str], *, private: bool = False) -> Built:
     """The model in `folder`, loaded into this process, after all checks.
+
+    Args:
+        private: copy code and weights into sealed memory (Linux). Otherwise the files are mapped: whoever writes into them
+            later changes what the model computes, and whoever shortens them ends the process. A file that is replaced by
+            another one, as `write_bundle` does, is no such case.
 
     Raises:
         InputError: as `open_bundle`; or the bundle is for another machine, or holds a program, which is not loaded but
@@ -106,8 +113,9 @@ def load_bundle(folder: str | os.PathLike[str]) -> Built:
     if not target.runs_here:
         raise InputError(f"bundle '{path}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there")
     assert bundle.arena is not None
-    weights = map_weights(bundle.weights, path)
-    code = (Library(load_library(path / "model.so")), weights, bundle.arena)
+    with private_copies(path, _mapped_files(bundle)) if private else nullcontext(path) as place:
+        weights = map_weights(bundle.weights, place, links=private)
+        code = (Library(load_library(place / "model.so")), weights, bundle.arena)
     return Built(
         target,
         bundle.inputs,
@@ -118,6 +126,10 @@ def load_bundle(folder: str | os.PathLike[str]) -> Built:
         *code,
         state=bundle.state,
     )
+
+
+def _mapped_files(bundle: Bundle) -> dict[str, FileSum]:
+    return {name: bundle.files[name] for name in {"model.so", *(place.file for place in bundle.weights)}}
 
 
 def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Runtime:

@@ -94,7 +94,8 @@ def libraries() -> FileCache | None:
 
 def load_library(path: Path) -> Any:
     """TVM's module in a shared library; it is unloaded with the last reference to it."""
-    return tvm_ffi.load_module(str(path.resolve()), keep_module_alive=False)
+    # Links are left to the loader: what they lead to may have no name of its own.
+    return tvm_ffi.load_module(str(path.absolute()), keep_module_alive=False)
 
 
 def _key(module: IRModule, target: Target) -> str:

@@ -97,7 +97,7 @@ class Bundle(Compiled):
     folder: Path
     runtime: Runtime
     versions: Mapping[str, str]
-    files: tuple[str, ...]
+    files: Mapping[str, FileSum]
     certificate: Mapping[str, Any] | None
     glibc: str | None
     memory: Memory
@@ -214,7 +214,7 @@ def _read(folder: Path, manifest: Mapping[str, Any], target: Target, sums: Mappi
         threads=None if threads is None else _threads(threads),
         pipeline=json_text(manifest["pipeline"], "pipeline", ("reconvene", "tvm-default")),
         versions={name: json_text(value, "a version") for name, value in json_object(manifest["versions"]).items()},
-        files=tuple(sums),
+        files=dict(sums),
         certificate=None if certificate is None else json_object(certificate),
         glibc=glibc,
         memory=_memory(manifest["memory"]),

@@ -100,20 +100,24 @@ def pack(weights: Sequence[Any], stream: BinaryIO, alignment: int = ALIGNMENT) -
     return tuple(offsets)
 
 
-def map_weights(places: Sequence[Place], folder: Path) -> tuple[Any, ...]:
+def map_weights(places: Sequence[Place], folder: Path, *, links: bool = False) -> tuple[Any, ...]:
     """TVM's tensors over the files in `folder`, private to this process if it should ever write them.
+
+    Args:
+        links: whether the files may be links that lead out of the folder.
 
     Raises:
         InputError: a place is not within its file, or the file cannot be read.
         MemoryError: there is no room for them.
     """
-    maps = {name: _mapped(folder / name) for name in dict.fromkeys(place.file for place in places)}
+    within = None if links else folder
+    maps = {name: _mapped(folder / name, within) for name in dict.fromkeys(place.file for place in places)}
     return tuple(_tensor(place, maps[place.file], folder) for place in places)
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def _mapped(path: Path, within: Path | None) -> mmap.mmap:
     try:
-        with open_regular(path, within=path.parent) as stream:
+        with open_regular(path, within=within) as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:

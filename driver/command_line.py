@@ -469,6 +469,9 @@ def serve(
         typer.Option(metavar="NAME", help="Name under which clients that switch reach the server. Repeatable."),
     ] = None,
     state: Annotated[Path | None, typer.Option(help="File that notes which variant is served.")] = None,
+    private_copy: Annotated[
+        bool, typer.Option("--private-copy", help="Copy a variant's files into sealed memory instead of mapping them.")
+    ] = False,
     target: Target = "host",
     json: Json = False,
 ) -> None:
@@ -494,6 +497,7 @@ def serve(
         connections=connections,
         control=control,
         control_token=control_token,
+        private=private_copy,
         hosts=tuple(allow_host or ()),
         state=state,
     )

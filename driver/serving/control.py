@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from ...frontend.errors import InputError
+from ...frontend.files import open_regular
 from .protocol import RequestError
 
 __all__ = ["TOKEN_VARIABLE", "Control", "read_token"]
@@ -97,11 +98,9 @@ def read_token(path: Path | None) -> str | None:
 
 
 def _contents(path: Path) -> str:
-    if path.exists() and not path.is_file():
-        raise InputError(f"'{path}' is no file; give a file with the control token")
     try:
-        with path.open(encoding="ascii", errors="replace") as stream:
-            return stream.read(_LONGEST + 2)
+        with open_regular(path) as stream:
+            return stream.read(_LONGEST + 2).decode("ascii", "replace")
     except OSError as error:
         raise InputError(f"cannot read the control token '{path}': {error.strerror}; give another file") from None
 

@@ -58,6 +58,7 @@ def load_variant(
     target: str = "host",
     threads: int = 1,
     room: Callable[[], int] = available_memory,
+    private: bool = False,
 ) -> Resident:
     """Loads `variant`, after its files were checked, and runs it on generated inputs.
 
@@ -65,6 +66,7 @@ def load_variant(
         target: whose bundle is taken.
         threads: what it will run with. The runs here take one, so that they disturb a variant that serves the least.
         room: gives the bytes that can be taken.
+        private: whether its files are copied into sealed memory, as `load_bundle` says.
 
     Raises:
         InputError: a file is missing, damaged or another one, there is too little memory, the outputs are not what the
@@ -73,7 +75,7 @@ def load_variant(
     started = perf_counter()
     _check_room(variant, room())
     folder = listed_bundle(portfolio, variant, target)
-    built = load_bundle(folder)
+    built = load_bundle(folder, private=private)
     for what, found, wanted in (
         ("inputs", built.inputs, portfolio.inputs),
         ("outputs", built.outputs, portfolio.outputs),

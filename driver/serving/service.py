@@ -43,6 +43,7 @@ class Settings:
         target: whose bundles are loaded.
         variant: what answers first; None for the one that was served last, or else the largest that can be loaded.
         threads: of one computation.
+        private: whether a variant's files are copied into sealed memory, as `load_bundle` says.
         policy: which variant is best now.
         governor: when its wishes are granted.
         interval: seconds from one look of the policy to the next.
@@ -57,6 +58,7 @@ class Settings:
     target: str = "host"
     variant: str | None = None
     threads: int = 1
+    private: bool = False
     policy: Policy = field(default_factory=ByHand)
     governor: Governor = field(default_factory=Governor)
     interval: float = 0.5
@@ -91,7 +93,13 @@ class Service:
         self.switches: deque[Switch] = deque(maxlen=_REMEMBERED)
         self.requests: Counter[int] = Counter()
         self.outcomes: Counter[str] = Counter(done=0, failed=0)
-        self.switcher = Switcher(portfolio, target=settings.target, threads=settings.threads, changed=self._commit)
+        self.switcher = Switcher(
+            portfolio,
+            target=settings.target,
+            threads=settings.threads,
+            changed=self._commit,
+            private=settings.private,
+        )
         self.engine = Engine(self.switcher, settings.limits.queue, self._window)
         self.metrics = Metrics(portfolio, lambda: self.engine.pending)
         self.statistics = Statistics(portfolio)

@@ -67,6 +67,7 @@ class Switcher:
         threads: what a variant runs with.
         changed: called by the loading thread as soon as another variant answers; it must not raise.
         room: gives the bytes that a variant may take.
+        private: whether its files are copied into sealed memory, as `load_bundle` says.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class Switcher:
         threads: int = 1,
         changed: Callable[[str], None] = lambda name: None,
         room: Callable[[], int] = available_memory,
+        private: bool = False,
     ) -> None:
         self.portfolio = portfolio
-        self._target, self._threads, self._room = target, threads, room
+        self._target, self._threads, self._room, self._private = target, threads, room, private
         self._changed = changed
         self._lock = threading.Lock()
         self._slot: _Slot | None = None
@@ -138,7 +140,7 @@ class Switcher:
         error = None
         try:
             variant = self.portfolio.variant(name)
-            resident = load_variant(self.portfolio, variant, self._target, self._threads, self._room)
+            resident = load_variant(self.portfolio, variant, self._target, self._threads, self._room, self._private)
         except Exception as fault:
             # Whatever a broken variant does, the one that answers goes on.
             error = _reason(name, fault)

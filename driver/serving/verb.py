@@ -30,6 +30,7 @@ class Options:
     target: str = "host"
     variant: str | None = None
     threads: int = 1
+    private: bool = False
     policies: Sequence[str] = ()
     objective_ms: float | None = None
     reserve_mib: int = 256
@@ -73,6 +74,7 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
         target=options.target,
         variant=options.variant,
         threads=options.threads,
+        private=options.private,
         policy=_policy(options),
         governor=Governor(options.dwell),
         limits=Limits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -261,3 +262,27 @@ def test_only_some_may_switch(portfolio: Portfolio, tmp_path: Path) -> None:
         assert 'reconvene_limits_total{limit="control"} 5.0' in (await client.get("/metrics")).text
 
     told(portfolio, tmp_path, talk, token="0123456789abcdef")
+
+
+def test_files_that_are_overwritten_and_shortened(portfolio: Portfolio, tmp_path: Path) -> None:
+    """Copies are sealed: the answers stay, also after a switch there and back."""
+
+    async def talk(client: httpx.AsyncClient, service: Service) -> None:
+        service.open()
+        for name in ("large", "small", "large"):
+            assert (await service.wish(name)).error is None
+            for path in (portfolio.folder / "variants" / name / "host").iterdir():
+                spoilt[path] = path.read_bytes()
+                os.truncate(path, 0)
+                path.write_bytes(bytes(100))
+            answer = (await client.post(INFER, json=REQUEST)).json()
+            assert answer["model_version"] == name
+            expected = network(WIDTHS[name])(*INPUTS).detach().numpy()
+            np.testing.assert_allclose(answer["outputs"][0]["data"], expected.ravel(), atol=1e-5)
+            assert (await service.wish("middle")).error is None
+            while spoilt:
+                path, contents = spoilt.popitem()
+                path.write_bytes(contents)
+
+    spoilt: dict[Path, bytes] = {}
+    told(portfolio, tmp_path, talk, private=True)
