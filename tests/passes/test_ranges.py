@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from reconvene.frontend.capture import capture
 from reconvene.passes.ranges import Range, Ranges
 
-INF = float("inf")
+INF, NAN = float("inf"), float("nan")
 X = torch.randn(2, 5, dtype=torch.float64)
 KEEP = torch.tensor([[True] * 5, [False] * 5])
 COUNT = torch.tensor([[1, 0, 3, 4, 5]])
@@ -60,6 +60,37 @@ def range_of(function: Callable[..., Tensor], *inputs: Tensor) -> Range:
         (lambda m, x: torch.fmax(x, x * 0 + 2.0), 2.0, INF),
         (lambda m, x: torch.minimum(x, x * 0 + 2.0), -INF, 2.0),
         (lambda m, x: torch.fmin(x, x * 0 + 2.0), -INF, 2.0),
+        (lambda m, x: x.sin(), -1.0, 1.0),
+        (lambda m, x: x.cos() * 2 + 1, -1.0, 3.0),
+        (lambda m, x: torch.rsub(x.sigmoid(), 3), 2.0, 3.0),
+        (lambda m, x: torch.rsub(x.sigmoid(), 3, alpha=2), 1.0, 3.0),
+        (lambda m, x: torch.sub(x.sigmoid(), 3, alpha=2), -6.0, -5.0),
+        (lambda m, x: torch.add(x.sigmoid(), x.tanh(), alpha=-2), -2.0, 3.0),
+        (lambda m, x: x.tanh() ** 4, -INF, INF),
+        (lambda m, x: (x.sigmoid() + 1) ** -1.0, 0.5, 1.0),
+        (lambda m, x: x.sigmoid() ** 3, 0.0, 1.0),
+        (lambda m, x: (x.tanh() - 0.5) ** 2, 0.0, 2.25),
+        (lambda m, x: x.clamp(-1.5, 2.5).floor(), -2.0, 2.0),
+        (lambda m, x: x.clamp(-1.5, 2.5).ceil(), -1.0, 3.0),
+        (lambda m, x: x.clamp(-1.6, 2.6).round(), -2.0, 3.0),
+        (lambda m, x: x.clamp(-1.6, 2.6).trunc(), -1.0, 2.0),
+        (lambda m, x: x.floor() + x.ceil() + x.trunc() + x.round(), -INF, INF),
+        (lambda m, x: (x.sigmoid() + 1).rsqrt(), 0.5**0.5, 1.0),
+        (lambda m, x: torch.div(x.sigmoid(), 2), 0.0, 0.5),
+        (lambda m, x: torch.div(x.sigmoid(), 2, rounding_mode="floor"), -1.0, 1.5),
+        (lambda m, x: -x.sigmoid().neg().abs(), -1.0, 0.0),
+        (lambda m, x: x.tanh().sum(1) + x.sigmoid().sum(), -INF, INF),
+        (lambda m, x: x.sigmoid().sum(1), 0.0, INF),
+        (lambda m, x: x.sigmoid().neg().cumsum(1), -INF, 0.0),
+        (lambda m, x: torch.cat([x.sigmoid(), x.tanh() * 3], 1), -3.0, 3.0),
+        (lambda m, x: F.pad(x.sigmoid(), (1, 1)), 0.0, 1.0),
+        (lambda m, x: F.pad(x.sigmoid() + 1, (1, 1)), 0.0, 2.0),
+        (lambda m, x: F.pad(x.sigmoid(), (1, 1), value=-3.0), -3.0, 1.0),
+        (lambda m, x: F.hardtanh(x, -3, 0.5), -3.0, 0.5),
+        (lambda m, x: x.clamp(min=-2), -2.0, INF),
+        (lambda m, x: x.clamp(max=-2), -INF, -2.0),
+        (lambda m, x: x.erf() + x.erfc() + x.atan(), -3.0, 5.0),
+        (lambda m, x: x.softmax(-1).masked_fill(x > 0, -1.0), -1.0, 1.0),
         (lambda m, x: F.softplus(x) + F.elu(x).sum() * 0, 0.0, INF),
         (lambda m, x: (x > 0).sum(1) / 5, 0.0, INF),
         (lambda m, x: F.scaled_dot_product_attention(x, x, x, attn_mask=m.causal[:2, :2]), -INF, INF),
@@ -83,6 +114,17 @@ def test_finite_values(function: Callable[..., Tensor], low: float, high: float)
         (lambda m, x: (x @ x.T)[:1, :1] + m.causal, (X,)),
         (lambda m, x: x.log(), (X,)),
         (lambda m, x: x.sqrt(), (X,)),
+        (lambda m, x: x.sigmoid().log(), (X,)),
+        (lambda m, x: x.sigmoid().log2(), (X,)),
+        (lambda m, x: x.sigmoid().log10(), (X,)),
+        (lambda m, x: x.tanh().log1p(), (X,)),
+        (lambda m, x: x.relu().rsqrt(), (X,)),
+        (lambda m, x: x.sigmoid() ** -1.0, (X,)),
+        (lambda m, x: x.tanh() ** 0.5, (X,)),
+        (lambda m, x: x.tanh() ** -2.0, (X,)),
+        (lambda m, x: F.scaled_dot_product_attention(x, x, 1 / x), (X,)),
+        (lambda m, x: F.scaled_dot_product_attention(1 / x, x, x), (X,)),
+        (lambda m, x: F.scaled_dot_product_attention(x, x, x, attn_mask=-m.causal[:2, :2]), (X,)),
         (lambda m, x: m.loose(x), (X,)),
         (lambda m, x: x**-1.0, (X,)),
         (lambda m, x: x.asin(), (X,)),
@@ -95,6 +137,35 @@ def test_finite_values(function: Callable[..., Tensor], low: float, high: float)
 )
 def test_values_that_may_not_be(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
     assert not range_of(function, *inputs).finite
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (lambda m, x, keep: torch.where(keep, x, INF), Range(up=True)),
+        (lambda m, x, keep: torch.where(keep, x, -INF), Range(down=True)),
+        (lambda m, x, keep: torch.where(keep, x, NAN), Range(nan=True)),
+        (lambda m, x, keep: torch.where(keep, x.sigmoid(), INF), Range(0, 1, up=True)),
+        (lambda m, x, keep: -torch.where(keep, x.sigmoid(), INF), Range(-1, 0, down=True)),
+        (lambda m, x, keep: torch.where(keep, x.sigmoid(), INF) + 1, Range(1, 2, up=True)),
+        (lambda m, x, keep: torch.where(keep, x.sigmoid(), -INF).abs(), Range(0, 1, up=True)),
+        (lambda m, x, keep: torch.where(keep, x.tanh(), -INF).relu(), Range(0, 1)),
+        (lambda m, x, keep: torch.where(keep, x.tanh(), INF).relu(), Range(0, 1, up=True)),
+        (lambda m, x, keep: torch.where(keep, x.tanh(), NAN).relu(), Range(0, 1, nan=True)),
+        (lambda m, x, keep: torch.where(keep, x.tanh(), -INF).clamp(min=-3), Range(-1, 1)),
+        (lambda m, x, keep: torch.where(keep, x.tanh(), INF).clamp(max=3), Range(-1, 1)),
+        (lambda m, x, keep: torch.where(keep, x.tanh(), INF).clamp(min=-3), Range(-1, 1, up=True)),
+        (lambda m, x, keep: torch.where(keep, x, NAN).sigmoid(), Range(0, 1, nan=True)),
+        (lambda m, x, keep: torch.where(keep, x, INF).sigmoid(), Range(0, 1)),
+        (lambda m, x, keep: torch.where(keep, x, INF).sin(), Range(-1, 1, nan=True)),
+        (lambda m, x, keep: torch.where(keep, x, -INF).exp(), Range(0, INF)),
+        (lambda m, x, keep: torch.where(keep, x, INF).exp(), Range(0, INF, up=True)),
+        (lambda m, x, keep: torch.where(keep, x, -INF).square(), Range(0, INF, up=True)),
+        (lambda m, x, keep: torch.where(keep, x, INF).softmax(-1), Range(0, 1, nan=True)),
+    ],
+)
+def test_which_values_are_no_numbers(function: Callable[..., Tensor], found: Range) -> None:
+    assert range_of(function, X, KEEP) == found
 
 
 def test_what_cannot_be_zero_may_divide() -> None:
