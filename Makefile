@@ -10,12 +10,13 @@ BOARD_PACKAGES := g++-aarch64-linux-gnu g++-arm-linux-gnueabihf llvm qemu-user
 # For microcontrollers: 112 MB to download.
 BARE_PACKAGES := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 
-.PHONY: help env tools all-tools demo test lint types unit zoo docs wheel hashes clean
+.PHONY: help env tools all-tools demo test lint types unit zoo mutants docs wheel hashes clean
 
 help:
 	@echo "make demo   prune, prove, compile and time two real networks; writes $(OUT)/report.html"
 	@echo "make test   tests, linter and type checker"
 	@echo "make zoo    torchvision's every architecture and timm's families, into docs/results/; goes on where it stopped"
+	@echo "make mutants  200 small changes of the code that the tests are to notice, into docs/results/; goes on where it stopped"
 	@echo "make tools  Debian packages for the checks on emulated boards (needs root)"
 	@echo "make all-tools  those for microcontrollers and the compiler ziglang, too: 200 MB to download"
 	@echo "make docs   the documentation, into site/"
@@ -69,6 +70,13 @@ unit: env
 
 zoo: env
 	$(BIN)/python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
+
+$(VENV)/.mutation-stamp: $(VENV)/.stamp
+	$(HASHED) -r requirements/mutation.txt
+	touch $@
+
+mutants: $(VENV)/.mutation-stamp
+	$(BIN)/python benchmarks/mutation.py out/mutation --report docs/results/mutation
 
 $(VENV)/.docs-stamp: $(VENV)/.stamp
 	$(HASHED) -r requirements/docs.txt

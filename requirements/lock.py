@@ -40,6 +40,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "environment": ("test", "demo"),
     "cross": ("cross",),
     "docs": ("docs",),
+    "mutation": ("mutation",),
     "benchmarks": (),
 }
 """The extras of pyproject.toml that each list is for, all of them where none is named; what lists before it have is left
@@ -51,6 +52,7 @@ TITLES = {
     "cuda": "What the registry's torch asks for on Linux.",
     "cross": "A compiler for boards.",
     "docs": "What the documentation is made with.",
+    "mutation": "What mutants of the code are made and tried with.",
     "benchmarks": "What benchmarks compare with.",
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reconvene.backends.graph import Graph, Node, constant
+from reconvene.backends.emit import _halos
+from reconvene.backends.graph import Convolution, Graph, Node, Weights, constant
 
 
 def node(op: str, *inputs: Node, shape: tuple[int, ...] = (1, 8, 6, 6), dtype: str = "float32") -> Node:
@@ -94,3 +95,19 @@ def test_a_constant_has_the_shape_and_type_of_its_array() -> None:
         "zeros",
         [],
     )
+
+
+def test_what_a_layer_pads_has_a_border_as_wide_as_the_widest() -> None:
+    def layer(source: Node, *padding: int) -> Node:
+        top, left, bottom, right = padding
+        detail = Convolution(Weights(np.zeros((8, 8, 1, 1)), np.zeros(8)), padding=(top, left, bottom, right))
+        return Node("convolution", [source], (1, 8, 6, 6), detail=detail)
+
+    x = node("input")
+    padded, cropped, plain, shuffled = node("scalar", x), node("scalar", x), node("scalar", x), node("scalar", x)
+    reindex = node("reindex", shuffled)
+    graph = graph_of(
+        layer(padded, 1, 0, 2, 0), layer(padded, 0, 0, 1, 0), layer(cropped, -1, 0, 0, -2), layer(plain, 0, 0, 0, 0),
+        layer(reindex, 0, 3, 0, 0),
+    )  # fmt: skip
+    assert _halos(graph) == {padded: 2, cropped: 0, reindex: 3, shuffled: 3}
