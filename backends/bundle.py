@@ -32,10 +32,13 @@ from .built import Built
 from .library import Library, load_library
 from .linkers import find_linker, link_shared
 from .manifest import FORMAT, MANIFEST, PROGRAM, Bundle, FileSum, Runtime, open_bundle
+from .materials import bundle_contents
+from .notices import write_notices
 from .object_files import needed_glibc
 from .private_copy import private_copies
 from .program import model_objects, write_static_program, write_wheel_program
 from .readme import readme
+from .sbom import write_sbom
 from .standalone import write_standalone
 from .state import write_states
 from .targets import Target
@@ -79,6 +82,9 @@ def write_bundle(
             places = write_weights(built.weights, temporary)
         else:
             places = _WRITERS[chosen](built, temporary, Binding(built.target, said, temporary))
+        contents = bundle_contents(built.target, chosen, link, (temporary / PROGRAM).is_file())
+        write_notices(contents, temporary, f"a model that reconvene compiled for {built.target.name}")
+        write_sbom(built, contents, chosen, temporary)
         text = readme(built, chosen, sorted(_names(temporary)), _figures(temporary))
         (temporary / "README.md").write_text(text, encoding="utf-8")
         manifest = {**said, "weights": [asdict(place) for place in places], **_found(temporary)}

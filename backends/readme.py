@@ -23,6 +23,10 @@ _FILES = {
     "weights.bin": "the weights",
     "weights.S": "makes weights.bin part of a program",
     "figures.json": "how much flash and RAM the model takes",
+    "LICENSE": "the licence of reconvene's part",
+    "NOTICE": "whose code is in these files, and what passing them on asks for",
+    "LICENSES.txt": "the licences of the others",
+    "sbom.cdx.json": "the bill of materials, in CycloneDX's format",
 }
 
 

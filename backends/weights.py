@@ -23,7 +23,17 @@ import tvm
 from ..frontend.errors import InputError
 from ..frontend.files import open_regular
 
-__all__ = ["ALIGNMENT", "Place", "is_weights", "map_weights", "names_contents", "pack", "weight_bytes", "write_weights"]
+__all__ = [
+    "ALIGNMENT",
+    "Place",
+    "is_weights",
+    "map_weights",
+    "names_contents",
+    "pack",
+    "weight_bytes",
+    "weights_digest",
+    "write_weights",
+]
 
 ALIGNMENT = 64
 """Bytes; the kernels load whole vectors."""
@@ -62,6 +72,15 @@ def names_contents(name: str, digest: str) -> bool:
 def weight_bytes(weights: Sequence[Any]) -> int:
     """Bytes of all tensors together."""
     return sum(math.prod(weight.shape) * np.dtype(str(weight.dtype)).itemsize for weight in weights)
+
+
+def weights_digest(weights: Sequence[Any]) -> str:
+    """SHA-256 of dtypes, shapes and contents of all tensors, in order."""
+    digest = hashlib.sha256()
+    for array in map(_array, weights):
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(_contents(array))
+    return digest.hexdigest()
 
 
 def write_weights(weights: Sequence[Any], folder: Path) -> tuple[Place, ...]:

@@ -16,6 +16,8 @@ from typing import Literal
 from ...frontend.errors import InputError
 from ...frontend.files import replacing_folder, write_sums
 from ..linkers import Linker, find_linker, invoke
+from ..materials import server_contents
+from ..notices import write_notices
 from ..object_files import needed_glibc
 from ..program import FLAGS, SMALL, link_against_wheel, own_source, quoted
 from ..runtime_library import include_folders, remote_runtime, static_runtime
@@ -62,6 +64,8 @@ def write_server(target: Target, folder: Path, runtime: Runtime | None = None) -
         else:
             _link_with_runtime(linker, sources, temporary / SERVER)
         glibc = max((needed_glibc(file) or "0" for file in temporary.iterdir()), key=_number)
+        contents = server_contents(linker, chosen == "wheel")
+        write_notices(contents, temporary, f"an RPC server that reconvene made for {target.name}")
         (temporary / "README.md").write_text(_readme(target, glibc), encoding="utf-8")
         write_sums(temporary)
     return folder

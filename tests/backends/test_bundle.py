@@ -22,6 +22,9 @@ from reconvene.frontend.errors import InputError
 from reconvene.frontend.files import sha256
 from tests.support.bundles import edit
 
+PAPERS = {"LICENSE", "NOTICE", "sbom.cdx.json"}
+"""What says whose code is in a bundle."""
+
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -49,7 +52,7 @@ def test_round_trip(built: Built, bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert (manifest["format"], manifest["runtime"]) == (5, "python")
     small = {place["file"] for place in manifest["weights"]}
-    assert len(small) == 1 and set(manifest["files"]) == {"README.md", "model.so", *small}
+    assert len(small) == 1 and set(manifest["files"]) == {"README.md", "model.so", *PAPERS, *small}
     assert loaded.memory == built.memory == open_bundle(bundle).memory
     assert {"apache-tvm", "torch"} <= set(manifest["versions"])
 

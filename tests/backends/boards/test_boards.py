@@ -94,7 +94,14 @@ def test_programs_and_libraries(board: Served, program: Bundle, tmp_path: Path, 
 @needs("qemu-arm", "arm-linux-gnueabihf-g++")
 def test_a_server_with_the_runtime_in_it(tmp_path: Path) -> None:
     folder = write_server(find_target("rpi2"), tmp_path / "server")
-    assert {entry.name for entry in folder.iterdir()} == {SERVER, "README.md", "SHA256SUMS"}
+    assert {entry.name for entry in folder.iterdir()} == {
+        SERVER,
+        "README.md",
+        "SHA256SUMS",
+        "LICENSE",
+        "LICENSES.txt",
+        "NOTICE",
+    }
     with serving(folder, "rpi2", "--port", "0") as served:
         for runtime in ("static", "python"):
             agree(run_on_board(bundle_for("rpi2", runtime, tmp_path), (X,), served.place, limits=QUICK).value)

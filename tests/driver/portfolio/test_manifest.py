@@ -24,6 +24,8 @@ from reconvene.driver.portfolio.manifest import (
 from reconvene.frontend.errors import InputError
 from tests.support.portfolios import INPUTS, WIDTHS, network, small_portfolio
 
+HOST_FILES = ("LICENSE", "NOTICE", "README.md", "SHA256SUMS", "manifest.json", "model.so", "sbom.cdx.json")
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Portfolio:
@@ -52,7 +54,7 @@ def test_round_trip(original: Portfolio, folder: Path) -> None:
     (weights,) = (name for name in files if Path(name).name.startswith("weights-"))
     assert files - {weights} == {
         "variants/small/model.pt2",
-        *(f"variants/small/host/{name}" for name in ("README.md", "SHA256SUMS", "manifest.json", "model.so")),
+        *(f"variants/small/host/{name}" for name in HOST_FILES),
     }
     manifest = json.loads((folder / "portfolio.json").read_text())
     assert manifest["format"] == 1
