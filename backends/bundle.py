@@ -9,8 +9,8 @@ none      C sources, objects and a header, without any runtime; and ``run`` made
 python    ``model.so`` for TVM in Python, or ``model.tar``, objects that are not linked yet
 ========  =====================================================================================
 
-``LICENSE``, ``NOTICE`` and, where code of others is inside, ``LICENSES.txt`` say whose that is (`notices`); ``sbom.cdx.json`` is
-the bill of materials (`sbom`).
+``LICENSE``, ``NOTICE`` and, where code of others is inside, ``LICENSES.txt`` say whose that is (`notices`);
+``sbom.cdx.json`` is the bill of materials (`sbom`).
 
 Beside ``model.so`` and ``model.tar`` lie the weights, ``weights-*.bin`` (see `weights`), which are mapped.
 """
