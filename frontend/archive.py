@@ -126,6 +126,8 @@ def _vetted(file: Path, name: str, records: Records) -> bytes:
             return _vetted_inputs(records[name])
     except Unvetted as error:
         raise InputError(f"'{file}' is refused: '{name}' {error}; save it anew with torch.export.save") from None
+    except InputError as error:
+        raise InputError(f"'{file}' is refused: '{name}': {error}") from None
     except ValueError:
         raise InputError(f"cannot read '{file}': '{name}' is not readable JSON; the file is damaged") from None
     return records[name]

@@ -43,7 +43,7 @@ class Limits:
     ratio: int = 100
     pixels: int = 64 << 20
     records: int = 100_000
-    positions: int = 1 << 27
+    positions: int = 1 << 26
 
 
 _COUNTED = ("ratio", "pixels", "records", "positions")

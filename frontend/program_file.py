@@ -20,6 +20,7 @@ import torch
 
 from .archive import Records, read_records, vetted
 from .capture import from_program, program_of
+from .claimed_values import check_values
 from .containers import with_names, without_classes
 from .errors import InputError, ReconveneError
 from .files import replacing
@@ -94,7 +95,14 @@ def read_program(path: str | os.PathLike[str]) -> StoredProgram:
             program = with_names(program, parse_json(records[_NAMES]))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the names of '{file}': {error}; the file is damaged") from None
-    module = from_program(program)
+    try:
+        module = from_program(program)
+    except ReconveneError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"cannot read '{file}': {reason[0]}; its graph makes no sense, the file is damaged") from error
+    check_values(module, f"cannot read '{file}'")
     return StoredProgram(file, module, module.meta.get("example_inputs"), records)
 
 

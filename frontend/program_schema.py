@@ -19,9 +19,11 @@ from enum import IntEnum
 from typing import Any
 
 from torch._export.serde import schema
+from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 from torch._export.serde.union import _Union
 
 from .json_text import parse_json
+from .limits import check_limit
 from .modes import read_records
 from .size_expressions import is_size_expression
 
@@ -63,9 +65,6 @@ _STRUCTURES = {
 }
 """Containers of inputs and outputs. Others name a module to import (defaultdict), or a class of another package."""
 
-_MAX_EXPANDED = 1 << 28
-"""Bytes that a stored tensor may have beyond its record, by repeating it (strides of zero)."""
-
 
 def vetted_program(text: bytes) -> bytes:
     """The JSON of an exported program, without what is not needed: guards, and data of other packages.
@@ -84,7 +83,7 @@ def vetted_program(text: bytes) -> bytes:
 
 def vetted_payloads(text: bytes, sizes: Mapping[str, int]) -> bytes:
     """The JSON that describes stored tensors, whose records have `sizes` in bytes. Raises as `vetted_program`."""
-    found = _walk(schema.PayloadConfig, _parsed(text), "tensors")
+    found, expanded = _walk(schema.PayloadConfig, _parsed(text), "tensors"), 0
     for name, entry in found["config"].items():
         if entry["use_pickle"]:
             raise Unvetted(f"stores '{name}' as a pickle, which may run code")
@@ -93,19 +92,35 @@ def vetted_payloads(text: bytes, sizes: Mapping[str, int]) -> bytes:
             raise Unvetted(f"stores '{name}' as a pickle, which may run code")
         if entry["path_name"] not in sizes:
             raise Unvetted(f"names a record for '{name}' that is not there, '{entry['path_name']}'")
-        if _claimed(name, entry["tensor_meta"]) > max(sizes[entry["path_name"]], _MAX_EXPANDED):
-            raise Unvetted(f"says that '{name}' is larger than what is stored")
+        expanded += _expanded(name, entry["tensor_meta"], sizes[entry["path_name"]])
+    # By repeating what is stored, with strides of 0.
+    check_limit("unpacked", expanded, "what its tensors repeat of what is stored")
     return json.dumps(found).encode()
 
 
-def _claimed(name: str, tensor: dict[str, Any] | None) -> int:
-    """The bytes that a stored tensor has by its description."""
+def _expanded(name: str, tensor: dict[str, Any] | None, stored: int) -> int:
+    """The bytes that a stored tensor has by its description, beyond those `stored`; all of them have to lie there."""
     if tensor is None:
         raise Unvetted(f"does not describe '{name}'")
-    extents = [size.get("as_int") for size in tensor["sizes"]]
-    if any(extent is None or extent < 0 for extent in extents):
+    extents, strides, (offset,) = (_numbers(name, tensor[key]) for key in ("sizes", "strides", "storage_offset"))
+    kind = _SERIALIZE_TO_TORCH_DTYPE.get(tensor["dtype"])
+    if kind is None or tensor["layout"] != schema.Layout.Strided or len(strides) != len(extents):
+        raise Unvetted(f"says that '{name}' is of a kind that is not known")
+    count = math.prod(extents)
+    last = offset + sum((extent - 1) * stride for extent, stride in zip(extents, strides, strict=True)) if count else -1
+    if (last + 1) * kind.itemsize > stored or max([0, *extents]) > _MAX_EXTENT:
+        raise Unvetted(f"says that '{name}' is larger than what is stored")
+    return max(0, count * kind.itemsize - stored)
+
+
+_MAX_EXTENT = 2**63 - 1
+
+
+def _numbers(name: str, values: Any) -> list[int]:
+    found = [value.get("as_int") for value in (values if isinstance(values, list) else [values])]
+    if any(value is None or value < 0 for value in found):
         raise Unvetted(f"says that '{name}' has sizes that are no numbers")
-    return math.prod(extents) * 8  # The widest type; a bound is enough.
+    return found
 
 
 def _parsed(text: bytes) -> Any:

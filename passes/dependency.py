@@ -20,10 +20,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
+from ..frontend.limits import check_limit
 from .axes import Axes, AxesBuilder, Freeze
 from .outcome import Barrier
 from .rules import rule_of
-from .values import MUTATED, Operation, attribute, is_tensor, operator_name, shape_of, source_line
+from .values import MUTATED, Operation, attribute, is_static, is_tensor, operator_name, shape_of, source_line
 
 __all__ = ["ChannelGroup", "DependencyView", "Slices", "dependency_view", "operations_of"]
 
@@ -168,6 +169,7 @@ def operations_of(module: fx.GraphModule) -> dict[fx.Node, Operation]:
 
 def dependency_view(module: fx.GraphModule) -> DependencyView:
     """Asks every rule how axes correspond. `module` must be canonical (see `passes.canonicalize`)."""
+    _check_extents(module)
     operations = operations_of(module)
     builder = AxesBuilder()
     for node in module.graph.nodes:
@@ -186,6 +188,13 @@ def dependency_view(module: fx.GraphModule) -> DependencyView:
         if node.meta.get(MUTATED) and is_tensor(node):
             builder.interface(node, node, "an in-place operator writes to it through another view")
     return DependencyView(module, operations, builder.finish(module.graph))
+
+
+def _check_extents(module: fx.GraphModule) -> None:
+    """Raises InputError for an axis that has more positions than can be followed one by one."""
+    for node in module.graph.nodes:
+        for size in filter(is_static, shape_of(node) if is_tensor(node) else ()):
+            check_limit("positions", size, f"an axis of '{node.name}'")
 
 
 def _networkx(axes: Axes) -> nx.MultiDiGraph:
@@ -245,6 +254,7 @@ def _components(axes: Axes, units: dict[int, int]) -> _Components:
     sizes = np.asarray(axes.sizes, np.int64)
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     total = int(start[-1])
+    check_limit("positions", total, "the model's axes together")
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for gather in axes.gathers:
         rows.append(start[gather.source] + gather.source_index)

@@ -211,16 +211,63 @@ def test_packed_records_are_refused_before_they_are_unpacked(stored: Path, tmp_p
         load_program(tmp_path / "packed.pt2")
 
 
-@pytest.mark.parametrize("sizes", [[1 << 20, 1 << 20], [1 << 40, 4]], ids=["a terabyte", "many rows"])
-def test_tensors_larger_than_what_is_stored_are_refused(stored: Path, tmp_path: Path, sizes: list[int]) -> None:
+def placed(sizes: list[int], strides: list[int], offset: int = 0, **more: Any) -> Callable[[bytes], bytes]:
+    """Describes the stored 4x4 weight of float32 otherwise."""
+
     def edit(config: dict[str, Any]) -> None:
         meta = config["config"]["layer.weight"]["tensor_meta"]
-        meta["sizes"] = [{"as_int": size} for size in sizes]
-        meta["strides"] = [{"as_int": 0}, {"as_int": 0}]
+        meta["sizes"], meta["strides"] = ([{"as_int": value} for value in values] for values in (sizes, strides))
+        meta["storage_offset"] = {"as_int": offset}
+        meta.update(more)
 
-    path = changed(stored, tmp_path / "large.pt2", WEIGHTS, edited(edit))
-    with pytest.raises(InputError, match=r"says that 'layer\.weight' is larger than what is stored"):
-        load_program(path)
+    return edited(edit)
+
+
+LARGER = "says that 'layer.weight' is larger than what is stored"
+REPEATED = "what its tensors repeat of what is stored claims .* more than the limit of 256 MiB"
+NO_NUMBERS = "says that 'layer.weight' has sizes that are no numbers"
+UNKNOWN = "says that 'layer.weight' is of a kind that is not known"
+DOUBLE, NO_TYPE, SPARSE = 8, 0, 1
+PLACES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a terabyte": (placed([1 << 20, 1 << 20], [0, 0]), REPEATED),
+    "many rows": (placed([1 << 40, 4], [0, 0]), REPEATED),
+    "more than there are": (placed([1 << 70, 4], [0, 0]), LARGER),
+    "one number too many": (placed([17], [1]), LARGER),
+    "a stride beyond the end": (placed([4, 4], [5, 1]), LARGER),
+    "an offset beyond the end": (placed([4, 4], [4, 1], 1), LARGER),
+    "an offset alone": (placed([1], [1], 1 << 40), LARGER),
+    "a wider type": (placed([4, 4], [4, 1], dtype=DOUBLE), LARGER),
+    "no type": (placed([4, 4], [4, 1], dtype=NO_TYPE), UNKNOWN),
+    "another layout": (placed([4, 4], [4, 1], layout=SPARSE), UNKNOWN),
+    "a stride too few": (placed([4, 4], [4]), UNKNOWN),
+    "a stride backwards": (placed([4, 4], [-4, 1], 12), NO_NUMBERS),
+    "an offset backwards": (placed([4, 4], [4, 1], -1), NO_NUMBERS),
+    "a negative size": (placed([-4, 4], [4, 1]), NO_NUMBERS),
+    "other sizes than its value": (placed([2, 8], [8, 1]), "it says that .* is float32 4x4, and it is float32 2x8"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), PLACES.values(), ids=PLACES.keys())
+def test_tensors_that_do_not_lie_in_what_is_stored_are_refused(
+    stored: Path, tmp_path: Path, change: Callable[[bytes], bytes], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_program(changed(stored, tmp_path / "large.pt2", WEIGHTS, change))
+
+
+def test_a_tensor_that_repeats_numbers_is_read(tmp_path: Path) -> None:
+    class Repeating(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("ones", torch.ones(1).expand(64, 64))
+            self.register_buffer("none", torch.zeros(0, 7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.get_buffer("ones") + self.get_buffer("none").sum()
+
+    x = torch.ones(2, 64)
+    torch.export.save(torch.export.export(Repeating(), (x,)), tmp_path / "repeating.pt2")
+    torch.testing.assert_close(load_program(tmp_path / "repeating.pt2")[0](x), torch.full((2, 64), 64.0))
 
 
 def inner(compression: int, pickled: bytes | None = None) -> Callable[[bytes], bytes]:
