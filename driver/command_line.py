@@ -1,6 +1,6 @@
 """The command line: one verb each, results on stdout, everything else on stderr.
 
-Exit codes: 0 done; 1 a check failed; 2 bad input; 70 a fault of ours; 130 interrupted.
+`ending` has the exit codes.
 This file imports neither torch nor TVM, so that ``--help`` answers at once; `verbs` does the work.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..frontend.errors import InputError, ReconveneError
+from ..frontend.errors import InputError
 from .command_options import (
     MODEL_HELP,
     MOST_CHANNELS,
@@ -48,6 +48,7 @@ from .command_options import (
     Width,
     Winograd,
 )
+from .ending import INTERRUPTED, explained, failed, unheard
 from .meaningless import Verb
 from .terminal import answer
 
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from .answer import Answer
 
 __all__ = ["app", "main"]
-
-INTERNAL_ERROR, INTERRUPTED = 70, 130
 
 app = typer.Typer(
     name="reconvene",
@@ -607,24 +606,14 @@ def main(arguments: Sequence[str]) -> int:
         return failed("interrupted", INTERRUPTED) if done == INTERRUPTED else done if isinstance(done, int) else 0
     except (typer.Abort, KeyboardInterrupt):
         return failed("interrupted", INTERRUPTED)
+    except SystemExit as ending:
+        if (
+            type(sys.stdout).__name__ != "PacifyFlushWrapper"
+        ):  # What typer puts there when nobody reads its help any more.
+            raise
+        unheard(1)
+        return 0 if ending.code == 1 else 2
     except Exception as error:
         if debug:
             traceback.print_exc()
         return explained(error)
-
-
-def explained(error: Exception) -> int:
-    """One line on stderr for `error`; returns its exit code."""
-    if isinstance(error, ReconveneError):
-        return failed(" ".join(str(error).split()), error.exit_code)
-    usage = getattr(error, "format_message", None)
-    if usage is not None:
-        return failed(f"{' '.join(usage().split())}; see reconvene --help", getattr(error, "exit_code", 2))
-    text = " ".join(str(error).split())
-    line = f"internal error: {type(error).__name__}: {text[:200]}; please report it, --debug shows the traceback"
-    return failed(line, INTERNAL_ERROR)
-
-
-def failed(line: str, code: int) -> int:
-    print(line if line.startswith("internal error") else f"error: {line}", file=sys.stderr)
-    return code

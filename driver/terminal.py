@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from ..frontend.errors import InputError
 from ..frontend.progress import listening
+from .ending import unheard
 
 if TYPE_CHECKING:
     from .answer import Answer
@@ -57,6 +59,7 @@ def showing_progress(console: Console) -> Iterator[None]:
 
 def answer(as_json: bool, work: Callable[[], Answer]) -> None:
     """Does `work` and writes its answer to stdout. What the work itself prints goes to stderr."""
+    _signals_are_exceptions()
     with redirect_stdout(sys.stderr), showing_progress(Console(stderr=True)):
         found = work()
     try:
@@ -66,5 +69,22 @@ def answer(as_json: bool, work: Callable[[], Answer]) -> None:
             found.show(Console())
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is left must not fail when Python flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unheard(1)  # Whoever read our output has seen enough.
+    except OSError as error:
+        unheard(1)
+        raise InputError(
+            f"cannot write the answer to stdout: {error.strerror or error}; what the run was to write to files is there"
+        ) from None
+
+
+def _signals_are_exceptions() -> None:
+    """From now on, Ctrl-C and SIGTERM let the work put things in order; before, they end the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _ended)):
+        if getattr(signal.getsignal(number), "__qualname__", "") == "_leave":
+            signal.signal(number, handler)
+
+
+def _ended(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)

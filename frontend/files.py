@@ -289,9 +289,13 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` (UTF-8) to `path`, all of it or nothing. Raises InputError when that cannot be done."""
+    """Writes `text` to `path` in UTF-8, all of it or nothing; letters of file names that are none are escaped.
+
+    Raises:
+        InputError: that cannot be done.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _umask() -> int:

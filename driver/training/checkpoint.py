@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...frontend.errors import InputError
@@ -63,7 +63,7 @@ def save_checkpoint(
             tensors[_MOMENTUM + name] = momentum.detach().cpu()
     metadata = {"format": _FORMAT, "identity": identity, "progress": json.dumps(asdict(progress))}
     with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ...frontend.datasets import Images
@@ -264,7 +264,7 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
     done = train(start, task.training, task.test, task.preset, place, masks=masks, first_step=begin, **common)
     save_program(done.module, task.inputs, place / _MODEL)
     with replacing(place / _MASKS) as temporary:
-        save_file({name: mask.to(torch.uint8).contiguous() for name, mask in masks.items()}, temporary)
+        temporary.write_bytes(save({name: mask.to(torch.uint8).contiguous() for name, mask in masks.items()}))
     level = Level(
         number,
         place / _MODEL,
