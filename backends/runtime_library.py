@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ..frontend.cache_folder import cache_folder
 from ..frontend.errors import InputError
-from ..frontend.files import SUMS, sha256, write_sums
+from ..frontend.files import read_sums, sha256, write_sums
 from ..frontend.progress import stage
 from .linkers import Linker, invoke
 
@@ -146,12 +147,13 @@ def made_once(name: str, build: Callable[[Path], None]) -> Path:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether every file of `folder` has the checksum it was written with."""
+    """Whether every file of `folder` has the checksum it was written with, and nobody else put it there."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        pairs = [line.split("  ", 1) for line in lines]
-        return bool(pairs) and all(sha256(folder / name) == digest for digest, name in pairs)
-    except (OSError, ValueError):
+        if folder.stat().st_uid != os.geteuid():
+            return False
+        sums = read_sums(folder)
+        return bool(sums) and all(sha256(folder / name) == digest for name, digest in sums.items())
+    except (OSError, ValueError, InputError):
         return False
 
 

@@ -1,5 +1,6 @@
 """What is fetched for boards is used only if it is the file whose checksum is known."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_a_version_without_known_checksums_is_not_fetched(index, monkeypatch):
         wheel_runtime(find_target("rpi4"))
 
 
-def test_what_is_kept_is_made_again_once_a_file_of_it_is_damaged_or_gone(index):
+def test_what_is_kept_is_made_again_once_a_file_of_it_is_damaged_or_gone(index, monkeypatch):
     made = []
 
     def build(folder: Path) -> None:
@@ -74,3 +75,8 @@ def test_what_is_kept_is_made_again_once_a_file_of_it_is_damaged_or_gone(index):
     (place / "SHA256SUMS").write_text("no list of checksums\n")
     runtime_library.made_once("parts", build)
     assert len(made) == 4 and not [path for path in place.parent.iterdir() if path.name.startswith(".parts-")]
+    with monkeypatch.context() as patch:
+        # As if somebody else had put it there.
+        patch.setattr(os, "geteuid", lambda: 12345)
+        runtime_library.made_once("parts", build)
+    assert len(made) == 5
