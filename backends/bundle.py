@@ -41,7 +41,7 @@ from .object_files import needed_glibc
 from .private_copy import private_copies
 from .program import model_objects, write_static_program, write_wheel_program
 from .readme import readme
-from .sbom import write_sbom
+from .sbom import SBOM, write_sbom
 from .standalone import write_standalone
 from .state import write_states
 from .targets import Target
@@ -87,9 +87,9 @@ def write_bundle(
             places = _WRITERS[chosen](built, temporary, Binding(built.target, said, temporary))
         contents = bundle_contents(built.target, chosen, link, (temporary / PROGRAM).is_file())
         write_notices(contents, temporary, f"a model that reconvene compiled for {built.target.name}")
-        write_sbom(built, contents, chosen, temporary)
-        text = readme(built, chosen, sorted(_names(temporary)), _figures(temporary))
+        text = readme(built, chosen, sorted((*_names(temporary), SBOM)), _figures(temporary))
         (temporary / "README.md").write_text(text, encoding="utf-8")
+        write_sbom(built, contents, chosen, temporary)
         manifest = {**said, "weights": [asdict(place) for place in places], **_found(temporary)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         write_sums(temporary)

@@ -89,7 +89,8 @@ def _downloaded(requirements: str, platform: str, folder: Path) -> dict[str, Pat
             f"what came as a wheel of TVM for {platform} does not have its checksum, and was not used; look at the index"
             f" that pip is set to, {_ADVICE}"
         )
-    lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel came"]
+    said = result.stderr.strip().splitlines()
+    lines = [line for line in said if line.startswith("ERROR")] or said or ["no wheel came"]
     raise InputError(
         f"cannot download TVM's wheels for {platform}: {lines[-1].removeprefix('ERROR: ')}; it needs the network once,"
         f" {_ADVICE}"
