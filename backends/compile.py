@@ -16,6 +16,7 @@ from ..frontend.arrays import as_tensors
 from ..frontend.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.progress import stage
 from ..frontend.turns import tracing_in_turn
+from .boards.place import Place
 from .built import Built
 from .choice import WINOGRAD, Winograd
 from .comparison import difference
@@ -42,7 +43,7 @@ def compile(
     pipeline: Literal["reconvene", "tvm-default"] = "reconvene",
     winograd: Winograd = "auto",
     choose: Literal["time", "cycles", "model", "default"] = "model",
-    on: str | None = None,
+    on: str | Place | None = None,
     cache: bool = True,
     tune: int = 0,
     check: bool = True,
@@ -60,7 +61,8 @@ def compile(
             result in the user's cache folder (a foreign target falls back to the model), ``cycles`` takes what
             llvm-mca models of the emulated code (slow, and remembered), ``model`` counts cycles by a formula, ``default``
             takes the direct kernel.
-        on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
+        on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``; one that
+            has a key as a `boards.place.Place` with it.
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there. Weights are no
             part of it: a network that was trained on finds the code that it was compiled to before.
         tune: how many schedules MetaSchedule may try for each kernel that has none of ours (`Built.foreign`); one is
@@ -116,7 +118,7 @@ class _Options:
     pipeline: str
     winograd: Winograd
     choose: str
-    on: str | None
+    on: str | Place | None
     cache: bool
     tune: int
 
@@ -189,7 +191,7 @@ def _for_this_machine(imported: Imported, pipeline: str, winograd: Winograd, cac
     return _built(imported, find_target("host"), _Options(1, pipeline, winograd, "default", None, cache, 0))
 
 
-def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: str | None) -> None:
+def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: str | Place | None) -> None:
     if trials < 0:
         raise InputError(f"tune is {trials}; give the number of trials for each kernel, such as 64, or 0 for none")
     if trials and not target.runs_here and on is None and choose != "cycles":

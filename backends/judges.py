@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import tvm
 
+from .boards.place import Place, parse_place
 from .choice_cache import ChoiceCache
 from .cost import AnalyticCost, Cost
 from .targets import Target
@@ -19,7 +20,7 @@ __all__ = ["kernel_cost", "make_tuner"]
 
 
 def kernel_cost(
-    choose: str, target: Target, llvm: tvm.target.Target, threads: int, on: str | None
+    choose: str, target: Target, llvm: tvm.target.Target, threads: int, on: str | Place | None
 ) -> tuple[Cost | None, ChoiceCache | None]:
     """What decides between kernels, and where decisions that took time are kept."""
     if choose == "default":
@@ -39,7 +40,7 @@ def kernel_cost(
 
 
 def make_tuner(
-    trials: int, target: Target, llvm: tvm.target.Target, threads: int, choose: str, on: str | None
+    trials: int, target: Target, llvm: tvm.target.Target, threads: int, choose: str, on: str | Place | None
 ) -> Tuner:
     """Tunes foreign kernels by who decides between ours, or by this machine's clock where that is a formula."""
     # MetaSchedule takes a second to import, which only those who tune shall wait for.
@@ -55,8 +56,7 @@ def make_tuner(
     return Tuner(llvm, HereTimes(llvm, threads), f"{threads} threads", "s", trials, target.lanes)
 
 
-def _board_times(target: Target, threads: int, on: str) -> BoardTimes:
+def _board_times(target: Target, threads: int, on: str | Place) -> BoardTimes:
     from .boards.kernels import BoardTimes
-    from .boards.place import parse_place
 
-    return BoardTimes(target, threads, parse_place(on))
+    return BoardTimes(target, threads, parse_place(on) if isinstance(on, str) else on)

@@ -32,6 +32,7 @@ from .wording import size
 if TYPE_CHECKING:
     from torch import fx
 
+    from ..backends.boards.place import Place
     from ..backends.built import Built
     from ..backends.targets import Target
     from ..passes.latency import LatencyGoal
@@ -249,7 +250,7 @@ def compile(
     threads: int | None = 1,
     winograd: Literal["auto", "off", "2x2", "4x4"] = "auto",
     choose: Literal["time", "cycles", "model", "default"] = "model",
-    on: str | None = None,
+    on: str | Place | None = None,
     cache: bool = True,
     tune: int = 0,
     check: bool = True,
@@ -268,7 +269,8 @@ def compile(
         choose: how the kernel of each layer is found: ``time`` tries candidates on this machine once and keeps
             the result in the user's cache folder, ``cycles`` takes what is modelled of the emulated code (slow, and kept
             too), ``model`` counts cycles by a formula, ``default`` takes the direct kernel.
-        on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``.
+        on: with ``time``, the board that runs the candidates: ``rpc://HOST:PORT`` or ``tracker://HOST:PORT/KEY``; one that
+            has a key as a `Place` with it (``backends.boards.place.parse_place``).
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
         tune: trials of MetaSchedule for each kernel that has no schedule of ours; judged by this machine's clock, by the
             board's that `on` names, or with ``cycles`` by modelled cycles.

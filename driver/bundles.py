@@ -38,6 +38,7 @@ def run_bundle(
     seed: int,
     timeout: int,
     output: Path | None = None,
+    key_file: Path | None = None,
 ) -> tuple[Bundle, list[torch.Tensor], dict[str, Any]]:
     """A bundle, its outputs, and facts on where they were computed."""
     bundle = open_bundle(folder)
@@ -49,7 +50,7 @@ def run_bundle(
         from ..backends.boards.jobs import run_on_board
 
         with stage(f"running on {on}"):
-            done = run_on_board(bundle, inputs, checked_place(on), threads, limits(timeout))
+            done = run_on_board(bundle, inputs, checked_place(on, key_file), threads, limits(timeout))
         return bundle, list(done.value), {**state, **board_facts(done)}
     emulator = emulator_for(bundle, on)
     with stage("running"):
@@ -61,7 +62,9 @@ def run_bundle(
         return bundle, list(outputs), state
 
 
-def bench_bundle(folder: str, on: str | None, threads: int | None, repeat: int | None, timeout: int) -> Answer:
+def bench_bundle(
+    folder: str, on: str | None, threads: int | None, repeat: int | None, timeout: int, key_file: Path | None = None
+) -> Answer:
     """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
     bundle = open_bundle(folder)
     check_threads_of(bundle, threads)
@@ -71,7 +74,9 @@ def bench_bundle(folder: str, on: str | None, threads: int | None, repeat: int |
         from ..backends.boards.jobs import benchmark_on_board
 
         with stage(f"running on {on}"):
-            done = benchmark_on_board(bundle, repeat or 50, checked_place(on), threads=threads, limits=limits(timeout))
+            done = benchmark_on_board(
+                bundle, repeat or 50, checked_place(on, key_file), threads=threads, limits=limits(timeout)
+            )
         facts = board_facts(done)
         found = {**data, "repeats": repeat or 50, "emulated": None, **facts, "timing": dataclasses.asdict(done.value)}
         return Answer(found, says(*lost_lines(facts), f"board {done.board}: {described(done.value)}", *keeps))
@@ -110,15 +115,15 @@ def emulator_for(bundle: Bundle, on: str | None) -> Emulator | None:
     return None if on is None else bundle_emulator(bundle)
 
 
-def checked_place(on: str) -> Any:
-    """The place that ``--on`` names. Raises InputError if it names none."""
+def checked_place(on: str, key_file: Path | None = None) -> Any:
+    """The place that ``--on`` names, with the key in ``--key-file``. Raises InputError if there is none."""
     from ..backends.boards.place import is_place, parse_place
 
     if not is_place(on):
         raise InputError(
             f"a bundle runs here, on qemu, on rpc://HOST:PORT or on tracker://HOST:PORT/KEY, not on '{on}'"
         )
-    return parse_place(on)
+    return parse_place(on, key_file)
 
 
 def limits(timeout: int) -> Any:

@@ -32,6 +32,7 @@ from .command_options import (
     Fold,
     InputShapes,
     Json,
+    KeyFile,
     Model,
     On,
     OnnxFile,
@@ -271,6 +272,7 @@ def compile_(
         str | None,
         typer.Option(metavar="BOARD", help="With --choose time: rpc://HOST:PORT or tracker://HOST:PORT/KEY."),
     ] = None,
+    key_file: KeyFile = None,
     cache: Annotated[bool, typer.Option(help="Take compiled code from the cache folder, and keep it there.")] = True,
     tune: Annotated[
         int,
@@ -296,6 +298,7 @@ def compile_(
         "winograd": winograd,
         "choose": choose,
         "on": on,
+        "key_file": key_file,
         "cache": cache,
         "tune": tune,
         "check": check,
@@ -372,6 +375,7 @@ def run(
         Path | None, typer.Option(help="Inputs: .npy, or .npz with one array each, by the inputs' names or in order.")
     ] = None,
     on: On = None,
+    key_file: KeyFile = None,
     timeout: SessionTimeout = 600,
     threads: ThreadsOfBundle = None,
     input: InputShapes = None,
@@ -384,7 +388,9 @@ def run(
     """Run a bundle, or a model compiled for this machine."""
     from . import run_verb
 
-    answer(json, lambda: run_verb.run(model, files or [], data, on, input or [], threads, output, seed, timeout))
+    answer(
+        json, lambda: run_verb.run(model, files or [], data, on, input or [], threads, output, seed, timeout, key_file)
+    )
 
 
 @app.command(cls=Verb)
@@ -401,6 +407,7 @@ def bench(
         ),
     ] = None,
     on: On = None,
+    key_file: KeyFile = None,
     timeout: SessionTimeout = 600,
     engine: Annotated[
         list[str] | None, typer.Option(help="reconvene, tvm-default or eager; all unless given. Repeatable.")
@@ -415,7 +422,7 @@ def bench(
     if on is not None or Path(model).is_dir():
         from . import bundles
 
-        answer(json, lambda: bundles.bench_bundle(model, on, threads, repeat, timeout))
+        answer(json, lambda: bundles.bench_bundle(model, on, threads, repeat, timeout, key_file))
         return
     rounds = repeat or 50
     shapes, engines = input or [], engine or []

@@ -24,6 +24,7 @@ __all__ = [
     "Fold",
     "InputShapes",
     "Json",
+    "KeyFile",
     "Model",
     "On",
     "OnnxFile",
@@ -79,6 +80,9 @@ On = Annotated[
         metavar="WHERE",
         help="Run a bundle on an emulated board: qemu; or on a real one: rpc://HOST:PORT, tracker://HOST:PORT/KEY.",
     ),
+]
+KeyFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What a board on the network wants to be known, as its --key-file.")
 ]
 SessionTimeout = Annotated[
     int, typer.Option("--timeout", min=1, max=604_800, help="Seconds that a board on the network may take.")

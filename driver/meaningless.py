@@ -113,6 +113,8 @@ def _prune(given: Given) -> None:
 def _compile(given: Given) -> None:
     if not given["check"]:
         given.refuse(["check_input"], "with --no-check")
+    if given["on"] is None:
+        given.refuse(["key_file"], "without a board on the network, see --on")
 
 
 def _portfolio(given: Given) -> None:
@@ -141,7 +143,7 @@ def _run(given: Given) -> None:
     elif given["on"] is not None:
         given.refuse(["on"], "for a model; compile it, and run the bundle there")
     if not _on_network(given):
-        given.refuse(["timeout"], "without a board on the network, see --on")
+        given.refuse(["timeout", "key_file"], "without a board on the network, see --on")
 
 
 def _bench(given: Given) -> None:
@@ -151,7 +153,7 @@ def _bench(given: Given) -> None:
     elif given["on"] is not None:
         given.refuse(["on"], "for a model; compile it, and bench the bundle there")
     if not _on_network(given):
-        given.refuse(["timeout"], "without a board on the network, see --on")
+        given.refuse(["timeout", "key_file"], "without a board on the network, see --on")
 
 
 def _serve(given: Given) -> None:

@@ -35,6 +35,7 @@ def run(
     output: Path | None,
     seed: int,
     timeout: int = 600,
+    key_file: Path | None = None,
 ) -> Answer:
     from .bundles import lost_lines, run_bundle
 
@@ -47,7 +48,7 @@ def run(
     given = read_given([str(data)] if data is not None else files)
     where: dict[str, Any] = {}
     if on is not None or Path(model).is_dir():
-        bundle, outputs, where = run_bundle(model, given, on, threads, seed, timeout, output)
+        bundle, outputs, where = run_bundle(model, given, on, threads, seed, timeout, output, key_file)
         signature, specs = bundle.signature, bundle.outputs
     else:
         loaded = load_model(model, inputs, seed, given=given)

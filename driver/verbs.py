@@ -217,7 +217,7 @@ def compile(
     check_files: Sequence[Path] = (),
     dynamic: Sequence[str] = (),
 ) -> Answer:
-    """`options` are those of `api.compile`; `check_files` hold the inputs of one call each.
+    """`options` are those of `api.compile`, and the board's ``key_file``; `check_files` hold the inputs of one call each.
 
     The model must be one whose `dynamic` sizes may vary; the code is for those of the inputs.
     """
@@ -234,6 +234,7 @@ def compile(
         )
     if output is not None:
         check_folder(output)
+    options = with_board(options)
     loaded = load_model(model, inputs, seed, dynamic)
     check_inputs = [nested(read_arrays(path), loaded.example_inputs) for path in check_files]
     folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
@@ -260,6 +261,15 @@ def compile(
     data = {**facts, "memory": dataclasses.asdict(memory), "state": state, "tuned": found, "files": files}
     what = f"{loaded.name} compiled for {target}, for inputs of {', '.join(map(str, built.inputs))}"
     return Answer(data, says(what, needs, *kept(state), *tuned, files_line(files)))
+
+
+def with_board(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `api.compile`, with the board that ``on`` and ``key_file`` name in place of the two."""
+    from ..backends.boards.place import parse_place
+
+    on, key_file = options["on"], options["key_file"]
+    kept = {name: value for name, value in options.items() if name != "key_file"}
+    return kept if on is None else {**kept, "on": parse_place(on, key_file)}
 
 
 def server(target: str, runtime: str | None, output: Path) -> Answer:

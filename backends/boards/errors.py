@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...frontend.errors import InputError
 
-__all__ = ["BoardError", "BoardLost"]
+__all__ = ["BoardError", "BoardLost", "printable"]
 
 
 class BoardError(InputError):
@@ -13,3 +13,14 @@ class BoardError(InputError):
 
 class BoardLost(BoardError):
     """A board is not there, does not answer, or went away: another try, or another board, may do."""
+
+
+_MOST = 300
+
+
+def printable(text: str) -> str:
+    """What a board or a tracker said, for a line of a message: control characters and the like escaped, and not too long."""
+    plain = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text[: _MOST + 1]
+    )
+    return plain if len(text) <= _MOST else f"{plain[:_MOST]}..."

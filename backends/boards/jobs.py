@@ -23,10 +23,10 @@ from ...frontend.errors import InputError
 from ..bundle import Bundle
 from ..execution import failure, output_files, program_timing
 from ..measure import Timing, timing
-from ..signature import checked_inputs
+from ..signature import TensorSpec, checked_inputs
 from ..state import state_names
 from ..weights import map_weights
-from .errors import BoardError
+from .errors import BoardError, printable
 from .place import Place
 from .session import Board, Done, Limits, on_board
 
@@ -124,8 +124,8 @@ def _run(
     _program(board, bundle, [*names, "-o", ".", *_threads(threads)])
     found = []
     for outputs in output_files(len(sets), len(bundle.outputs)):
-        what = f"cannot read what board '{board.name}' computed"
-        found.append(tuple(as_tensor(parse_npy(bytes(board.remote.download(name)), what)) for name in outputs))
+        pairs = zip(bundle.outputs, outputs, strict=True)
+        found.append(tuple(_output(board, spec, bytes(board.remote.download(name))) for spec, name in pairs))
         for name in outputs:
             board.remote.remove(name)
     return found
@@ -143,10 +143,21 @@ def _program(board: Board, bundle: Bundle, words: Sequence[str]) -> str:
     name = board.upload(bundle.program)
     answer = str(run(name, int(board.session_seconds), *words))
     head, _, rest = answer.partition("\n")
-    status, size = map(int, head.split())
+    try:
+        status, size = map(int, head.split())
+    except ValueError:
+        raise BoardError(f"board '{board.name}' answers what makes no sense: {printable(head)}") from None
     if status:
-        raise BoardError(f"board '{board.name}': {failure(bundle, status, rest[size:])}")
+        raise BoardError(f"board '{board.name}': {printable(failure(bundle, status, rest[size:]))}")
     return rest[:size]
+
+
+def _output(board: Board, spec: TensorSpec, content: bytes) -> torch.Tensor:
+    """The array of a ``.npy`` file that the board sent, if it is what the model gives."""
+    array = parse_npy(content, f"cannot read what board '{board.name}' computed")
+    if (array.shape, str(array.dtype)) != (spec.shape, spec.dtype):
+        raise BoardError(f"board '{board.name}' gives an output '{spec.name}' that is not {spec}")
+    return as_tensor(array)
 
 
 def _threads(threads: int | None) -> list[str]:

@@ -9,25 +9,38 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import BoardError, BoardLost
 
-__all__ = ["Relay"]
+__all__ = ["Ending", "Relay"]
 
 _PROGRAM = Path(__file__).with_name("relay_process.py")
 _STOP_SECONDS = 5
 
 
+class Ending(NamedTuple):
+    """Why a board ended a connection, and whether another try can end otherwise."""
+
+    reason: str
+    final: bool
+
+
 class Relay:
     """A connection to the server at `host` and `port`, which goes by `name`, for one client at ``127.0.0.1:self.port``."""
 
-    def __init__(self, host: str, port: int, name: str, connect: float, answer: float, session: float) -> None:
-        """Connects. The board may take `connect` seconds for that, `answer` for its first word, `session` for all.
+    def __init__(
+        self, host: str, port: int, name: str, connect: float, answer: float, session: float, key: bytes = b""
+    ) -> None:
+        """Connects, and proves to know the board's `key`; empty for boards without one.
+
+        The board may take `connect` seconds for that, `answer` for its first word, `session` for all.
 
         Raises:
-            BoardError: there is no such host.
-            BoardLost: there is no server, or it does not answer.
+            BoardError: there is no such host, or the board has no key, or another one.
+            BoardLost: there is no server, it does not answer, or too many wait for it.
         """
         limits = [str(seconds) for seconds in (connect, answer, session)]
         self._process = subprocess.Popen(
@@ -36,16 +49,21 @@ class Relay:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(OSError):
+            self._process.stdin.write(f"{key.hex()}\n")
+            self._process.stdin.flush()
         word, _, rest = self._process.stdout.readline().strip().partition(" ")
         if word != "port":
             self.close()
             if word == "unknown":
                 raise BoardError(f"there is no host '{host}'; check its name")
+            if word == "refused":
+                raise BoardError(f"board '{name}' {rest}")
             raise BoardLost(f"cannot reach board '{name}': {rest}; is it on, and reconvene-server running?")
         self.port = int(rest)
 
-    def close(self) -> str | None:
+    def close(self) -> Ending | None:
         """Ends the connection. Returns why the board ended it, if it did."""
         try:
             said, _ = self._process.communicate(timeout=_STOP_SECONDS)
@@ -54,4 +72,5 @@ class Relay:
             said, _ = self._process.communicate()
         except ValueError:
             return None  # Closed before.
-        return said.partition("fault ")[2].strip() or None
+        word, _, reason = said.strip().partition(" ")
+        return Ending(reason, word == "refused") if reason else None

@@ -24,9 +24,12 @@ from ..runtime_library import include_folders, remote_runtime, static_runtime
 from ..runtime_wheels import has_wheel, wheel_runtime
 from ..targets import Target
 
-__all__ = ["SERVER", "Runtime", "check_server_runtime", "write_server"]
+__all__ = ["HEADERS", "SERVER", "Runtime", "check_server_runtime", "versions_source", "write_server"]
 
 SERVER = "reconvene-server"
+
+HEADERS = ["calls.h", "sha256.h", *(f"rpc_{part}.h" for part in ("bytes", "greeting", "log", "session", "tracker"))]
+"""What the server's source includes."""
 
 Runtime = Literal["wheel", "source"]
 
@@ -55,9 +58,10 @@ def write_server(target: Target, folder: Path, runtime: Runtime | None = None) -
     linker = find_linker(target, "program", cxx=chosen == "source")
     with replacing_folder(folder) as temporary, tempfile.TemporaryDirectory() as place:
         work = Path(place)
-        own_source("calls.h", work)
+        for header in HEADERS:
+            own_source(header, work)
         sources = [own_source("rpc_server.cc", work), work / "versions.cc"]
-        sources[1].write_text(_versions(), encoding="utf-8")
+        sources[1].write_text(versions_source(), encoding="utf-8")
         if chosen == "wheel":
             libraries = [Path(shutil.copy2(library, temporary)) for library in wheel_runtime(target)]
             link_against_wheel(linker, sources, libraries, temporary / SERVER, work)
@@ -80,7 +84,8 @@ def _link_with_runtime(linker: Linker, sources: list[Path], output: Path) -> Non
     invoke(linker, call, "link the server")
 
 
-def _versions() -> str:
+def versions_source() -> str:
+    """C++ that says which versions the server is of."""
     tvm, own = (quoted(metadata.version(name)) for name in ("apache-tvm", "reconvene"))
     return f"extern const char kTvmVersion[] = {tvm}, kReconveneVersion[] = {own};\n"
 

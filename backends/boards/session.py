@@ -14,16 +14,19 @@ from typing import Any, Generic, TypeVar
 import tvm
 from tvm import rpc
 
-from ...frontend.json_text import parse_json
+from ...frontend.json_text import json_object, json_text, parse_json
 from ..targets import Target
-from .errors import BoardError, BoardLost
+from .errors import BoardError, BoardLost, printable
 from .place import Place
-from .relay import Relay
+from .relay import Ending, Relay
 from .tracker import Offer, request_board
 
 __all__ = ["Board", "Done", "Limits", "on_board", "open_board"]
 
 T = TypeVar("T")
+
+_MOST_ABOUT = 4096
+"""Characters."""
 
 _MACHINES = {"armv7l": "arm", "armv6l": "arm", "armv8l": "arm", "arm64": "aarch64", "amd64": "x86_64"}
 
@@ -160,7 +163,7 @@ def open_board(place: Place, limits: Limits) -> Iterator[Board]:
         name = f"{place.key} at {offer.host}:{offer.port}"
     else:
         offer, name = Offer(place.host, place.port, place.key), f"{place.host}:{place.port}"
-    relay = Relay(offer.host, offer.port, name, limits.connect, limits.answer, limits.session)
+    relay = Relay(offer.host, offer.port, name, limits.connect, limits.answer, limits.session, place.secret)
     board: Board | None = None
     try:
         board = _begun(offer, name, relay, limits)
@@ -177,7 +180,7 @@ def open_board(place: Place, limits: Limits) -> Iterator[Board]:
 def _begun(offer: Offer, name: str, relay: Relay, limits: Limits) -> Board:
     remote = rpc.connect("127.0.0.1", relay.port, offer.key, session_timeout=limits.session)
     try:
-        about = dict(parse_json(remote.get_function("reconvene.about")()))
+        about = _about(remote.get_function("reconvene.about")(), name)
     except (AttributeError, tvm.error.RPCError):
         about = {}  # TVM's own server.
     board = Board(name, remote, about, limits.session)
@@ -185,9 +188,20 @@ def _begun(offer: Offer, name: str, relay: Relay, limits: Limits) -> Board:
     return board
 
 
-def _told(error: Exception, name: str, fault: str | None, place: Place) -> BoardError:
+def _about(text: object, name: str) -> dict[str, Any]:
+    """What our server says of its board. Raises BoardError for anything else."""
+    try:
+        found = json_object(parse_json(str(text)[:_MOST_ABOUT]), ("tvm", "reconvene", "machine", "name", "cores"))
+        return {key: value if key == "cores" else printable(json_text(value, key)) for key, value in found.items()}
+    except ValueError as error:
+        raise BoardError(f"board '{name}' says of itself what makes no sense: {printable(str(error))}") from None
+
+
+def _told(error: Exception, name: str, ending: Ending | None, place: Place) -> BoardError:
     """TVM's error as one line that names the board."""
     text = str(error)
+    if ending is not None and ending.final:
+        return BoardError(f"board '{name}' {ending.reason}")
     if "cannot find server that matches key" in text:
         if place.kind == "tracker":
             return BoardLost(f"board '{name}' was no longer the tracker's to give")
@@ -199,11 +213,11 @@ def _told(error: Exception, name: str, fault: str | None, place: Place) -> Board
         )
     if "RPCSessionTimeoutError" in text:
         return BoardError(f"board '{name}' took longer than a session may: {_last_line(error)}")
-    if fault is not None:
-        return BoardLost(f"board '{name}' {fault}")
+    if ending is not None:
+        return BoardLost(f"board '{name}' {ending.reason}")
     return BoardError(f"board '{name}' reports: {_last_line(error)}")
 
 
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return printable(lines[-1]) if lines else type(error).__name__

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 from typing import Any, NamedTuple
 
 from ...frontend.json_text import parse_json
-from .errors import BoardError, BoardLost
+from .errors import BoardError, BoardLost, printable
 from .place import Place
 
 __all__ = ["Offer", "request_board"]
@@ -46,12 +47,12 @@ def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> 
         ) from None
     with connection:
         try:
+            end = time.monotonic() + connect_seconds
             connection.sendall(struct.pack("<i", _MAGIC))
-            if struct.unpack("<i", _received(connection, 4))[0] != _MAGIC:
+            if struct.unpack("<i", _received(connection, 4, end))[0] != _MAGIC:
                 raise BoardError(f"{place.host}:{place.port} is no tracker; start one: python -m tvm.exec.rpc_tracker")
-            _check_key(place, _asked(connection, [_SUMMARY])[1])
-            connection.settimeout(wait_seconds)
-            host, port, key = _asked(connection, [_REQUEST, place.key, "", 1])[1]
+            _check_key(place, _asked(connection, [_SUMMARY], end)[1])
+            host, port, key = _asked(connection, [_REQUEST, place.key, "", 1], time.monotonic() + wait_seconds)[1]
             return Offer(str(host), int(port), str(key))
         except BoardError:
             raise
@@ -67,25 +68,30 @@ def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> 
 def _check_key(place: Place, summary: Any) -> None:
     known = sorted({str(entry["key"]).removeprefix("server:") for entry in summary["server_info"]})
     if place.key not in known:
-        boards = f"it has {', '.join(known)}" if known else "it has none"
+        boards = f"it has {printable(', '.join(known))}" if known else "it has none"
         raise BoardError(f"the tracker {place.host}:{place.port} has no board '{place.key}'; {boards}")
 
 
-def _asked(connection: socket.socket, message: list[Any]) -> Any:
+def _asked(connection: socket.socket, message: list[Any], end: float) -> Any:
     data = json.dumps(message).encode()
     connection.sendall(struct.pack("<i", len(data)) + data)
-    size = struct.unpack("<i", _received(connection, 4))[0]
+    size = struct.unpack("<i", _received(connection, 4, end))[0]
     if not 0 < size <= _MOST_BYTES:
         raise ValueError("its answer makes no sense")
-    answer = parse_json(_received(connection, size))
+    answer = parse_json(_received(connection, size, end))
     if answer[0] != _SUCCESS:
         raise ValueError(f"it answered {answer[0]!r}")
     return answer
 
 
-def _received(connection: socket.socket, size: int) -> bytes:
+def _received(connection: socket.socket, size: int, end: float) -> bytes:
+    """`size` bytes that come before the moment `end`."""
     data = b""
     while len(data) < size:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
         part = connection.recv(size - len(data))
         if not part:
             raise ConnectionError("it closed the connection")
@@ -94,4 +100,4 @@ def _received(connection: socket.socket, size: int) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
+    return printable(str(getattr(error, "strerror", None) or error))

@@ -1,4 +1,4 @@
-// SHA-256 of a file, after FIPS 180-4.
+// SHA-256, after FIPS 180-4, of files and of bytes; and HMAC with it, after RFC 2104.
 #pragma once
 #include <stdint.h>
 #include <stdio.h>
@@ -12,12 +12,19 @@ class Sha256 {
     unsigned char buffer[1 << 14];
     size_t count;
     while ((count = fread(buffer, 1, sizeof buffer, file)) > 0) sum.add(buffer, count);
-    sum.finish();
+    sum.pad();
     for (int i = 0; i < 8; ++i) snprintf(digits + 8 * i, 9, "%08x", static_cast<unsigned>(sum.state_[i]));
     return !ferror(file);
   }
 
- private:
+  static constexpr size_t kBytes = 32, kBlock = 64;
+
+  // Writes the sum of all that was added.
+  void finish(unsigned char* digest) {
+    pad();
+    for (size_t i = 0; i < kBytes; ++i) digest[i] = static_cast<unsigned char>(state_[i / 4] >> (24 - i % 4 * 8));
+  }
+
   void add(const unsigned char* data, size_t count) {
     length_ += count;
     while (count > 0) {
@@ -29,7 +36,8 @@ class Sha256 {
     }
   }
 
-  void finish() {
+ private:
+  void pad() {
     const uint64_t bits = length_ * 8;
     const unsigned char one = 0x80, zero = 0;
     add(&one, 1);
@@ -82,3 +90,39 @@ class Sha256 {
   size_t used_ = 0;
   uint64_t length_ = 0;
 };
+
+class Hmac {
+ public:
+  Hmac(const unsigned char* key, size_t size) {
+    unsigned char block[Sha256::kBlock] = {0};
+    if (size > sizeof block) {
+      Sha256 sum;
+      sum.add(key, size);
+      sum.finish(block);
+    } else {
+      memcpy(block, key, size);
+    }
+    for (unsigned char& byte : block) byte ^= 0x36;
+    inner_.add(block, sizeof block);
+    for (unsigned char& byte : block) byte ^= 0x36 ^ 0x5c;
+    outer_.add(block, sizeof block);
+  }
+
+  void add(const void* data, size_t count) { inner_.add(static_cast<const unsigned char*>(data), count); }
+
+  void finish(unsigned char* digest) {
+    inner_.finish(digest);
+    outer_.add(digest, Sha256::kBytes);
+    outer_.finish(digest);
+  }
+
+ private:
+  Sha256 inner_, outer_;
+};
+
+// Whether two runs of bytes are equal, in a time that does not tell where they differ.
+inline bool same_bytes(const unsigned char* one, const unsigned char* other, size_t size) {
+  volatile unsigned char different = 0;
+  for (size_t i = 0; i < size; ++i) different = static_cast<unsigned char>(different | (one[i] ^ other[i]));
+  return different == 0;
+}

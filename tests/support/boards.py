@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from attacks.servers import SANITISERS, build_server
 
 from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.server import SERVER
 from reconvene.backends.emulation import find_emulator
 from reconvene.backends.targets import find_target
 
-__all__ = ["Served", "serving"]
+__all__ = ["Served", "native_server", "serving", "serving_here"]
 
 
 class Served:
@@ -41,6 +45,36 @@ class Served:
     def wait_for(self, words: str) -> None:
         while words not in self.line():
             pass
+
+
+def native_server(folder: Path) -> Path:
+    """A server for this machine with the installed TVM, watched by the sanitisers of addresses and undefined behaviour."""
+    with tempfile.TemporaryDirectory() as temporary:
+        build_server(folder / SERVER, Path(temporary), sanitised=True)
+    return folder
+
+
+@contextlib.contextmanager
+def serving_here(folder: Path, *options: str, scratch: Path) -> Iterator[Served]:
+    """A native server within the block, which must have no report of a sanitiser at its end."""
+    environment = {**os.environ, "TMPDIR": str(scratch), **SANITISERS}
+    process = subprocess.Popen(
+        [str(folder / SERVER), "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    with contextlib.closing(process.stdout):  # type: ignore[type-var]
+        served = Served(process)
+        try:
+            yield served
+        finally:
+            process.terminate()
+            rest, _ = process.communicate(timeout=20)
+            served.said += rest.splitlines()
+    assert process.returncode == 0 and not any("ERROR: " in line or "runtime error" in line for line in served.said)
 
 
 @contextlib.contextmanager

@@ -140,8 +140,8 @@ def test_what_is_no_match(board: Served, program: Bundle, tmp_path: Path) -> Non
 
 @emulated
 def test_a_server_of_another_version(program: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = server_module._versions()
-    monkeypatch.setattr(server_module, "_versions", lambda: own.replace("0.27", "0.26"))
+    own = server_module.versions_source()
+    monkeypatch.setattr(server_module, "versions_source", lambda: own.replace("0.27", "0.26"))
     with (
         serving(write_server(find_target("rpi4"), tmp_path / "server"), "rpi4", "--port", "0") as served,
         pytest.raises(BoardError, match=r"serves TVM 0\.26.*, this is 0\.27.*; make its server again"),
