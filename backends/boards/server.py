@@ -98,19 +98,26 @@ def _readme(target: Target, glibc: str) -> str:
     return f"""# An RPC server for {target.description or target.name}
 
 Made by reconvene for `{target.name}` ({target.triple}), with TVM {metadata.version("apache-tvm")}. It needs Linux with
-glibc {glibc} or later. Copy the folder to the board and run
+glibc {glibc} or later. Copy the folder to the board, make a key, and have it on the board and where you come from:
 
-    ./reconvene-server --port 9090                                  # alone
-    ./reconvene-server --tracker HOST:9190 --key {target.name}      # in the pool of TVM's tracker on HOST
+    (umask 077; openssl rand -hex 32 > board.key)
+    scp -p board.key BOARD:
+
+Then run, on the board,
+
+    ./reconvene-server --host 0.0.0.0 --key-file ~/board.key        # alone
+    ./reconvene-server --host 0.0.0.0 --key-file ~/board.key --tracker HOST:9190 --key {target.name}    # in a pool
     ./reconvene-server --help
 
 It says which port it got. Then, elsewhere,
 
-    reconvene bench BUNDLE --on rpc://BOARD:9090
-    reconvene bench BUNDLE --on tracker://HOST:9190/{target.name}
+    reconvene bench BUNDLE --on rpc://BOARD:9090 --key-file board.key
+    reconvene bench BUNDLE --on tracker://HOST:9190/{target.name} --key-file board.key
 
-Sessions come one after the other, each in a process and a folder of its own that is removed afterwards.
+Sessions come one after the other, each in a process and a folder of its own that is removed afterwards. Others wait for their
+turn, and are told when too many do.
 
-**Whoever reaches the port may run programs on the board.** Keep it inside your own network, or listen on the loopback
-address (`--host 127.0.0.1`) and come through ssh: `ssh -L 9090:localhost:9090 BOARD`.
+**Whoever knows the key may run programs on the board.** What passes over the network after that can be read and changed by
+whoever sits in between: where that is somebody else, leave out `--host`, which makes the server listen on the board itself
+only, and come through ssh: `ssh -L 9090:localhost:9090 BOARD`.
 """

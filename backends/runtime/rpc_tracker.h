@@ -24,7 +24,7 @@ class Tracker {
     if (socket_ < 0) {
       if (join()) {
         say("registered with the tracker %s:%s as '%s'", host_, port_, key_);
-        told_ = false, unused_ = 0;
+        told_ = false;
       } else if (!told_) {
         say("cannot reach the tracker %s:%s; trying on", host_, port_);
         told_ = true;
@@ -45,7 +45,6 @@ class Tracker {
     } else if (unused_ == 0) {
       unused_ = seconds();
     } else if (seconds() - unused_ > kUnusedSeconds) {
-      unused_ = 0;
       offer();
     }
     free(pending);
@@ -54,6 +53,7 @@ class Tracker {
   // Makes a key for the next client, and tells the tracker.
   void offer() {
     if (socket_ < 0) return;
+    unused_ = 0;  // From now on it is this key that is used or not.
     unsigned char random[16];
     if (getrandom(random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) fail("the system has no random bytes");
     char message[3 * kMostKey];
