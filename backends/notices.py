@@ -28,10 +28,8 @@ def write_notices(contents: Contents, folder: Path, what: str) -> None:
 
 
 def _notice(contents: Contents, what: str) -> str:
-    lines = [
-        f"This folder holds {what}. In its files is, beside a model, its weights and what was computed from them:",
-        "",
-    ]
+    lines = [f"This folder holds {what}.", ""]
+    lines += ["Beside the model, its weights and what was computed from them, its files contain:", ""]
     lines += [_line(material) for material in contents.materials]
     lines += ["", f"{LICENSE} is reconvene's licence. Copyright 2026 The reconvene founders."]
     if any(material.texts for material in contents.materials):

@@ -69,6 +69,7 @@ def test_a_program_with_everything_inside_names_the_runtime_and_the_libraries_of
     assert names(contents) == ["reconvene", *TVM, "libgcc", "libstdc++", "glibc"]
     files = written(contents, tmp_path / "files")
     notice, texts = files["NOTICE"], files["LICENSES.txt"]
+    assert max(map(len, notice.splitlines())) <= 128 and notice.startswith("This folder holds a model.\n")
     assert "NOTICE of apache-tvm:" in notice and "NOTICE of apache-tvm-ffi:" in notice
     assert notice.count("The Apache Software Foundation") >= 2
     # What static linking with glibc asks for.
