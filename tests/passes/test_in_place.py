@@ -143,3 +143,67 @@ def test_a_counter_in_a_buffer_is_not_advanced_by_the_check() -> None:
     result = exactness.check("M2")
     assert widths(result)["first"] == 4
     assert exactness.graph.calls == 0
+
+
+def test_what_is_written_through_a_view_is_no_longer_the_constant_it_was_made_as() -> None:
+    class Raised(nn.Module):
+        """Nothing but zeros, of which some become ones behind the back of who made them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            y[:, 2:5].cos_()
+            return self.last(self.second(y).relu())
+
+    model = randomise(Raised())
+    with torch.no_grad():
+        model.first.weight.zero_()
+        model.first.bias.zero_()
+    assert widths(Exactness(model, IMAGE).check())["first"] == 8
+
+
+def test_channels_beside_those_that_are_written_stay_where_they_are() -> None:
+    """Without one of them, the others would be a copy, and what is written to a copy is lost."""
+
+    def every_second_written(x: Tensor) -> Tensor:
+        x[:, ::2].cos_()
+        return x
+
+    read = torch.arange(8) != 1
+    masks = {"last.weight": read[None, :, None, None].expand(4, 8, 3, 3)}
+    assert widths(Exactness(randomise(Between(every_second_written)), IMAGE).check(masks))["first"] == 8
+
+
+def test_a_table_that_is_made_and_written_in_each_call_is_not_what_it_was_made_as() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = torch.zeros(8, 1, 1, dtype=x.dtype)
+            gate[2:5].add_(1.0)
+            return self.last(self.second(self.first(x) * gate).relu())
+
+    assert widths(Exactness(randomise(Gated()), IMAGE).check())["second"] == 8
+
+
+def test_a_weight_that_is_computed_and_then_written_is_what_was_written() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.last.weight * 2.0
+            weight[1:3].mul_(3.0)
+            return F.conv2d(self.first(x), weight, self.last.bias)
+
+    exactness = Exactness(randomise(Scaled()), IMAGE)
+    result = exactness.check({"first.weight": torch.arange(8)[:, None, None, None].expand(8, 3, 1, 1) > 3})
+    with torch.no_grad():
+        first = result.module(*exactness.example)
+        assert torch.equal(result.module(*exactness.example), first), "it is written in every call, not more in each"

@@ -146,3 +146,24 @@ def test_a_mask_of_positions_stands_for_as_many_axes_as_it_has(mask: Tensor, kno
     facts = propagate_constants(view.module, view.operations)[call]
     assert facts.known.any() == known
     assert not known or facts.known.reshape(-1).tolist() == [False, True, False]
+
+
+def test_a_row_whose_number_may_vary_says_nothing_of_one_row() -> None:
+    class Numbered(nn.Module):
+        """Scaled by the row of a table that has the number of images; its second feature is zero in some rows only."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 3), nn.Linear(3, 4)
+            self.register_buffer("table", torch.tensor([[1.0, 0.0, 4.0], [2.0, 0.0, 6.0], [3.0, 5.0, 7.0]]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x) * self.table[x.shape[0] - 1])
+
+    free = ({0: torch.export.Dim("images", min=1, max=3)},)
+    exactness = Exactness(randomise(Numbered()), (torch.zeros(2, 6),), free)
+    result = exactness.check()
+    assert widths(result)["first"] == 3
+    three = torch.randn(3, 6, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(result.module(three), exactness.model(three))
