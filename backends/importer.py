@@ -18,6 +18,7 @@ from ..frontend.exporting import distinct
 from ..frontend.writes import written_places
 from .branches import inline_branches
 from .complex_values import COMPLEX_LEFT, complex_left, without_pairs
+from .constant_folding import fold_constants
 from .converters import CONVERTERS
 from .decompositions import importable
 from .signature import Signature, signature_of
@@ -69,6 +70,7 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
     if left is not None:
         raise UnsupportedError(left, exported, *COMPLEX_LEFT)
     _leave_out_values(decomposed)
+    fold_constants(decomposed)
     return Imported(_translated(decomposed, exported), exported, decomposed, state)
 
 

@@ -108,6 +108,12 @@ INDEXING: Mapping[OpOverload, Decomposition] = {
 }
 
 
+def _one(node: fx.Node, importer: Any) -> Any:
+    """At a place that is known, and inside: `decompositions.select` counts from the start."""
+    x, axis, place = importer.retrieve_args(node)
+    return importer.block_builder.emit(relax.op.take(x, relax.const(place, "int64"), axis, mode="clip"))
+
+
 def _selected(node: fx.Node, importer: Any) -> Any:
     x, axis, index = importer.retrieve_args(node)
     return importer.block_builder.emit(relax.op.take(x, index, axis, mode="clip"))
@@ -126,6 +132,7 @@ def _gathered(node: fx.Node, importer: Any) -> Any:
 
 
 CONVERTERS: Mapping[str, Callable[[fx.Node, Any], Any]] = {
+    "select.int": _one,
     "index_select.default": _selected,
     "embedding.default": _embedded,
     "gather.default": _gathered,

@@ -100,7 +100,9 @@ def test_all_kernels(target: str, runtime: Any, tmp_path: Path, monkeypatch: pyt
     assert len(found) > 90
     everything = All([case.module for case in found], [len(case.inputs) for case in found]).eval()
     given = tuple(value for case in found for value in case.inputs)
-    bundle = open_bundle(compile(everything, given, target).export(tmp_path / "bundle", runtime=runtime))
+    # test_kernels.py compares them on this machine.
+    built = compile(everything, given, target, check=False)
+    bundle = open_bundle(built.export(tmp_path / "bundle", runtime=runtime))
     got = iter(run_bundle(bundle, given, bundle_emulator(bundle)))
     wrong = []
     for case in found:

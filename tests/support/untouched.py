@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,10 +24,16 @@ def untouched(model: nn.Module, inputs: Any = ()) -> Iterator[None]:
         assert after == before
 
 
+def _contents(tensor: torch.Tensor) -> tuple[torch.dtype, torch.Size, int]:
+    """Its bytes in short."""
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return plain.dtype, plain.shape, zlib.crc32(plain.reshape(-1).view(torch.uint8).numpy())
+
+
 def _described(value: Any, seen: dict[int, int]) -> Any:
     """What a value consists of: types, identities and numbers, in plain containers."""
     if isinstance(value, torch.Tensor):
-        return "tensor", type(value).__name__, id(value), value.requires_grad, str(value.detach()), sorted(vars(value))
+        return "tensor", type(value).__name__, id(value), value.requires_grad, _contents(value), sorted(vars(value))
     if isinstance(value, str | int | float | bool | None | torch.dtype | torch.device | torch.Size):
         return repr(value)
     if id(value) in seen:

@@ -104,26 +104,28 @@ def agree_transposed(built: Built, folder: Path) -> None:
 @needs("qemu-aarch64", "aarch64-linux-gnu-g++", "wheels")
 def test_tuned_on_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MetaSchedule's schedules are timed by the board; one that is lost on the way ends the search by its name."""
-    monkeypatch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
     folder = write_server(find_target("rpi4"), tmp_path / "server")
-    with serving(folder, "rpi4", "--port", "0") as board:
-        place = str(board.place)
-        built = compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=2)
-    (result,) = built.tuned
-    assert result.unit == "s" and result.own > 0 and result.found is not None and result.found > 0
+    with monkeypatch.context() as patch:
+        patch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
+        with serving(folder, "rpi4", "--port", "0") as board:
+            place = str(board.place)
+            built = compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=2)
+        (result,) = built.tuned
+        assert result.unit == "s" and result.own > 0 and result.found is not None and result.found > 0
+        # What was found is kept, and needs no board.
+        assert compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=2).tuned == built.tuned
+        with pytest.raises(BoardLost, match=r"cannot reach board '127.0.0.1:\d+'"):
+            compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=3)
     agree_transposed(built, tmp_path / "bundle")
-    # What was found is kept, and needs no board.
-    assert compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=2).tuned == built.tuned
-    with pytest.raises(BoardLost, match=r"cannot reach board '127.0.0.1:\d+'"):
-        compile(transposed(), (X,), "rpi4", choose="time", on=place, tune=3)
 
 
 @needs("qemu-aarch64", "aarch64-linux-gnu-g++", "llvm-mca")
 def test_tuned_by_modelled_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for turn in range(2):
-        monkeypatch.setenv("RECONVENE_CACHE", str(tmp_path / f"cache{turn}"))
-        built = compile(transposed(), (X,), "rpi4", choose="cycles", tune=2)
+        with monkeypatch.context() as patch:
+            patch.setenv("RECONVENE_CACHE", str(tmp_path / f"cache{turn}"))
+            built = compile(transposed(), (X,), "rpi4", choose="cycles", tune=2)
         found.append(built.tuned)
     ((result,), again) = found
     assert again == (result,) and result.unit == "cycles"
