@@ -1,7 +1,8 @@
 """Containers with names, such as named tuples and dataclasses, in what a program takes and gives.
 
 A ``.pt2`` file names classes by Python's names for them, and whoever reads it must have these. So our files hold tuples in
-their place, which everybody reads, and the names of the fields beside the program, from which named tuples are made again.
+their place, which everybody reads, and the names of the fields beside the program, from which named tuples and dataclasses
+(`Record`) are made again.
 """
 
 from __future__ import annotations
@@ -11,37 +12,55 @@ import dataclasses
 from collections import OrderedDict, namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from keyword import iskeyword
 from typing import Any
 
 from torch.export import ExportedProgram
+from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
-__all__ = ["Fields", "fields_of", "keys_of", "with_names", "without_classes"]
+__all__ = ["Fields", "Record", "fields_of", "keys_of", "with_names", "without_classes"]
 
 _PLAIN = (tuple, list, dict, OrderedDict)
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The name of a class, and those of its fields."""
+    """The name of a class, those of its fields that hold something, and of a dataclass those that are None as well."""
 
     name: str
     names: tuple[str, ...]
+    all: tuple[str, ...] | None = None
+
+
+class Record:
+    """Stands for a dataclass of somebody's that a file told of: with its name and its fields, those that are None too.
+
+    As with the outputs of transformers, ``[name]`` and ``[place]`` give the fields that are not None.
+    """
+
+    def __getitem__(self, key: int | str) -> Any:
+        found = {name: value for name, value in vars(self).items() if value is not None}
+        return found[key] if isinstance(key, str) else list(found.values())[key]
 
 
 def fields_of(spec: pytree.TreeSpec) -> Fields | None:
-    """Of a named tuple, a result of torch's such as that of ``max``, or a dataclass, without its fields that are None."""
+    """Of a named tuple, a result of torch's such as that of ``max``, or a dataclass."""
     kind = spec.context if spec.type is namedtuple else spec.type
     names: tuple[Any, ...]
+    every: tuple[str, ...] | None = None
     if dataclasses.is_dataclass(kind):
         names = keys_of(spec) or ()
+        every = tuple(field.name for field in dataclasses.fields(kind))
+        if not all(map(_usable, every)):
+            return None
     elif issubclass(kind, tuple):
         names = tuple(getattr(kind, "_fields", None) or getattr(kind, "__match_args__", None) or ())
     else:
         return None
     fit = len(names) == spec.num_children and all(map(_usable, names))
-    return Fields(kind.__name__ if _usable(kind.__name__) else "Fields", tuple(names)) if fit and names else None
+    return Fields(kind.__name__ if _usable(kind.__name__) else "Fields", tuple(names), every) if fit and names else None
 
 
 def _usable(name: Any) -> bool:
@@ -75,7 +94,7 @@ def without_classes(program: ExportedProgram) -> tuple[ExportedProgram, dict[str
 
 
 def with_names(program: ExportedProgram, names: Mapping[str, Any]) -> ExportedProgram:
-    """The program with named tuples again, where `without_classes` found names.
+    """The program with named tuples and records again, where `without_classes` found names.
 
     Raises:
         KeyError, TypeError, ValueError: these are not the names of what the program takes and gives.
@@ -101,6 +120,9 @@ def _names(spec: pytree.TreeSpec) -> Any:
         return None
     entries = [_names(child) for child in spec.children()]
     fields = None if spec.type in _PLAIN else fields_of(spec)
+    if fields is not None and fields.all is not None:
+        nothing = [name for name in fields.all if name not in fields.names]
+        return {"name": fields.name, "fields": list(fields.all), "none": nothing, "entries": entries}
     if fields is not None:
         return {"name": fields.name, "fields": list(fields.names), "entries": entries}
     return {"entries": entries} if spec.type not in _PLAIN or any(entries) else None
@@ -123,7 +145,29 @@ def _named(spec: pytree.TreeSpec, names: Any) -> pytree.TreeSpec:
     entries = [_named(child, entry) for child, entry in zip(spec.children(), names["entries"], strict=True)]
     if "fields" not in names:
         return pytree.TreeSpec(spec.type, spec.context, entries)
-    made = namedtuple(str(names["name"]), [str(name) for name in names["fields"]])  # type: ignore[misc] # Refuses no names.
-    if spec.type is not tuple or len(made._fields) != len(entries):
+    name, fields = str(names["name"]), tuple(map(str, names["fields"]))
+    nothing = list(map(str, names.get("none", ())))
+    held = [field for field in fields if field not in nothing]
+    made = namedtuple(name, fields)  # type: ignore[misc] # Refuses what is no name.
+    if spec.type is not tuple or len(held) != len(entries) or len(held) + len(nothing) != len(fields):
         raise ValueError(f"fields {names['fields']} of a {spec.type.__name__} of {len(entries)}")
-    return pytree.TreeSpec(namedtuple, made, entries)
+    if "none" not in names:
+        return pytree.TreeSpec(namedtuple, made, entries)
+    return pytree.TreeSpec(_record(name, fields), [held, nothing], entries)
+
+
+@cache
+def _record(name: str, fields: tuple[str, ...]) -> type:
+    """A dataclass of these fields that torch knows. It takes apart whatever has them, under whatever class."""
+    made = dataclasses.make_dataclass(name, [(field, Any, None) for field in fields], bases=(Record,))
+    pytree.register_dataclass(made)
+    fx_pytree.register_pytree_flatten_spec(
+        made, lambda given, spec: [_field(given, place, field) for place, field in enumerate(spec.context[0])]
+    )
+    return made
+
+
+def _field(given: Any, place: int, name: str) -> Any:
+    if isinstance(given, tuple | list) and not hasattr(given, name):
+        return given[place]
+    return given[name] if isinstance(given, Mapping) else getattr(given, name)

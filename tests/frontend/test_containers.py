@@ -62,12 +62,53 @@ def test_names_come_back_as_named_tuples(saved: Path) -> None:
     assert stored.example_inputs[0]._fields == ("left", "right")
     assert torch.equal(right[0], X + 1)
     assert (type(boxes).__name__, boxes._fields) == ("Boxes", ("box", "label"))
-    assert boxes.label[0]._fields == ("values",)
+    assert vars(boxes.label[0]).keys() == {"values", "attention"} and boxes.label[0].attention is None
     assert boxes.label[1]["top"]._fields == wanted[0].label[1]["top"].__match_args__
     # Saved again, and called with a plain tuple.
     save_program(stored.module, stored.example_inputs, saved)
     again = read_program(saved).module
     assert torch.equal(again(*INPUTS)[0].box, boxes.box)
+
+
+@dataclasses.dataclass
+class Answer:
+    first: Tensor | None
+    second: Tensor
+    third: Tensor | None = None
+    fourth: Tensor | None = None
+
+
+torch.export.register_dataclass(Answer, serialized_type_name="tests.containers.Answer")
+
+
+class Answering(nn.Module):
+    def forward(self, asked: Answer) -> dict[str, Answer]:
+        assert asked.third is not None
+        return {"given": Answer(None, asked.second + asked.third, fourth=asked.third), "asked": asked}
+
+
+def test_fields_that_are_none_come_back_too(tmp_path: Path) -> None:
+    asked = Answer(None, X, X + 1)
+    save_program(capture(Answering().eval(), (asked,)), (asked,), tmp_path / "answering.pt2")
+    stored = read_program(tmp_path / "answering.pt2")
+    assert stored.example_inputs is not None
+    wanted = Answering()(asked)
+    for given in (
+        asked,
+        stored.example_inputs[0],
+        (X, X + 1),
+    ):  # The person's own class, the file's, or what they hold.
+        found = stored.module(given)
+        for name, answer in wanted.items():
+            for field in dataclasses.fields(Answer):
+                value, expected = getattr(found[name], field.name), getattr(answer, field.name)
+                assert value is None if expected is None else torch.equal(value, expected)
+    given = found["given"]
+    assert [field.name for field in dataclasses.fields(given)] == ["first", "second", "third", "fourth"]
+    assert given[0] is given["second"] is given.second and type(given).__name__ == "Answer"
+    # Saved again, and captured again.
+    save_program(capture(stored.module), stored.example_inputs, tmp_path / "again.pt2")
+    assert read_program(tmp_path / "again.pt2").module(asked)["given"].first is None
 
 
 def test_anybody_can_read_the_file(saved: Path) -> None:
@@ -103,6 +144,9 @@ def changed(path: Path, change: Callable[[Any], object]) -> None:
         lambda r: r["outputs"]["entries"][0].update(fields=["box"]),
         lambda r: r["outputs"].update(entries=[]),
         lambda r: r.pop("inputs"),
+        lambda r: r["outputs"]["entries"][0]["entries"][1]["entries"][0].update(none=["values", "attention"]),
+        lambda r: r["outputs"]["entries"][0]["entries"][1]["entries"][0].update(fields=["values", "__init__"]),
+        lambda r: r["outputs"]["entries"][0]["entries"][1]["entries"][0].update(none=[]),
     ],
 )
 def test_names_that_are_none_are_refused(saved: Path, change: Callable[[Any], object]) -> None:
