@@ -80,7 +80,8 @@ def _exported(module: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedPro
         if not written_places(exported.graph):
             return exported
         module = capture(exported)  # In which a buffer has one name.
-    return torch.export.export(module, distinct(example_inputs), strict=False)
+    with torch.no_grad():  # Under which a parameter may be written to.
+        return torch.export.export(module, distinct(example_inputs), strict=False)
 
 
 def _decomposed(exported: ExportedProgram) -> ExportedProgram:

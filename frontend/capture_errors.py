@@ -15,7 +15,10 @@ from torch.utils import _pytree as pytree
 from .errors import CaptureError
 from .snapshot import preserved
 
-__all__ = ["capture_error", "first_line", "user_line"]
+__all__ = ["capture_error", "first_line", "user_line", "written_parameter"]
+
+_WRITES = r"leaf Variable that requires grad .* in-place|out=\.\.\. arguments don't support automatic differentiation"
+"""What torch says of a write to a parameter with gradients."""
 
 _ADVICE = (
     (
@@ -32,17 +35,31 @@ def capture_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     """Tells a model that does not even run on its inputs from one that torch.export cannot follow."""
     name = type(model).__name__
     try:
-        with preserved(model, (args, kwargs)), torch.no_grad():
+        with preserved(model, (args, kwargs), parameters=True), torch.no_grad():
+            before = {title: parameter._version for title, parameter in model.named_parameters()}
             model(*args, **kwargs)
+            written = [
+                title for title, parameter in model.named_parameters() if parameter._version != before.get(title)
+            ]
     except Exception as failure:
         shapes = ", ".join(_describe(value) for value in pytree.tree_leaves((args, kwargs)))
         return CaptureError(
             f"{name} does not run on the example input ({shapes}): {first_line(failure)}{user_line(failure)}; "
             "give inputs that the model's forward accepts"
         )
+    if written and re.search(_WRITES, str(error)):
+        return CaptureError(f"cannot capture {name}: {written_parameter(written[0], user_line(error))}")
     text = f"{type(error).__name__}: {error}"
     advice = next((hint for key, hint in _ADVICE if key in text), "rewrite that line with torch operators only")
     return CaptureError(f"cannot capture {name}: {first_line(error)}{user_line(error)}; {advice}")
+
+
+def written_parameter(name: str, line: str) -> str:
+    """What is wrong with a write to a parameter at a line (`` at file.py:12``) where gradients are on."""
+    return (
+        f"forward writes to the parameter '{name}'{line} outside of torch.no_grad(), which PyTorch refuses where gradients are"
+        " on; write under torch.no_grad(), or register a buffer"
+    )
 
 
 def _describe(value: Any) -> str:

@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import fx
 
+from .writes import written_places
+
 __all__ = ["inline_regions"]
 
 
 def inline_regions(module: fx.GraphModule) -> None:
     """Puts inert regions, also those within others, into the graph itself; in place.
 
-    Values that leave a region without gradients are detached.
+    Values that leave a region without gradients are detached, and so is what it writes to: PyTorch allows no write to a
+    parameter with gradients.
     """
     graph = module.graph
     changed = True
@@ -73,6 +76,9 @@ def _inline(module: fx.GraphModule, node: fx.Node, holder: fx.Node, operands: Se
             inner[held] = graph.get_attr(name)
         inner[held].meta = copy.copy(held.meta)
     with graph.inserting_before(node):
+        if detached:
+            for written in written_places(body.graph):
+                inner[written] = _detached(graph, inner[written])
         results = graph.graph_copy(body.graph, inner)
         if detached:
             results = fx.map_arg(results, lambda value: _detached(graph, value))

@@ -41,14 +41,15 @@ Restore = Callable[[], None]
 
 
 @contextmanager
-def preserved(model: nn.Module, values: Any = ()) -> Iterator[None]:
+def preserved(model: nn.Module, values: Any = (), *, parameters: bool = False) -> Iterator[None]:
     """Within the block, `model` may be run or traced; afterwards it and `values` (its inputs) are what they were.
 
     That holds for attributes of it and its modules, whatever they are made of (dicts, lists, sets, dataclasses and other
     objects), for buffers and other tensors that are no parameters, for modes, hooks and parametrisations, and for
-    attributes of the model's own classes. What is written into a parameter is not taken back.
+    attributes of the model's own classes. What is written into a parameter is taken back only if `parameters` says so:
+    these are most of a model, and are copied for it.
     """
-    restores = _Recorder().record(model, values)
+    restores = _Recorder(parameters).record(model, values)
     try:
         yield
     finally:
@@ -59,7 +60,8 @@ def preserved(model: nn.Module, values: Any = ()) -> Iterator[None]:
 class _Recorder:
     """Walks through everything that a module holds, once, and notes how to bring each part back."""
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: bool = False) -> None:
+        self._parameters = parameters
         self._seen: set[int] = set()
         self._restores: list[Restore] = []
         self._pending: list[Any] = []
@@ -88,7 +90,11 @@ class _Recorder:
 
     def _tensor(self, tensor: torch.Tensor) -> None:
         self._pending.append(vars(tensor))  # torch.export notes there which axes may vary.
-        if isinstance(tensor, nn.Parameter) or tensor.layout != torch.strided or tensor.is_meta:
+        if (
+            (isinstance(tensor, nn.Parameter) and not self._parameters)
+            or tensor.layout != torch.strided
+            or tensor.is_meta
+        ):
             return
         before, version = tensor.detach().clone(), tensor._version
         grad_needed = tensor.requires_grad

@@ -16,12 +16,16 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn.modules.module import register_module_buffer_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from .attributes import attributes_of, changed_attributes, tensors_in_attributes
+from .capture_errors import written_parameter
 from .errors import CaptureError
 from .source_line import source_line
-from .writes import written_places
+from .writes import written_operands, written_places
 
 __all__ = ["Traced", "own_state", "state_of", "tracing_state"]
 
@@ -42,16 +46,19 @@ def tracing_state(model: nn.Module) -> Iterator[Traced]:
     """Within the block, a forward pass of `model` that is traced writes to the buffers that it assigns.
 
     Raises:
-        CaptureError: inside the forward pass, for a buffer that another shape, type or memory is assigned to.
+        CaptureError: inside the forward pass, for a buffer that another shape, type or memory is assigned to, and for a
+            parameter that anything is assigned to.
     """
     traced = Traced()
     lines: dict[tuple[nn.Module, str], str] = {}
     before: dict[nn.Module, tuple[dict[str, Any], dict[str, Any]]] = {}
+    parameters: dict[nn.Module, dict[str, Any]] = {}
     places: list[tuple[str, torch.Tensor, Any]] = []
 
     def begin(module: nn.Module, *_: Any) -> None:
         places[:] = [(title, tensor, _memory(tensor)) for title, _, _, tensor in _stored(model)]
         before.update((part, (dict(part._buffers), attributes_of(part))) for part in model.modules())
+        parameters.update((part, dict(part._parameters)) for part in model.modules())
 
     def assigned(module: nn.Module, name: str, buffer: Any) -> None:
         if module in before:
@@ -59,6 +66,7 @@ def tracing_state(model: nn.Module) -> Iterator[Traced]:
 
     def end(module: nn.Module, *_: Any) -> None:
         _check_memory(places)
+        _check_parameters(model, parameters, lines)
         _write_assigned(model, {part: buffers for part, (buffers, _) in before.items()}, lines)
         traced.attributes += changed_attributes(model, {part: attributes for part, (_, attributes) in before.items()})
         before.clear()
@@ -67,6 +75,7 @@ def tracing_state(model: nn.Module) -> Iterator[Traced]:
         model.register_forward_pre_hook(begin, prepend=True),
         model.register_forward_hook(end),
         register_module_buffer_registration_hook(assigned),
+        register_module_parameter_registration_hook(assigned),
     ]
     constants = [(tensor, tensor.detach().clone()) for tensor in tensors_in_attributes(model)]
     try:
@@ -121,6 +130,20 @@ def _check_memory(places: Sequence[tuple[str, torch.Tensor, Any]]) -> None:
             )
 
 
+def _check_parameters(
+    model: nn.Module, before: Mapping[nn.Module, Mapping[str, Any]], lines: Mapping[tuple[nn.Module, str], str]
+) -> None:
+    """Raises CaptureError for a parameter that is another one than before, or was not there."""
+    for prefix, part in model.named_modules():
+        for name, parameter in part._parameters.items():
+            if part in before and parameter is not before[part].get(name):
+                title, line = f"{prefix}.{name}".lstrip("."), lines.get((part, name), "")
+                raise CaptureError(
+                    f"forward assigns a new parameter '{title}'{line}, which a graph cannot keep; write into the one that is"
+                    " there, .copy_(...) under torch.no_grad(), or register a buffer"
+                )
+
+
 def _stored(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor]]:
     """Parameters and buffers: dotted name, the module they are in, their name there, and themselves."""
     for prefix, part in model.named_modules():
@@ -166,7 +189,8 @@ def own_state(module: fx.GraphModule) -> None:
     """Gives a fresh graph module, in place, buffers of its own for those that it writes, each under one name.
 
     Raises:
-        CaptureError: it shares its memory with another tensor that is not all of it: a graph knows tensors, not memory.
+        CaptureError: it shares its memory with another tensor that is not all of it: a graph knows tensors, not memory; or
+            it is a parameter with gradients that is written where gradients are on.
     """
     if not any(place.op == "get_attr" for place in written_places(module.graph)):
         return
@@ -178,6 +202,12 @@ def own_state(module: fx.GraphModule) -> None:
             module.graph.erase_node(node)
     tensors = {node: value for node in first.values() if isinstance(value := _value(module, node), torch.Tensor)}
     for place, calls in written_places(module.graph).items():
+        value = tensors.get(place)
+        if isinstance(value, nn.Parameter) and value.requires_grad and torch.is_grad_enabled():
+            for call in calls:
+                if not _is_detached(call, place):
+                    line = source_line(call)
+                    raise CaptureError(written_parameter(str(place.target), f" at {line}" if line else ""))
         for other, value in tensors.items():
             if place in tensors and other is not place and _memory(value) == _memory(tensors[place]):
                 line = source_line(calls[0])
@@ -187,6 +217,20 @@ def own_state(module: fx.GraphModule) -> None:
                 )
         if place in tensors:
             _replace(module, str(place.target), tensors[place].detach().clone())
+
+
+def _is_detached(call: fx.Node, place: fx.Node) -> bool:
+    """Whether a call writes to `place` through a view without gradients."""
+    pending, seen = [*written_operands(call)], set()
+    while pending:
+        node = pending.pop()
+        if node is place:
+            return False
+        if node in seen or node.target is torch.ops.aten.detach.default:
+            continue
+        seen.add(node)
+        pending += [*written_operands(node)] or node.all_input_nodes[:1]
+    return True
 
 
 def _replace(module: nn.Module, name: str, tensor: torch.Tensor) -> None:

@@ -40,7 +40,12 @@ def _asks_for_values(program: ExportedProgram) -> bool:
 def _calls_agree(model: nn.Module, graph: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
     """Returns if a model and its graph give the same in three calls in turn: on the inputs, and twice on others."""
     other = pytree.tree_map(_varied, inputs)
-    with preserved(model, inputs), preserved(graph), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with (
+        preserved(model, inputs, parameters=True),
+        preserved(graph),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+    ):
         for args, kwargs in (inputs, other, inputs):
             results = []
             for module in (model, graph):

@@ -200,3 +200,76 @@ def test_a_tensor_attribute_that_is_written_in_place_is_state_and_stays_as_it_wa
     captured = capture(model, (x,))
     assert model.kept.item() == 0
     assert [captured(x)[0, 0].item() for _ in range(3)] == [1, 2, 3]
+
+
+class Counting(nn.Module):
+    """Writes to parameters, in one way of those below."""
+
+    def __init__(self, write: Callable[[Any, Tensor], object]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.scale = nn.Parameter(torch.ones(4))
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.write(self, x)
+        return self.layer(x) * self.scale
+
+
+def under_no_grad(write: Callable[[Any, Tensor], object]) -> Callable[[Any, Tensor], object]:
+    @torch.no_grad()
+    def written(model: Any, x: Tensor) -> None:
+        write(model, x)
+
+    return written
+
+
+WRITES: dict[str, Callable[[Any, Tensor], object]] = {
+    "in place": lambda model, x: model.scale.mul_(1.5),
+    "to a row": lambda model, x: model.layer.weight[0].fill_(0.5),
+    "clamped": lambda model, x: model.layer.weight.clamp_(-0.2, 0.2),
+    "copied": lambda model, x: model.scale.copy_(x.mean(0)),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_parameters_that_are_written_under_no_grad_are_state(name: str) -> None:
+    model, inputs = (
+        Counting(under_no_grad(WRITES[name])).eval(),
+        [torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(CALLS)],
+    )
+    before = copy.deepcopy(model.state_dict())
+    captured = capture(model, (inputs[0],))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+    for x in inputs:  # With gradients on, too.
+        torch.testing.assert_close(captured(x), model(x))
+
+
+@pytest.mark.parametrize("name", [*WRITES, "out"])
+def test_parameters_that_are_written_with_gradients_are_refused_by_name(name: str) -> None:
+    def out(model: Any, x: Tensor) -> object:
+        return torch.add(model.scale, 1, out=model.scale)
+
+    model = Counting(WRITES.get(name, out)).eval()
+    before = copy.deepcopy(model.state_dict())
+    parameter = "layer.weight" if name in ("to a row", "clamped") else "scale"
+    line = rf"writes to the parameter '{parameter}' at \S*test_state.py:\d+ outside of torch.no_grad\(\)"
+    with pytest.raises(CaptureError, match=line):
+        capture(model, (torch.randn(3, 4),))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), "what was refused was tried on the model itself"
+
+
+def assigned(model: Any, x: Tensor) -> None:
+    model.scale = nn.Parameter(model.scale + 1)
+
+
+def made_late(model: Any, x: Tensor) -> None:
+    model.shift = nn.Parameter(x[0])
+
+
+@pytest.mark.parametrize(("write", "name"), [(assigned, "scale"), (made_late, "shift")])
+def test_parameters_that_forward_assigns_are_refused_by_name(write: Callable[[Any, Tensor], object], name: str) -> None:
+    with pytest.raises(CaptureError, match=rf"assigns a new parameter '{name}' at \S*test_state.py:\d+"):
+        capture(Counting(write).eval(), (torch.randn(3, 4),))
