@@ -109,7 +109,7 @@ def read_states(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[State,
             values = parse_npy(read_regular(path, within=folder), f"cannot read '{path}'")
         if (values.shape, str(values.dtype)) != (shape, dtype):
             raise ValueError(f"'{row['initial']}' does not hold {dtype} {shape}")
-        found.append(State(str(row["name"]), torch.from_numpy(np.ascontiguousarray(values).reshape(shape))))
+        found.append(State(str(row["name"]), torch.from_numpy(np.array(values, order="C").reshape(shape))))
     return tuple(found)
 
 

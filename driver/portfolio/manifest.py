@@ -25,7 +25,7 @@ from ...backends.manifest import FileSum, file_sum, read_manifest, tensor_specs
 from ...backends.signature import TensorSpec
 from ...frontend.errors import InputError
 from ...frontend.files import open_regular, read_text, sha256, write_text
-from ...frontend.json_text import json_array, json_count, json_number, json_object, parse_json
+from ...frontend.json_text import json_array, json_count, json_number, json_object, parse_json, shortened
 
 __all__ = [
     "FORMAT",
@@ -262,6 +262,7 @@ def _parsed(folder: Path, manifest: Mapping[str, Any]) -> Portfolio:
 def _variant(entry: Mapping[str, Any]) -> Variant:
     accuracy, certificate = entry["accuracy"], entry["certificate"]
     name = _name(entry["name"])
+    files = {_inside(path, name): file_sum(value) for path, value in json_object(entry["files"]).items()}
     return Variant(
         name=name,
         accuracy=None if accuracy is None else json_number(accuracy, "accuracy", most=1),
@@ -273,7 +274,7 @@ def _variant(entry: Mapping[str, Any]) -> Variant:
             _name(key): json_number(value, "latency") for key, value in json_object(entry["latency_ms"]).items()
         },
         peak_memory_bytes=json_count(entry["peak_memory_bytes"], "peak memory"),
-        files={_inside(path): file_sum(value) for path, value in json_object(entry["files"]).items()},
+        files=files,
         certificate=None if certificate is None else json_object(certificate),
         source=json_object(entry["source"]),
     )
@@ -292,15 +293,17 @@ def _check_order(variants: Sequence[Variant]) -> None:
 
 def _name(value: object) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is no name; use letters, digits, '-', '_' and '.'")
+        raise ValueError(f"{shortened(value)} is no name; use letters, digits, '-', '_' and '.'")
     return value
 
 
-def _inside(path: str) -> str:
-    """`path` if it leads nowhere but below the portfolio's folder."""
+def _inside(path: str, name: str) -> str:
+    """`path` if it leads nowhere but below the folder of the variant `name`."""
     parts = path.split("/")
     if "\\" in path or "\0" in path or any(part in ("", ".", "..") or ":" in part for part in parts):
-        raise ValueError(f"the file {path!r} is not a path below the portfolio's folder")
+        raise ValueError(f"the file {shortened(path)} is not a path below the portfolio's folder")
+    if parts[:2] != [VARIANTS, name] or len(parts) < 3:
+        raise ValueError(f"the file {shortened(path)} is not one of the variant '{name}'")
     return path
 
 
