@@ -116,7 +116,7 @@ def link_against_wheel(
 
 def runner_sources(built: Built, folder: Path, executor: str, threads: int | None = None) -> list[Path]:
     """The runner's sources for `built`, put into `folder`: its own, `executor`, and the model's signature."""
-    for header in ("calls.h", "model.h", "sha256.h", "switching.h"):
+    for header in ("calls.h", "model.h", "regular.h", "sha256.h", "switching.h"):
         own_source(header, folder)
     signature = folder / "signature.cc"
     signature.write_text(signature_source(built, threads), encoding="utf-8")

@@ -196,14 +196,14 @@ def target_from(values: dict[str, Any], where: str) -> Target:
     missing, unknown = [n for n in names if n not in complete], [n for n in complete if n not in names]
     if missing or unknown:
         problem = f"lacks '{missing[0]}'" if missing else f"has an unknown field '{unknown[0]}'"
-        raise InputError(f"target '{complete['name']}' in {where} {problem}; the fields are {', '.join(names)}")
+        raise InputError(f"target '{complete.get('name')}' in {where} {problem}; the fields are {', '.join(names)}")
     for name in names:
         wanted = _wanted(name, complete[name])
         if wanted:
-            raise InputError(f"target '{complete['name']}' in {where}: '{name}' must be {wanted}")
+            raise InputError(f"target '{complete.get('name')}' in {where}: '{name}' must be {wanted}")
     if complete["registers"] < 8 or complete["lanes"] & (complete["lanes"] - 1):
         raise InputError(
-            f"target '{complete['name']}' in {where}: registers must be 8 or more and lanes a power of two"
+            f"target '{complete.get('name')}' in {where}: registers must be 8 or more and lanes a power of two"
         )
     return Target(**{**complete, "features": tuple(complete["features"]), "link": tuple(complete["link"])})
 

@@ -28,7 +28,10 @@ __all__ = ["HEADERS", "SERVER", "Runtime", "check_server_runtime", "versions_sou
 
 SERVER = "reconvene-server"
 
-HEADERS = ["calls.h", "sha256.h", *(f"rpc_{part}.h" for part in ("bytes", "greeting", "log", "session", "tracker"))]
+HEADERS = [
+    f"{name}.h"
+    for name in "calls regular sha256 rpc_bytes rpc_greeting rpc_log rpc_messages rpc_session rpc_tracker".split()
+]
 """What the server's source includes."""
 
 Runtime = Literal["wheel", "source"]

@@ -12,9 +12,11 @@
 #include <sys/stat.h>
 
 #include "calls.h"
+#include "regular.h"
 #include "rpc_bytes.h"
 #include "rpc_greeting.h"
 #include "rpc_log.h"
+#include "rpc_messages.h"
 #include "rpc_session.h"
 #include "rpc_tracker.h"
 
@@ -60,11 +62,11 @@ struct Client {
   signal(SIGPIPE, SIG_DFL);
   memset(secret.bytes, 0, sizeof secret.bytes);
   guard(socket, options.idle);
+  const uint64_t memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  messages::socket = socket, messages::most = memory / 4;
 #if !defined(__SANITIZE_ADDRESS__)
-  // A message claims its length before it comes; one that claims all memory ends its session, not the board. (The address
-  // sanitiser claims more than that itself.)
-  const rlim_t memory = static_cast<rlim_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) / 4 * 3;
-  const rlimit most = {memory, memory};
+  // A session that takes all memory ends, and not the board. (The address sanitiser takes more than that itself.)
+  const rlimit most = {static_cast<rlim_t>(memory / 4 * 3), static_cast<rlim_t>(memory / 4 * 3)};
   setrlimit(RLIMIT_DATA, &most);
 #endif
   if (chdir(session::folder)) _exit(1);
@@ -298,11 +300,12 @@ int listening() {
 }
 
 void read_secret(const char* path) {
-  const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   struct stat facts;
-  if (file < 0 || fstat(file, &facts)) fail("cannot read the key '%s': %s", path, strerror(errno));
+  if (!regular::facts_of(path, &facts)) fail("cannot read the key '%s': %s", path, strerror(errno));
   if (!S_ISREG(facts.st_mode)) fail("the key '%s' is no regular file", path);
   if (facts.st_mode & (S_IRWXG | S_IRWXO)) fail("others may read the key '%s'; chmod 600 it", path);
+  const int file = regular::open_file(path);
+  if (file < 0) fail("cannot read the key '%s': %s", path, strerror(errno));
   const ssize_t count = read(file, secret.bytes, sizeof secret.bytes);
   close(file);
   size_t size = count < 0 ? 0 : static_cast<size_t>(count);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "calls.h"
+#include "regular.h"
 #include "rpc_log.h"
 
 extern const char kTvmVersion[], kReconveneVersion[];
@@ -60,7 +61,7 @@ inline void remove_leftovers() {
     const long process = ours ? strtol(entry->d_name + strlen(kFolder), nullptr, 10) : 0;
     if (process <= 0 || !kill(static_cast<pid_t>(process), 0) || errno != ESRCH) continue;
     const int length = snprintf(path, sizeof path, "%s/%s", base(), entry->d_name);
-    if (length >= kMostPath || lstat(path, &facts) || !S_ISDIR(facts.st_mode) || facts.st_uid != geteuid()) continue;
+    if (length >= kMostPath || !regular::facts_of(path, &facts, false) || !S_ISDIR(facts.st_mode) || facts.st_uid != geteuid()) continue;
     remove_all(path);
   }
   closedir(entries);
@@ -92,7 +93,7 @@ inline int load_module(void*, const TVMFFIAny* values, int count, TVMFFIAny* ans
 inline int file_bytes(void*, const TVMFFIAny* values, int count, TVMFFIAny* answer) {
   char path[kMostPath];
   if (count != 1 || !inside(calls::characters(values), path)) return calls::failed("a file's name has no folder");
-  const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file = regular::open_file(path);
   *answer = calls::integer(file < 0 ? -1 : static_cast<int64_t>(lseek(file, 0, SEEK_END)));
   if (file >= 0) close(file);
   return 0;

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "regular.h"
 #include "sha256.h"
 
 class Switching {
@@ -59,6 +60,11 @@ class Switching {
     return reason_;
   }
 
+  static FILE* opened(const char* path) {
+    const int file = regular::open_file(path);
+    return file < 0 ? nullptr : fdopen(file, "rb");
+  }
+
   // variants/OWN/TARGET -> variants/NAME/TARGET
   const char* find(const char* name, char* place) {
     const char* target = strrchr(folder_, '/');
@@ -72,7 +78,7 @@ class Switching {
   const char* check_sums(const char* name, const char* place) {
     char path[kMostPath + 600], line[600], wanted[65], found[65], file[512];
     snprintf(path, sizeof path, "%s/SHA256SUMS", place);
-    FILE* sums = fopen(path, "r");
+    FILE* sums = opened(path);
     if (!sums) return refused("there is no variant '%s' at %s", name, place);
     const char* error = nullptr;
     bool program = false;
@@ -83,7 +89,7 @@ class Switching {
       }
       program |= !strcmp(file, "run");
       snprintf(path, sizeof path, "%s/%s", place, file);
-      FILE* content = fopen(path, "rb");
+      FILE* content = opened(path);
       if (!content) {
         error = refused("variant '%s' lacks '%s'", name, file);
       } else {

@@ -15,6 +15,7 @@
 #include "calls.h"
 #include "memory.h"
 #include "model.h"
+#include "regular.h"
 
 #ifdef STATIC_MODEL
 struct Symbol {
@@ -106,7 +107,7 @@ const char* make_own(const Spec& spec, TVMFFIAny* value) {
 const char* map_file(const char* folder, const WeightFile& file, void** data) {
   char path[4200];
   snprintf(path, sizeof path, "%s/%s", folder, file.name);
-  const int handle = open(path, O_RDONLY | O_CLOEXEC);
+  const int handle = regular::open_file(path);
   if (handle < 0) {
     snprintf(message, sizeof message, "cannot read '%s': %s", file.name, strerror(errno));
     return message;

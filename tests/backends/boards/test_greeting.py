@@ -276,6 +276,18 @@ def test_a_client_that_leaves_in_the_middle_of_an_upload(keyed: Served, scratch:
         assert board.about and len(list(scratch.iterdir())) == 1
 
 
+@pytest.mark.parametrize("claimed", [1 << 40, 1 << 63, (1 << 64) - 1])
+def test_nobody_makes_room_for_what_a_message_claims(keyed: Served, claimed: int) -> None:
+    """Not even for a client that was let in; the sanitiser ends a session that tries."""
+    with connect(keyed) as client:
+        assert greet(client)[0] == 0
+        ask(client)
+        assert read(client, 15).endswith(b"server:")
+        client.sendall(struct.pack("<Q", claimed)[:5])
+        client.sendall(struct.pack("<Q", claimed)[5:] + bytes(100))
+        keyed.wait_for("the session failed")
+
+
 def test_a_silent_session_ends(folder: Path, scratch: Path) -> None:
     with serving_here(folder, "--idle", "1", scratch=scratch) as served, connect(served) as client:
         ask(client)
