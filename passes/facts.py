@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Facts", "agreeing", "collapsed", "constants_of", "level", "unknown"]
+__all__ = ["Facts", "agreeing", "collapsed", "constants_of", "level", "real_numbers", "unknown"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -24,7 +24,8 @@ class Facts:
     """Constants known about one tensor.
 
     Attributes:
-        value: float64; the constant where `known`, arbitrary elsewhere.
+        value: float64; the constant where `known`, arbitrary elsewhere. Of complex values: constants whose imaginary part is
+            zero are known, no others.
         known: where the tensor is `value` times `pattern`, whatever the input.
         pattern: None for a plain constant. Otherwise the name of the node that made the plane all known channels are
             multiples of: ones with a border of zeros after padding, ones with a worn edge after average pooling.
@@ -90,13 +91,22 @@ def collapsed(value: Any, known: Any, pattern: str | None = None, stochastic: in
 
 def constants_of(tensor: Any, largest: int = 1 << 22) -> Facts:
     """Facts of a stored tensor: everything is known. Tensors of more than `largest` entries count as unknown."""
-    if tensor.numel() > largest or tensor.numel() == 0 or tensor.is_complex():
+    if tensor.numel() > largest or tensor.numel() == 0:
         return unknown(tensor.dim())
-    array = tensor.detach().to("cpu").double().numpy()
-    for axis in range(array.ndim):
+    array, real = real_numbers(tensor)
+    for axis in range(array.ndim if real.all() else 0):
         if array.shape[axis] > 1 and (array == array.take([0], axis)).all():
-            array = array.take([0], axis)
-    return Facts(np.array(array), np.isfinite(array))
+            array, real = array.take([0], axis), real.take([0], axis)
+    return Facts(np.array(array), real & np.isfinite(array))
+
+
+def real_numbers(tensor: Any) -> tuple[Floats, Bools]:
+    """A tensor in float64, and where that is all of it: a complex number with an imaginary part is no number here."""
+    tensor = tensor.detach().cpu()
+    if not tensor.is_complex():
+        array = tensor.double().numpy()
+        return array, np.ones(array.shape, bool)
+    return tensor.real.double().numpy(), (tensor.imag == 0).numpy()
 
 
 def level(given: Facts, axes: tuple[int, ...]) -> Facts:

@@ -255,6 +255,7 @@ _register(
     "reshape_as flatten unflatten _reshape_alias permute transpose swapaxes swapdims movedim moveaxis t mT mH numpy_T squeeze "
     "unsqueeze expand expand_as broadcast_to slice narrow select index index_select gather take_along_dim repeat tile "
     "repeat_interleave roll flip split split_with_sizes chunk tensor_split unbind cat concat concatenate stack unfold diagonal "
+    "fft_fftshift fft_ifftshift "
     "amax amin max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d "
     "adaptive_max_pool2d adaptive_max_pool3d topk sort median cummax cummin pixel_shuffle pixel_unshuffle channel_shuffle "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
@@ -275,7 +276,8 @@ _register(
     "softshrink threshold exp2 expm1 sinh cosh tan log_sigmoid logsumexp log_softmax _log_softmax upsample_trilinear3d "
     "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa lerp addcmul glu gru lstm rnn_tanh rnn_relu gru_cell "
     "lstm_cell rnn_tanh_cell rnn_relu_cell asinh grid_sampler grid_sampler_2d grid_sampler_3d rrelu fft_fft fft_ifft fft_rfft "
-    "fft_irfft fft_rfft2 fft_irfft2 fft_fft2 fft_ifft2 view_as_real view_as_complex real imag alpha_dropout "
+    "fft_irfft fft_rfft2 fft_irfft2 fft_fft2 fft_ifft2 fft_hfft fft_ihfft fft_fftn fft_ifftn fft_rfftn fft_irfftn stft istft "
+    "complex polar conj _conj conj_physical resolve_conj resolve_neg sgn view_as_real view_as_complex real imag alpha_dropout "
     "feature_alpha_dropout scatter scatter_add index_add index_put index_copy",
 )
 _register(

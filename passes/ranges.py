@@ -8,6 +8,7 @@ finite. A range is worked out when a rule first asks for it.
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -68,6 +69,8 @@ class Ranges:
         if isinstance(node.meta.get("val"), int | torch.SymInt):
             return Range(1, _INF) if name == "aten.sym_size" else FINITE
         found = TRANSFERS.get(name.removeprefix("aten."), unknown)(Operation(node, torch.nn.Module()), self._of)
+        if is_tensor(node) and node.meta["val"].is_complex():
+            return FINITE if found.finite else ANYTHING  # Complex numbers have no order, so there are no bounds.
         return _whole(found, node.meta["val"].dtype) if _is_whole(node) else found
 
     def _of(self, value: Any) -> Range:
@@ -81,6 +84,8 @@ class Ranges:
             if math.isfinite(number):
                 return Range(number, number)
             return Range(0, 0, up=number == _INF, down=number == -_INF, nan=number != number)
+        if isinstance(value, complex):
+            return FINITE if cmath.isfinite(value) else ANYTHING
         return ANYTHING
 
 

@@ -20,6 +20,7 @@ from . import (
     sampling,
     scattering,
     selection,
+    spectra,
     state,
     windows,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "sampling",
     "scattering",
     "selection",
+    "spectra",
     "state",
     "windows",
 ]

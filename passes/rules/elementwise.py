@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import cmath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import fx
 
-from ..facts import Facts, collapsed, unknown
+from ..facts import Facts, collapsed, real_numbers, unknown
 from ..values import Operation, is_tensor, is_unit, shape_of, tensor_inputs
 from .base import FactTable, Rule, register
 
@@ -20,12 +20,12 @@ __all__ = ["Elementwise", "Gated", "Identity", "Multiply", "ParametricRelu", "Pa
 
 _UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil celu clamp clamp_max clamp_min clip cos cosh elu erf
 erfc exp exp2 expm1 fix floor frac gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log log10 log1p log2
-log_sigmoid logical_not logit mish nan_to_num neg negative reciprocal relu relu6 round rrelu rsqrt selu sigmoid sign silu
+log_sigmoid logical_not logit mish nan_to_num neg negative reciprocal relu relu6 round rrelu rsqrt selu sgn sigmoid sign silu
 sin sinh softplus softshrink sqrt square tan tanh threshold trunc"""
 
-_BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul atan2 bitwise_and bitwise_left_shift bitwise_or
-bitwise_right_shift bitwise_xor div divide eq floor_divide fmax fmin fmod ge greater gt hypot le lerp less
-logical_and logical_or logical_xor lt masked_fill maximum minimum ne not_equal pow remainder rsub sub subtract
+_BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul bitwise_and bitwise_left_shift bitwise_or
+bitwise_right_shift bitwise_xor complex div divide eq floor_divide fmax fmin fmod ge greater gt hypot le lerp less
+logical_and logical_or logical_xor lt masked_fill maximum minimum ne not_equal polar pow remainder rsub sub subtract
 true_divide where xlogy"""
 
 
@@ -61,8 +61,7 @@ class Elementwise(Rule):
         sized = any(not is_tensor(node) for node in op.node.all_input_nodes)  # A number known only when it runs.
         if not operands or sized or any(operand.nothing for operand in operands):
             return unknown(rank)
-        value = _evaluate(op.node, facts)
-        known = np.ones((1,) * rank, bool)
+        value, known = _evaluate(op.node, facts)
         for operand in operands:
             known = known & _aligned(operand.known, rank)
         return collapsed(np.broadcast_to(value, np.broadcast_shapes(value.shape, known.shape)), known)
@@ -107,6 +106,20 @@ class Divide(Elementwise):
 
 
 @register
+class AngleOfPoint(Elementwise):
+    """``atan2``: where y is zero and x is not above it, the signs of zeros decide between 0, pi and -pi, and constants do not
+    tell them."""
+
+    operators = ("aten.atan2",)
+
+    def constants(self, op: Operation, facts: FactTable) -> Facts:
+        found = super().constants(op, facts)
+        y, x = (facts[op[name]].plain().value for name in ("self", "other"))
+        unsure = (_aligned(y, found.rank) == 0) & (_aligned(x, found.rank) <= 0)
+        return found if found.nothing else collapsed(found.value, found.known & ~unsure)
+
+
+@register
 class Choose(Elementwise):
     """``where`` and ``masked_fill``: where both choices are the same constant, it does not matter which is taken."""
 
@@ -128,13 +141,13 @@ class Choose(Elementwise):
 
 @register
 class Identity(Rule):
-    """Casts between types, copies, and dropout in inference: the value as it was."""
+    """Casts between types, copies, conjugates (constants are real), and dropout in inference: the value as it was."""
 
     operators = tuple(
         f"aten.{name}"
         for name in (
-            "alias alpha_dropout clone contiguous detach dropout feature_alpha_dropout feature_dropout _to_copy to "
-            "type_as positive lift_fresh_copy"
+            "alias alpha_dropout clone conj _conj conj_physical contiguous detach dropout feature_alpha_dropout "
+            "feature_dropout _to_copy to type_as positive lift_fresh_copy resolve_conj resolve_neg"
         ).split()
     )
 
@@ -152,14 +165,12 @@ class Identity(Rule):
         given, kind = facts[source], op.node.meta["val"].dtype
         if kind is source.meta["val"].dtype:
             return given
-        if kind.is_floating_point:  # What is beyond a narrow type's largest number becomes infinite.
+        if kind.is_floating_point or kind.is_complex:  # What is beyond a narrow type's largest number becomes infinite.
             fits = np.abs(given.value) <= torch.finfo(kind).max
             return given if fits.all() else collapsed(given.value, given.known & fits, given.pattern)
         plain = given.plain()
         if kind is torch.bool:
             return collapsed(plain.value != 0, plain.known)
-        if kind.is_complex:
-            return unknown(given.rank)
         whole, limits = np.trunc(plain.value), torch.iinfo(kind)
         return collapsed(whole, plain.known & (whole >= limits.min) & (whole <= limits.max))
 
@@ -253,7 +264,7 @@ def _zeros(given: Facts) -> np.ndarray[Any, Any]:
 
 
 def _is_finite(value: Any) -> bool:
-    return not isinstance(value, int | float) or math.isfinite(value)
+    return not isinstance(value, int | float | complex) or cmath.isfinite(value)
 
 
 def _constant(value: Any, facts: FactTable, rank: int) -> tuple[Any, Any]:
@@ -277,18 +288,18 @@ def _aligned(array: np.ndarray[Any, Any], rank: int) -> np.ndarray[Any, Any]:
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
-def _evaluate(node: fx.Node, facts: FactTable) -> np.ndarray[Any, Any]:
-    """Runs the node's operator on the constants of its operands."""
+def _evaluate(node: fx.Node, facts: FactTable) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Runs the node's operator on the constants of its operands, and says where the result is a real number."""
 
     def constant(operand: Any) -> Any:
         if not is_tensor(operand):
             return operand
         value = torch.from_numpy(np.ascontiguousarray(facts[operand].plain().value))
         kind = operand.meta["val"].dtype
-        return value if kind.is_floating_point else value.to(kind)
+        return value if kind.is_floating_point else value.to(torch.complex128 if kind.is_complex else kind)
 
     args = fx.map_arg(node.args, constant)
     kwargs = fx.map_arg({k: v for k, v in node.kwargs.items() if k not in ("dtype", "device", "layout")}, constant)
     with torch.no_grad():
         result = node.target(*args, **kwargs)  # type: ignore[operator]
-    return np.asarray(result.double().numpy())
+    return real_numbers(result)

@@ -70,7 +70,7 @@ class EmbeddingBag(Rule):
 def _columns(op: Operation, facts: FactTable) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Of every column of the table, which may be computed: the number in it, and whether that is the same in all rows."""
     table = op.tensor("weight")
-    if table is None or not table.shape[0]:
+    if table is None or not table.shape[0] or table.is_complex():
         return facts[op["weight"]].plain().along(1, shape_of(op["weight"])[1])
     low, high = torch.aminmax(table, dim=0)
     return low.double().cpu().numpy(), (low == high).cpu().numpy()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from ..facts import Facts, collapsed, unknown
+from ..facts import Facts, collapsed, real_numbers, unknown
 from ..values import Operation, is_static, operator_name, shape_of
 from .base import FactTable, Rule, optional, register, rule_for
 
@@ -110,7 +110,8 @@ class LinearMap(Rule):
         bias = op.tensor("bias")
         if op.get("bias") is not None and bias is None:
             return unknown(rank)
-        flat = total + (bias.double().cpu().numpy() if bias is not None else 0.0)
+        added, real = real_numbers(bias) if bias is not None else (np.zeros(total.shape), np.ones(total.shape, bool))
+        flat, constant = total + added, constant & real
         shape = [1] * rank
         shape[geometry.target_axis] = flat.size
         return collapsed(flat.reshape(shape), constant.reshape(shape))
@@ -214,7 +215,8 @@ class LinearMap(Rule):
         return (given if geometry.image else given.plain()).along(geometry.source_axis, size)
 
     def _folds(self, geometry: Geometry, facts: FactTable) -> bool:
-        return geometry.uniform and (facts[geometry.source].pattern is None or not geometry.image)
+        plane = facts[geometry.source].pattern is not None and geometry.image
+        return geometry.uniform and not plane and not _complex(geometry)
 
     def _usable(self, op: Operation) -> bool:
         """Two grouped calls of one weight could lose different channels of a block; such a weight stays whole."""
@@ -228,7 +230,7 @@ class LinearMap(Rule):
     def _absorbs(self, op: Operation, facts: KnownConstants) -> bool:
         """Returns if what constant inputs add may go into the parameters: it is the same for all who read them."""
         stored = _stored(op)
-        if op["input"] in stored:
+        if op["input"] in stored or _complex(self.geometry(op)):
             return False
         if all(len(node.users) == 1 for node in stored):
             return True
@@ -380,6 +382,11 @@ def _maker(value: Any) -> str:
     while isinstance(value, fx.Node) and operator_name(value) == "getitem":
         value = value.args[0]
     return f" by {operator_name(value)}" if isinstance(value, fx.Node) and value.op == "call_function" else ""
+
+
+def _complex(geometry: Geometry) -> bool:
+    """Returns if a layer has complex numbers, whose response to constants is no real one."""
+    return bool(geometry.source.meta["val"].is_complex())
 
 
 def _stored(op: Operation) -> list[fx.Node]:

@@ -131,7 +131,7 @@ def joined(name: str, inner: Callable[[Tensor, Tensor], Tensor], label: str = ""
     case(name, lambda: Joined(inner), label=label or "two branches", observed="left.weight", **options)
 
 
-for name, call in called(A, "add sub subtract mul multiply maximum minimum fmax fmin hypot atan2"):
+for name, call in called(A, "add sub subtract mul multiply maximum minimum fmax fmin hypot"):
     joined(name, lambda a, b, call=call: call(a, b))  # type: ignore[misc]
 for name, call in called(A, "div divide true_divide fmod remainder xlogy"):
     joined(name, lambda a, b, call=call: call(a, positive(b)))  # type: ignore[misc]
@@ -787,6 +787,52 @@ around("index_put", lambda x: A.index_put(x, [None, None, DIAGONAL[0], DIAGONAL[
 parted = lambda x: A.index_put(x, [ROWS[1:2], None, ROWS], x[0, :, :4].transpose(0, 1))  # noqa: E731
 around("index_put", parted, "indices that are parted")
 around("index", lambda x: A.index(x, [ROWS[1:2], None, ROWS]).transpose(0, 1)[None], "indices that are parted")
+
+
+# Fourier transforms and complex numbers ---------------------------------------------------------------------------
+
+joined("atan2", lambda a, b: torch.atan2(a, b), prunes="M1")  # At two zeros their signs decide.
+joined("atan2", lambda a, b: torch.atan2(a, positive(b)), "to the right")
+
+WINDOW = torch.hann_window(8, dtype=torch.float64)
+FT = torch.fft
+
+
+def spectral(names: str, inner: Callable[[Tensor], Tensor], label: str = "", prunes: str = "M2") -> None:
+    """A network for several operators: over the image, zeros stay zero."""
+    for name in names.split():
+        around(name, inner, label or name, prunes=prunes)
+
+
+def short(x: Tensor) -> Tensor:
+    """Rows of channels there and back; of one image, so that its channels are merged with nothing."""
+    window = WINDOW.to(x.dtype)
+    rows = torch.stft(x[0].flatten(1), 8, 4, window=window, return_complex=True)
+    back: Tensor = torch.istft(rows * 2, 8, 4, window=window)
+    return back.view(1, -1, 8, 8)
+
+
+spectral("fft_fft", lambda x: FT.fft(x, dim=1).real, "channels", prunes="")
+spectral("fft_fft fft_ifft real", lambda x: FT.ifft(FT.fft(x, dim=2) * (1 + 2j), n=8, dim=-2, norm="ortho").real)
+spectral("fft_rfft fft_irfft", lambda x: FT.irfft(FT.rfft(x, n=10, norm="forward"), n=8))
+spectral("fft_hfft fft_ihfft", lambda x: FT.hfft(FT.ihfft(x), n=8))
+spectral("fft_fft2 fft_ifft2 imag", lambda x: FT.ifft2(FT.fft2(x) * 1j).imag)
+spectral("fft_rfft2 fft_irfft2", lambda x: FT.irfft2(FT.rfft2(x), s=(8, 8)))
+spectral("fft_fftn fft_ifftn", lambda x: FT.ifftn(FT.fftn(x, s=(8, 8)), dim=(-1, 0)).abs())
+spectral("fft_rfftn fft_irfftn", lambda x: FT.irfftn(FT.rfftn(x, dim=(2, 3)), s=(8, 8)))
+spectral("fft_fftshift fft_ifftshift", lambda x: FT.ifftshift(FT.fftshift(x, dim=-1), dim=(2, 3)), prunes="M1 M2")
+spectral("fft_fftshift", lambda x: FT.fftshift(x), "channels", prunes="")
+spectral("stft istft", short)
+spectral(
+    "view_as_real view_as_complex", lambda x: torch.view_as_real(torch.view_as_complex(torch.stack([x, x], -1)))[..., 1]
+)
+spectral("complex sgn", lambda x: torch.view_as_real(torch.complex(x, x.relu()).sgn())[..., 0], prunes="M1 M2")
+spectral("complex", lambda x: torch.complex(x, torch.zeros_like(x)).exp().real, "real", prunes="M1 M2")
+spectral("polar", lambda x: torch.polar(x, x * 3).imag)
+spectral("angle", lambda x: torch.complex(x, x.cos() + 2).angle(), prunes="")
+spectral("_conj resolve_conj", lambda x: FT.rfft(x).conj().resolve_conj().abs()[..., [0, 1, 2, 3, 4, 1, 2, 3]])
+spectral("conj conj_physical", lambda x: A.conj(A.conj_physical(torch.complex(x, x * 0))).real, prunes="M1 M2")
+spectral("resolve_neg", lambda x: A.resolve_neg(torch.complex(x, x).conj().imag))
 
 
 class Remembering(nn.Module):

@@ -18,6 +18,7 @@ from . import (  # noqa: F401
     reduction,
     scattering,
     selection,
+    spectra,
     windows,
 )  # isort: skip
 from .registry import FAMILIES, Family, recipe, recipes
