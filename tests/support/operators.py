@@ -794,7 +794,7 @@ around("index", lambda x: A.index(x, [ROWS[1:2], None, ROWS]).transpose(0, 1)[No
 joined("atan2", lambda a, b: torch.atan2(a, b), prunes="M1")  # At two zeros their signs decide.
 joined("atan2", lambda a, b: torch.atan2(a, positive(b)), "to the right")
 
-WINDOW = torch.hann_window(8, dtype=torch.float64)
+WINDOW = torch.hamming_window(8, dtype=torch.float64)
 FT = torch.fft
 
 
