@@ -4,6 +4,7 @@ python benchmarks/exactness.py --json docs/results/exactness.json
 python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
 python benchmarks/compiled_zoo.py --json docs/results/compiled_zoo.json
 python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
+python benchmarks/fuzz_files.py --json docs/results/fuzz_files.json
 python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
 python benchmarks/latency.py --json docs/results/latency.json
@@ -128,6 +129,13 @@ FUZZ = """## Random graphs
 Random programs over all operators that have a rule, with random masks; the masked graph against the compacted one in
 float64, again after the plan went through a file, and for some after a `.pt2` file. `python benchmarks/fuzz.py` makes the
 same graphs for the same seed.
+"""
+
+FILES = """## Hostile files
+
+Files of every kind that is read, changed from a seed: by their bytes, and by what the bytes mean (records of archives,
+JSON values, headers, instructions to run something). Each is read in a process of its own, bounded in time and memory; refused
+is one line and exit code 2. `python benchmarks/fuzz_files.py` makes the same files for the same seed.
 """
 
 SCALE = """## Growth
@@ -264,6 +272,22 @@ def fuzzed(record: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
+def opened(record: dict[str, Any]) -> str:
+    """The run in one table."""
+    kinds = record["kinds"].values()
+    rows = {
+        "files": f"{record['inputs']}, of {len(kinds)} kinds",
+        "read": sum(kind["read"] for kind in kinds),
+        "refused": sum(kind["refused"] for kind in kinds),
+        "tracebacks, exit codes 70, hangs, killed processes": ", ".join(map(str, record["faults"].items())) or 0,
+        "code of a file that was run": record["markers"],
+        "most memory of a process": f"{record['peak_mib']} MiB, of which {record['bare_mib']} MiB before it reads",
+        "slowest": f"{record['slowest_seconds']} s",
+    }
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return with_setting(table, record["setting"])
+
+
 def smaller(record: dict[str, Any]) -> str:
     """Dense and pruned, a table a network."""
     parts = []
@@ -314,6 +338,7 @@ SECTIONS = (
         lambda record: with_setting(compiled_zoo.table(record["rows"]), record["setting"]),
     ),
     Section("fuzz", FUZZ, fuzzed),
+    Section("fuzz_files", FILES, opened),
     Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
     Section("peers", PEERS, peers.summary),
     Section("latency", LATENCY, latencies),
