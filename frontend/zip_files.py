@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from .errors import InputError
 from .limits import check_limit, check_unpacked
 
 __all__ = ["check_directory", "members", "reading_zip"]
 
-_END, _END_64 = b"PK\5\6", b"PK\6\6"
-_TAIL = 22 + (1 << 16) + 20 + 56
+
+class _Mark(NamedTuple):
+    """A record at the end of an archive: how it begins, and its fields."""
+
+    first: bytes
+    fields: struct.Struct
+
+
+_END = _Mark(b"PK\5\6", struct.Struct("<4sHHHHIIH"))
+_LOCATOR = _Mark(b"PK\6\7", struct.Struct("<4sIQI"))
+_END_64 = _Mark(b"PK\6\6", struct.Struct("<4sQHHIIQQQQ"))
+_TAIL = (1 << 16) + sum(mark.fields.size for mark in (_END, _LOCATOR, _END_64))
 """Bytes from the end of a file in which its directory's place and size are written."""
+
+_LONGER = (1 << 32) - 1
+"""Stands for: the longer record says it."""
+
+_UNCLEAR = "its directory is not where its end says, so that what would be read is unclear; save it anew"
 
 _ENCRYPTED = 1
 
@@ -45,17 +61,31 @@ def reading_zip(stream: BinaryIO, what: str) -> Iterator[zipfile.ZipFile]:
 
 
 def check_directory(stream: BinaryIO, what: str) -> None:
-    """Raises InputError if the archive's directory, which is read as a whole, is longer than a text may be."""
+    """Raises InputError unless the archive's directory lies right before its end, where the end says, and is no longer than a
+    text may be. Readers differ in what they do else: some go to the place, some back from the end.
+    """
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _TAIL))
     tail = stream.read(_TAIL)
     stream.seek(0)
-    for mark, place, width in ((_END, 12, 4), (_END_64, 40, 8)):
-        at = tail.rfind(mark)
-        claimed = int.from_bytes(tail[at + place : at + place + width], "little") if at >= 0 else 0
-        # All bits stand for: the longer form says it.
-        if claimed != (1 << 8 * width) - 1:
-            check_limit("text", claimed, f"{what}: its directory")
+    at = tail.rfind(_END.first)
+    if at < 0 or len(tail) < at + _END.fields.size:
+        return  # It is no archive, which the reader says.
+    *_, directory, place, comment = _END.fields.unpack_from(tail, at)
+    long = at - _LOCATOR.fields.size - _END_64.fields.size
+    end = at
+    if at >= _LOCATOR.fields.size and tail[at - _LOCATOR.fields.size :].startswith(_LOCATOR.first):
+        if long < 0 or not tail[long:].startswith(_END_64.first):
+            raise InputError(f"{what}: {_UNCLEAR}")
+        _, _, where, _ = _LOCATOR.fields.unpack_from(tail, at - _LOCATOR.fields.size)
+        *_, long_directory, long_place = _END_64.fields.unpack_from(tail, long)
+        short = ((directory, long_directory), (place, long_place))
+        if where != size - len(tail) + long or any(said not in (_LONGER, whole) for said, whole in short):
+            raise InputError(f"{what}: {_UNCLEAR}")
+        directory, place, end = long_directory, long_place, long
+    check_limit("text", directory, f"{what}: its directory")
+    if place + directory != size - len(tail) + end or at + _END.fields.size + comment != len(tail):
+        raise InputError(f"{what}: {_UNCLEAR}")
 
 
 def members(archive: zipfile.ZipFile, what: str) -> dict[str, bytes]:

@@ -196,5 +196,5 @@ def _recall(path: Path) -> Cost | None:
         hot = values.pop("hottest")
         block = HotBlock(hot["count"], BlockCycles(**hot["cycles"]), tuple(hot["assembly"])) if hot else None
         return Cost(**values, hottest=block)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

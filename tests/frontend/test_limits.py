@@ -239,3 +239,32 @@ def test_safetensors_that_claim_something_else_are_refused(change: Callable[[str
         parse_tensors(with_header(change))
     with pytest.raises(ValueError, match="no header"):
         parse_tensors(b"\xff" * 8 + b"{}")
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"#!/bin/sh\n", archive(("x.npy", npy(X + 1)))], ids=["nothing", "a script", "another"]
+)
+@pytest.mark.parametrize("after", [b"", b"\0", b"PK\5\6" + bytes(18)], ids=["nothing", "a byte", "an end"])
+def test_an_archive_is_the_whole_file(before: bytes, after: bytes, tmp_path: Path) -> None:
+    """Else one reader takes the directory at the place that the end names, and another the one before the end."""
+    (tmp_path / "x.npz").write_bytes(before + archive(("x.npy", npy(X))) + after)
+    if not before and not after:
+        np.testing.assert_array_equal(load_arrays(tmp_path / "x.npz")["x"], X)
+        return
+    with pytest.raises(InputError):
+        load_arrays(tmp_path / "x.npz")
+
+
+def test_long_forms_of_an_end_agree_with_the_short_one(tmp_path: Path) -> None:
+    content = archive(("x.npy", npy(X)))
+    end = content.rindex(b"PK\5\6")
+    size, place = struct.unpack_from("<II", content, end + 12)
+    for said, where, good in [(place, end, True), (place - 1, end, False), (place, end - 1, False)]:
+        long = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, size, said)
+        locator = struct.pack("<4sIQI", b"PK\6\7", 0, where, 1)
+        (tmp_path / "x.npz").write_bytes(content[:end] + long + locator + content[end:])
+        if good:
+            np.testing.assert_array_equal(load_arrays(tmp_path / "x.npz")["x"], X)
+        else:
+            with pytest.raises(InputError, match="its directory is not where its end says"):
+                load_arrays(tmp_path / "x.npz")
