@@ -12,11 +12,12 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from ...backends.tensor_spec import TensorSpec
+from ...frontend.json_text import parse_json
 
 __all__ = [
     "LENGTH_HEADER",
@@ -89,9 +90,7 @@ def tensor_metadata(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
 def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object that `body` is. Raises RequestError if it is none."""
     try:
-        found = json.loads(body, parse_constant=_no_constant)
-    except RecursionError:
-        raise RequestError("the request's JSON is nested too deeply") from None
+        found = parse_json(body)
     except ValueError as error:
         raise RequestError(f"the request is not JSON: {_short(error)}") from None
     if not isinstance(found, dict):
@@ -274,10 +273,6 @@ def _flag(parameters: Mapping[str, Any], key: str, default: bool) -> bool:
     if not isinstance(found, bool):
         raise RequestError(f"the parameter {key} is {_short(found)}, not true or false")
     return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
 
 
 def _short(value: object) -> str:

@@ -192,3 +192,9 @@ def test_numbers_survive_json(value: np.ndarray, flat: bool) -> None:
 def test_any_json_is_answered_or_refused(value: Any) -> None:
     with contextlib.suppress(RequestError):
         infer_request(json.dumps(value).encode(), None, INPUTS, OUTPUTS)
+
+
+def test_a_request_says_each_thing_once_and_in_utf_8() -> None:
+    for body in (b'{"inputs": [], "inputs": []}', '{"inputs": []}'.encode("utf-16"), b'{"id": NaN}', b"[" * 100_000):
+        with pytest.raises(RequestError, match="the request is not JSON"):
+            json_object(body)
