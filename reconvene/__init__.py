@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""As type checkers know it. Nothing is imported, so that the command line soon gets to what it does on Ctrl-C."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .backends.targets import Target
     from .driver.api import Result, capture, compact, compile, prune
     from .driver.report import Report
@@ -51,6 +53,8 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("reconvene")
     elif name in _HOME:
+        import importlib
+
         value = getattr(importlib.import_module(_HOME[name], __name__), name)
     else:
         raise AttributeError(f"module 'reconvene' has no attribute '{name}'")

@@ -95,14 +95,14 @@ def _programs(folder: Path, code: str) -> Iterator[Kind]:
             return in_json(code)
         return in_zip(lambda _: binary, code) if "sample_inputs" in name else binary
 
-    yield Kind("program", {"a.pt2": path.read_bytes()}, "a.pt2", in_zip(by_name, code), _explain, 6)
+    yield Kind("program", {"a.pt2": path.read_bytes()}, "a.pt2", in_zip(by_name, code), _explain, 4)
     # The graph alone is where most of a program is.
     graph = in_zip(lambda name: in_json(code) if "/models/" in name else lambda _, content: content, code)
-    yield Kind("program's graph", {"a.pt2": path.read_bytes()}, "a.pt2", graph, _explain, 6)
+    yield Kind("program's graph", {"a.pt2": path.read_bytes()}, "a.pt2", graph, _explain, 4)
     pruned = folder / "pruned.pt2"
     result = api.prune(Small().eval(), (x,), sparsity=0.5)
     save_program(result.module, (x,), pruned, certificate=dataclasses.asdict(result.certificate))
-    yield Kind("pruned program", {"a.pt2": pruned.read_bytes()}, "a.pt2", in_zip(by_name, code), _explain, 2)
+    yield Kind("pruned program", {"a.pt2": pruned.read_bytes()}, "a.pt2", in_zip(by_name, code), _explain)
     result.plan.save(folder / "plan.json")
     files = {name: (folder / name).read_bytes() for name in ("plan.json", "plan.safetensors")}
     yield Kind("plan", files, "plan.json", in_json(code), lambda at: Plan.load(at / "plan.json"), 2)
