@@ -195,3 +195,32 @@ def test_a_computed_weight_of_a_cell_is_a_barrier_with_a_reason() -> None:
     result = compact_graph(exactness.graph, exactness.example)
     assert "the weights of this gru_cell are computed" in [barrier.reason for barrier in result.barriers]
     assert result.certificate.max_relative < EXACT
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_layer_whose_weights_have_other_readers_is_a_barrier_with_a_reason(shared: bool) -> None:
+    class Layers(nn.Module):
+        """A recurrent layer, twice or once."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.layer, self.out = nn.Linear(6, 8), nn.GRU(8, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(self.first(x))[0]
+            return self.out(self.layer(y)[0] if shared else y)
+
+    result = assert_exact(randomise(Layers()), SEQUENCE, "M2")
+    reasons = [barrier.reason for barrier in result.barriers]
+    assert ("gru feeds its hidden state back into itself" in reasons) == shared
+    assert shared or "" not in reasons
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "rnn"])
+def test_features_that_no_gate_reads_go(kind: str) -> None:
+    cell = CELLS[kind](8, 12)
+    read = torch.arange(8) % 2 == 0
+    masks = {"cell.weight_ih": read.expand(cell.weight_ih.shape)}
+    result = assert_exact(randomise(Loop(cell)), SEQUENCE, masks)
+    assert result.module.get_parameter("first.weight").shape == (4, 6)
+    assert result.module.get_parameter("cell.weight_ih").shape[1] == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -15,7 +16,7 @@ from reconvene.passes import compaction
 from reconvene.passes.compaction import compact
 from reconvene.passes.rules import rule_for
 from reconvene.passes.running import run_graph
-from reconvene.passes.verification import _difference
+from reconvene.passes.verification import _Check, _difference, _Trial
 
 from ..support.models import channel_masks, randomise, view_of
 
@@ -190,3 +191,20 @@ def test_whole_numbers_differ_in_so_many_places_and_types_and_shapes_altogether(
     assert _difference(ones, 1.0) == _difference(1.0, ones) == (INF, 1.0)
     assert _difference(3, 3) == _difference(None, None) == (0.0, 1.0)
     assert _difference(3, 4) == _difference(3, 3.0) == _difference(1, True) == (INF, 1.0)
+
+
+def test_what_rounding_alone_might_do_is_forgiven_on_inputs_that_were_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 4, dtype=torch.float64)
+    view, live = compaction.analyse(capture(nn.Linear(4, 3).eval(), (x.float(),)), {})
+    wrong = copy.deepcopy(view.module)
+    with torch.no_grad():
+        wrong.weight.mul_(1.5)
+    check = _Check(view, live, wrong, torch.float64)
+    monkeypatch.setattr(check, "_rounding", lambda trial, expected: 1.0)
+    check.run(_Trial("random", (x,), 0))
+    assert not check.done and check.relative == 0.0
+    with pytest.raises(CheckError, match=r"differs .* first at 'linear'"):
+        check.run(_Trial("as given", (x,), 0, sure=True))
+    monkeypatch.setattr(check, "_rounding", lambda trial, expected: 0.0)
+    with pytest.raises(CheckError, match="on inputs of kind 'random'"):
+        check.run(_Trial("random", (x,), 0))
