@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from reconvene.frontend.capture import capture
 from reconvene.frontend.errors import InputError
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.dependency import DependencyView, dependency_view
-from reconvene.passes.latency import LatencyGoal, decide_for_latency, layer_channels
+from reconvene.passes.latency import LatencyGoal, _wider, decide_for_latency, layer_channels
 from reconvene.passes.pruning import allot, prune, score
 
 
@@ -96,3 +97,13 @@ def test_pruning_with_a_goal_is_checked_and_recorded() -> None:
     assert found.plan.origin["latency"] == 0.5 and found.plan.origin["modelled_latency"] == 0.5
     assert 0 < found.plan.origin["sparsity"] < 1
     assert [layer.channels_after for layer in found.layers] == [16, 32, 10]
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks", "kept", "multiple", "wider"),
+    [(10, 1, 7, 1, [8, 9, 10]), (10, 1, 4, 4, [8, 12]), (8, 2, 4, 1, [6, 8]), (8, 1, 8, 1, []), (12, 4, 4, 2, [8, 12])],
+)
+def test_wider_groups_are_tried_by_the_step_up_to_all_channels(
+    view: DependencyView, size: int, blocks: int, kept: int, multiple: int, wider: list[int]
+) -> None:
+    assert [*_wider(replace(view.groups[0], size=size, blocks=blocks), kept, multiple)] == wider

@@ -26,4 +26,5 @@ def test_axes_of_the_points_are_the_batch_and_the_image_of_the_result(size: tupl
     assert view.axes.of(image, 1) == view.axes.of(call, 1)
     for axis in range(len(size)):
         assert view.axes.of(points, axis + 1) == view.axes.of(call, axis + 2)
+        assert view.axes.of(call, axis - len(size)) == view.axes.of(call, axis + 2)
     assert len({view.axes.of(call, axis) for axis in range(len(size) + 2)}) == len(size) + 2
