@@ -76,7 +76,25 @@ class Chosen(Hidden):
         return self.b(torch.cat([part, part], 1))
 
 
-@pytest.mark.parametrize("kind", [Gated, ScaledWeight, AllAtOnce, Chosen])
+class SpreadCopy(Hidden):
+    """One number that is copied to all of a buffer, which is read as long as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.hidden(x)
+        self.gate.copy_(y.mean())
+        return self.b(y * self.gate[:16].flip(0))
+
+
+class OtherType(Hidden):
+    """Numbers that are rounded by the type of the buffer they are copied to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.hidden(x)
+        self.chosen.copy_(y[0, :8] * 9)
+        return self.b(y) * self.chosen.sum()
+
+
+@pytest.mark.parametrize("kind", [Gated, ScaledWeight, AllAtOnce, Chosen, SpreadCopy, OtherType])
 def test_what_a_buffer_holds_now_is_no_constant(kind: Any) -> None:
     model, inputs = kind().eval(), frames(CALLS)
     before = copy.deepcopy(model.state_dict())
