@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import multiprocessing
 import os
@@ -78,7 +79,7 @@ class Codec:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prepare)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, _worked, work, *arguments)
         except BrokenProcessPool:
             # Most likely the system killed it, for its memory.
             self._pool = None
@@ -87,8 +88,15 @@ class Codec:
             ) from None
 
 
+def _worked(work: Callable[..., T], *arguments: Any) -> T:
+    """In the other process. The collector would walk again and again through what is read, which has no cycles."""
+    gc.collect()
+    return work(*arguments)
+
+
 def _prepare() -> None:
     """In the other process: it ends with its parent and not by itself, and is the first to go if memory runs out."""
+    gc.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

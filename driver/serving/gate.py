@@ -22,6 +22,9 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.1
 """Seconds without accepting after descriptors ran out."""
 
+_CALM = 5.0
+"""Seconds without such a lack after which it counts as over."""
+
 _RESERVE = 32
 """Descriptors that are left for files: those of a variant that is loaded, the state, the machine's sensors."""
 
@@ -62,8 +65,8 @@ class Gate:
     ) -> None:
         self._connections, self._make, self._most = connections, make, most
         self._note, self._say = note, say
-        self._short = False
-        """Whether descriptors have run out."""
+        self._lack: float | None = None
+        """When descriptors last ran out; None if that is over."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self, listeners: Sequence[socket.socket]) -> None:
@@ -96,22 +99,25 @@ class Gate:
                     await asyncio.sleep(_PAUSE)
                 # Else that client has gone already.
                 continue
-            if self._short:
-                self._short = False
-                self._say("connections are accepted again")
+            if self._lack is not None and loop.time() - self._lack >= _CALM:
+                self._lack = None
+                self._say("there are file descriptors for all connections again")
             if len(self._connections) >= self._most and not self._make_room():
                 self._turn_away(client)
                 continue
             try:
+                if client.family != socket.AF_UNIX:
+                    # An answer is two packets, the second of which would wait for the client's word on the first.
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 await loop.connect_accepted_socket(self._make, client)
             except OSError:
                 client.close()
 
     def _exhausted(self, error: OSError) -> None:
         """Says so once, and closes what is easily spared, so that the next client finds a descriptor."""
-        if not self._short:
-            self._short = True
-            self._say(f"no connections are accepted for now: {error.strerror}; allow more files with ulimit -n")
+        if self._lack is None:
+            self._say(f"connections wait or are closed for others: {error.strerror}; allow more files with ulimit -n")
+        self._lack = asyncio.get_running_loop().time()
         self._note("descriptors")
         self._make_room()
 
