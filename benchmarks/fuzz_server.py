@@ -202,6 +202,45 @@ def parsed(answer: bytes) -> tuple[list[int], list[bytes]]:
     return statuses, bodies
 
 
+def table(record: dict[str, Any]) -> str:
+    """The inputs, and a row for each flood."""
+    inputs, floods = record["inputs"], record["floods"]
+    faults = sum(inputs["faults"].values())
+    lines = [
+        f"{inputs['sent']:,} inputs of {len(inputs['kinds'])} kinds: {faults} faults, {inputs['lines_of_log']} lines of log;"
+        f" alive within {inputs['health']['median_ms']} ms (median) and {inputs['health']['longest_ms']} ms (longest).",
+        "",
+        "| flood | honest requests | median ms | longest ms | over after s |",
+        "|---|---|---:|---:|---:|",
+    ]
+    crowds = {name: row for name, row in floods["crowds"].items() if isinstance(row, dict)}
+    for name, row in crowds.items():
+        what = f"{floods['crowds']['connections']:,} connections: {name}"
+        lines.append(
+            f"| {what} | {_statuses(row)} | {row['median_ms']} | {row['longest_ms']} | {row['seconds_until_gone']} |"
+        )
+    wishes = floods["abandoned switches"]
+    lines.append(
+        f"| {wishes['abandoned']} abandoned switches | 1 x {wishes['honest_status']} | | {wishes['honest_ms']} | |"
+    )
+    for name, row in floods["long JSON"].items():
+        if isinstance(row, dict):
+            health = row["health"]
+            alive = f"{health['asked']} x alive, {health['failed']} not"
+            what = f"{floods['long JSON']['mib']} MiB of JSON: {name}"
+            lines.append(f"| {what} | {alive} | {health['median_ms']} | {health['longest_ms']} | {row['seconds']} |")
+    lack = floods["no descriptors"]
+    what = f"no descriptors for 5 s, {lack['lines_of_log']} line(s) of log, then"
+    lines.append(
+        f"| {what} | {_statuses(lack['then'])} | {lack['then']['median_ms']} | {lack['then']['longest_ms']} | |"
+    )
+    return "\n".join(lines)
+
+
+def _statuses(row: dict[str, Any]) -> str:
+    return ", ".join(f"{count} x {status}" for status, count in row["statuses"].items())
+
+
 def _is_refusal(body: bytes) -> bool:
     try:
         (message,) = json.loads(body).values()

@@ -23,6 +23,7 @@ python benchmarks/compile_time.py --json docs/results/compile_time.json
 python benchmarks/weights_memory.py --json docs/results/weights_memory.json
 python benchmarks/boards.py --json docs/results/boards.json
 python benchmarks/switching.py out/portfolio --json docs/results/switching.json
+python benchmarks/fuzz_server.py --json docs/results/fuzz_server.json
 python benchmarks/results_page.py
 """
 
@@ -43,6 +44,7 @@ import boards
 import compile_time
 import compiled_zoo
 import exactness
+import fuzz_server
 import kernels
 import latency
 import latency_goal
@@ -208,6 +210,14 @@ variant. Memory is private to the process, and less what it holds after it unloa
 of it.
 """
 
+HOSTILE_CLIENTS = """## Hostile clients
+
+`reconvene serve` on loopback: malformed requests from a seed, each on a connection of its own, and floods. A fault is an answer
+500 or one that is not JSON with one line, a wrong answer to a request that is in order, more answers than requests, a
+connection that does not end, a traceback. Beside them, another client asks every 10 ms whether the server is alive; the times
+of floods with JSON are its own. The first honest request after 1,100 connections waits until they are accepted.
+"""
+
 BOARDS = """## Bundles for boards
 
 What `reconvene compile --runtime` makes for a Raspberry Pi 4 (64 bits) and 2 (32 bits): bytes of the weights, of all files that
@@ -359,6 +369,7 @@ SECTIONS = (
         "weights_memory", WEIGHTS, lambda record: with_setting(weights_memory.table(record["rows"]), record["setting"])
     ),
     Section("switching", SWITCHING, lambda record: with_setting(switching.table(record), record["setting"])),
+    Section("fuzz_server", HOSTILE_CLIENTS, lambda record: with_setting(fuzz_server.table(record), record["setting"])),
     Section("boards", BOARDS, bundles),
 )
 

@@ -17,9 +17,8 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from reconvene.driver.serving.connection import Connection
-from reconvene.driver.serving.gate import Gate, most_connections
+from reconvene.driver.serving.gate import Gate
 from reconvene.driver.serving.limits import COUNTED, Limits
-from reconvene.frontend.errors import InputError
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
 GET = HEAD + b"\r\n"
@@ -399,18 +398,3 @@ def test_no_descriptors_are_left(monkeypatch: pytest.MonkeyPatch, calm: float) -
         assert door.noted["descriptors"] == 4
 
     through(talk)
-
-
-def test_limits_have_sense(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="the limit headers is 0; give more than 0"):
-        Limits(headers=0)
-    with pytest.raises(InputError, match="less than the 8 MiB of a single one"):
-        Limits(body=8 << 20, bodies=7 << 20)
-    limit = lambda allowed: lambda which: (allowed, allowed)  # noqa: E731
-    monkeypatch.setattr("resource.getrlimit", limit(5))
-    with pytest.raises(InputError, match="may open 5 files, too few to serve"):
-        most_connections(Limits())
-    monkeypatch.setattr("resource.getrlimit", limit(1 << 20))
-    assert most_connections(Limits()) == 1024
-    monkeypatch.setattr("resource.getrlimit", limit(500))
-    assert 1 <= most_connections(Limits()) < 500

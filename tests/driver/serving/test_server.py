@@ -384,7 +384,23 @@ def test_sigterm_answers_what_is_under_way(original: Portfolio, tmp_path: Path) 
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     left.bind(str(tmp_path / "socket"))
     left.close()
-    with serving(original.folder, tmp_path, "--json") as server:
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    protected = (
+        "--control-token",
+        str(tmp_path / "token"),
+        "--private-copy",
+        "--connections",
+        "9",
+        "--bodies-mib",
+        "64",
+    )
+    with serving(original.folder, tmp_path, "--json", *protected) as server:
+        path, wish = "/v2/repository/models/tiny/load", {"parameters": {"variant": "large"}}
+        assert httpx.post(server.url + path, json=wish).status_code == 401
+        token = {"Authorization": "Bearer 0123456789abcdef"}
+        assert httpx.post(server.url + path, json=wish, headers=token).status_code == 200
+        assert httpx.post(server.url + path, json=wish, headers={**token, "Origin": "http://x"}).status_code == 403
+        assert server.load("large").status_code == 200  # Over the Unix socket.
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as found:
             found.settimeout(10)
             found.connect(str(server.unix))
@@ -483,7 +499,7 @@ def test_mistakes_on_the_command_line(
         ((folder, "--unix", str(tmp_path / "none" / "s")), "cannot listen on Unix socket"),
         ((folder, "--policy", "fast"), "no policy is called 'fast'; there are hand, latency, queue, memory, power"),
         ((folder, "--policy", "latency"), "the policy latency needs --objective-ms"),
-        ((folder, "--threads", "4000"), "threads, got --threads 4000"),
+        ((folder, "--threads", "1000"), "threads, got --threads 1000"),
         ((folder, "--target", "rpi4", "--port", "0"), "no variant can be served"),
     ]:
         assert main(["serve", *arguments, "--state", str(tmp_path / "state")]) == 2
