@@ -49,7 +49,7 @@ class Limits:
         control_body: bytes of a request to switch (413).
         bodies: bytes of all requests that are read, wait or are computed, beyond the first `small` of each (503).
         small: bytes of a request that always find room.
-        timeout: seconds in which a body must have come (408), and again until the answer (504).
+        timeout: seconds in which a body must have come (408), and again until the answer, or until a switch begins (504).
         queue: requests that may wait or be computed (503).
         switches: wishes of clients for a variant that may wait or be under way (503).
         inline: bytes of JSON up to which it is read and written by the event loop; more is the work of another process.

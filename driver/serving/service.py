@@ -162,11 +162,11 @@ class Service:
         await asyncio.to_thread(self.switcher.close)
 
     async def wish(self, name: str) -> Switch:
-        """As `switch`, for a client: it waits for a while, and leaves the queue if it is cancelled.
+        """As `switch`, for a client: its turn must come in time.
 
         Raises:
             BusyError: too many wishes wait.
-            RequestError: its turn did not come in time.
+            RequestError: its turn did not come.
         """
         limits = self.settings.limits
         if self._wishes >= limits.switches:
@@ -174,18 +174,25 @@ class Service:
             raise BusyError(1, "too many wishes for a variant wait")
         self._wishes += 1
         try:
-            async with asyncio.timeout(limits.timeout):
-                return await self.switch(name, "by hand")
-        except TimeoutError:
-            raise RequestError(f"the switch took longer than {limits.timeout:g} s", 504, "timeout") from None
+            return await self.switch(name, "by hand", limits.timeout)
         finally:
             self._wishes -= 1
 
-    async def switch(self, name: str, why: str) -> Switch:
-        """Exchanges the variant for `name`; what came of it. If it is cancelled, a switch that has begun is carried out."""
+    async def switch(self, name: str, why: str, patience: float | None = None) -> Switch:
+        """Exchanges the variant for `name`; what came of it. If it is cancelled, a switch that has begun is carried out.
+
+        Args:
+            patience: seconds in which it must begin; None for as long as it takes.
+
+        Raises:
+            RequestError: it did not, and is forgotten.
+        """
         future = self.switcher.switch(name, why)
         noted = asyncio.ensure_future(self._noted(future))
         try:
+            done, _ = await asyncio.wait((noted,), timeout=patience)
+            if not done and future.cancel():
+                raise RequestError(f"the turn of the switch did not come within {patience:g} s", 504, "timeout")
             return await asyncio.shield(noted)
         except asyncio.CancelledError:
             future.cancel()
