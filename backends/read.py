@@ -128,6 +128,11 @@ def _float_image(*values: Any) -> bool:
     return all(isinstance(value, Node) and value.is_image for value in values)
 
 
+def _computed_image(value: Any) -> bool:
+    """An image that is no constant: elementwise kernels take the layout of one, and a weight has none."""
+    return _float_image(value) and value.op != "constant"
+
+
 def _convolution(call: Any, arguments: Sequence[Any]) -> Node | None:
     data, kernel = arguments[0], _known(arguments[1])
     attrs = call.attrs
@@ -282,14 +287,14 @@ def _unary(function: str, *names: str) -> Rule:
         if isinstance(data, Node) and data.op == "reshape" and len(data.inputs[0].shape) == 2:
             matrix = data.inputs[0]
             return _unrowed(Node("scalar", [matrix], matrix.shape, "float32", scalar), data.shape)
-        return _result("scalar", call, [data], scalar) if _float_image(data) else None
+        return _result("scalar", call, [data], scalar) if _computed_image(data) else None
 
     return rule
 
 
 def _clip(call: Any, arguments: Sequence[Any]) -> Node | None:
     low, high = (float(getattr(bound, "value", math.nan)) for bound in arguments[1:3])
-    if not _float_image(arguments[0]) or math.isnan(low) or math.isnan(high):
+    if not _computed_image(arguments[0]) or math.isnan(low) or math.isnan(high):
         return None
     return _result("scalar", call, [arguments[0]], Scalar("clip", (low, high)))
 

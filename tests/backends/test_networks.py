@@ -166,3 +166,23 @@ def test_benchmark_and_compare() -> None:
     assert torch.get_num_threads() == threads
     with pytest.raises(InputError, match="unknown engine 'jax'"):
         compare(module, (x,), engines=("jax",))
+
+
+def test_layers_whose_weights_are_computed_from_weights_compile() -> None:
+    """Constants come in every form: their absolute values, over norms, under functions of one value."""
+    weight_norm, spectral_norm = nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        weight_norm(nn.Linear(8, 8)), nn.utils.weight_norm(nn.Linear(8, 8)), spectral_norm(nn.Linear(8, 8))
+    )
+
+    class Squashed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.weight = model, nn.Parameter(torch.randn(8, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.model(x) @ self.weight.clamp(-1, 1).tanh() + self.weight.abs()[0]
+
+    module, x = Squashed().eval(), torch.randn(3, 8)
+    close(compile(module, (x,)).run(x), module(x).detach())
