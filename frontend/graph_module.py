@@ -21,6 +21,7 @@ from .execution import add_parts, executed_graph
 from .input_sizes import InputSizes, check_inputs
 from .layer_kinds import Layer, layers_of
 from .layers import Part, differs_from, follows_flag, furnish
+from .literals import moved_literals
 from .modes import DIFFERENCES, modes_of, note_differences, set_mode, training_flag
 from .stored_graph import load_graph, store_graph
 
@@ -116,6 +117,20 @@ class CapturedModule(fx.GraphModule):
     def eval(self) -> CapturedModule:
         """The same as ``train(False)``."""
         return self.train(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CapturedModule:
+        """What ``to()``, ``double()`` and ``half()`` call: types and devices that the graph names go with the tensors.
+
+        Raises:
+            InputError: the graph does not tell what the model would do in that type; nothing is changed then.
+        """
+        moved = moved_literals(self.graph, fn)
+        super()._apply(fn, recurse)
+        for node, args, kwargs in moved:
+            node.args, node.kwargs = args, kwargs
+        if moved:
+            self.recompile()
+        return self
 
     def recompile(self) -> Any:
         """Makes the code of the graph as it is now. Called by torch.fx."""

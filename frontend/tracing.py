@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
@@ -67,5 +68,9 @@ def plain_graph(program: ExportedProgram) -> fx.GraphModule:
     for node in list(module.graph.nodes):
         if node.op == "call_module" and not node.users:
             module.graph.erase_node(node)  # Shape guards; `meta["input_sizes"]` has them.
+        elif node.target is torch.ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(
+                node
+            )  # A conversion's operand is of the example's type; of another after `double()`.
     inline_regions(module)
     return module
