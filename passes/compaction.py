@@ -21,7 +21,7 @@ from .plan import Plan
 from .propagation import Liveness, propagate_constants, propagate_liveness
 from .rewriting import kept_positions, rewrite
 from .sizes import layer_widths, total_size
-from .values import attribute
+from .values import attribute, tensor_inputs
 from .verification import verify
 
 __all__ = ["analyse", "apply_plan", "causes_of_channels", "channels_where", "compact"]
@@ -207,8 +207,23 @@ def causes_of_channels(view: DependencyView, live: Liveness, group: ChannelGroup
         positions = np.zeros(view.axes.sizes[number], bool)
         chosen = part.positions[stays]
         positions[chosen[chosen >= 0]] = True
-        causes.update(dict.fromkeys(live.causes_of(number, positions)))
+        ended = _where_constants_end(view, live, number, positions)
+        causes = dict.fromkeys([*([ended] if ended else []), *causes, *live.causes_of(number, positions)])
     return tuple(view.located(cause) for cause in list(causes)[:4])
+
+
+def _where_constants_end(view: DependencyView, live: Liveness, number: int, positions: Bools) -> str | None:
+    """The first call that makes something else of constant channels of an axis class, as a reason."""
+    places = {node: axis for node, axis in view.axes.members[number] if isinstance(axis, int)}
+    size = view.axes.sizes[number]
+    for node, axis in places.items():
+        operands = [operand for operand in tensor_inputs(node) if operand in places] if node in view.operations else []
+        if operands:
+            _, after = live.facts[node].along(axis, size)
+            before = [live.facts[operand].along(places[operand], size)[1] for operand in operands]
+            if (np.all(before, axis=0) & ~after & positions).any():
+                return f"constant channels are not constant any more after '{node.name}'"
+    return None
 
 
 class _Clock:

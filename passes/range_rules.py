@@ -61,7 +61,7 @@ def _normalised(op: Operation, of: RangeOf) -> Range:
 
 def _made(op: Operation, of: RangeOf) -> Range:
     values = {"zeros": 0.0, "zeros_like": 0.0, "new_zeros": 0.0, "ones": 1.0, "ones_like": 1.0, "new_ones": 1.0}
-    return of(values.get(op.name.removeprefix("aten."), op.get("fill_value")))
+    return of(values.get(op.name.removeprefix("aten."), op.get("fill_value", op.get("s"))))
 
 
 def _sum(op: Operation, of: RangeOf) -> Range:

@@ -18,6 +18,7 @@ from torch import fx
 
 from .additive_masks import additive_masks
 from .intervals import ANYTHING, FINITE, Range, hull
+from .number_ranges import number_range
 from .range_rules import TRANSFERS, unknown
 from .values import WRITTEN, Operation, attribute, is_tensor, operator_name
 
@@ -66,19 +67,19 @@ class Ranges:
         name = operator_name(node)
         if name == "getitem" and isinstance(node.args[0], fx.Node):
             return FINITE if _is_whole(node) else self._known[node.args[0]]
-        if isinstance(node.meta.get("val"), int | torch.SymInt):
-            return Range(1, _INF) if name == "aten.sym_size" else FINITE
-        found = TRANSFERS.get(name.removeprefix("aten."), unknown)(Operation(node, torch.nn.Module()), self._of)
+        if isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat):
+            return number_range(node, self.of)
+        found = TRANSFERS.get(name.removeprefix("aten."), unknown)(Operation(node, torch.nn.Module()), self.of)
         if is_tensor(node) and node.meta["val"].is_complex():
             return FINITE if found.finite else ANYTHING  # Complex numbers have no order, so there are no bounds.
         return _whole(found, node.meta["val"].dtype) if _is_whole(node) else found
 
-    def _of(self, value: Any) -> Range:
-        """Of an argument: a node, a number, or a list of them."""
+    def of(self, value: Any) -> Range:
+        """The range of an argument: a node, a number, or a list of them."""
         if isinstance(value, fx.Node):
-            return self._known[value]
+            return self[value]
         if isinstance(value, list | tuple):
-            return hull([self._of(item) for item in value])
+            return hull([self.of(item) for item in value])
         if isinstance(value, bool | int | float):
             number = float(value)
             if math.isfinite(number):

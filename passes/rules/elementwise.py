@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cmath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,29 +76,28 @@ class Multiply(Elementwise):
         rank = len(shape_of(op.node))
         both = super().constants(op, facts)
         nodes = list(tensor_inputs(op.node))
-        if len(nodes) == 1 and both.nothing:
-            return _scaled(facts[nodes[0]], op)
+        scaled = _scaled(facts[nodes[0]], op) if len(nodes) == 1 and both.nothing else both
+        if scaled is not both and not scaled.nothing:
+            return scaled
         zero = np.zeros((1,) * rank, bool)
         for node in nodes:
             here = _zeros(facts[node])
-            others = (facts.ranges[other] for other in nodes if other is not node)
-            if here.any() and all(other.finite for other in others) and _is_finite(op.get("other")):
+            others = (facts.ranges.of(factor) for factor in (op["self"], op["other"]) if factor is not node)
+            if here.any() and all(other.finite for other in others):
                 zero = zero | _aligned(here, rank)
         return collapsed(np.where(zero, 0.0, both.value), zero | both.known)
 
 
 @register
 class Divide(Elementwise):
-    """Quotients: zero divided by what is never zero is zero."""
+    """Quotients: zero divided by what is never zero, as a size is, is zero."""
 
     operators = ("aten.div", "aten.divide", "aten.true_divide", "aten.floor_divide")
 
     def constants(self, op: Operation, facts: FactTable) -> Facts:
         both = super().constants(op, facts)
         dividend, divisor = op["self"], op["other"]
-        if not (is_tensor(dividend) and is_tensor(divisor)) or not _zeros(facts[dividend]).any():
-            return both
-        if not facts.ranges[divisor].nonzero:
+        if not is_tensor(dividend) or not _zeros(facts[dividend]).any() or not facts.ranges.of(divisor).nonzero:
             return both
         zero = _aligned(_zeros(facts[dividend]), both.rank)
         return collapsed(np.where(zero, 0.0, both.value), zero | both.known)
@@ -261,10 +259,6 @@ class Gated(Rule):
 def _zeros(given: Facts) -> np.ndarray[Any, Any]:
     """Where a value is known to be zero; with a pattern, too."""
     return np.asarray(given.known & (given.value == 0))
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, int | float | complex) or cmath.isfinite(value)
 
 
 def _constant(value: Any, facts: FactTable, rank: int) -> tuple[Any, Any]:
