@@ -2,7 +2,7 @@
 all of them agree with each other and with the files.
 
 ``SHA256SUMS`` finds what was damaged. What was changed on purpose, checksums and all, is found in the code, which knows the
-manifest it was linked with: see `binding`. Who made the whole is told by a signature: see `reconvene.driver.signing`.
+manifest it was linked with: see `binding`. Who made the whole is told by a signature: see `signing`.
 """
 
 from __future__ import annotations

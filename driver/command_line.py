@@ -38,6 +38,7 @@ from .command_options import (
     OnnxFile,
     Output,
     PlanFile,
+    PublicKey,
     ReportFile,
     Seed,
     SessionTimeout,
@@ -376,6 +377,7 @@ def run(
     ] = None,
     on: On = None,
     key_file: KeyFile = None,
+    public_key: PublicKey = None,
     timeout: SessionTimeout = 600,
     threads: ThreadsOfBundle = None,
     input: InputShapes = None,
@@ -387,10 +389,13 @@ def run(
 ) -> None:
     """Run a bundle, or a model compiled for this machine."""
     from . import run_verb
+    from .signatures import signed
 
-    answer(
-        json, lambda: run_verb.run(model, files or [], data, on, input or [], threads, output, seed, timeout, key_file)
-    )
+    def work() -> Answer:
+        chosen = signed(model, public_key)
+        return run_verb.run(chosen, files or [], data, on, input or [], threads, output, seed, timeout, key_file)
+
+    answer(json, work)
 
 
 @app.command(cls=Verb)
@@ -408,6 +413,7 @@ def bench(
     ] = None,
     on: On = None,
     key_file: KeyFile = None,
+    public_key: PublicKey = None,
     timeout: SessionTimeout = 600,
     engine: Annotated[
         list[str] | None, typer.Option(help="reconvene, tvm-default or eager; all unless given. Repeatable.")
@@ -421,8 +427,12 @@ def bench(
 
     if on is not None or Path(model).is_dir():
         from . import bundles
+        from .signatures import signed
 
-        answer(json, lambda: bundles.bench_bundle(model, on, threads, repeat, timeout, key_file))
+        def work() -> Answer:
+            return bundles.bench_bundle(signed(model, public_key), on, threads, repeat, timeout, key_file)
+
+        answer(json, work)
         return
     rounds = repeat or 50
     shapes, engines = input or [], engine or []
@@ -474,6 +484,7 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="Name under which clients that switch reach the server. Repeatable."),
     ] = None,
+    public_key: PublicKey = None,
     state: Annotated[Path | None, typer.Option(help="File that notes which variant is served.")] = None,
     private_copy: Annotated[
         bool, typer.Option("--private-copy", help="Copy a variant's files into sealed memory instead of mapping them.")
@@ -483,6 +494,7 @@ def serve(
 ) -> None:
     """Serve a portfolio over HTTP, and switch between its variants while it answers."""
     from .serving import verb
+    from .signatures import signed
 
     options = verb.Options(
         host=host,
@@ -507,7 +519,24 @@ def serve(
         hosts=tuple(allow_host or ()),
         state=state,
     )
-    answer(json, lambda: verb.serve_verb(portfolio, options))
+    answer(json, lambda: verb.serve_verb(signed(portfolio, public_key), options))
+
+
+@app.command(cls=Verb)
+def sign(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="BUNDLE|PORTFOLIO", help="What to sign.", show_default=False)
+    ] = None,
+    secret_key: Annotated[Path | None, typer.Option(metavar="FILE", help="minisign's, without a password.")] = None,
+    new_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Make a key there, and FILE.pub beside it, and sign nothing.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign a bundle or a portfolio, so that --public-key tells who made it."""
+    from .signatures import sign_verb
+
+    answer(json, lambda: sign_verb(folder, secret_key, new_key))
 
 
 @app.command(cls=Verb)

@@ -30,6 +30,7 @@ __all__ = [
     "OnnxFile",
     "Output",
     "PlanFile",
+    "PublicKey",
     "ReportFile",
     "Seed",
     "SessionTimeout",
@@ -83,6 +84,10 @@ On = Annotated[
 ]
 KeyFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What a board on the network wants to be known, as its --key-file.")
+]
+PublicKey = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Take only what was signed with it: minisign's .pub file, or its line of base64."),
 ]
 SessionTimeout = Annotated[
     int, typer.Option("--timeout", min=1, max=604_800, help="Seconds that a board on the network may take.")

@@ -140,8 +140,10 @@ def _run(given: Given) -> None:
         )
         if given["files"] or given["data"] is not None:
             given.refuse(["seed"], "for a bundle and given arrays: nothing is random")
-    elif given["on"] is not None:
-        given.refuse(["on"], "for a model; compile it, and run the bundle there")
+    else:
+        given.refuse(["public_key"], "for a model; bundles are what is signed")
+        if given["on"] is not None:
+            given.refuse(["on"], "for a model; compile it, and run the bundle there")
     if not _on_network(given):
         given.refuse(["timeout", "key_file"], "without a board on the network, see --on")
 
@@ -150,8 +152,10 @@ def _bench(given: Given) -> None:
     if Path(given["model"]).is_dir():
         fixed = ["against", "target", "batch", "engine", "input", "seed"]
         given.refuse(fixed, "for a bundle, which is compiled already; bench a model, or compile the bundle so")
-    elif given["on"] is not None:
-        given.refuse(["on"], "for a model; compile it, and bench the bundle there")
+    else:
+        given.refuse(["public_key"], "for a model; bundles are what is signed")
+        if given["on"] is not None:
+            given.refuse(["on"], "for a model; compile it, and bench the bundle there")
     if not _on_network(given):
         given.refuse(["timeout", "key_file"], "without a board on the network, see --on")
 

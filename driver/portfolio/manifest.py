@@ -2,6 +2,7 @@
 
 =============================  =============================================================================
 ``portfolio.json``             names, figures and checksums of all variants, from the largest to the smallest
+``SHA256SUMS``                 the checksum of ``portfolio.json``, for a signature
 ``variants/NAME/TARGET/``      the variant compiled for a target, as a bundle
 ``variants/NAME/model.pt2``    the variant as a program
 =============================  =============================================================================
@@ -24,7 +25,7 @@ from ...backends.manifest import MANIFEST as BUNDLE_MANIFEST
 from ...backends.manifest import FileSum, file_sum, read_manifest, tensor_specs
 from ...backends.signature import TensorSpec
 from ...frontend.errors import InputError
-from ...frontend.files import open_regular, read_text, sha256, write_text
+from ...frontend.files import SUMS, open_regular, read_text, sha256, write_text
 from ...frontend.json_text import json_array, json_count, json_number, json_object, parse_json, shortened
 
 __all__ = [
@@ -131,7 +132,7 @@ def open_portfolio(folder: str | os.PathLike[str], *, files: bool = True) -> Por
 
 
 def write_manifest(portfolio: Portfolio, folder: str | os.PathLike[str]) -> Path:
-    """Writes `portfolio.json` into `folder`, all of it or nothing, and gives its path.
+    """Writes `portfolio.json` into `folder`, all of it or nothing, and its checksum, which can be signed. Gives its path.
 
     Raises:
         InputError: a reader would refuse what would be written, or the folder cannot be written.
@@ -144,6 +145,7 @@ def write_manifest(portfolio: Portfolio, folder: str | os.PathLike[str]) -> Path
         raise InputError(f"portfolio '{portfolio.name}' cannot be written as JSON: {error}") from None
     _parsed(path, json.loads(text))
     write_text(path / MANIFEST, text)
+    write_text(path / SUMS, f"{sha256(path / MANIFEST)}  {MANIFEST}\n")
     return path / MANIFEST
 
 

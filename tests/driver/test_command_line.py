@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(
     assert sorted(path for path in folder.rglob("*") if "__pycache__" not in str(path)) == before
 
 
-NEEDED = {"prune": [], "targets": [], "cache": [], "demo": [], "server": ["-t", "rpi4", "-o", "server"]}
+NEEDED = {"prune": [], "targets": [], "cache": [], "demo": [], "sign": [], "server": ["-t", "rpi4", "-o", "server"]}
 """What a verb needs beside one argument."""
 
 
