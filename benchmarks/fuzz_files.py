@@ -1,7 +1,7 @@
 """Files that are changed from a seed, of every kind that this package reads, each read in a process of its own.
 
-    python benchmarks/fuzz_files.py [--inputs 2400] [--seed 0] [--seconds 1800] [--only KIND ...]
-        [--json docs/results/fuzz_files.json] [--keep FOLDER]
+    python benchmarks/fuzz_files.py [--inputs 2400] [--seed 0] [--seconds 1800] [--jobs 1]
+        [--only KIND ...] [--json docs/results/fuzz_files.json] [--keep FOLDER]
 
 Input i of a seed is always the same. A process may take 20 seconds and 4 GiB beyond what it begins with. What must not be: a
 traceback, an internal error (exit code 70), a process that hangs, is killed, or writes to stderr more than its one line, and
@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ class Seen:
     peak_mib: dict[str, int] = field(default_factory=dict)
     slowest: float = 0.0
 
+    def add(self, more: dict[str, Any]) -> None:
+        """What came of others."""
+        for name in ("read", "refused", "faults"):
+            getattr(self, name).update(more[name])
+        for kind, peak in more["peak_mib"].items():
+            self.peak_mib[kind] = max(peak, self.peak_mib.get(kind, 0))
+        self.slowest = max(self.slowest, more["slowest"])
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,6 +69,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--seconds", type=float, default=1800, help="after which no further input is tried")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that try inputs")
     parser.add_argument("--only", nargs="+", help="kinds of files")
     parser.add_argument("--json", type=Path, help="where the record goes")
     parser.add_argument("--keep", type=Path, help="folder for what went wrong")
@@ -86,11 +95,12 @@ def tried(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         _check(kind, folder)
     shares = [kind for kind in known for _ in range(kind.weight) if not options.only or kind.name in options.only]
     random.Random(options.seed).shuffle(shares)
-    seen, began = Seen(), time.perf_counter()
-    for number in range(options.first, options.first + options.inputs):
-        if time.perf_counter() - began > options.seconds:
-            break
-        one(number, shares[number % len(shares)], folder, marker, seen, options)
+    began = time.perf_counter()
+    workers = [_started(job, shares, folder, marker, options) for job in range(options.jobs)]
+    seen = Seen()
+    for worker, told in workers:
+        os.waitpid(worker, 0)
+        seen.add(json.loads(told.read_text()))
     return {
         "setting": {**environment(), "seed": options.seed, "seconds": _SECONDS, "room_mib": _ROOM >> 20},
         "inputs": seen.read.total() + seen.refused.total() + seen.faults.total(),
@@ -103,6 +113,24 @@ def tried(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "slowest_seconds": round(seen.slowest, 2),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def _started(job: int, shares: list[Kind], folder: Path, marker: Path, options: argparse.Namespace) -> tuple[int, Path]:
+    """A process that takes every so many inputs, and the file that it leaves what came of them in."""
+    own = folder / f"job{job}"
+    own.mkdir()
+    worker = os.fork()
+    if worker:
+        return worker, own / "seen"
+    seen, began = Seen(), time.perf_counter()
+    try:
+        for number in range(options.first + job, options.first + options.inputs, options.jobs):
+            if time.perf_counter() - began > options.seconds:
+                break
+            one(number, shares[number % len(shares)], own, marker, seen, options)
+        (own / "seen").write_text(json.dumps(asdict(seen)))
+    finally:
+        os._exit(0)
 
 
 def one(number: int, kind: Kind, folder: Path, marker: Path, seen: Seen, options: argparse.Namespace) -> None:

@@ -93,6 +93,7 @@ ARRAYS: dict[str, tuple[bytes, str]] = {
     "a name twice in effect": (archive(("x.npy", npy(X)), ("x", npy(X))), "two of its arrays have one name"),
     "another file within": (archive(("x.txt", b"text")), "does not begin as NumPy's files"),
     "a pickle within": (archive(("x.npy", npy(np.array([{}], object)))), "Python objects"),
+    "no name": (archive(("", npy(X))), "its records make no sense"),
     "half an archive": (archive(("x.npy", npy(X)))[:-9], "damaged"),
     "a bomb": (archive(("x.npy", bytes(1 << 29)), packed=True), "claims to unpack .* to 512 MiB, more than 100 to 1"),
 }
