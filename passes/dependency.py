@@ -186,7 +186,7 @@ def dependency_view(module: fx.GraphModule) -> DependencyView:
                 if is_tensor(value):
                     builder.interface(node, value, "the model's output keeps its shape")
         if node.meta.get(MUTATED) and is_tensor(node):
-            builder.interface(node, node, "an in-place operator writes to it through another view")
+            builder.interface(node, node, "an in-place operator writes to memory that it shares")
     return DependencyView(module, operations, builder.finish(module.graph))
 
 

@@ -7,13 +7,15 @@ written in other ways, in parts or through views, stay memory, from which nothin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from ..frontend.writes import storage_of, written_operands, written_places
 from .pure_forms import in_own_type, pure_form
-from .values import STATE, is_tensor, same_shape
+from .values import STATE, is_static, is_tensor, same_shape, shape_of
 
 __all__ = ["write_once"]
 
@@ -38,20 +40,42 @@ def write_once(graph: fx.Graph) -> None:
 
 
 def _whole(place: fx.Node, calls: Sequence[fx.Node], sharers: Sequence[fx.Node], order: Mapping[fx.Node, int]) -> bool:
-    """Whether every call writes all of the tensor, and no view of it is read from the first of them on."""
+    """Whether every call writes all of the tensor, and views of it are read before the first, or taken after the last."""
     for call in calls:
         if written_operands(call)[0] not in (place, *calls) or not is_tensor(call) or not same_shape(call, place):
             return False
         if not _fits(place, call.args[1]) if call.target is _COPY else pure_form(call) is None:
             return False
     views = [node for node in sharers if node is not place and node not in calls]
-    return all(order[user] < order[calls[0]] for view in views for user in view.users)
+    first, last = order[calls[0]], order[calls[-1]]
+    return all(order[view] > last or all(order[user] < first for user in view.users) for view in views)
 
 
 def _fits(place: fx.Node, value: object) -> bool:
-    if not isinstance(value, fx.Node) or not is_tensor(value):
+    """Whether a value can stand for the buffer: of its shape and type, or spread and cast to them."""
+    if not isinstance(value, fx.Node) or not is_tensor(value) or not all(map(is_static, shape_of(place))):
         return False
-    return same_shape(value, place) and value.meta["val"].dtype is place.meta["val"].dtype
+    return same_shape(value, place) or all(map(is_static, shape_of(value)))
+
+
+def _fitted(graph: fx.Graph, place: fx.Node, call: fx.Node) -> fx.Node:
+    """What a copy writes, in the shape and type of the buffer."""
+    value = call.args[1]
+    assert isinstance(value, fx.Node)
+    kind = place.meta["val"].dtype
+    with graph.inserting_before(call):
+        if value.meta["val"].dtype is not kind:
+            value = _made(graph, torch.ops.aten.to.dtype, value, kind, call, value.meta["val"].to(kind))
+        if not same_shape(value, place):
+            sizes = list(shape_of(place))
+            value = _made(graph, torch.ops.aten.expand.default, value, sizes, call, value.meta["val"].expand(sizes))
+    return value
+
+
+def _made(graph: fx.Graph, target: OpOverload, value: fx.Node, argument: object, call: fx.Node, result: Any) -> fx.Node:
+    node = graph.call_function(target, (value, argument))
+    node.meta = {**call.meta, "val": result}
+    return node
 
 
 def _write(graph: fx.Graph, place: fx.Node, calls: Sequence[fx.Node], order: dict[fx.Node, int]) -> None:
@@ -59,7 +83,8 @@ def _write(graph: fx.Graph, place: fx.Node, calls: Sequence[fx.Node], order: dic
     for call in calls:
         position = order[call]
         if call.target is _COPY:
-            value = call.args[1]  # type: ignore[assignment]
+            value = _fitted(graph, place, call)
+            order.setdefault(value, position)
             call.replace_all_uses_with(value)
         else:
             call.target = pure_form(call)  # type: ignore[assignment]

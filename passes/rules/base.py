@@ -37,7 +37,7 @@ class Rule:
     def reason(self, op: Operation) -> str:
         """Why axes that `relate` does not mention stay whole; empty where that needs no word (spatial axes)."""
         if op.writes:
-            return f"{op.name} writes in place to a view that is read again"
+            return f"{op.name} writes in place to memory that other values share"
         if isinstance(op.node.target, torch._ops.HigherOrderOperator):
             return f"{op.name} runs a graph of its own, in which every layer stays whole"
         return f"no rule for {op.name}"

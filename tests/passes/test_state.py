@@ -197,6 +197,42 @@ def test_channels_of_a_stream_go_with_those_of_its_cache(how: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
+class Recalled(nn.Module):
+    """Copies into a buffer what `makes` makes of it, and reads it after that as `reads` does."""
+
+    def __init__(self, makes: Any, reads: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.makes, self.reads = nn.Linear(4, 16), nn.Linear(16, 3), makes, reads
+        self.register_buffer("seen", torch.zeros(2, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.copy_(self.makes(self.seen, self.first(x)))
+        return self.last(self.reads(self.seen))
+
+
+@pytest.mark.parametrize(
+    ("makes", "reads"),
+    [
+        (lambda seen, y: (seen * 0.5 + y).tanh(), lambda seen: seen),
+        (lambda seen, y: seen * 0.5 + y, lambda seen: seen.view(2, 4, 4).flatten(1) + seen[1:]),
+        (lambda seen, y: (seen[:1] - y)[:1], lambda seen: seen.relu()),
+        (lambda seen, y: (y * 0.5).double() + seen, lambda seen: seen * 2),
+    ],
+    ids=["as it is", "through views", "one row for all", "cast"],
+)
+def test_a_buffer_that_is_read_after_a_copy_loses_channels(makes: Any, reads: Any) -> None:
+    model = Recalled(makes, reads).eval()
+    inputs = [torch.randn(2, 4) for _ in range(CALLS)]
+    keep = torch.arange(16) % 2 == 0
+    masks = {"first.weight": keep[:, None].expand(16, 4), "first.bias": keep}
+    result = compact(model, (inputs[0],), masks)
+    assert result.module.get_buffer("seen").shape == (2, 8)
+    expected = in_turn(masked(model, masks), inputs)
+    for found, wanted in zip(in_turn(result.module, inputs), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_a_cache_that_begins_otherwise_keeps_its_channels() -> None:
     """A channel that is always 0 is not one whose first frames are 1."""
     model = stream("copied", begin=1.0)
@@ -211,7 +247,7 @@ def test_a_cache_that_begins_otherwise_keeps_its_channels() -> None:
 
 def test_a_cache_that_is_written_in_parts_stays_memory() -> None:
     model = stream("in parts")
-    with pytest.raises(InputError, match="writes in place to a view that is read again"):
+    with pytest.raises(InputError, match="writes in place to memory that other values share"):
         prune(model, (SOUND[0],), sparsity=0.5)
 
 
