@@ -16,7 +16,7 @@ __all__ = ["compare"]
 Arguments = dict[fx.Node, dict[str, tuple[Any, Any]]]
 
 _SILENT = ("get_attr", "placeholder", "output")
-_BOOKKEEPING = re.compile(r"getitem|aten\.(sym_\w+|_assert\w*)\..*|.*_guards_fn.*")
+_BOOKKEEPING = re.compile(r"getitem|aten\.(detach|sym_\w+|_assert\w*)\..*|.*_guards_fn.*")
 
 
 def compare(evaluated: fx.Graph, trained: fx.Graph) -> tuple[Arguments, list[str]]:
