@@ -162,14 +162,14 @@ def _failure(
     """Who is to blame: the operator that does not compile by itself either."""
     plain = replace(options, choose="default", on=None, tune=0)
     with stage("looking for the operator that cannot be compiled"):
-        node = culprit(imported.decomposed, lambda part, inputs: _built(import_module(part, inputs), target, plain))
+        search = culprit(imported.decomposed, lambda part, inputs: _built(import_module(part, inputs), target, plain))
     name = name_of(module)
-    if node is None:
+    if search.node is None:
         return CaptureError(
-            f"cannot compile {name}: TVM fails on the graph as a whole ({type(error).__name__}), and on none of its operators"
-            " by itself; please report it, and compile parts of the model meanwhile"
+            f"cannot compile {name}: TVM fails on the graph as a whole ({type(error).__name__}), and {search.finding};"
+            " please report it, and compile parts of the model meanwhile"
         )
-    return CaptureError(f"cannot compile {name}: {UnsupportedError(node, imported.exported, *reason_of(error))}")
+    return CaptureError(f"cannot compile {name}: {UnsupportedError(search.node, imported.exported, *reason_of(error))}")
 
 
 def _check_agreement(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from torch.export import ExportedProgram
 
 from ..passes.values import operator_name, source_line
 
-__all__ = ["UnsupportedError", "culprit", "draws_numbers", "named_in", "reason_of"]
+__all__ = ["Search", "UnsupportedError", "culprit", "draws_numbers", "named_in", "reason_of"]
 
-_SEARCH_SECONDS = 60.0
-"""How long `culprit` looks for the operator that fails."""
+_SEARCH_SECONDS = 20.0
+"""How long `culprit` begins further trials in search of the operator that fails."""
 
 _INSTEAD = "write that line with other operators, or compile the model without it"
 
@@ -61,24 +63,49 @@ def reason_of(error: Exception) -> tuple[str, str]:
     return "is not among the operators that TVM can take, in this form", _INSTEAD
 
 
-def culprit(program: ExportedProgram, build: Callable[[nn.Module, tuple[Any, ...]], Any]) -> fx.Node | None:
-    """The first node of a decomposed program that `build` fails on when it is all there is; None if none is found.
+@dataclass(frozen=True)
+class Search:
+    """What came of the search for the operator that fails.
 
-    A call that has graphs of its own, such as ``torch.cond``, is to blame if nothing else is.
+    Attributes:
+        node: the first that fails by itself; None if none was found.
+        tried: how many kinds of calls do not fail by themselves, of `kinds` that there are.
+    """
+
+    node: fx.Node | None
+    tried: int
+    kinds: int
+
+    @property
+    def finding(self) -> str:
+        """Where no node was found: what is known."""
+        if self.tried == self.kinds:
+            return "on none of its operators by itself"
+        return f"on none of {self.tried} of its {self.kinds} kinds of calls that there was time to try"
+
+
+def culprit(program: ExportedProgram, build: Callable[[nn.Module, tuple[Any, ...]], Any]) -> Search:
+    """Looks for a node of a decomposed program that `build` fails on when it is all there is, for a limited time.
+
+    Operators that are called seldom come first: what a network is made of is what compiles. A call that has graphs of its
+    own, such as ``torch.cond``, is to blame if nothing else is.
     """
     began = time.monotonic()
-    for node, module, inputs in _single_nodes(program):
+    calls = Counter(node.target for node in program.graph.nodes)
+    kinds = sorted(_single_nodes(program), key=lambda kind: calls[kind[0].target])
+    for tried, (node, module, inputs) in enumerate(kinds):
         if time.monotonic() - began > _SEARCH_SECONDS:
-            return None
+            return Search(None, tried, len(kinds))
         try:
-            build(module, inputs)
+            build(module, tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in inputs))
         except Exception:
-            return node
-    return next((node for node in program.graph.nodes if isinstance(node.target, HigherOrderOperator)), None)
+            return Search(node, tried, len(kinds))
+    branching = next((node for node in program.graph.nodes if isinstance(node.target, HigherOrderOperator)), None)
+    return Search(branching, len(kinds), len(kinds))
 
 
-def _single_nodes(program: ExportedProgram) -> Iterator[tuple[fx.Node, nn.Module, tuple[Any, ...]]]:
-    """Every kind of call of a program as a model of its own: equal operators on equal shapes and types once."""
+def _single_nodes(program: ExportedProgram) -> Iterator[tuple[fx.Node, nn.Module, list[tuple[Any, torch.dtype]]]]:
+    """Each kind of call as a model of its own, and what it takes: equal operators on equal shapes and types once."""
     seen = set()
     for node in program.graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
@@ -92,7 +119,7 @@ def _single_nodes(program: ExportedProgram) -> Iterator[tuple[fx.Node, nn.Module
         if key in seen:
             continue
         seen.add(key)
-        yield node, _alone(node), tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in kinds)
+        yield node, _alone(node), kinds
 
 
 def _alone(node: fx.Node) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import reconvene
+from reconvene.backends import unsupported
 from reconvene.backends.compile import compile
 from reconvene.backends.importer import import_module
 from reconvene.backends.unsupported import culprit
@@ -86,7 +88,19 @@ def test_an_operator_that_fails_by_itself_is_found(broken: str) -> None:
             raise RuntimeError(name)
 
     program = import_module(Chain().eval(), (torch.rand(2, 3),)).decomposed
-    found = culprit(program, build)
+    found = culprit(program, build).node
     assert found is not None and str(found.target) == broken
-    assert tried.count("aten.relu.default") == 1, "equal calls are tried once"
-    assert culprit(program, lambda part, inputs: None) is None
+    assert "aten.relu.default" not in tried, "what is called most is tried last"
+    tried.clear()
+    with suppress(RuntimeError):
+        culprit(program, lambda part, inputs: build(part, inputs) if "relu" in str(part.code) else None)
+    assert tried == ["aten.relu.default"], "equal calls are tried once"
+    search = culprit(program, lambda part, inputs: None)
+    assert search.node is None and search.finding == "on none of its operators by itself"
+
+
+def test_a_search_ends_and_says_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsupported, "_SEARCH_SECONDS", -1.0)
+    search = culprit(import_module(Chain().eval(), (torch.rand(2, 3),)).decomposed, lambda part, inputs: None)
+    assert search.node is None
+    assert search.finding == "on none of 0 of its 3 kinds of calls that there was time to try"
