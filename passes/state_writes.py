@@ -72,7 +72,7 @@ def _fitted(graph: fx.Graph, place: fx.Node, call: fx.Node) -> fx.Node:
     return value
 
 
-def _made(graph: fx.Graph, target: OpOverload, value: fx.Node, argument: object, call: fx.Node, result: Any) -> fx.Node:
+def _made(graph: fx.Graph, target: OpOverload, value: fx.Node, argument: Any, call: fx.Node, result: Any) -> fx.Node:
     node = graph.call_function(target, (value, argument))
     node.meta = {**call.meta, "val": result}
     return node
