@@ -21,9 +21,10 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ def _started(job: int, shares: list[Kind], folder: Path, marker: Path, options: 
             if time.perf_counter() - began > options.seconds:
                 break
             one(number, shares[number % len(shares)], own, marker, seen, options)
-        (own / "seen").write_text(json.dumps(asdict(seen)))
+        (own / "seen").write_text(json.dumps(vars(seen)))
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import zipfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from attacks.file_kinds import Kind
 from attacks.file_mutations import Mutation, binary, in_json, in_npy, in_safetensors, in_text, in_zip
-from fuzz_files import judged, read_apart
+from fuzz_files import Seen, judged, read_apart
 from safetensors.numpy import save
 
 from reconvene.frontend.errors import InputError
@@ -87,3 +88,14 @@ def test_a_reader_has_a_process_of_its_own(tmp_path: Path) -> None:
     assert found["refused"] == (2, "error: it is damaged\n")
     assert found["fault"][0] == 70
     assert found["much"][0] == 2 and "not enough memory" in found["much"][1]
+
+
+def test_what_several_processes_saw_is_added_up() -> None:
+    seen = Seen()
+    for slowest in (2.0, 1.0):
+        part = Seen(slowest=slowest)
+        part.refused["npz"] += 2
+        part.faults["hang"] += 1
+        part.peak_mib["npz"] = int(10 * slowest)
+        seen.add(json.loads(json.dumps(vars(part))))
+    assert (seen.refused["npz"], seen.faults["hang"], seen.peak_mib, seen.slowest) == (4, 2, {"npz": 20}, 2.0)
