@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from mutating.children import load_libraries
-from mutating.page import as_json, as_markdown
+from mutating.page import as_json, as_markdown, explained
 from mutating.session import Session
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -63,7 +63,8 @@ def run(session: Session, end: float, again: bool) -> None:
         print(f"covered: {file}{'' if whole else ' (did not run to its end)'}", flush=True)
         if time.monotonic() > end:
             return
-    covered, waiting = session.covering(), session.waiting(again)
+    covered, known = session.covering(), explained()
+    waiting = [m for m in session.waiting(again) if m.verdict is None or not any(entry.fits(m) for entry in known)]
     for number, mutant in enumerate(waiting, 1):
         if time.monotonic() > end:
             return

@@ -11,6 +11,7 @@ from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import compact
 from reconvene.passes.dependency import dependency_view
+from reconvene.passes.propagation import propagate_constants
 
 from ..support.models import (
     assert_exact,
@@ -19,6 +20,7 @@ from ..support.models import (
     fresh_like,
     masked_copy,
     randomise,
+    view_of,
     widths,
 )
 
@@ -278,3 +280,44 @@ def test_a_compacted_model_can_be_compacted_again() -> None:
     assert second.after == first.after
     third = compact(second.module, example, channel_masks(dependency_view(canonicalize(second.module)), "M2"))
     assert third.after.parameters < first.after.parameters
+
+
+class Cast(nn.Module):
+    """Features of which some are one half, a third or a hundred thousand, whatever comes in; and three whole ones."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+        self.kind = kind
+        randomise(self)
+        with torch.no_grad():
+            self.first.weight[:6] = 0
+            self.first.bias[:6] = torch.tensor([0.5, 1 / 3, 1e5, 0.0, 1.0, -2.0])
+            self.first.weight[6:] *= 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.first(x).to(self.kind).to(x.dtype)).relu())
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool])
+def test_constants_are_what_a_cast_makes_of_them(kind: torch.dtype) -> None:
+    assert_exact(Cast(kind), (torch.zeros(5, 4),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        (torch.float16, [1, 1, 0, 1, 1, 1, 0, 0]),
+        (torch.bfloat16, [1, 1, 1, 1, 1, 1, 0, 0]),
+        (torch.int8, [1, 1, 0, 1, 1, 1, 0, 0]),
+    ],
+    ids=str,
+)
+def test_a_number_that_a_type_cannot_hold_is_no_constant_of_it(kind: torch.dtype, known: list[int]) -> None:
+    view = view_of(Cast(kind), (torch.randn(5, 4),))
+    node = next(
+        node for node in view.module.graph.nodes if node.op == "call_function" and node.meta["val"].dtype is kind
+    )
+    assert propagate_constants(view.module, view.operations)[node].known.reshape(-1).tolist() == [
+        bool(k) for k in known
+    ]
