@@ -321,3 +321,15 @@ def test_a_number_that_a_type_cannot_hold_is_no_constant_of_it(kind: torch.dtype
     assert propagate_constants(view.module, view.operations)[node].known.reshape(-1).tolist() == [
         bool(k) for k in known
     ]
+
+
+def test_a_padded_plane_is_a_plane_when_it_is_enlarged() -> None:
+    class Enlarged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(F.interpolate(F.pad(self.first(x).sigmoid(), (1, 1, 1, 1)), scale_factor=2.0))
+
+    assert widths(assert_exact(randomise(Enlarged()), IMAGE, {"first.weight": drop(5)}))["first"] == 4
