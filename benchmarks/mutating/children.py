@@ -7,6 +7,7 @@ reconvene comes from the copy, mutated or not.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import resource
@@ -78,9 +79,16 @@ def _kill(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
+def _end_with_parent() -> None:
+    """Where the system can: so that nothing goes on with the copy when the program is killed."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _be_child(work: Callable[[], int], folder: Path, scratch: Path) -> None:
     code = 70
     try:
+        _end_with_parent()
         os.setpgid(0, 0)  # Of the same session, so that it is as nice as its parent.
         log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(log, 1)
