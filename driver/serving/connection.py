@@ -245,10 +245,10 @@ class Connection(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """Ends what has lasted too long."""
-        limits, lasted = self._limits, now - self.since
         self._check_reader(now)
         if self.transport.is_closing():
             return
+        limits, lasted = self._limits, now - self.since
         if self.phase is Phase.HEAD and lasted > limits.head:
             self._refuse(408, f"the request's head did not come within {limits.head:g} s", "head")
         elif self.phase is Phase.SILENT and lasted > limits.silent:

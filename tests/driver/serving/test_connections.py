@@ -38,8 +38,14 @@ class Door:
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     """Requests for ``/wait`` are answered when it is set."""
 
-    async def connect(self, data: bytes = b"") -> Client:
-        found = Client(*await asyncio.open_connection(*self.address))
+    async def connect(self, data: bytes = b"", room: int | None = None) -> Client:
+        """A client that has sent `data`; its system takes `room` bytes ahead of it."""
+        client = socket.socket()
+        client.setblocking(False)
+        if room is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        await asyncio.get_running_loop().sock_connect(client, self.address)
+        found = Client(*await asyncio.open_connection(sock=client))
         found.writer.write(data)
         return found
 
@@ -351,12 +357,13 @@ def test_if_all_are_busy_one_more_is_told() -> None:
 def test_whoever_does_not_read_is_left() -> None:
     async def talk(door: Door) -> None:
         large = GET.replace(b"/", b"/large", 1)
-        deaf, slow = await door.connect(large), await door.connect(large)
+        deaf, slow = [await door.connect(large, room=1 << 16) for _ in range(2)]
         deaf.writer.transport.pause_reading()
         read = 0
         while not door.noted["unread"]:
             read += len(await slow.reader.readexactly(1 << 17))
             await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
         assert door.noted == {"unread": 1} and len(door.open) == 1
         assert read + len(await slow.rest()) > 32 << 20
 
