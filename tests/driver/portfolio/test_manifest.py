@@ -198,4 +198,4 @@ def test_what_a_reader_would_refuse_is_not_written(original: Portfolio, folder: 
         with pytest.raises(InputError):
             write_manifest(wrong, folder)
     assert (folder / "portfolio.json").read_bytes() == before
-    assert not [path for path in folder.iterdir() if path.name not in ("portfolio.json", "variants")]
+    assert not [path for path in folder.iterdir() if path.name not in ("portfolio.json", "SHA256SUMS", "variants")]
