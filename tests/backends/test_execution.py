@@ -81,7 +81,8 @@ def said(command: list[str], **options: object) -> str:
 def test_static_on_64_bits(bundle: Path) -> None:
     agree(bundle)
     found = open_bundle(bundle)
-    assert (found.runtime, found.glibc, set(found.files)) == ("static", None, {"run", "README.md"})
+    notices = {"LICENSE", "LICENSES.txt", "NOTICE", "sbom.cdx.json"}
+    assert (found.runtime, found.glibc, set(found.files)) == ("static", None, {"run", "README.md", *notices})
     with pytest.raises(InputError, match="cannot run here; copy it there, or emulate the board with --on qemu"):
         run_bundle(found, INPUTS)
     with pytest.raises(InputError, match="holds a program"):
