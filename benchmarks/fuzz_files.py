@@ -108,7 +108,6 @@ def tried(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "kinds": {kind.name: {"read": seen.read[kind.name], "refused": seen.refused[kind.name]} for kind in known},
         "faults": dict(seen.faults),
         "markers": int(marker.exists()),
-        "bare_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         "peak_mib": max(seen.peak_mib.values(), default=0),
         "peak_mib_of": dict(sorted(seen.peak_mib.items(), key=lambda entry: -entry[1])[:5]),
         "slowest_seconds": round(seen.slowest, 2),

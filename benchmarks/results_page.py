@@ -291,7 +291,7 @@ def opened(record: dict[str, Any]) -> str:
         "refused": sum(kind["refused"] for kind in kinds),
         "tracebacks, exit codes 70, hangs, killed processes": ", ".join(map(str, record["faults"].items())) or 0,
         "code of a file that was run": record["markers"],
-        "most memory of a process": f"{record['peak_mib']} MiB, of which {record['bare_mib']} MiB before it reads",
+        "most memory of a process": f"{record['peak_mib']} MiB",
         "slowest": f"{record['slowest_seconds']} s",
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
