@@ -107,7 +107,7 @@ def test_what_a_layer_pads_has_a_border_as_wide_as_the_widest() -> None:
     padded, cropped, plain, shuffled = node("scalar", x), node("scalar", x), node("scalar", x), node("scalar", x)
     reindex = node("reindex", shuffled)
     graph = graph_of(
-        layer(padded, 1, 0, 2, 0), layer(padded, 0, 0, 1, 0), layer(cropped, -1, 0, 0, -2), layer(plain, 0, 0, 0, 0),
+        layer(padded, 1, 0, 2, 0), layer(padded, 0, 0, 1, 0), layer(cropped, -1, -1, -1, -2), layer(plain, 0, 0, 0, 0),
         layer(reindex, 0, 3, 0, 0),
     )  # fmt: skip
     assert _halos(graph) == {padded: 2, cropped: 0, reindex: 3, shuffled: 3}

@@ -18,14 +18,15 @@ class Values(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         y = x + self.weight
-        return y, y.view(16), x.clone(), (x > 0).sum(), self.weight * 1.0
+        return y, y.view(16), x.clone(), (x > 0).sum(), self.weight * 1.0, x
 
 
 def test_what_a_call_computes_is_moved_by_its_rounding_and_nothing_else_is() -> None:
     module, x = capture(Values().eval(), (torch.randn(4, 4),)), torch.randn(4, 4)
     shaken = Shaken(module, torch.float64)
     inputs = (x.double(),)
-    total, view, copied, count, scaled = shaken.values(inputs, 0)
+    total, view, copied, count, scaled, given = shaken.values(inputs, 0)
+    assert torch.equal(given, inputs[0])
     expected = inputs[0] + module.weight.double()
     assert 0 < float((total - expected).abs().max()) < 1e-12
     assert torch.equal(view, total.reshape(16)), "a view is what it is a view of"
