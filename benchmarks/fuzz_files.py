@@ -28,9 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["RECONVENE_CACHE"] = tempfile.mkdtemp(prefix="reconvene-fuzz-")
-
 import torch
 from attacks.file_kinds import Kind, kinds
 
@@ -76,11 +73,10 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for what went wrong")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            record = tried(Path(temporary), options)
-    finally:
-        shutil.rmtree(os.environ["RECONVENE_CACHE"], ignore_errors=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        # Damaged entries are for nobody else.
+        os.environ["RECONVENE_CACHE"] = f"{temporary}/cache"
+        record = tried(Path(temporary), options)
     print(json.dumps(record, indent=1))
     if options.json:
         write_text(options.json, json.dumps(record, indent=1) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..draft import Draft
 from ..program import Ref
 from .layers import image
@@ -38,7 +40,8 @@ def instance_norm(draft: Draft, operator: str) -> Ref:
     x = image(draft, draft.pick((2, 1, 3)), 2)
     channels = draft.shape(x)[1]
     affine = _affine(draft, channels) if draft.chance(60) else (None, None)
-    if draft.chance(40):
+    # PyTorch has no statistics of a single place.
+    if draft.chance(40) or math.prod(draft.shape(x)[2:]) == 1:
         statistics = _statistics(draft, channels)
         return draft.call("instance_norm.default", x, *affine, *statistics, False, 0.1, EPSILON, False)
     return draft.call("instance_norm.default", x, *affine, None, None, True, 0.1, EPSILON, False)
