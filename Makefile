@@ -66,7 +66,7 @@ types: env
 		"from reconvene.driver.page import templates; templates().get_template('report.html.j2')"
 
 unit: env
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 zoo: env
 	$(BIN)/python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md

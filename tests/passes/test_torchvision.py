@@ -10,14 +10,19 @@ from zoo import build as build_any
 
 from ..support.models import Exactness, randomise
 
+RELATIVES = (
+    "vgg11 vgg11_bn inception_v3 mobilenet_v2 mnasnet0_5 regnet_x_400mf resnext50_32x4d lraspp_mobilenet_v3_large"
+).split()
+"""They have no structure that others do not have; `benchmarks/exactness.py` and ``make zoo`` run them, too."""
+
 LAYER_NORMALISED = ("convnext_tiny", "vit_b_32", "swin_t")
 """Their residual streams stay under M1: a zero channel is no constant once the mean is subtracted from it."""
 
 # Half of the channels leave about a quarter of the weights, but depthwise kernels shrink in one direction only.
-MOST_PARAMETERS_KEPT = {"shufflenet_v2_x0_5": 0.46, "mnasnet0_5": 0.42}
+MOST_PARAMETERS_KEPT = {"shufflenet_v2_x0_5": 0.46}
 
 
-@pytest.mark.parametrize("name", EXACTNESS)
+@pytest.mark.parametrize("name", [name for name in EXACTNESS if name not in RELATIVES])
 def test_compacted_equals_masked(name: str) -> None:
     size = image_size(name, small=True)
     exactness = Exactness(randomise(build(name), 0), (torch.randn(1, 3, size, size),))

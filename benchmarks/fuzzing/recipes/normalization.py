@@ -28,7 +28,7 @@ def batch_norm(draft: Draft, operator: str) -> Ref:
     channels = draft.shape(x)[1]
     affine, statistics = _affine(draft, channels), _statistics(draft, channels)
     if operator == "batch_norm":
-        if draft.chance(5):
+        if draft.chance(5) and math.prod(draft.shape(x)) > channels:  # PyTorch has no statistics of a single value.
             return draft.call("batch_norm.default", x, *affine, None, None, True, 0.1, EPSILON, False)
         return draft.call("batch_norm.default", x, *affine, *statistics, False, 0.1, EPSILON, False)
     flags = (False,) if operator == "native_batch_norm" else ()
@@ -40,7 +40,6 @@ def instance_norm(draft: Draft, operator: str) -> Ref:
     x = image(draft, draft.pick((2, 1, 3)), 2)
     channels = draft.shape(x)[1]
     affine = _affine(draft, channels) if draft.chance(60) else (None, None)
-    # PyTorch has no statistics of a single place.
     if draft.chance(40) or math.prod(draft.shape(x)[2:]) == 1:
         statistics = _statistics(draft, channels)
         return draft.call("instance_norm.default", x, *affine, *statistics, False, 0.1, EPSILON, False)
