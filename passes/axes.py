@@ -145,7 +145,9 @@ class AxesBuilder:
             self.same((source, source_axis), (target, target_axis))
 
     def gather(self, source: Axis, target: Axis, source_index: Any, target_index: Any) -> None:
-        """Positions of one axis correspond to positions of another."""
+        """Positions of one axis correspond to positions of another; axes of dynamic size have none, and stay whole."""
+        if not all(is_static(shape_of(node)[axis]) for node, axis in (source, target) if isinstance(axis, int)):
+            return
         a, b = self._touch(source), self._touch(target)
         index = (np.asarray(source_index, np.int64), np.asarray(target_index, np.int64))
         self._gathers.append((self._here.node, a, b, *index))

@@ -135,6 +135,24 @@ class JoinedBatches(nn.Module):
         return self.after(first + second)
 
 
+class Picked(nn.Module):
+    """Rows of a batch of any size, by numbers that the model keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 4)
+        self.register_buffer("rows", torch.tensor([1, 0, 1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).index_select(0, self.rows))
+
+
+@pytest.mark.parametrize("kind", ["M1", "M2"])
+def test_rows_of_a_dynamic_batch_are_picked_and_channels_go(kind: str) -> None:
+    result = check(Picked(), (4, 5), kind, (2, 5), (7, 5))
+    assert result.module.first.weight.shape == (4, 5)
+
+
 def test_operands_joined_along_a_dynamic_batch_lose_their_channels_together() -> None:
     for kind, left in (("M1", 8), ("M2", 4)):  # Biases that stay differ, so that a channel is no constant.
         result = assert_exact(JoinedBatches(), (torch.randn(3, 6),), kind, dynamic_shapes=({0: FREE},))
