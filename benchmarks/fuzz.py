@@ -201,6 +201,8 @@ def main() -> int:
     parser.add_argument("--recipes", nargs="*", default=[], help="modules with rules and recipes of your own")
     parser.add_argument("--only", nargs="*", default=[], help="operators of which every graph gets one")
     options = parser.parse_args()
+    if options.first >= options.graphs:
+        parser.error(f"--first {options.first} is behind the last graph: --graphs {options.graphs} counts from 0")
     sys.path.insert(0, "")
     prepare(options.recipes)
     unknown = [name for name in options.only if (name if "." in name else f"aten.{name}") not in recipes()]
