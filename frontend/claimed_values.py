@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from .errors import InputError
 from .graph_module import CapturedModule
 from .limits import check_limit
+from .torch_logs import FAILURES, quiet
 
 __all__ = ["check_values"]
 
@@ -45,7 +46,7 @@ def check_values(module: CapturedModule, what: str) -> None:
             for value in pytree.tree_leaves(node.meta.get("val")):
                 _check_size(value, f"{what}: its value '{node.name}'")
     inputs = module.meta.get("example_inputs")
-    with torch.no_grad(), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with torch.no_grad(), quiet(*FAILURES), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) as mode:
         given = iter(module._flattened(inputs, {}) if inputs is not None else ())
         found: dict[fx.Node, Any] = {}
         for node in module.graph.nodes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from .outside import changed_outside, check_kept_outside, containers_outside, sh
 from .snapshot import preserved
 from .state import tracing_state
 from .strict_export import strict_export
+from .torch_logs import FAILURES, quiet
 
 __all__ = ["distinct", "export_program", "exported", "inference"]
 
@@ -73,20 +73,8 @@ def _exporting(model: nn.Module, inputs: Any, training: bool) -> Iterator[None]:
         # Pruning hooks and parametrisations assign the weight they compute; the graph has the computation.
         warnings.filterwarnings("ignore", message=".*assigned during export.*")
         # A batch of one is then an ordinary one, and a branch on "is it one?" is a condition that is written down.
-        with symbolic_shapes.patch(backed_size_oblivious=True), _silent():  # type: ignore[attr-defined]
+        with symbolic_shapes.patch(backed_size_oblivious=True), quiet(*FAILURES):  # type: ignore[attr-defined]
             yield
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without what torch.export logs of a failure, which is raised as well."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def distinct(inputs: Any) -> Any:

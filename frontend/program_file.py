@@ -27,6 +27,7 @@ from .files import replacing
 from .graph_module import CapturedModule
 from .json_text import parse_json
 from .state import state_of
+from .torch_logs import quiet
 
 __all__ = ["StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
 
@@ -198,14 +199,9 @@ def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: st
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps torch's advice to library authors off the person's terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with (
+        quiet("torch.export", "torch.onnx", "onnxscript", "onnx_ir", below=logging.ERROR),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

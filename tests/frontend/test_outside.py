@@ -85,3 +85,13 @@ def test_a_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(CaptureError, match="does not run on the example input"):
         reconvene.capture(nn.Conv2d(3, 4, 1), (torch.randn(1, 3, 4, 4, dtype=torch.float16),))
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_batch_that_cannot_vary_is_nothing_to_report(caplog: pytest.LogCaptureFixture) -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(1, -1) @ x.new_ones(12, 3)
+
+    module = reconvene.capture(Flat(), (torch.randn(3, 4),))
+    assert module.meta["input_sizes"].reasons
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
