@@ -12,13 +12,13 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
 from .errors import InputError
 from .files import open_regular
-from .limits import check_limit
+from .limits import check_limit, limits
 from .program_schema import Unvetted, vetted_payloads, vetted_program
 from .zip_files import reading_zip
 
@@ -143,6 +143,7 @@ def _vetted_inputs(content: bytes) -> bytes:
         if claimed > len(content):
             raise Unvetted("claims more bytes than it holds")
         inputs = torch.load(io.BytesIO(content), weights_only=True)
+        _check_inputs(inputs)
         buffer = io.BytesIO()
         torch.save(inputs, buffer)
     except Unvetted:
@@ -150,3 +151,20 @@ def _vetted_inputs(content: bytes) -> bytes:
     except Exception:
         raise Unvetted("stores example inputs that need unpickling, which may run code") from None
     return buffer.getvalue()
+
+
+def _check_inputs(inputs: Any) -> None:
+    """Containers that hold one another many times are small as a pickle, and without end for those who look at each value. And
+    there is no quantised tensor without numbers to follow the graph with.
+    """
+    most = limits().records
+    pending, count = [inputs], 0
+    while pending:
+        value = pending.pop()
+        if isinstance(value, torch.Tensor) and value.is_quantized:
+            raise Unvetted("stores quantised example inputs")
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        pending += inner
+        count += 1 + len(inner)
+        if count > most:
+            raise Unvetted(f"stores more than {most} values as example inputs")

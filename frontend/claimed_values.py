@@ -68,7 +68,12 @@ def _graphs(module: fx.GraphModule) -> list[fx.Graph]:
 def _without_numbers(mode: fake_tensor.FakeTensorMode, value: Any) -> Any:
     if isinstance(value, torch.nn.Module):
         return _UNKNOWN
-    return mode.from_tensor(value.detach(), static_shapes=True) if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    try:
+        return mode.from_tensor(value.detach(), static_shapes=True)
+    except _NOT_FOLLOWED:
+        return _UNKNOWN
 
 
 def _called(node: fx.Node, found: Mapping[fx.Node, Any], what: str) -> Any:
@@ -125,7 +130,7 @@ def _is_as_said(said: Any, computed: Any) -> bool:
 def _described(values: list[Any]) -> str:
     def one(value: Any) -> str:
         if not isinstance(value, torch.Tensor):
-            return str(value)[:60]
+            return str(value)[:60].partition("\n")[0]
         return f"{str(value.dtype).removeprefix('torch.')} {'x'.join(map(str, value.shape)) or 'scalar'}"
 
     return ", ".join(map(one, values[:3])) or "nothing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 
 __all__ = ["is_size_expression"]
@@ -31,6 +32,9 @@ _MAX_LENGTH, _MAX_DEPTH, _MAX_NUMBER = 4096, 48, 2**63
 _MAX_EXPONENT, _MAX_NESTED_POWERS = 16, 2
 """A power of a power of a power of large numbers takes more memory than there is."""
 
+_MAX_TERMS, _MAX_CHOICES = 1000, 16
+"""Of a sum when all is multiplied out, as sympy does; and of ``Max`` and ``Min``, all of which are compared with all."""
+
 
 def is_size_expression(text: str) -> bool:
     """Whether `text` is made of numbers, symbols, arithmetic and the functions that torch writes, as ``str`` or ``srepr`` do:
@@ -42,7 +46,7 @@ def is_size_expression(text: str) -> bool:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
-    return _is_known(tree.body, 0)
+    return _is_known(tree.body, 0) and _terms(tree.body) <= _MAX_TERMS
 
 
 def _depth(text: str) -> int:
@@ -89,6 +93,34 @@ def _is_power(base: ast.expr, exponent: ast.expr, powers: int) -> bool:
         exponent = exponent.operand
     small = isinstance(exponent, ast.Constant) and isinstance(exponent.value, int) and exponent.value <= _MAX_EXPONENT
     return small and powers < _MAX_NESTED_POWERS and _is_known(base, powers + 1)
+
+
+def _terms(node: ast.expr) -> int:
+    """How many terms a known expression has when it is multiplied out; too many if a part of it has too many."""
+    match node:
+        case ast.UnaryOp(operand=operand):
+            return _terms(operand)
+        case ast.BinOp(left=left, op=op, right=right):
+            return _joined(_KINDS.get(type(op), ""), [left, right])
+        case ast.Compare(left=left, comparators=[right]):
+            return _joined("", [left, right])
+        case ast.Call(func=ast.Name(id=name), args=args):
+            return _joined(name, args)
+    return 1
+
+
+_KINDS = {ast.Add: "Add", ast.Sub: "Add", ast.Mult: "Mul", ast.Div: "Mul", ast.Pow: "Pow"}
+
+
+def _joined(name: str, args: list[ast.expr]) -> int:
+    """The terms of one operation of these operands."""
+    found = [_terms(given) for given in args]
+    if max(found, default=0) > _MAX_TERMS or (name in ("Max", "Min") and len(args) > _MAX_CHOICES):
+        return _MAX_TERMS + 1
+    if name in _POWERS and len(args) == 2:
+        exponent = next((part.value for part in ast.walk(args[1]) if isinstance(part, ast.Constant)), 1)
+        return math.comb(found[0] + int(exponent) - 1, int(exponent))
+    return max(1, sum(found) if name == "Add" else math.prod(found) if name == "Mul" else 1)
 
 
 def _is_assumption(given: ast.keyword) -> bool:

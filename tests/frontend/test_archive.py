@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -290,6 +291,35 @@ def test_example_inputs_are_tensors_and_no_longer_than_their_record(stored: Path
     pickled = changed(stored, tmp_path / "pickled.pt2", INPUTS, inner(zipfile.ZIP_STORED, code))
     with pytest.raises(InputError, match="example inputs that need unpickling"):
         load_program(pickled)
+
+
+def test_example_inputs_that_hold_one_another_are_counted(stored: Path, tmp_path: Path) -> None:
+    """2**40 lists in 500 bytes."""
+    nested: list[Any] = [1]
+    for _ in range(40):
+        nested = [nested, nested]
+    buffer = io.BytesIO()
+    torch.save(((nested,), {}), buffer)
+    laughs = changed(stored, tmp_path / "laughs.pt2", INPUTS, lambda content: buffer.getvalue())
+    with pytest.raises(InputError, match="more than 100000 values as example inputs"):
+        load_program(laughs)
+
+
+def test_what_is_refused_is_said_in_one_line(stored: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def changed_sizes(content: bytes) -> bytes:
+        return re.sub(rb'"expr_str": "[^"]*"', b'"expr_str": "true"', content)
+
+    with pytest.raises(InputError, match="Can only compare") as refused:
+        load_program(changed(stored, tmp_path / "sizes.pt2", GRAPH, changed_sizes))
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_quantised_example_inputs_are_refused(stored: Path, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(((torch.quantize_per_tensor(torch.ones(2, 4), 0.1, 0, torch.qint8),), {}), buffer)
+    with pytest.raises(InputError, match="quantised"):
+        load_program(changed(stored, tmp_path / "quantised.pt2", INPUTS, lambda content: buffer.getvalue()))
 
 
 def test_records_that_overlap_are_refused(stored: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ WRITTEN = [
     "2.0*ToFloat(s0)", "Symbol('s77', positive=True, integer=True)", "Symbol('batch', integer=True)",
     "Add(Mul(Integer(2), Symbol('s0', positive=True, integer=True)), Integer(-1))",
     "Pow(Symbol('s0', integer=True), Integer(2))", "Pow(s0, Integer(-1))", "Float('1.5', precision=53)", "Rational(1, 2)",
+    "(s0 + 1)**16", "(s0 + s1)*(s0//2 + 1)*(s1//2 + 1)", "+".join(f"{i + 1}*s{i}" for i in range(200)), "Min(s0, s1, s2, s3)",
 ]  # fmt: skip
 
 CODE = [
@@ -31,6 +32,9 @@ CODE = [
 COSTLY = [
     "9**9**9", "s0**17", "s0**s1", "Pow(9, Pow(9, 9))", "(((9**9)**9)**9)**9", "PowByNatural(9, 99999999)",
     "LShift(1, 999999999)", "Pow(Pow(Pow(s0, 16), 16), 16)", "9" * 30, "1e999", "(" * 60 + "s0" + ")" * 60, "s0+" * 3000 + "s0",
+    f"({'+'.join(f's{i}' for i in range(30))})**16", f"Pow(Add({','.join(f's{i}' for i in range(12))}), Integer(8))",
+    "*".join(f"(s{i} + s{i + 1})" for i in range(20)), f"FloorDiv({'*'.join(f'(s{i} - s{i + 1})' for i in range(20))}, 3)",
+    f"Max({','.join(f'Min(s{i}, s{i + 1} + 1)' for i in range(60))})",
 ]  # fmt: skip
 
 
