@@ -72,6 +72,8 @@ def open_regular(path: str | os.PathLike[str], within: str | os.PathLike[str] | 
         place, flags = str(resolved), flags | getattr(os, "O_NOFOLLOW", 0)
     try:
         handle = os.open(place, flags | getattr(os, "O_NOCTTY", 0))
+    except ValueError:
+        raise _no_name(path) from None
     except OSError as error:
         if error.errno == errno.ENXIO:  # A socket.
             raise OSError(errno.ENXIO, "it is no regular file", str(path)) from None
@@ -93,6 +95,13 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
         return Path(path).resolve(strict=True)
     except RuntimeError:  # What older Pythons raise for links in a ring.
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    except ValueError:
+        raise _no_name(path) from None
+
+
+def _no_name(path: str | os.PathLike[str]) -> OSError:
+    """Names that somebody else wrote may have a zero byte or half of a character in them."""
+    return OSError(errno.EINVAL, "no file can have this name", ascii(os.fspath(path)))
 
 
 def read_regular(

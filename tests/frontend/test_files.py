@@ -198,3 +198,10 @@ def test_links_lead_to_files_of_the_folder_only(tmp_path: Path) -> None:
     ):
         with pytest.raises(OSError, match=words):
             read_regular(folder / name, within=folder)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"], ids=["a zero byte", "half of a character"])
+@pytest.mark.parametrize("within", [False, True])
+def test_names_that_no_file_can_have(name: str, within: bool, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no file can have this name"):
+        open_regular(tmp_path / name, tmp_path if within else None)
