@@ -57,6 +57,13 @@ def showing_progress(console: Console) -> Iterator[None]:
         yield
 
 
+class _Console(Console):
+    """Leaves to `answer` what it means that nobody reads any more; rich itself ends with exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def answer(as_json: bool, work: Callable[[], Answer]) -> None:
     """Does `work` and writes its answer to stdout. What the work itself prints goes to stderr."""
     _signals_are_exceptions()
@@ -66,7 +73,7 @@ def answer(as_json: bool, work: Callable[[], Answer]) -> None:
         if as_json:
             print(json.dumps(found.data, indent=2, allow_nan=False))
         else:
-            found.show(Console())
+            found.show(_Console())
         sys.stdout.flush()
     except BrokenPipeError:
         unheard(1)  # Whoever read our output has seen enough.

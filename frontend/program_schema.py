@@ -44,7 +44,8 @@ _WORDS = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*")
 """Text that is only shown or handed to an operator."""
 
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims|torchvision|quantized_decomposed)\.(?!(from_file|save|_print|warn)\b)\w+(\.\w+)?"
+    r"torch\.ops\.(aten|prims|quantized_decomposed)\.(?!(from_file|save|_print|warn)\b)\w+(\.\w+)?"
+    r"|torch\.ops\.torchvision\.(nms|roi_align|roi_pool|ps_roi_align|ps_roi_pool|deform_conv2d)(\.\w+)?"
     r"|torch\.ops\.higher_order\.(cond|while_loop|scan|map_impl|associative_scan|wrap_with_set_grad_enabled"
     r"|wrap_with_autocast)"
     r"|(torch\.)?(_operator|operator)\.(getitem|eq|ne|le|ge|lt|gt|neg|pos|mul|add|sub|truediv|floordiv|mod|pow|and_|or_"

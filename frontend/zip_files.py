@@ -68,8 +68,10 @@ def check_directory(stream: BinaryIO, what: str) -> None:
     tail = stream.read(_TAIL)
     stream.seek(0)
     at = tail.rfind(_END.first)
-    if at < 0 or len(tail) < at + _END.fields.size:
+    if at < 0:
         return  # It is no archive, which the reader says.
+    if len(tail) < at + _END.fields.size:
+        raise InputError(f"{what}: its end is cut off; the file is damaged")
     *_, directory, place, comment = _END.fields.unpack_from(tail, at)
     long = at - _LOCATOR.fields.size - _END_64.fields.size
     end = at

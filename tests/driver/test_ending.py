@@ -64,6 +64,7 @@ HELP = f"{sys.executable} -m reconvene --help"
     ("line", "code", "said"),
     [
         (f"{HELP} | head -0; exit ${{PIPESTATUS[0]}}", 0, ""),
+        (f"{sys.executable} -m reconvene targets | head -0; exit ${{PIPESTATUS[0]}}", 0, ""),
         (f"{HELP} >/dev/full", 2, "No space left on device"),
         (f"{HELP} >&-", 0, ""),
         (f"{HELP} <&- >&- 2>&-", 0, ""),

@@ -256,6 +256,14 @@ def test_an_archive_is_the_whole_file(before: bytes, after: bytes, tmp_path: Pat
         load_arrays(tmp_path / "x.npz")
 
 
+def test_an_end_that_is_cut_off_stands_for_none_before_it(tmp_path: Path) -> None:
+    content = archive(("x.npy", npy(X)))
+    comment = b"some text PK\5\6"
+    (tmp_path / "x.npz").write_bytes(content[:-2] + struct.pack("<H", len(comment)) + comment)
+    with pytest.raises(InputError, match="its end is cut off"):
+        load_arrays(tmp_path / "x.npz")
+
+
 def test_long_forms_of_an_end_agree_with_the_short_one(tmp_path: Path) -> None:
     content = archive(("x.npy", npy(X)))
     end = content.rindex(b"PK\5\6")
