@@ -118,8 +118,9 @@ def _joined(name: str, args: list[ast.expr]) -> int:
     if max(found, default=0) > _MAX_TERMS or (name in ("Max", "Min") and len(args) > _MAX_CHOICES):
         return _MAX_TERMS + 1
     if name in _POWERS and len(args) == 2:
-        exponent = next((part.value for part in ast.walk(args[1]) if isinstance(part, ast.Constant)), 1)
-        return math.comb(found[0] + int(exponent) - 1, int(exponent))
+        numbers = [part.value for part in ast.walk(args[1]) if isinstance(part, ast.Constant)]
+        exponent = next((int(number) for number in numbers if isinstance(number, int | float)), 1)
+        return math.comb(found[0] + exponent - 1, exponent)
     return max(1, sum(found) if name == "Add" else math.prod(found) if name == "Mul" else 1)
 
 
