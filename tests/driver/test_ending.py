@@ -82,6 +82,11 @@ def test_streams_that_are_full_closed_or_not_read(line: str, code: int, said: st
     assert done.stderr.count("\n") == bool(said)
 
 
+def _heeding() -> None:
+    """Whoever runs the tests in the background may have them ignore Ctrl-C, which a program inherits."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [(signal.SIGINT, 130, "error: interrupted"), (signal.SIGTERM, 143, "error: ended by SIGTERM")],
@@ -100,7 +105,11 @@ def test_signals_while_modules_are_imported_end_the_run_at_once(number: int, cod
         "program.main()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heeding,
     )
     assert process.stdout is not None and process.stdout.read(1) == "."
     process.send_signal(number)
@@ -131,7 +140,9 @@ def test_signals_while_it_works_leave_no_litter(number: int, code: int, tmp_path
         "    except KeyboardInterrupt as error: return command_line.failed('interrupted', 130)\n"
         "program.main()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=_heeding
+    )
     assert process.stderr is not None and process.stderr.read(1) == "."
     process.send_signal(number)
     process.communicate(timeout=20)
