@@ -222,5 +222,6 @@ def _reloaded(module: fx.GraphModule, example: Sequence[Any]) -> fx.GraphModule:
 def _nameless(reason: str) -> str:
     """A reason without the names and numbers of one graph, so that reasons can be counted."""
     reason = re.sub(r"'[^']*'", "'...'", reason)
+    reason = re.sub(r" at \S*/", " at ", reason)  # The folder of the file.
     reason = re.sub(r"\b[a-z]+(_[a-z0-9]+)*_?\d+(_[a-z0-9]+)*\b", "...", reason)
     return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "N", reason)
