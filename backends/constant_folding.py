@@ -29,10 +29,8 @@ def fold_constants(program: ExportedProgram) -> None:
     values = _stored(program)
     given = set(values)
     for node in graph.nodes:
-        if node.op == "call_function" and _is_known(node, values):
-            found = _value(node, values)
-            if _fits(found, node, values):
-                values[node] = found
+        if node.op == "call_function" and _is_known(node, values) and _fits(node, values):
+            values[node] = _value(node, values)
     folded = [node for node in values if node not in given and _is_read(node, values)]
     for node in folded:
         node.replace_all_uses_with(_constant(program, node, values[node]))
@@ -71,8 +69,9 @@ def _value(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _fits(value: Any, node: fx.Node, values: dict[fx.Node, Any]) -> bool:
-    return _bytes(value) <= max(_LARGEST, sum(_bytes(values[source]) for source in node.all_input_nodes))
+def _fits(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    """Asked before it is computed, since that may need more memory than there is."""
+    return _bytes(node.meta["val"]) <= max(_LARGEST, sum(_bytes(values[source]) for source in node.all_input_nodes))
 
 
 def _bytes(value: Any) -> int:

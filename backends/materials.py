@@ -198,8 +198,11 @@ def _text(path: str, distribution: str) -> str:
 
 
 def _installed(distribution: str, name: str) -> str:
-    """A file of a distribution's own metadata."""
-    return _required(metadata.distribution(distribution).read_text(name) or "", name, distribution)
+    """A file of a distribution's own metadata. In a checkout that is installed in place, what builds it leaves a second set,
+    without licences, which Python finds first there.
+    """
+    texts = (found.read_text(name) for found in metadata.distributions(name=distribution))
+    return _required(next(filter(None, texts), ""), name, distribution)
 
 
 def _required(text: str, name: str, distribution: str) -> str:

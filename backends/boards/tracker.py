@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ...frontend.json_text import parse_json
 from .errors import BoardError, BoardLost, printable
 from .place import Place
+from .relay_process import received
 
 __all__ = ["Offer", "request_board"]
 
@@ -49,7 +50,7 @@ def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> 
         try:
             end = time.monotonic() + connect_seconds
             connection.sendall(struct.pack("<i", _MAGIC))
-            if struct.unpack("<i", _received(connection, 4, end))[0] != _MAGIC:
+            if struct.unpack("<i", received(connection, 4, end))[0] != _MAGIC:
                 raise BoardError(f"{place.host}:{place.port} is no tracker; start one: python -m tvm.exec.rpc_tracker")
             _check_key(place, _asked(connection, [_SUMMARY], end)[1])
             host, port, key = _asked(connection, [_REQUEST, place.key, "", 1], time.monotonic() + wait_seconds)[1]
@@ -75,28 +76,13 @@ def _check_key(place: Place, summary: Any) -> None:
 def _asked(connection: socket.socket, message: list[Any], end: float) -> Any:
     data = json.dumps(message).encode()
     connection.sendall(struct.pack("<i", len(data)) + data)
-    size = struct.unpack("<i", _received(connection, 4, end))[0]
+    size = struct.unpack("<i", received(connection, 4, end))[0]
     if not 0 < size <= _MOST_BYTES:
         raise ValueError("its answer makes no sense")
-    answer = parse_json(_received(connection, size, end))
+    answer = parse_json(received(connection, size, end))
     if answer[0] != _SUCCESS:
         raise ValueError(f"it answered {answer[0]!r}")
     return answer
-
-
-def _received(connection: socket.socket, size: int, end: float) -> bytes:
-    """`size` bytes that come before the moment `end`."""
-    data = b""
-    while len(data) < size:
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        connection.settimeout(left)
-        part = connection.recv(size - len(data))
-        if not part:
-            raise ConnectionError("it closed the connection")
-        data += part
-    return data
 
 
 def _reason(error: Exception) -> str:

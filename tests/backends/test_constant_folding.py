@@ -73,3 +73,14 @@ def test_random_numbers_are_drawn_by_every_call() -> None:
 def test_one_of_several_results_is_a_constant() -> None:
     program, left = folded(lambda _, x: x[torch.arange(6).view(2, 3).max(1)[1]])
     assert left == ["aten::index.Tensor"] and [list(value) for value in program.constants.values()] == [[2, 2]]
+
+
+def test_what_no_memory_holds_is_not_computed() -> None:
+    class Endless(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.ones(10**6, 10**7)[0, :4] * 2
+
+    program = export(Endless(), (X,)).run_decompositions()
+    before = [node.name for node in program.graph.nodes]
+    fold_constants(program)
+    assert [node.name for node in program.graph.nodes] == before
