@@ -197,6 +197,8 @@ def test_the_schema_is_one_that_can_fail(built: Built) -> None:
 def test_metadata_without_licences_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As building in place leaves it in a checkout."""
     (tmp_path / "reconvene.egg-info").mkdir()
-    (tmp_path / "reconvene.egg-info" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: reconvene\nVersion: 0.1.0\n")
+    (tmp_path / "reconvene.egg-info" / "PKG-INFO").write_text(
+        "Metadata-Version: 2.1\nName: reconvene\nVersion: 0.1.0\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     assert "Apache License" in materials.own_license()
