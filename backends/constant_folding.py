@@ -53,8 +53,10 @@ def _stored(program: ExportedProgram) -> dict[fx.Node, Any]:
 
 
 def _is_known(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
-    """Whether `node` is a function of known values and of nothing else."""
+    """Whether `node` is a function of known values and of nothing else. What has no value is a check, not a function."""
     target = node.target
+    if "val" not in node.meta:
+        return False
     if isinstance(target, torch._ops.OpOverload):
         if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
             return False

@@ -70,6 +70,12 @@ def test_random_numbers_are_drawn_by_every_call() -> None:
     assert not torch.equal(program.module()(X), program.module()(X))
 
 
+def test_a_check_of_what_is_known_stays_a_check() -> None:
+    """`torch.export` writes one before it changes a type, and it has no value."""
+    program, left = folded(lambda net, x: x * net.places.float().sum())
+    assert left[0] == "aten::_assert_tensor_metadata" and len(program.constants) == 1
+
+
 def test_one_of_several_results_is_a_constant() -> None:
     program, left = folded(lambda _, x: x[torch.arange(6).view(2, 3).max(1)[1]])
     assert left == ["aten::index.Tensor"] and [list(value) for value in program.constants.values()] == [[2, 2]]
