@@ -161,6 +161,45 @@ def test_a_barrier_is_listed_with_its_line_and_what_it_holds() -> None:
     assert barrier.blocks == ("first.weight",)
 
 
+class Branching(nn.Module):
+    """Two layers around a choice, in which a layer runs or none does."""
+
+    def __init__(self, weighs: bool) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.weighs = weighs
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.inner if self.weighs else torch.neg
+        return self.last(torch.cond(x.sum() > 0, lambda h: chosen(h), lambda h: h * 2.0, (self.first(x),)))
+
+
+def test_a_choice_lists_the_weights_that_it_runs_and_none_of_the_values() -> None:
+    inputs = (torch.zeros(2, 4),)
+    (barrier,) = view_of(Branching(weighs=True), inputs).barriers
+    assert barrier.blocks == ("first.weight", "inner.weight")
+    (barrier,) = view_of(Branching(weighs=False), inputs).barriers
+    assert barrier.blocks == ("first.weight",)
+
+
+class Placed(nn.Module):
+    """Positions are embedded by a table that is given an axis before it is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.place, self.last = nn.Linear(6, 8), nn.Parameter(torch.ones(5, 8)), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last((self.embed(x) + self.place.unsqueeze(0)).relu())
+
+
+def test_a_table_that_is_rearranged_and_added_makes_channels() -> None:
+    group = view_of(Placed(), (torch.zeros(2, 5, 6),)).groups[0]
+    assert group.parameters == (
+        "embed.weight[0] producer", "embed.bias[0] producer", "place[1] producer", "last.weight[1] consumer",
+    )  # fmt: skip
+
+
 def test_what_is_beyond_a_barrier_can_still_be_pruned() -> None:
     groups = {group.name: group for group in view_of(Transformed(), IMAGE).groups}
     assert not groups["first.weight"].prunable

@@ -321,6 +321,14 @@ def test_a_mask_that_a_forward_pass_makes_is_known(mask: Callable[[Tensor], Tens
     assert len(result.module.get_parameter("v.weight")) == 4
 
 
+def test_a_mask_that_is_made_of_a_stored_one_is_known() -> None:
+    def attend(model: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=model.causal.tril(1))
+
+    result = exactly_compacted(Attention(attend), HEAD, *CALLS)
+    assert len(result.module.get_parameter("v.weight")) == 4
+
+
 def test_a_computed_mask_that_hides_a_row_is_known_too() -> None:
     def attend(model: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=torch.ones(5, 5).tril(-1).bool())
