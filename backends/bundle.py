@@ -96,19 +96,20 @@ def write_bundle(
     return folder
 
 
-def load_bundle(folder: str | os.PathLike[str], *, private: bool = False) -> Built:
+def load_bundle(folder: str | os.PathLike[str], *, private: bool = False, manifest_sha256: str | None = None) -> Built:
     """The model in `folder`, loaded into this process, after all checks.
 
     Args:
         private: copy code and weights into sealed memory (Linux). Otherwise the files are mapped: whoever writes into them
             later changes what the model computes, and whoever shortens them ends the process. A file that is replaced by
             another one, as `write_bundle` does, is no such case.
+        manifest_sha256: as for `open_bundle`.
 
     Raises:
         InputError: as `open_bundle`; or the bundle is for another machine, or holds a program, which is not loaded but
             run (`reconvene.backends.execution.run_bundle`).
     """
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, manifest_sha256=manifest_sha256)
     path, target = bundle.folder, bundle.target
     if "model.tar" in bundle.files:
         raise InputError(f"bundle '{path}' holds objects that are not linked; link model.tar for {target.triple}")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..frontend.errors import InputError
-from ..frontend.files import SUMS, open_regular, read_regular, read_sums, sha256, sha256_of
+from ..frontend.files import SUMS, read_regular, sha256_of
 from ..frontend.json_text import (
     json_array,
     json_count,
@@ -29,6 +29,7 @@ from ..frontend.json_text import (
 from .arena import Arena, Slot
 from .binding import check_binding
 from .built import Compiled, Memory
+from .listed_files import MANIFEST, FileSum, check_file, check_sums, file_sum
 from .object_files import ELF_MACHINES, machine_of
 from .signature import DTYPES, Signature, TensorSpec
 from .state import State, is_initial, read_states, state_bytes
@@ -53,7 +54,6 @@ Runtime = Literal["static", "wheel", "none", "python"]
 FORMAT = 5
 """Version of the folder's layout; a reader refuses any other."""
 
-MANIFEST = "manifest.json"
 PROGRAM = "run"
 
 _FIELDS = (
@@ -67,17 +67,8 @@ _LIBRARIES = ("python", "wheel")
 """The runtimes that load a library, which takes weights from files and an arena."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _GLIBC = re.compile(r"\d{1,3}\.\d{1,3}", re.ASCII)
 _MOST_AXES, _MOST_THREADS = 64, 4096
-
-
-@dataclass(frozen=True)
-class FileSum:
-    """What a file must be: its size and its SHA-256."""
-
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -110,22 +101,25 @@ class Bundle(Compiled):
         return self.folder / PROGRAM if PROGRAM in self.files else None
 
 
-def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
+def open_bundle(folder: str | os.PathLike[str], *, manifest_sha256: str | None = None) -> Bundle:
     """What is in `folder`, after everything that its manifest says was checked: its fields, against each other, against the
     files and against the code. Nothing is loaded or mapped before.
+
+    Args:
+        manifest_sha256: what the manifest must have, of a signature or a portfolio that lists it.
 
     Raises:
         InputError: the folder is no bundle, is damaged, was changed, or was made by another version.
     """
     path = Path(folder)
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, manifest_sha256)
     try:
         sums = {name: file_sum(entry) for name, entry in json_object(manifest["files"]).items()}
         _check_names(manifest["runtime"], sums)
     except ValueError as error:
         raise _unusable(path, error) from None
     for name, expected in sums.items():
-        _check_file(path, name, expected)
+        check_file(path, name, expected)
     try:
         target = _target(manifest["target"])
         for name in (PROGRAM, "model.so"):
@@ -139,9 +133,9 @@ def open_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise _unusable(path, error) from None
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, sha256: str | None = None) -> dict[str, Any]:
     """The fields of the manifest in `folder`, which are those of this version. It has the checksum that ``SHA256SUMS`` says,
-    and so do the files that it lists, as far as it says theirs.
+    and so do the files that it lists, as far as it says theirs; with `sha256` it has that one.
 
     Raises:
         InputError: there is none, it cannot be read, is damaged, or is of another version.
@@ -156,6 +150,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {MANIFEST} of bundle '{folder}': {reason}; copy the bundle again") from None
+    if sha256 is not None and sha256_of(contents) != sha256:
+        raise InputError(f"'{MANIFEST}' in bundle '{folder}' does not have the checksum that was signed; do not use it")
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT or isinstance(found, bool):
         raise InputError(
@@ -166,7 +162,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         listed = {name: json_object(entry)["sha256"] for name, entry in json_object(manifest["files"]).items()}
     except (ValueError, KeyError) as error:
         raise _unusable(folder, error) from None
-    _check_sums(folder, {**listed, MANIFEST: sha256_of(contents)})
+    check_sums(folder, {**listed, MANIFEST: sha256_of(contents)})
     return dict(manifest)
 
 
@@ -176,15 +172,6 @@ def tensor_specs(values: object) -> tuple[TensorSpec, ...]:
     if len({spec.name for spec in found}) < len(found):
         raise ValueError("two tensors of one name")
     return found
-
-
-def file_sum(entry: object) -> FileSum:
-    """What a manifest says of a file. Raises ValueError for anything else."""
-    values = json_object(entry, ("bytes", "sha256"))
-    digest = values["sha256"]
-    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-        raise ValueError(f"{shortened(digest)} is no SHA-256")
-    return FileSum(json_count(values["bytes"], "bytes of a file"), digest)
 
 
 # ---- fields
@@ -345,48 +332,6 @@ def _check_names(runtime: object, sums: Mapping[str, FileSum]) -> None:
     ]
     if missing := [name for name in needed or ["model.so"] if name not in sums]:
         raise ValueError(f"no '{missing[0]}', which the runtime '{runtime}' has")
-
-
-def _check_sums(folder: Path, wanted: Mapping[str, object]) -> None:
-    try:
-        sums = read_sums(folder)
-    except FileNotFoundError:
-        raise InputError(f"bundle '{folder}' has no {SUMS}; copy the bundle again") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {SUMS} of bundle '{folder}': {reason}; copy the bundle again") from None
-    if sums.get(MANIFEST) != wanted[MANIFEST]:
-        raise InputError(f"'{MANIFEST}' in bundle '{folder}' does not have its checksum; copy the bundle again")
-    if different := sorted(name for name in {*sums, *wanted} if sums.get(name) != wanted.get(name)):
-        raise InputError(
-            f"{MANIFEST} and {SUMS} of bundle '{folder}' differ on {shortened(different[0])}; copy the bundle again"
-        )
-    _check_unlisted(folder, wanted)
-
-
-def _check_unlisted(folder: Path, listed: Collection[str]) -> None:
-    """No library lies there that is not listed: a program takes those beside it."""
-    for entry in folder.iterdir():
-        if ".so" in entry.name and entry.name not in listed:
-            raise InputError(f"bundle '{folder}' holds the library {shortened(entry.name)}, which it does not list")
-
-
-def _check_file(folder: Path, name: str, expected: FileSum) -> None:
-    path = folder / name
-    try:
-        with open_regular(path, within=folder) as stream:
-            found = os.fstat(stream.fileno()).st_size
-            if found != expected.bytes:
-                raise InputError(
-                    f"'{name}' in bundle '{folder}' has {found} bytes instead of {expected.bytes}; copy the bundle again"
-                )
-            digest = sha256(stream)
-    except FileNotFoundError:
-        raise InputError(f"bundle '{folder}' lacks '{name}'; copy the bundle again") from None
-    except OSError as error:
-        raise InputError(f"cannot read '{name}' in bundle '{folder}': {error.strerror}; do not use it") from None
-    if digest != expected.sha256:
-        raise InputError(f"'{name}' in bundle '{folder}' does not have its checksum; copy the bundle again")
 
 
 def _check_machine(folder: Path, name: str, target: Target) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..frontend.errors import InputError
-from ..frontend.files import SUMS, read_regular, write_text
+from ..frontend.files import SUMS, parse_sums, read_regular, write_text
 
-__all__ = ["SIGNATURE", "PublicKey", "read_public_key", "sign", "verify", "write_keys"]
+__all__ = ["SIGNATURE", "PublicKey", "Signed", "read_public_key", "sign", "verify", "write_keys"]
 
 SIGNATURE = f"{SUMS}.minisig"
 
@@ -43,6 +43,13 @@ class PublicKey(NamedTuple):
         return self.number[::-1].hex().upper()
 
 
+class Signed(NamedTuple):
+    """What a signature is of: the comment that was signed too, and the SHA-256 of each file that ``SHA256SUMS`` lists."""
+
+    comment: str
+    sums: dict[str, str]
+
+
 def read_public_key(text_or_path: str | os.PathLike[str]) -> PublicKey:
     """The key in a file of minisign's, or the key itself, as its one line of base64.
 
@@ -57,10 +64,11 @@ def read_public_key(text_or_path: str | os.PathLike[str]) -> PublicKey:
     return PublicKey(found[2:10], found[10:])
 
 
-def verify(folder: Path, key: PublicKey) -> str:
-    """Checks that ``SHA256SUMS`` of `folder` was signed with `key`. Returns the comment that was signed with it.
+def verify(folder: Path, key: PublicKey) -> Signed:
+    """Checks that ``SHA256SUMS`` of `folder` was signed with `key`. Returns what was signed, from the bytes that were checked.
 
-    That the files have these checksums is for `open_bundle` and its like to check.
+    That the files have these checksums is for `open_bundle` and its like to check, who take the manifest's from here: what
+    lies in the folder may be another one by then.
 
     Raises:
         InputError: there is no signature, it is damaged, by another key, or of something else.
@@ -81,7 +89,10 @@ def verify(folder: Path, key: PublicKey) -> str:
     for signature, contents in ((found[10:], signed), (whole, found[10:] + told.encode())):
         if not _fits(key.key, signature, contents):
             raise InputError(f"the signature of '{folder}' is not of what is there; do not use it")
-    return told
+    try:
+        return Signed(told, parse_sums(message.decode("utf-8")))
+    except ValueError as error:
+        raise InputError(f"what was signed in '{folder}' are no checksums: {error}; write it again") from None
 
 
 def sign(folder: Path, secret_key: Path, password: str | None = None) -> PublicKey:
@@ -165,7 +176,7 @@ def _opened(found: bytes, password: bytes, path: Path) -> bytes:
         exponent = (operations // (blocks * 4)).bit_length() - 1
     else:
         exponent = (memory // (blocks * 128)).bit_length() - 1
-        parallel = min((operations // 4) // (1 << exponent), 0x3FFFFFFF) // blocks
+        parallel = min((operations // 4) >> max(exponent, 0), 0x3FFFFFFF) // blocks
     if not 10 <= exponent <= 21 or not 1 <= parallel <= 16:
         raise InputError(f"the secret key '{path}' asks for more work than minisign's do")
     room = 2 * 128 * blocks * (1 << exponent)

@@ -39,9 +39,10 @@ def run_bundle(
     timeout: int,
     output: Path | None = None,
     key_file: Path | None = None,
+    manifest_sha256: str | None = None,
 ) -> tuple[Bundle, list[torch.Tensor], dict[str, Any]]:
-    """A bundle, its outputs, and facts on where they were computed."""
-    bundle = open_bundle(folder)
+    """A bundle, its outputs, and facts on where they were computed. `manifest_sha256` is for `open_bundle`."""
+    bundle = open_bundle(folder, manifest_sha256=manifest_sha256)
     check_array_file(output, len(bundle.outputs))
     check_threads_of(bundle, threads)
     inputs = in_order(given, [spec.name for spec in bundle.inputs]) if given else example_inputs_of(bundle, seed)
@@ -55,7 +56,7 @@ def run_bundle(
     emulator = emulator_for(bundle, on)
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
-            built = load_bundle(folder)
+            built = load_bundle(folder, manifest_sha256=manifest_sha256)
             outputs = replace(built, threads=threads or built.threads).run_tensors(inputs)
         else:
             outputs = run_program(bundle, inputs, emulator, threads)
@@ -63,10 +64,16 @@ def run_bundle(
 
 
 def bench_bundle(
-    folder: str, on: str | None, threads: int | None, repeat: int | None, timeout: int, key_file: Path | None = None
+    folder: str,
+    on: str | None,
+    threads: int | None,
+    repeat: int | None,
+    timeout: int,
+    key_file: Path | None = None,
+    manifest_sha256: str | None = None,
 ) -> Answer:
     """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, manifest_sha256=manifest_sha256)
     check_threads_of(bundle, threads)
     data: dict[str, Any] = {"bundle": folder, "target": bundle.target.name, "state": described_state(bundle.state)}
     keeps = kept(data["state"])
@@ -86,7 +93,7 @@ def bench_bundle(
     timing: Timing | None
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
-            timing = load_bundle(folder).benchmark(repeat=rounds, threads=threads)
+            timing = load_bundle(folder, manifest_sha256=manifest_sha256).benchmark(repeat=rounds, threads=threads)
         else:
             timing = benchmark_bundle(bundle, rounds, 0 if emulator else 5, emulator, threads)
     if timing is None:

@@ -389,13 +389,9 @@ def run(
 ) -> None:
     """Run a bundle, or a model compiled for this machine."""
     from . import run_verb
-    from .signatures import signed
 
-    def work() -> Answer:
-        chosen = signed(model, public_key)
-        return run_verb.run(chosen, files or [], data, on, input or [], threads, output, seed, timeout, key_file)
-
-    answer(json, work)
+    shapes, keys = input or [], (key_file, public_key)
+    answer(json, lambda: run_verb.run(model, files or [], data, on, shapes, threads, output, seed, timeout, *keys))
 
 
 @app.command(cls=Verb)
@@ -427,10 +423,11 @@ def bench(
 
     if on is not None or Path(model).is_dir():
         from . import bundles
-        from .signatures import signed
+        from .signatures import signed_bundle
 
         def work() -> Answer:
-            return bundles.bench_bundle(signed(model, public_key), on, threads, repeat, timeout, key_file)
+            signed = signed_bundle(model, public_key)
+            return bundles.bench_bundle(model, on, threads, repeat, timeout, key_file, signed)
 
         answer(json, work)
         return
@@ -494,7 +491,6 @@ def serve(
 ) -> None:
     """Serve a portfolio over HTTP, and switch between its variants while it answers."""
     from .serving import verb
-    from .signatures import signed
 
     options = verb.Options(
         host=host,
@@ -518,8 +514,9 @@ def serve(
         private=private_copy,
         hosts=tuple(allow_host or ()),
         state=state,
+        public_key=public_key,
     )
-    answer(json, lambda: verb.serve_verb(signed(portfolio, public_key), options))
+    answer(json, lambda: verb.serve_verb(portfolio, options))
 
 
 @app.command(cls=Verb)

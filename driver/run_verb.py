@@ -36,9 +36,12 @@ def run(
     seed: int,
     timeout: int = 600,
     key_file: Path | None = None,
+    public_key: str | None = None,
 ) -> Answer:
     from .bundles import lost_lines, run_bundle
+    from .signatures import signed_bundle
 
+    signed = signed_bundle(model, public_key)
     check_file(output)
     check_array_file(output)
     if files and data is not None:
@@ -48,7 +51,7 @@ def run(
     given = read_given([str(data)] if data is not None else files)
     where: dict[str, Any] = {}
     if on is not None or Path(model).is_dir():
-        bundle, outputs, where = run_bundle(model, given, on, threads, seed, timeout, output, key_file)
+        bundle, outputs, where = run_bundle(model, given, on, threads, seed, timeout, output, key_file, signed)
         signature, specs = bundle.signature, bundle.outputs
     else:
         loaded = load_model(model, inputs, seed, given=given)

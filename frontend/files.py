@@ -30,6 +30,7 @@ except ImportError:  # Only Unix has it. Elsewhere, what a killed run leaves beh
 __all__ = [
     "SUMS",
     "open_regular",
+    "parse_sums",
     "read_open",
     "read_regular",
     "read_sums",
@@ -287,7 +288,11 @@ def read_sums(folder: Path) -> dict[str, str]:
         OSError, InputError: as `read_text`.
         ValueError: a line is another one than `write_sums` writes, or a file is there twice.
     """
-    text = read_text(folder / SUMS, within=folder)
+    return parse_sums(read_text(folder / SUMS, within=folder))
+
+
+def parse_sums(text: str) -> dict[str, str]:
+    """The checksums in such a text, by file. Raises ValueError as `read_sums`."""
     found: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], 1):
         parts = _SUM.fullmatch(line)

@@ -25,7 +25,7 @@ from ...backends.manifest import MANIFEST as BUNDLE_MANIFEST
 from ...backends.manifest import FileSum, file_sum, read_manifest, tensor_specs
 from ...backends.signature import TensorSpec
 from ...frontend.errors import InputError
-from ...frontend.files import SUMS, open_regular, read_text, sha256, write_text
+from ...frontend.files import SUMS, open_regular, read_regular, sha256, sha256_of, write_text
 from ...frontend.json_text import json_array, json_count, json_number, json_object, parse_json, shortened
 
 __all__ = [
@@ -94,6 +94,10 @@ class Variant:
             )
         )
 
+    def manifest_sum(self, target: str) -> FileSum:
+        """What the manifest of the bundle for `target`, one of `targets`, must be."""
+        return self.files[str(PurePosixPath(VARIANTS, self.name, target, BUNDLE_MANIFEST))]
+
 
 @dataclass(frozen=True)
 class Portfolio:
@@ -114,18 +118,21 @@ class Portfolio:
         raise InputError(f"portfolio '{self.name}' has no variant '{name}'; there are {names}")
 
 
-def open_portfolio(folder: str | os.PathLike[str], *, files: bool = True) -> Portfolio:
+def open_portfolio(
+    folder: str | os.PathLike[str], *, files: bool = True, manifest_sha256: str | None = None
+) -> Portfolio:
     """What is in `folder`, after its format, its names and paths were checked.
 
     Args:
         files: also compare every file with its checksum, and every bundle with the portfolio's inputs and outputs.
             Without that a variant's faults show when it is asked for, by `check_variant` or `listed_bundle`.
+        manifest_sha256: what `portfolio.json` must have, of a signature.
 
     Raises:
         InputError: the folder is no portfolio, is damaged, lists a file outside itself, or was made by another version.
     """
     path = Path(folder)
-    portfolio = _parsed(path, _read(path))
+    portfolio = _parsed(path, _read(path, manifest_sha256))
     for variant in portfolio.variants if files else ():
         check_variant(portfolio, variant)
     return portfolio
@@ -181,11 +188,11 @@ def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
         built = ", ".join(variant.targets) or "no target"
         raise InputError(f"variant '{variant.name}' is built for {built}, not for '{target}'; build it for that target")
     root = PurePosixPath(VARIANTS, variant.name, target)
-    listing = str(root / BUNDLE_MANIFEST)
-    _check_file(portfolio, listing, variant.files[listing])
+    listed = variant.manifest_sum(target)
+    _check_file(portfolio, str(root / BUNDLE_MANIFEST), listed)
     folder = portfolio.folder / root
     try:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, listed.sha256)
         sums = {name: file_sum(entry) for name, entry in json_object(manifest["files"]).items()}
         specs = tensor_specs(manifest["inputs"]), tensor_specs(manifest["outputs"])
     except ValueError as error:
@@ -228,15 +235,20 @@ def _plain(portfolio: Portfolio) -> dict[str, Any]:
     }
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """The manifest's JSON, of a format that this version knows."""
+def _read(folder: Path, wanted: str | None) -> dict[str, Any]:
+    """The manifest's JSON, of a format that this version knows, and with the SHA-256 `wanted` if there is one."""
     if not folder.is_dir():
         raise InputError(f"there is no portfolio '{folder}'; give the folder that 'reconvene portfolio' wrote")
     try:
-        manifest = parse_json(read_text(folder / MANIFEST, within=folder))
+        contents = read_regular(folder / MANIFEST, within=folder, limit="text")
+        if wanted is not None and sha256_of(contents) != wanted:
+            raise InputError(f"{MANIFEST} of '{folder}' does not have the checksum that was signed; do not use it")
+        manifest = parse_json(contents)
     except FileNotFoundError:
         raise InputError(f"'{folder}' has no {MANIFEST}; give the folder of a portfolio") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {MANIFEST} of '{folder}': {reason}; build the portfolio again") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None

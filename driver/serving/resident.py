@@ -75,7 +75,7 @@ def load_variant(
     started = perf_counter()
     _check_room(variant, room())
     folder = listed_bundle(portfolio, variant, target)
-    built = load_bundle(folder, private=private)
+    built = load_bundle(folder, private=private, manifest_sha256=variant.manifest_sum(target).sha256)
     for what, found, wanted in (
         ("inputs", built.inputs, portfolio.inputs),
         ("outputs", built.outputs, portfolio.outputs),

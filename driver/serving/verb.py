@@ -45,6 +45,7 @@ class Options:
     control_token: Path | None = None
     hosts: Sequence[str] = ()
     state: Path | None = None
+    public_key: str | None = None
 
 
 def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None = None) -> Answer:
@@ -57,6 +58,7 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
         raise InputError(f"serving needs {error.name}; pip install 'reconvene[serve]'") from None
     from ...backends.threads import available_threads
     from ..portfolio.manifest import open_portfolio
+    from ..signatures import signed_portfolio
     from .governor import Governor
     from .limits import Limits
 
@@ -69,7 +71,8 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
             raise InputError(
                 f"cannot note what is served in '{options.state}': it is a folder; name a file with --state"
             )
-    portfolio = open_portfolio(folder, files=False)
+    signed = signed_portfolio(folder, options.public_key)
+    portfolio = open_portfolio(folder, files=False, manifest_sha256=signed)
     settings = Settings(
         target=options.target,
         variant=options.variant,

@@ -146,6 +146,11 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda b: (b / "model.so").write_bytes((b / "model.so").read_bytes()[:-7]), "bytes instead of"),
     (spoil, "does not have its checksum"),
     (lambda b: (b / "libm.so.6").write_bytes(b""), "the library 'libm.so.6', which it does not list"),
+    (
+        lambda b: (b / "glibc-hwcaps/x86-64-v2").mkdir(parents=True),
+        "holds a folder 'glibc-hwcaps', and a bundle has none",
+    ),
+    (lambda b: (b / "tls").symlink_to("/tmp"), "holds a folder 'tls', and a bundle has none"),
     (lambda b: swap(b, lambda path: os.mkfifo(path)), "cannot read 'model.so'.*no regular file"),
     (lambda b: swap(b, lambda path: path.symlink_to("/dev/zero")), "cannot read 'model.so'.*leads out of"),
     (lambda b: swap(b, lambda path: path.symlink_to(b.parent.parent)), "cannot read 'model.so'.*leads out of"),

@@ -42,7 +42,7 @@ def ours(tmp_path: Path) -> tuple[Path, PublicKey]:
 def test_what_minisign_signed(theirs: Path) -> None:
     key = read_public_key(KEY)
     assert str(key) == "E7620F1842B4E81F"
-    assert verify(theirs, key) == "timestamp:1556193335\tfile:test"
+    assert verify(theirs, key) == ("timestamp:1556193335\tfile:test", {})
     (theirs / "their.pub").write_text(f"untrusted comment: minisign public key {key}\n{KEY}\n")
     assert read_public_key(theirs / "their.pub") == key
     (theirs / "SHA256SUMS").write_text("Test")
@@ -54,7 +54,8 @@ def test_what_we_sign(ours: tuple[Path, PublicKey]) -> None:
     folder, key = ours
     assert (folder / "key").stat().st_mode & 0o777 == 0o600
     assert read_public_key(folder / "key.pub") == key
-    assert verify(folder, key).startswith("timestamp:")
+    found = verify(folder, key)
+    assert found.comment.startswith("timestamp:") and found.sums == {"manifest.json": "0" * 64}
     with pytest.raises(InputError, match=f"was signed with the key {key}, not E7620F1842B4E81F; do not use it"):
         verify(folder, read_public_key(KEY))
     with pytest.raises(InputError, match="is not of what is there"):
@@ -108,6 +109,24 @@ def test_signatures_that_are_none(ours: tuple[Path, PublicKey], change: Callable
     with pytest.raises(InputError, match=message) as caught:
         verify(folder, key)
     assert "\n" not in str(caught.value)
+
+
+def test_what_was_signed_must_be_checksums(ours: tuple[Path, PublicKey]) -> None:
+    folder, key = ours
+    (folder / "SHA256SUMS").write_text("no checksum\n")
+    sign(folder, folder / "key")
+    with pytest.raises(InputError, match="are no checksums: line 1 is no checksum of a file; write it again"):
+        verify(folder, key)
+
+
+@pytest.mark.parametrize(("operations", "memory"), [(0, 0), (1 << 63, 0), (0, 1 << 63), (1 << 60, 1 << 63)])
+def test_work_that_no_key_asks_for(ours: tuple[Path, PublicKey], operations: int, memory: int) -> None:
+    folder, _ = ours
+    contents = bytearray(base64.b64decode((folder / "key").read_text().splitlines()[1]))
+    contents[2:4], contents[38:54] = b"Sc", operations.to_bytes(8, "little") + memory.to_bytes(8, "little")
+    (folder / "key").write_text(f"untrusted comment: x\n{base64.b64encode(contents).decode()}\n")
+    with pytest.raises(InputError, match="asks for more work than minisign's do"):
+        sign(folder, folder / "key", "password")
 
 
 def test_secret_keys_with_a_password(ours: tuple[Path, PublicKey]) -> None:
