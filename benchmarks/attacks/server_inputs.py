@@ -53,11 +53,18 @@ def _heads(rng: random.Random, kind: str) -> Input:
     method = rng.choice(["GET", "POST", "G\x00T", "get", "", "OPTIONS", "PRI", "CONNECT", "\x16\x03\x01", "A" * 5000])
     target = rng.choice(
         ["/v2", INFER, "*", "http://[", "//", "/\x01", "/%", "/%ff%00", "/" + "a" * 70_000, "x:1", "?", "/ü"]
+        + [
+            f"{scheme}://{host}{LOAD}"
+            for scheme in ("http", "ftp")
+            for host in ("localhost", "evil.example", "a@localhost")
+        ]
     )
     version = rng.choice(
         ["HTTP/1.1", "HTTP/1.0", "HTTP/0.9", "HTTP/2.0", "HTTP/1.10", "http/1.1", "", "HTTP/1.1 x", "HTTP/9"]
     )
-    headers = ["Host: localhost"] * rng.choice([0, 1, 1, 1, 2])
+    headers = [f"Host: {rng.choice(['localhost'] * 3 + ['evil@localhost', 'localhost/x'])}"] * rng.choice(
+        [0, 1, 1, 1, 2]
+    )
     odd = [
         "X", "X :1", ": x", "X: a\r\n b", "X:\x00", "X: \x7f", "X\x01: 1", "Host: ", "X: " + "y" * 70_000, "Ä: ö",
         "Connection: upgrade\r\nUpgrade: websocket", "Expect: 100-continue", "Expect: x", "Content-Length: ",

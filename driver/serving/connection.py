@@ -14,6 +14,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from .heads import head_fault
 from .limits import Limits
 
 __all__ = ["Connection", "Phase", "refusal"]
@@ -102,8 +103,11 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            # Another protocol was offered; the request is answered in this one, and the bytes behind it may be anything.
-            self._end()
+            if self._excess is not None:
+                self._refuse(*self._excess)
+            else:
+                # Another protocol was offered; the request is answered in this one, and the bytes behind it may be anything.
+                self._end()
             return
         except httptools.HttpParserError:
             self._refuse(400, "the request is not HTTP/1.1", "malformed")
@@ -140,9 +144,9 @@ class Connection(HttpToolsProtocol):
         self._seen = True
         if self._excess is not None:
             return
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-            self._excess = (400, f"the request has {hosts} Host headers instead of one", "malformed")
+        fault = head_fault(self.url, self.parser.get_http_version(), self.headers)
+        if fault is not None:
+            self._excess = (400, fault, "malformed")
         elif len(self.pipeline) >= self._limits.pipelined:
             self._excess = (503, "too many requests were sent ahead of their answers", "pipelined")
         else:

@@ -406,3 +406,29 @@ def test_no_descriptors_are_left(monkeypatch: pytest.MonkeyPatch, calm: float) -
         assert door.noted["descriptors"] == 4
 
     through(talk)
+
+
+def test_heads_that_two_readers_read_in_two_ways() -> None:
+    """They are refused, the request itself and whatever comes behind it; the same as a whole URL of this host is answered."""
+
+    async def talk(door: Door) -> None:
+        whole = await door.connect(b"GET http://x/a HTTP/1.1\r\nHost: X\r\n\r\n")
+        assert await whole.answer() == (200, b"/a")
+        heads = {
+            b"GET http://evil/a HTTP/1.1\r\nHost: x\r\n\r\n": "target of another host than its Host header",
+            b"GET / HTTP/1.1\r\nHost: a@x\r\n\r\n": "Host that is no name with a port",
+            b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n": "2 Host headers instead of one",
+            HEAD + b"Origin: http://x\r\nOrigin: http://evil\r\n\r\n": "2 Origin headers instead of one",
+            b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": "which HTTP/1.0 has not",
+            b"GET / HTTP/1.1\r\n Host: evil\r\nHost: x\r\n\r\n": "is not HTTP/1.1",
+            HEAD + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na": "is not HTTP/1.1",
+            HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": "is not HTTP/1.1",
+            b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n": "",
+        }
+        for head, words in heads.items():
+            client = await door.connect(head + GET)
+            status, message = await client.error()
+            assert status == 400 and words in message, head
+        assert door.noted["malformed"] == len(heads)
+
+    through(talk)
