@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..frontend.array_files import parse_npy
 from ..frontend.arrays import as_tensor
 from ..frontend.errors import InputError
 from ..frontend.files import read_regular
-from ..frontend.json_text import parse_json
+from ..frontend.json_text import json_count, json_number, json_object, parse_json, shortened
 from .bundle import Bundle
 from .emulation import Emulator, find_emulator
 from .measure import Timing
@@ -31,6 +32,8 @@ __all__ = [
     "run_bundle",
     "run_in_turn",
 ]
+
+_MOST = 1 << 31
 
 
 def bundle_emulator(bundle: Bundle) -> Emulator:
@@ -86,9 +89,11 @@ def run_in_turn(
 def program_timing(bundle: Bundle, text: str) -> Timing:
     """What a bundle's program says of its runs. Raises InputError if it says something else."""
     try:
-        return Timing(**parse_json(text))
-    except (ValueError, TypeError):
-        raise InputError(f"bundle '{bundle.folder}' printed no times but '{text[:60]}'; compile it again") from None
+        said = json_object(parse_json(text), [field.name for field in fields(Timing)])
+        counts = {name: json_count(said.pop(name), name, _MOST) for name in ("repeats", "threads", "batch")}
+        return Timing(**{name: json_number(value, name) for name, value in said.items()}, **counts)
+    except ValueError:
+        raise InputError(f"bundle '{bundle.folder}' printed no times but {shortened(text)}; compile it again") from None
 
 
 def _output(path: Path, bundle: Bundle) -> torch.Tensor:
@@ -167,6 +172,7 @@ def failure(bundle: Bundle, status: int, stderr: str) -> str:
     """Why the bundle's program ended with `status` (a signal's number if it is negative), in its own words if it had any."""
     said = [line.removeprefix("error: ") for line in stderr.splitlines() if line.startswith("error: ")]
     if not said and status < 0:
-        said = [f"it was ended by {signal.Signals(-status).name}"]
+        known = {entry.value: entry.name for entry in signal.Signals}
+        said = [f"it was ended by {known.get(-status, f'signal {-status}')}"]
     reason = (said or stderr.strip().splitlines()[-1:] or [f"exit code {status}"])[0]
     return f"the program of bundle '{bundle.folder}' failed: {reason}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 __all__ = ["json_array", "json_count", "json_number", "json_object", "json_text", "parse_json", "shortened"]
 
 _Pairs = list[tuple[str, Any]]
+
+_LARGEST = sys.float_info.max
 
 
 def parse_json(
@@ -71,7 +74,7 @@ def json_count(value: object, what: str, most: int = 2**63 - 1) -> int:
 
 def json_number(value: object, what: str, most: float = math.inf) -> float:
     """`value`, a number from 0 to `most`. Raises ValueError else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or math.isinf(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= min(most, _LARGEST):
         raise ValueError(f"{what} {shortened(value)} is no number from 0{'' if math.isinf(most) else f' to {most:g}'}")
     return float(value)
 

@@ -8,6 +8,7 @@ our server: what is timed is what will be shipped.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ from ..state import state_names
 from ..weights import map_weights
 from .errors import BoardError, printable
 from .place import Place
-from .session import Board, Done, Limits, on_board
+from .session import Board, Done, Limits, answering, checked_seconds, on_board
 
 __all__ = ["benchmark_on_board", "run_in_turn_on_board", "run_on_board"]
 
@@ -77,7 +78,7 @@ def run_in_turn_on_board(
         run = _run_library if _has_library(bundle) else _run
         return run(board, bundle, sets, threads)
 
-    return on_board(place, job, limits)
+    return on_board(place, job, limits, _answer_bytes(bundle))
 
 
 def benchmark_on_board(
@@ -125,9 +126,10 @@ def _run(
     found = []
     for outputs in output_files(len(sets), len(bundle.outputs)):
         pairs = zip(bundle.outputs, outputs, strict=True)
-        found.append(tuple(_output(board, spec, bytes(board.remote.download(name))) for spec, name in pairs))
-        for name in outputs:
-            board.remote.remove(name)
+        found.append(tuple(_output(board, spec, board.download(name)) for spec, name in pairs))
+        with answering(board.name):
+            for name in outputs:
+                board.remote.remove(name)
     return found
 
 
@@ -141,7 +143,8 @@ def _program(board: Board, bundle: Bundle, words: Sequence[str]) -> str:
             " --runtime python, or start reconvene-server there"
         )
     name = board.upload(bundle.program)
-    answer = str(run(name, int(board.session_seconds), *words))
+    with answering(board.name):
+        answer = str(run(name, int(board.session_seconds), *words))
     head, _, rest = answer.partition("\n")
     try:
         status, size = map(int, head.split())
@@ -180,11 +183,28 @@ def _run_library(
     found = []
     for arrays in sets:
         _give(machine, board, arrays, rest)
-        machine.invoke_stateful("main")
-        outputs = machine.get_outputs("main")
-        tensors = [outputs] if isinstance(outputs, tvm.runtime.Tensor) else list(outputs)
-        found.append(tuple(torch.from_numpy(tensor.numpy()) for tensor in tensors))
+        with answering(board.name):
+            machine.invoke_stateful("main")
+            outputs = machine.get_outputs("main")
+            tensors = [outputs] if isinstance(outputs, tvm.runtime.Tensor) else list(outputs)
+        if len(tensors) != len(bundle.outputs):
+            raise BoardError(f"board '{board.name}' gives {len(tensors)} outputs instead of {len(bundle.outputs)}")
+        pairs = zip(bundle.outputs, tensors, strict=True)
+        found.append(tuple(_there(board, spec, tensor) for spec, tensor in pairs))
     return found
+
+
+def _there(board: Board, spec: TensorSpec, tensor: Any) -> torch.Tensor:
+    """A tensor on the board, if it is what the model gives."""
+    with answering(board.name):
+        if (tuple(map(int, tensor.shape)), str(tensor.dtype)) != (spec.shape, spec.dtype):
+            raise BoardError(f"board '{board.name}' gives an output '{spec.name}' that is not {spec}")
+        return torch.from_numpy(tensor.numpy())
+
+
+def _answer_bytes(bundle: Bundle) -> int:
+    """What one answer may have: an output, or the file that it is in."""
+    return max((math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in bundle.outputs), default=0)
 
 
 def _time_library(board: Board, bundle: Bundle, repeat: int, warmup: int, threads: int | None) -> Timing:
@@ -199,9 +219,10 @@ def _time_library(board: Board, bundle: Bundle, repeat: int, warmup: int, thread
     _give(machine, board, arrays, rest)
 
     def timed(count: int) -> list[float]:
-        device = board.remote.cpu(0)
-        found = machine.time_evaluator("invoke_stateful", device, number=1, repeat=count)("main")
-        return [seconds * 1e3 for seconds in found.results]
+        with answering(board.name):
+            device = board.remote.cpu(0)
+            found = machine.time_evaluator("invoke_stateful", device, number=1, repeat=count)("main")
+        return [seconds * 1e3 for seconds in checked_seconds(board, found.results)]
 
     if warmup:
         timed(warmup)
@@ -219,21 +240,25 @@ def _machine(board: Board, bundle: Bundle, threads: int | None) -> tuple[relax.V
             f" {bundle.versions.get('apache-tvm')}; compile it again"
         )
     assert bundle.arena is not None
-    device = board.remote.cpu(0)
-    machine = relax.VirtualMachine(board.load(bundle.folder / _LIBRARY), device)
+    library = board.load(bundle.folder / _LIBRARY)
+    with answering(board.name):
+        device = board.remote.cpu(0)
+        machine = relax.VirtualMachine(library, device)
     board.call(_KERNEL_THREADS, _STRONGEST_CORES_FIRST, threads or bundle.threads or 1)
-    kept = [entry.initial.numpy() for entry in bundle.state]
-    there = [tvm.runtime.tensor(array, device) for array in (*kept, *_weights(bundle))]
-    # Each in memory of its own: an arena's tensors share theirs, which RPC has no form for.
-    values = [tvm.runtime.empty(slot.shape, slot.dtype, device) for slot in bundle.arena.slots]
+    arrays = [*(entry.initial.numpy() for entry in bundle.state), *_weights(bundle)]
+    with answering(board.name):
+        there = [tvm.runtime.tensor(array, device) for array in arrays]
+        # Each in memory of its own: an arena's tensors share theirs, which RPC has no form for.
+        values = [tvm.runtime.empty(slot.shape, slot.dtype, device) for slot in bundle.arena.slots]
     return machine, [*there, *values]
 
 
 def _give(
     machine: relax.VirtualMachine, board: Board, arrays: Sequence[np.ndarray[Any, Any]], rest: Sequence[Any]
 ) -> None:
-    device = board.remote.cpu(0)
-    machine.set_input("main", *(tvm.runtime.tensor(array, device) for array in arrays), *rest)
+    with answering(board.name):
+        device = board.remote.cpu(0)
+        machine.set_input("main", *(tvm.runtime.tensor(array, device) for array in arrays), *rest)
 
 
 def _weights(bundle: Bundle) -> list[np.ndarray[Any, Any]]:

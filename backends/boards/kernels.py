@@ -15,7 +15,7 @@ from ..linkers import find_linker, link_shared
 from ..schedules.alternatives import Candidate
 from ..targets import Target
 from .place import Place
-from .session import Board, Limits, on_board
+from .session import Board, Limits, answering, checked_seconds, on_board
 
 __all__ = ["BoardCost", "BoardTimes"]
 
@@ -55,9 +55,11 @@ class BoardTimes:
         flush = 2 * (self.target.last_cache_bytes or self.target.l2_bytes)
         found = {}
         for name, function in functions.items():
-            tensors = [tvm.runtime.tensor(_filled(p), device) for p in function.params]
-            timer = module.time_evaluator(name, device, number=1, repeat=_REPEAT, cache_flush_bytes=flush)
-            found[name] = min(timer(*tensors).results)
+            with answering(board.name):
+                tensors = [tvm.runtime.tensor(_filled(p), device) for p in function.params]
+                timer = module.time_evaluator(name, device, number=1, repeat=_REPEAT, cache_flush_bytes=flush)
+                results = timer(*tensors).results
+            found[name] = min(checked_seconds(board, results))
         return found
 
 

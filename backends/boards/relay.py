@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import BoardError, BoardLost
+from .replies import MOST
 
 __all__ = ["Ending", "Relay"]
 
@@ -32,17 +33,26 @@ class Relay:
     """A connection to the server at `host` and `port`, which goes by `name`, for one client at ``127.0.0.1:self.port``."""
 
     def __init__(
-        self, host: str, port: int, name: str, connect: float, answer: float, session: float, key: bytes = b""
+        self,
+        host: str,
+        port: int,
+        name: str,
+        connect: float,
+        answer: float,
+        session: float,
+        key: bytes = b"",
+        most: int = MOST,
     ) -> None:
         """Connects, and proves to know the board's `key`; empty for boards without one.
 
-        The board may take `connect` seconds for that, `answer` for its first word, `session` for all.
+        The board may take `connect` seconds for that, `answer` for its first word, `session` for all, and say no more than
+        `most` bytes at once.
 
         Raises:
             BoardError: there is no such host, or the board has no key, or another one.
             BoardLost: there is no server, it does not answer, or too many wait for it.
         """
-        limits = [str(seconds) for seconds in (connect, answer, session)]
+        limits = [str(number) for number in (connect, answer, session, most)]
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(_PROGRAM), host, str(port), *limits],
             stdin=subprocess.PIPE,

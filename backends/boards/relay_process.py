@@ -3,18 +3,22 @@
 The first line of stdin is the board's key in hexadecimal, empty for boards without one.
 On stdout: ``port N``, ``unknown`` (no such host), ``lost REASON`` or ``refused REASON`` (another try does not help); and when
 the board ended the session, ``fault REASON`` or ``refused REASON``.
-It stops when its stdin closes, so it never outlives whoever started it.
+It stops when its stdin closes, so it never outlives whoever started it. It runs isolated, so its neighbour `replies` is not
+found by name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
+import importlib.util
 import secrets
 import select
 import socket
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 PART = 1 << 18
 SILENT_SECONDS = 20
@@ -30,14 +34,16 @@ class Refused(Exception):
     """The board will not have this client, now or later."""
 
 
-def main(host: str, port: int, connect_seconds: float, answer_seconds: float, session_seconds: float) -> None:
+def main(
+    host: str, port: int, connect_seconds: float, answer_seconds: float, session_seconds: float, most: int
+) -> None:
     key = bytes.fromhex(sys.stdin.readline().strip())
     try:
         board = socket.create_connection((host, port), connect_seconds)
         guard(board)
         if key:
             greet(board, key, time.monotonic() + answer_seconds)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         tell("unknown")
         return
     except Refused as error:
@@ -55,7 +61,7 @@ def main(host: str, port: int, connect_seconds: float, answer_seconds: float, se
         with client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                fault = pass_on(client, board, answer_seconds, session_seconds)
+                fault = pass_on(client, board, neighbour("replies").Replies(most), answer_seconds, session_seconds)
             except Refused as error:
                 fault = f"refused {error}"
             except OSError as error:
@@ -113,8 +119,23 @@ def received(board: socket.socket, size: int, end: float) -> bytes:
     return data
 
 
-def pass_on(client: socket.socket, board: socket.socket, answer_seconds: float, session_seconds: float) -> str | None:
-    """Why the board's end is over, or None if it was the client or its process that ended."""
+def neighbour(name: str) -> Any:
+    """The file of that name beside this one, as a module."""
+    found = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def pass_on(
+    client: socket.socket, board: socket.socket, replies: Any, answer_seconds: float, session_seconds: float
+) -> str | None:
+    """Why the board's end is over, or None if it was the client or its process that ended.
+
+    Args:
+        replies: reads what the board sends, before the client does.
+    """
     start, answered = time.monotonic(), False
     while True:
         spent = time.monotonic() - start
@@ -130,9 +151,13 @@ def pass_on(client: socket.socket, board: socket.socket, answer_seconds: float, 
             part = board.recv(PART)
             if not part:
                 return "fault closed the connection"
-            if not answered and part == WANTS_KEY:
+            try:
+                part = replies.passed(part)
+            except ValueError as error:
+                raise Refused(f"answers what makes no sense: {error}") from None
+            if not answered and part[:4] == WANTS_KEY:
                 raise Refused("lets only those in who know its key; give it with --key-file")
-            answered = True
+            answered = answered or bool(part)
             client.sendall(part)
         if client in ready:
             part = client.recv(PART)
@@ -156,4 +181,4 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:6]))
+    main(sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:6]), most=int(sys.argv[6]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -14,19 +16,24 @@ from typing import Any, Generic, TypeVar
 import tvm
 from tvm import rpc
 
+from ...frontend.errors import InputError
 from ...frontend.json_text import json_object, json_text, parse_json
 from ..targets import Target
 from .errors import BoardError, BoardLost, printable
 from .place import Place
 from .relay import Ending, Relay
+from .replies import MOST
 from .tracker import Offer, request_board
 
-__all__ = ["Board", "Done", "Limits", "on_board", "open_board"]
+__all__ = ["Board", "Done", "Limits", "answering", "checked_seconds", "on_board", "open_board"]
 
 T = TypeVar("T")
 
 _MOST_ABOUT = 4096
 """Characters."""
+
+_HEAD_BYTES = 4096
+"""Of an answer, beside what it is about; far more than there are."""
 
 _MACHINES = {"armv7l": "arm", "armv6l": "arm", "armv8l": "arm", "arm64": "aarch64", "amd64": "x86_64"}
 
@@ -69,8 +76,21 @@ class Board:
     _uploads: list[str] = field(default_factory=list)
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """The result of one of the board's global functions."""
-        return self.remote.get_function(function)(*arguments)
+        """The result of one of the board's global functions; it may be of any kind."""
+        with answering(self.name):
+            return self.remote.get_function(function)(*arguments)
+
+    def count(self, function: str, *arguments: Any) -> int:
+        """The same, if it is a whole number. Raises BoardError else."""
+        found = self.call(function, *arguments)
+        if type(found) is not int:
+            raise BoardError(f"board '{self.name}' answers '{function}' with what is no whole number")
+        return found
+
+    def download(self, name: str) -> bytes:
+        """A file in the session's folder."""
+        with answering(self.name):
+            return bytes(self.remote.download(name))
 
     def upload(self, file: Path | bytes, suffix: str = "") -> str:
         """Puts a file into the session's folder, under a name that no other upload has. Returns the name.
@@ -81,8 +101,9 @@ class Board:
         name = f"{uuid.uuid4().hex}{suffix}"
         contents = bytearray(file if isinstance(file, bytes) else file.read_bytes())
         self._uploads.append(name)
-        self.remote.upload(contents, name)
-        arrived = self.call("reconvene.bytes", name) if self.about else len(contents)
+        with answering(self.name):
+            self.remote.upload(contents, name)
+        arrived = self.count("reconvene.bytes", name) if self.about else len(contents)
         if arrived != len(contents):
             raise BoardError(
                 f"board '{self.name}' has no room: {arrived} of {len(contents)} bytes arrived; make room, or set TMPDIR"
@@ -94,7 +115,8 @@ class Board:
         """An uploaded library as a module. Raises BoardError if the board cannot load it."""
         name = self.upload(library, ".so")
         try:
-            return self.remote.load_module(name)
+            with answering(self.name):
+                return self.remote.load_module(name)
         except tvm.error.RPCError as error:
             raise BoardError(f"board '{self.name}' cannot load {library.name}: {_last_line(error)}") from None
 
@@ -130,8 +152,33 @@ class Done(Generic[T]):
     lost: tuple[str, ...]
 
 
-def on_board(place: Place, job: Callable[[Board], T], limits: Limits | None = None) -> Done[T]:
+@contextmanager
+def answering(name: str) -> Iterator[None]:
+    """Around calls of TVM's client for the board `name`: it falls in many ways over answers of another kind than it asked for.
+
+    Raises:
+        BoardError: it did.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, OverflowError, struct.error) as error:
+        raise BoardError(f"board '{name}' answers what makes no sense: {_last_line(error)}") from error
+
+
+def checked_seconds(board: Board, values: Sequence[float]) -> Sequence[float]:
+    """Times that a board took. Raises BoardError where one cannot be."""
+    if not values or not all(0 <= value < math.inf for value in values):
+        raise BoardError(f"board '{board.name}' answers with times that cannot be")
+    return values
+
+
+def on_board(place: Place, job: Callable[[Board], T], limits: Limits | None = None, answer_bytes: int = 0) -> Done[T]:
     """Does `job` on a board at `place`; again, there or on another board of the pool, when the board is lost.
+
+    Args:
+        answer_bytes: that one answer of the board may have, if that is much.
 
     Raises:
         BoardError: the job failed, or every try lost its board; each is named.
@@ -142,7 +189,7 @@ def on_board(place: Place, job: Callable[[Board], T], limits: Limits | None = No
         if attempt:
             time.sleep(used.pause * 2 ** (attempt - 1))
         try:
-            with open_board(place, used) as board:
+            with open_board(place, used, answer_bytes) as board:
                 return Done(job(board), board.name, tuple(dict.fromkeys(lost)))
         except BoardLost as error:
             lost.append(str(error))
@@ -150,8 +197,8 @@ def on_board(place: Place, job: Callable[[Board], T], limits: Limits | None = No
 
 
 @contextmanager
-def open_board(place: Place, limits: Limits) -> Iterator[Board]:
-    """A session on a board at `place`, within the block.
+def open_board(place: Place, limits: Limits, answer_bytes: int = 0) -> Iterator[Board]:
+    """A session on a board at `place`, within the block. `answer_bytes` is as for `on_board`.
 
     Raises:
         BoardError: there is no such host or key, the server is not TVM's or has another version, or the board
@@ -163,7 +210,8 @@ def open_board(place: Place, limits: Limits) -> Iterator[Board]:
         name = f"{place.key} at {offer.host}:{offer.port}"
     else:
         offer, name = Offer(place.host, place.port, place.key), f"{place.host}:{place.port}"
-    relay = Relay(offer.host, offer.port, name, limits.connect, limits.answer, limits.session, place.secret)
+    seconds = (limits.connect, limits.answer, limits.session)
+    relay = Relay(offer.host, offer.port, name, *seconds, place.secret, max(MOST, answer_bytes + _HEAD_BYTES))
     board: Board | None = None
     try:
         board = _begun(offer, name, relay, limits)
@@ -178,11 +226,13 @@ def open_board(place: Place, limits: Limits) -> Iterator[Board]:
 
 
 def _begun(offer: Offer, name: str, relay: Relay, limits: Limits) -> Board:
-    remote = rpc.connect("127.0.0.1", relay.port, offer.key, session_timeout=limits.session)
-    try:
-        about = _about(remote.get_function("reconvene.about")(), name)
-    except (AttributeError, tvm.error.RPCError):
-        about = {}  # TVM's own server.
+    with answering(name):
+        remote = rpc.connect("127.0.0.1", relay.port, offer.key, session_timeout=limits.session)
+        try:
+            text = remote.get_function("reconvene.about")()
+        except (AttributeError, tvm.error.RPCError):
+            text = None  # TVM's own server.
+    about = {} if text is None else _about(text, name)
     board = Board(name, remote, about, limits.session)
     board.check_version()
     return board
@@ -191,7 +241,8 @@ def _begun(offer: Offer, name: str, relay: Relay, limits: Limits) -> Board:
 def _about(text: object, name: str) -> dict[str, Any]:
     """What our server says of its board. Raises BoardError for anything else."""
     try:
-        found = json_object(parse_json(str(text)[:_MOST_ABOUT]), ("tvm", "reconvene", "machine", "name", "cores"))
+        whole = json_text(text, "what it says")[:_MOST_ABOUT]
+        found = json_object(parse_json(whole), ("tvm", "reconvene", "machine", "name", "cores"))
         return {key: value if key == "cores" else printable(json_text(value, key)) for key, value in found.items()}
     except ValueError as error:
         raise BoardError(f"board '{name}' says of itself what makes no sense: {printable(str(error))}") from None

@@ -11,7 +11,7 @@ import struct
 import time
 from typing import Any, NamedTuple
 
-from ...frontend.json_text import parse_json
+from ...frontend.json_text import json_array, json_count, json_text, parse_json
 from .errors import BoardError, BoardLost, printable
 from .place import Place
 from .relay_process import received
@@ -40,7 +40,7 @@ def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> 
     """
     try:
         connection = socket.create_connection((place.host, place.port), connect_seconds)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         raise BoardError(f"there is no host '{place.host}' (of {place}); check its name") from None
     except OSError as error:
         raise BoardLost(
@@ -53,8 +53,7 @@ def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> 
             if struct.unpack("<i", received(connection, 4, end))[0] != _MAGIC:
                 raise BoardError(f"{place.host}:{place.port} is no tracker; start one: python -m tvm.exec.rpc_tracker")
             _check_key(place, _asked(connection, [_SUMMARY], end)[1])
-            host, port, key = _asked(connection, [_REQUEST, place.key, "", 1], time.monotonic() + wait_seconds)[1]
-            return Offer(str(host), int(port), str(key))
+            return _offer(_asked(connection, [_REQUEST, place.key, "", 1], time.monotonic() + wait_seconds)[1])
         except BoardError:
             raise
         except TimeoutError:
@@ -64,6 +63,14 @@ def request_board(place: Place, connect_seconds: float, wait_seconds: float) -> 
             ) from None
         except (OSError, ValueError, LookupError, TypeError, struct.error) as error:
             raise BoardLost(f"the tracker {place.host}:{place.port} broke off: {_reason(error)}") from None
+
+
+def _offer(value: Any) -> Offer:
+    """The board that a tracker gives. Raises ValueError for anything else."""
+    host, port, key = json_array(value)
+    if not json_count(port, "port", 65535):
+        raise ValueError("it gave a board without a port")
+    return Offer(printable(json_text(host, "host")), port, json_text(key, "key"))
 
 
 def _check_key(place: Place, summary: Any) -> None:

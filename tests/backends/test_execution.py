@@ -9,6 +9,8 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from torch import nn
 
 from reconvene.backends.bundle import load_bundle, open_bundle
 from reconvene.backends.compile import compile
-from reconvene.backends.execution import benchmark_bundle, bundle_emulator, run_bundle
+from reconvene.backends.execution import benchmark_bundle, bundle_emulator, failure, program_timing, run_bundle
+from reconvene.backends.measure import Timing
 from reconvene.backends.targets import find_target
 from reconvene.frontend.errors import InputError
 from tests.support.tools import needs
@@ -214,3 +217,33 @@ def test_no_emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         InputError, match=r"'rpi4' here needs QEMU .qemu-aarch64.; install it: apt-get install qemu-user"
     ):
         find_emulator(find_target("rpi4"))
+
+
+TIMES = {"median_ms": 1.5, "p10_ms": 1, "p90_ms": 2.0, "minimum_ms": 0.5, "repeats": 3, "threads": 1, "batch": 2}
+
+
+def test_what_programs_say_of_their_runs() -> None:
+    """And what none says: a program, or the board that it runs on, may be another one."""
+    bundle: Any = SimpleNamespace(folder="b")
+    assert program_timing(bundle, json.dumps(TIMES)) == Timing(1.5, 1.0, 2.0, 0.5, 3, 1, 2)
+    odd = [
+        {"median_ms": "1"},
+        {"median_ms": True},
+        {"median_ms": None},
+        {"p10_ms": -1},
+        {"repeats": 1.5},
+        {"threads": [1]},
+        {"more": 1},
+    ]
+    for text in ("", "[]", "{}", "\x1b[2J", '{"median_ms": NaN}', *(json.dumps({**TIMES, **change}) for change in odd)):
+        with pytest.raises(InputError, match=r"bundle 'b' printed no times but .*; compile it again") as caught:
+            program_timing(bundle, text)
+        assert str(caught.value).isprintable()
+    with pytest.raises(InputError, match="printed no times"):
+        program_timing(bundle, json.dumps(TIMES).replace("1.5", "1" + "0" * 400))
+    for status, words in (
+        (-9, "it was ended by SIGKILL"),
+        (-35, "ended by signal 35"),
+        (-9999, "ended by signal 9999"),
+    ):
+        assert words in failure(bundle, status, "")
