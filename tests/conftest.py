@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
+
+# Before torch is loaded. Each of pytest's workers has a core; threads that wait for work of torch's would keep another busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -24,6 +28,13 @@ def seed() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*tools): tools that the check needs, of tests/support/tools.py")
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: it is no garbage to look through, each time that a graph was made."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
