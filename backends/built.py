@@ -13,20 +13,20 @@ import numpy as np
 import torch
 import tvm
 
-from ..frontend.errors import InputError
-from ..frontend.turns import new_turn
-from .arena import Arena
-from .library import Library
+from ..frontend.base.errors import InputError
+from ..frontend.base.turns import new_turn
+from .code.library import Library
+from .code.virtual_machine import VirtualMachine
+from .code.weights import weight_bytes
+from .lowering.arena import Arena
+from .machines.targets import Target
+from .machines.threads import available_threads, check_threads, on_threads
 from .measure import Timing, time_calls
 from .signature import Signature, TensorSpec, checked_inputs
 from .state import State, state_bytes
-from .targets import Target
-from .threads import available_threads, check_threads, on_threads
-from .virtual_machine import VirtualMachine
-from .weights import weight_bytes
 
 if TYPE_CHECKING:
-    from .tuning import Tuned
+    from .choosing.tuning import Tuned
 
 __all__ = ["Built", "Compiled", "Memory"]
 
@@ -209,7 +209,7 @@ class Built(Compiled):
         Raises:
             InputError: the folder cannot be written, or there is no compiler for the target, or it fails.
         """
-        from .bundle import write_bundle
+        from .bundles.bundle import write_bundle
 
         return write_bundle(self, Path(folder), link=link, runtime=runtime, certificate=certificate)
 

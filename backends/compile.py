@@ -12,23 +12,23 @@ import tvm
 from torch import fx, nn
 from tvm import relax
 
-from ..frontend.arrays import as_tensors
-from ..frontend.errors import CaptureError, CheckError, InputError, ReconveneError
-from ..frontend.progress import stage
-from ..frontend.turns import tracing_in_turn
+from ..frontend.base.arrays import as_tensors
+from ..frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
+from ..frontend.base.progress import stage
+from ..frontend.base.turns import tracing_in_turn
 from .boards.place import Place
 from .built import Built
-from .choice import WINOGRAD, Winograd
+from .choosing.choice import WINOGRAD, Winograd
+from .code.library import build_library
 from .comparison import difference
-from .importer import Imported, import_module
+from .importing.importer import Imported, import_module
+from .importing.unsupported import UnsupportedError, culprit, reason_of
 from .judges import kernel_cost, make_tuner
-from .library import build_library
-from .lowering import lower
+from .lowering.calls import lower
+from .machines.targets import Target, find_target
+from .machines.threads import available_threads, check_threads
 from .pipeline import scheduled_module
 from .signature import TensorSpec, checked_inputs
-from .targets import Target, find_target
-from .threads import available_threads, check_threads
-from .unsupported import UnsupportedError, culprit, reason_of
 
 __all__ = ["compile"]
 

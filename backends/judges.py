@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import tvm
 
 from .boards.place import Place, parse_place
-from .choice_cache import ChoiceCache
-from .cost import AnalyticCost, Cost
-from .targets import Target
-from .timing import HereTimes, TimedCost
+from .choosing.cache import ChoiceCache
+from .choosing.cost import AnalyticCost, Cost
+from .choosing.kernel_times import HereTimes, TimedCost
+from .machines.targets import Target
 
 if TYPE_CHECKING:
     from .boards.kernels import BoardTimes
-    from .tuning import Tuner
+    from .choosing.tuning import Tuner
 
 __all__ = ["kernel_cost", "make_tuner"]
 
@@ -44,7 +44,7 @@ def make_tuner(
 ) -> Tuner:
     """Tunes foreign kernels by who decides between ours, or by this machine's clock where that is a formula."""
     # MetaSchedule takes a second to import, which only those who tune shall wait for.
-    from .tuning import Tuner
+    from .choosing.tuning import Tuner
 
     if on is not None:
         times = _board_times(target, threads, on)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..frontend.errors import InputError
-from .threads import check_threads, on_threads
+from ..frontend.base.errors import InputError
+from .machines.threads import check_threads, on_threads
 
 if TYPE_CHECKING:
-    from .targets import Target
+    from .machines.targets import Target
 
 __all__ = ["ENGINES", "Timing", "compare", "time_calls", "timing", "torch_threads"]
 

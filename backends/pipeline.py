@@ -7,16 +7,16 @@ from collections.abc import Callable
 import tvm
 from tvm import IRModule, relax
 
-from .choice import Memory, Winograd, choose
-from .cost import Cost
-from .emit import emit_module
-from .fold import fold_channels, fold_margins
+from .choosing.choice import Memory, Winograd, choose
+from .choosing.cost import Cost
+from .choosing.width import fitting_width
+from .graph.fold import fold_channels, fold_margins
+from .graph.read import read_relax
+from .kernels.generic import schedule_foreign
+from .kernels.tiles import Machine
 from .legalizations import LEGALIZATIONS
-from .read import read_relax
-from .schedules.generic import schedule_foreign
-from .schedules.tiles import Machine
-from .survey import survey
-from .width import fitting_width
+from .lowering.emit import emit_module
+from .lowering.survey import survey
 
 __all__ = ["scheduled_module"]
 

@@ -16,10 +16,10 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, OutputSpec, TensorArgument
 
-from ..frontend.array_files import parse_npy
-from ..frontend.errors import CaptureError
-from ..frontend.files import read_regular
-from ..frontend.limits import check_limit
+from ..frontend.base.array_files import parse_npy
+from ..frontend.base.errors import CaptureError
+from ..frontend.base.files import read_regular
+from ..frontend.base.limits import check_limit
 from ..frontend.source_line import source_line
 from ..frontend.writes import written_places
 from .signature import TensorSpec

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from ..frontend.base.errors import InputError
+from ..frontend.base.json_text import json_array, json_object, json_text, shortened
 from ..frontend.containers import Fields, fields_of, keys_of
-from ..frontend.errors import InputError
-from ..frontend.json_text import json_array, json_object, json_text, shortened
 
 __all__ = ["TENSOR", "Structure", "structure_of"]
 

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from reconvene.driver.sweep import ENGINES, Place, grid, read_results, sweep, timed_again
 from reconvene.driver.training.loop import Machine
 from reconvene.driver.verbs import method_settings
-from reconvene.frontend.errors import ReconveneError
-from reconvene.frontend.files import write_text
-from reconvene.frontend.progress import track
+from reconvene.frontend.base.errors import ReconveneError
+from reconvene.frontend.base.files import write_text
+from reconvene.frontend.base.progress import track
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 METHODS = ("dense", "upai:magnitude", "upai:synflow", "spai-uniform:magnitude", "reconvene:magnitude")

@@ -24,18 +24,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import build, image_size
 
-from reconvene.backends.choice import choose
-from reconvene.backends.cost import AnalyticCost
+from reconvene.backends.choosing.choice import choose
+from reconvene.backends.choosing.cost import AnalyticCost
 from reconvene.backends.estimate.board import core_of
 from reconvene.backends.estimate.kernel import estimate_kernel
-from reconvene.backends.fold import fold_channels, fold_margins
-from reconvene.backends.importer import import_module
-from reconvene.backends.read import read_relax
-from reconvene.backends.schedules.alternatives import Candidate
-from reconvene.backends.schedules.winograd import WinogradSpec
-from reconvene.backends.survey import KernelUse, kernel_uses, survey
-from reconvene.backends.targets import Target, find_target
-from reconvene.frontend.files import write_text
+from reconvene.backends.graph.fold import fold_channels, fold_margins
+from reconvene.backends.graph.read import read_relax
+from reconvene.backends.importing.importer import import_module
+from reconvene.backends.kernels.alternatives import Candidate
+from reconvene.backends.kernels.winograd import WinogradSpec
+from reconvene.backends.lowering.survey import KernelUse, kernel_uses, survey
+from reconvene.backends.machines.targets import Target, find_target
+from reconvene.frontend.base.files import write_text
 
 
 def main() -> int:

@@ -33,12 +33,12 @@ import torch
 from attacks.edits import edited_bytes, edited_json, edited_text
 from torch import nn
 
-from reconvene.backends.bundle import load_bundle, open_bundle
+from reconvene.backends.bundles.bundle import load_bundle, open_bundle
 from reconvene.backends.compile import compile
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, file_sums, listed_bundle, open_portfolio
 from reconvene.driver.portfolio.manifest import write_manifest as write_portfolio
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.files import sha256, sha256_of
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.base.files import sha256, sha256_of
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

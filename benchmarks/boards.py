@@ -28,12 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import build, image_size, randomise
 
 import reconvene
-from reconvene.backends.bundle import open_bundle
-from reconvene.backends.execution import bundle_emulator, run_bundle
-from reconvene.backends.linkers import find_linker
-from reconvene.backends.targets import find_target
-from reconvene.backends.weights import is_weights
-from reconvene.frontend.files import write_text
+from reconvene.backends.bundles.bundle import open_bundle
+from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
+from reconvene.backends.code.weights import is_weights
+from reconvene.backends.machines.linkers import find_linker
+from reconvene.backends.machines.targets import find_target
+from reconvene.frontend.base.files import write_text
 
 WAYS = (("rpi4", "wheel"), ("rpi4", "static"), ("rpi4", "none"), ("rpi2", "static"), ("rpi2", "none"))
 """Target and runtime of every bundle: the 64-bit and the 32-bit instruction set."""

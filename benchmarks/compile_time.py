@@ -46,7 +46,7 @@ def main() -> int:
     print(table(rows))
     if options.json:
         from reconvene.driver.report import environment
-        from reconvene.frontend.files import write_text
+        from reconvene.frontend.base.files import write_text
 
         setting = {**environment(), "cores": os.cpu_count(), "dtype": "float32", "batch": 1}
         write_text(options.json, json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")

@@ -26,8 +26,8 @@ from zoo import TIMM, build, fitting_inputs, run_one
 
 from reconvene.backends.compile import compile
 from reconvene.driver.report import environment
-from reconvene.frontend.errors import ReconveneError
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.errors import ReconveneError
+from reconvene.frontend.base.files import write_text
 
 TORCHVISION = (
     "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5 "

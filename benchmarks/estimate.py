@@ -27,8 +27,8 @@ from models import build, image_size
 from reconvene import prune
 from reconvene.backends.compile import compile
 from reconvene.backends.estimate.bundle import estimate_bundle
-from reconvene.backends.targets import find_target
-from reconvene.frontend.files import write_text
+from reconvene.backends.machines.targets import find_target
+from reconvene.frontend.base.files import write_text
 
 PEERS = (
     ("vgg16_cifar", "XNNPACK (LiteRT 2.3.0)", 107.5, 80.6, 61),

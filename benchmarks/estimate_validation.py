@@ -36,9 +36,9 @@ from reconvene.backends.compile import compile
 from reconvene.backends.estimate.board import core_of
 from reconvene.backends.estimate.core_model import CORES, find_core
 from reconvene.backends.estimate.kernel import KernelProgram, estimate_kernel, kernel_program
-from reconvene.backends.targets import Target, find_target
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.files import write_text
+from reconvene.backends.machines.targets import Target, find_target
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.base.files import write_text
 
 
 def convolution(inputs: int, outputs: int, size: int, kernel: int, **options: Any) -> tuple[nn.Module, tuple[int, ...]]:

@@ -36,7 +36,7 @@ from fuzzing.recipes import recipes
 from fuzzing.running import Case, run_case, smallest
 from fuzzing.source import source
 
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.files import write_text
 from reconvene.passes.rules import registered
 
 SAVE_EVERY = 100

@@ -33,7 +33,7 @@ from attacks.file_kinds import Kind, kinds
 
 from reconvene.driver.ending import explained
 from reconvene.driver.report import environment
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.files import write_text
 
 _SECONDS = 20.0
 _ROOM = 4 << 30

@@ -33,8 +33,8 @@ from attacks.server_floods import FLOODS
 from attacks.server_inputs import Input, make, request
 
 from reconvene.driver.report import environment
-from reconvene.frontend.errors import ReconveneError
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.errors import ReconveneError
+from reconvene.frontend.base.files import write_text
 
 _AT_A_TIME = 4
 _PATIENCE = 0.25

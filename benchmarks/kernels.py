@@ -28,20 +28,20 @@ from charts import chart, save
 from latency import cpu_name
 from models import build, image_size
 
-from reconvene.backends.choice import choose
-from reconvene.backends.cost import AnalyticCost, Cost
-from reconvene.backends.fold import fold_channels, fold_margins
-from reconvene.backends.importer import import_module
-from reconvene.backends.read import read_relax
-from reconvene.backends.schedules import loops
-from reconvene.backends.schedules.depthwise import DepthwiseSpec
-from reconvene.backends.schedules.tiles import Machine
-from reconvene.backends.schedules.winograd import WinogradSpec
-from reconvene.backends.survey import KernelUse, kernel_uses, survey
-from reconvene.backends.targets import Target, find_target
-from reconvene.backends.timing import TimedCost, time_kernels
-from reconvene.backends.width import fitting_width
-from reconvene.frontend.files import write_text
+from reconvene.backends.choosing.choice import choose
+from reconvene.backends.choosing.cost import AnalyticCost, Cost
+from reconvene.backends.choosing.kernel_times import TimedCost, time_kernels
+from reconvene.backends.choosing.width import fitting_width
+from reconvene.backends.graph.fold import fold_channels, fold_margins
+from reconvene.backends.graph.read import read_relax
+from reconvene.backends.importing.importer import import_module
+from reconvene.backends.kernels import loops
+from reconvene.backends.kernels.depthwise import DepthwiseSpec
+from reconvene.backends.kernels.tiles import Machine
+from reconvene.backends.kernels.winograd import WinogradSpec
+from reconvene.backends.lowering.survey import KernelUse, kernel_uses, survey
+from reconvene.backends.machines.targets import Target, find_target
+from reconvene.frontend.base.files import write_text
 
 _PEAK_STEPS = 200_000
 _STREAM_BYTES = 128 * 2**20

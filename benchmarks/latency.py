@@ -35,9 +35,9 @@ from engines import ENGINES, PACKAGES, difference, missing, prepare
 from models import build, image_size
 
 from reconvene import prune
+from reconvene.backends.machines.targets import find_target
 from reconvene.backends.measure import time_calls, torch_threads
-from reconvene.backends.targets import find_target
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.files import write_text
 
 TOLERANCE = 1e-4
 """Largest difference from eager, relative to the largest output, at which a time is worth reporting."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reconvene.frontend.networks import resnet20_cifar, vgg16_cifar
-from reconvene.frontend.pretrained import efficientnet_lite0
+from reconvene.frontend.networks.papers import resnet20_cifar, vgg16_cifar
+from reconvene.frontend.networks.pretrained import efficientnet_lite0
 from reconvene.passes.decision import masks_of
 from reconvene.passes.dependency import DependencyView
 from reconvene.passes.pruning import decide

@@ -42,8 +42,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import masked_copy, masks_for, randomise
 from zoo import SUBSET, build, fitting_inputs
 
+from reconvene.frontend.base.files import write_text
 from reconvene.frontend.capture import capture
-from reconvene.frontend.files import write_text
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import analyse, compact
 from reconvene.passes.dependency import dependency_view

@@ -25,8 +25,8 @@ from reconvene.driver.portfolio.sources import levels_sources
 from reconvene.driver.report import environment
 from reconvene.driver.training.evaluation import accuracy, answers
 from reconvene.driver.training.levels import LEVELS_FILE, open_levels
-from reconvene.frontend.datasets import find_dataset
-from reconvene.frontend.errors import ReconveneError
+from reconvene.frontend.base.errors import ReconveneError
+from reconvene.frontend.data.datasets import find_dataset
 from reconvene.frontend.program_file import load_program
 
 ENGINES = ("eager", "reconvene")

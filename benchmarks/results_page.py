@@ -56,7 +56,7 @@ import switching
 import weights_memory
 import zoo
 
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.files import write_text
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 

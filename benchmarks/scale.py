@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from charts import chart, save
 from memory import peak_bytes, reset_peak
 
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.files import write_text
 from reconvene.frontend.graph_module import CapturedModule, captured_module
 from reconvene.passes.canonicalize import canonicalize, place_tensor
 from reconvene.passes.compaction import analyse

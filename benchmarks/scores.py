@@ -27,7 +27,7 @@ from reconvene.driver.profile import profile
 from reconvene.driver.recipe import Rectified, recipe_options, run_recipe
 from reconvene.driver.report import environment
 from reconvene.frontend.capture import capture
-from reconvene.frontend.networks import find_network
+from reconvene.frontend.networks.papers import find_network
 from reconvene.passes.scores import SCORES, synthetic_batches
 
 _STEP = 200

@@ -46,7 +46,7 @@ import numpy as np
 import psutil
 import torch
 
-from reconvene.backends.bundle import load_bundle
+from reconvene.backends.bundles.bundle import load_bundle
 from reconvene.driver.example_inputs import random_input
 from reconvene.driver.portfolio.manifest import VARIANTS, Portfolio, listed_bundle, open_portfolio
 from reconvene.driver.report import environment
@@ -54,8 +54,8 @@ from reconvene.driver.serving.memory import release_memory
 from reconvene.driver.serving.protocol import LENGTH_HEADER, tensor_metadata
 from reconvene.driver.serving.resident import load_variant
 from reconvene.driver.serving.switcher import Switcher
-from reconvene.frontend.errors import ReconveneError
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.errors import ReconveneError
+from reconvene.frontend.base.files import write_text
 
 PARTS = ("load", "switcher", "program", "resident", "dense", "restart")
 _MIB = 1 << 20
@@ -98,7 +98,7 @@ def made(folder: Path) -> Path:
     import reconvene
     from reconvene.driver.portfolio.build import Options, build_portfolio
     from reconvene.driver.portfolio.sources import pruned_sources
-    from reconvene.frontend.networks import vgg16_cifar
+    from reconvene.frontend.networks.papers import vgg16_cifar
 
     torch.manual_seed(0)
     inputs = (torch.randn(1, 3, 32, 32),)

@@ -35,7 +35,7 @@ def main() -> int:
     print(table(rows))
     if options.json:
         from reconvene.driver.report import environment
-        from reconvene.frontend.files import write_text
+        from reconvene.frontend.base.files import write_text
 
         setting = {**environment(), "network": options.network, "weights_mb": round(weights / 1e6, 1), "threads": 1}
         write_text(options.json, json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
@@ -57,10 +57,10 @@ def prepare(network: str, folder: Path) -> int:
     from models import build, image_size
 
     import reconvene
-    from reconvene.backends.cost import AnalyticCost
-    from reconvene.backends.importer import import_module
+    from reconvene.backends.choosing.cost import AnalyticCost
+    from reconvene.backends.importing.importer import import_module
+    from reconvene.backends.machines.targets import find_target
     from reconvene.backends.pipeline import scheduled_module
-    from reconvene.backends.targets import find_target
 
     size = image_size(network, False)
     model, images = build(network), (torch.zeros(1, 3, size, size),)
@@ -119,8 +119,8 @@ def child(way: str, folder: str, network: str) -> int:
     from models import image_size
     from tvm import relax
 
-    from reconvene.backends.bundle import load_bundle
-    from reconvene.backends.threads import on_threads
+    from reconvene.backends.bundles.bundle import load_bundle
+    from reconvene.backends.machines.threads import on_threads
 
     size = image_size(network, False)
     images = torch.zeros(1, 3, size, size)

@@ -29,9 +29,9 @@ from torch.utils import _pytree as pytree
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import masks_for, randomise, torchvision_models
 
+from reconvene.frontend.base.errors import CaptureError, InputError
+from reconvene.frontend.base.files import write_text
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CaptureError, InputError
-from reconvene.frontend.files import write_text
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import compact
 from reconvene.passes.dependency import DependencyView, dependency_view

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from ..frontend.arguments import Inputs, positional
-from ..frontend.arrays import as_tensors
+from ..frontend.base.arrays import as_tensors
+from ..frontend.base.errors import InputError
+from ..frontend.base.progress import stage
+from ..frontend.base.turns import tracing_in_turn
 from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
-from ..frontend.errors import InputError
-from ..frontend.progress import stage
-from ..frontend.turns import tracing_in_turn
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
 from ..passes import pruning
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..backends.boards.place import Place
     from ..backends.built import Built
-    from ..backends.targets import Target
+    from ..backends.machines.targets import Target
     from ..passes.latency import LatencyGoal
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
@@ -147,7 +147,7 @@ def prune(
         scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
         latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no
             width is chosen that takes as long as a larger one. Times are modelled cycles of convolutions and linear
-            layers, see ``reconvene.backends.layer_times``. Not for ``reconvene``.
+            layers, see ``reconvene.backends.choosing.layer_times``. Not for ``reconvene``.
         channel_multiple: rounds to this instead of the target's multiple.
         minimum_channels: what every layer keeps at least.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
@@ -233,8 +233,8 @@ def _with_fixed_batch(
 
 def _goal(module: fx.GraphModule, target: str | Target, share: float) -> LatencyGoal:
     """What `prune` aims at on `target`."""
-    from ..backends.layer_times import layer_times
-    from ..backends.targets import find_target
+    from ..backends.choosing.layer_times import layer_times
+    from ..backends.machines.targets import find_target
     from ..passes.canonicalize import canonicalize
     from ..passes.latency import LatencyGoal
 
@@ -355,7 +355,7 @@ def multiple_of(target: str | Target | None) -> int:
         return 1
     if not isinstance(target, str):
         return target.channel_multiple
-    from ..backends.targets import find_target
+    from ..backends.machines.targets import find_target
 
     return find_target(target).channel_multiple
 

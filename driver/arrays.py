@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ..backends.signature import TensorSpec
-from ..frontend.array_files import load_arrays
-from ..frontend.arrays import as_tensor
-from ..frontend.errors import InputError
-from ..frontend.files import replacing
+from ..frontend.base.array_files import load_arrays
+from ..frontend.base.arrays import as_tensor
+from ..frontend.base.errors import InputError
+from ..frontend.base.files import replacing
 
 __all__ = ["Given", "array_names", "check_array_file", "in_order", "read_arrays", "read_given", "write_arrays"]
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from ..frontend.graph_module import CapturedModule
 from ..passes.canonicalize import canonicalize
 from ..passes.compaction import analyse, compact

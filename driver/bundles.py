@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..backends.bundle import Bundle, load_bundle, open_bundle
-from ..backends.execution import benchmark_bundle, bundle_emulator
-from ..backends.execution import run_bundle as run_program
+from ..backends.bundles.bundle import Bundle, load_bundle, open_bundle
+from ..backends.bundles.execution import benchmark_bundle, bundle_emulator
+from ..backends.bundles.execution import run_bundle as run_program
 from ..backends.state import described as described_state
-from ..frontend.errors import InputError
-from ..frontend.progress import stage
+from ..frontend.base.errors import InputError
+from ..frontend.base.progress import stage
 from .answer import Answer
 from .arrays import Given, check_array_file, in_order
 from .example_inputs import random_input
@@ -24,7 +24,7 @@ from .wording import kept
 
 if TYPE_CHECKING:
     from ..backends.boards.session import Done
-    from ..backends.emulation import Emulator
+    from ..backends.machines.emulation import Emulator
     from ..backends.measure import Timing
 
 __all__ = ["bench_bundle", "lost_lines", "run_bundle"]

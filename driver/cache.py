@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..frontend.cache_folder import cache_folder
-from ..frontend.errors import InputError
+from ..frontend.base.cache_folder import cache_folder
+from ..frontend.base.errors import InputError
 
 __all__ = ["ALL", "KINDS", "Kept", "clear", "kept"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from .command_options import (
     MODEL_HELP,
     MOST_CHANNELS,

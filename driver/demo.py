@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from ..frontend.datasets import Images, imagenet_samples, small_images
-from ..frontend.errors import InputError
-from ..frontend.files import write_text
-from ..frontend.networks import vgg16_cifar
-from ..frontend.pretrained import efficientnet_lite0
-from ..frontend.progress import stage, track
+from ..frontend.base.errors import InputError
+from ..frontend.base.files import write_text
+from ..frontend.base.progress import stage, track
+from ..frontend.data.datasets import Images, imagenet_samples, small_images
+from ..frontend.networks.papers import vgg16_cifar
+from ..frontend.networks.pretrained import efficientnet_lite0
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
 from .latency import ENGINES, measure

@@ -10,7 +10,7 @@ import os
 import sys
 from contextlib import suppress
 
-from ..frontend.errors import ReconveneError
+from ..frontend.base.errors import ReconveneError
 
 __all__ = ["INTERNAL_ERROR", "INTERRUPTED", "explained", "failed", "unheard"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 
 __all__ = ["arranged", "check_bytes", "nested", "parse_input", "random_input", "shaped"]
 

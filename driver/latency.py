@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..frontend.progress import stage
+from ..frontend.base.progress import stage
 from .report import Latency
 
 if TYPE_CHECKING:

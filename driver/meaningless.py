@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 
 __all__ = ["Verb"]
 

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ..frontend.base.errors import InputError
+from ..frontend.base.progress import stage
 from ..frontend.capture import capture
-from ..frontend.datasets import find_dataset
-from ..frontend.errors import InputError
-from ..frontend.networks import NETWORKS, SHORT_NAMES, Network, find_network, network_for
+from ..frontend.data.datasets import find_dataset
+from ..frontend.networks.papers import NETWORKS, SHORT_NAMES, Network, find_network, network_for
 from ..frontend.program_file import read_program
-from ..frontend.progress import stage
 from .arrays import Given
 from .example_inputs import arranged, check_bytes, random_input, shaped
 

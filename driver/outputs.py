@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 
 __all__ = ["check_different", "check_file", "check_folder"]
 

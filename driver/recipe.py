@@ -18,8 +18,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import fx
 
-from ..frontend.errors import InputError
-from ..frontend.progress import stage
+from ..frontend.base.errors import InputError
+from ..frontend.base.progress import stage
 from ..passes.canonicalize import canonicalize
 from ..passes.compaction import compact
 from ..passes.decision import Decision, with_asked

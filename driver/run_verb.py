@@ -12,8 +12,8 @@ import torch
 
 from ..backends.signature import Signature, TensorSpec
 from ..backends.state import described
-from ..frontend.errors import InputError
-from ..frontend.progress import stage
+from ..frontend.base.errors import InputError
+from ..frontend.base.progress import stage
 from . import api
 from .answer import Answer, files_line
 from .arrays import array_names, check_array_file, in_order, read_given, write_arrays

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..frontend.datasets import balanced, find_dataset
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
+from ..frontend.data.datasets import balanced, find_dataset
 from ..passes.scores import SCORES, Batch, synthetic_batches
 from .models import LoadedModel
 

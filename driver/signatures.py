@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..backends.manifest import MANIFEST as BUNDLE
-from ..backends.manifest import open_bundle
-from ..backends.signing import SIGNATURE, read_public_key, sign, verify, write_keys
-from ..frontend.errors import InputError
-from ..frontend.files import SUMS, read_sums
+from ..backends.bundles.manifest import MANIFEST as BUNDLE
+from ..backends.bundles.manifest import open_bundle
+from ..backends.bundles.signing import SIGNATURE, read_public_key, sign, verify, write_keys
+from ..frontend.base.errors import InputError
+from ..frontend.base.files import SUMS, read_sums
 from .answer import Answer, files_line
 from .portfolio.manifest import MANIFEST as PORTFOLIO
 from .portfolio.manifest import open_portfolio

@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from ..frontend.datasets import find_dataset
-from ..frontend.errors import InputError, ReconveneError
-from ..frontend.files import read_regular
+from ..frontend.base.errors import InputError, ReconveneError
+from ..frontend.base.files import read_regular
+from ..frontend.base.json_text import parse_json
+from ..frontend.base.progress import track
+from ..frontend.data.datasets import find_dataset
 from ..frontend.graph_module import CapturedModule
-from ..frontend.json_text import parse_json
-from ..frontend.progress import track
 from .baselines import Candidate, Setting, make_candidate
 from .latency import measure
 from .models import LoadedModel, load_model

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from ..frontend.errors import InputError
-from ..frontend.progress import listening
+from ..frontend.base.errors import InputError
+from ..frontend.base.progress import listening
 from .ending import unheard
 
 if TYPE_CHECKING:

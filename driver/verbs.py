@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..frontend.errors import InputError
-from ..frontend.files import read_regular, write_text
+from ..frontend.base.errors import InputError
+from ..frontend.base.files import read_regular, write_text
+from ..frontend.base.progress import stage
+from ..frontend.base.tensor_files import parse_tensors
 from ..frontend.program_file import check_onnx, export_onnx, save_program
-from ..frontend.progress import stage
 from ..frontend.state import state_of
-from ..frontend.tensor_files import parse_tensors
 from ..passes.plan import Plan
 from . import api
 from .answer import Answer, files_line, latency_table, size_table, table
@@ -221,9 +221,9 @@ def compile(
 
     The model must be one whose `dynamic` sizes may vary; the code is for those of the inputs.
     """
-    from ..backends.bundle import check_runtime
+    from ..backends.bundles.bundle import check_runtime
+    from ..backends.machines.targets import find_target
     from ..backends.state import described
-    from ..backends.targets import find_target
     from .arrays import read_arrays
 
     chosen = check_runtime(find_target(target), runtime, link)
@@ -274,7 +274,7 @@ def with_board(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def server(target: str, runtime: str | None, output: Path) -> Answer:
     from ..backends.boards.server import check_server_runtime, write_server
-    from ..backends.targets import find_target
+    from ..backends.machines.targets import find_target
 
     chosen = find_target(target)
     made_with = check_server_runtime(chosen, runtime)
@@ -378,7 +378,7 @@ def explain(
 
 
 def targets() -> Answer:
-    from ..backends.targets import targets as presets
+    from ..backends.machines.targets import targets as presets
 
     found = [dataclasses.asdict(preset) for preset in presets()]
 
@@ -394,7 +394,7 @@ def targets() -> Answer:
 
 def cache(kinds: Sequence[str]) -> Answer:
     """What the user's cache folder holds, after `kinds` were removed from it."""
-    from ..frontend.cache_folder import cache_folder
+    from ..frontend.base.cache_folder import cache_folder
     from .cache import clear, kept
 
     clear(kinds)

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .errors import InputError
-from .files import open_regular
-from .limits import check_limit, limits
+from .base.errors import InputError
+from .base.files import open_regular
+from .base.limits import check_limit, limits
+from .base.zip_files import reading_zip
 from .program_schema import Unvetted, vetted_payloads, vetted_program
-from .zip_files import reading_zip
 
 __all__ = ["Records", "read_records", "vetted"]
 

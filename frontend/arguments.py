@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .errors import InputError
+from .base.errors import InputError
 
 __all__ = ["Inputs", "arguments", "positional"]
 

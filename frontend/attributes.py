@@ -16,7 +16,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from .errors import CaptureError
+from .base.errors import CaptureError
 
 __all__ = [
     "attributes_of",

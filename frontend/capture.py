@@ -12,15 +12,15 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from .arguments import Inputs, arguments
+from .base.errors import CaptureError, InputError
+from .base.progress import stage
 from .batch import batch_shapes, computes_the_same, enlarged, first_of_batch
 from .capture_errors import first_line, user_line
-from .errors import CaptureError, InputError
 from .exporting import export_program
 from .graph_module import CapturedModule, as_changed, captured_module, changed_layer
 from .input_sizes import InputSizes
 from .modes import DIFFERENCES, mark_modes_of_a_program, note_differences, set_mode
 from .program_inputs import deciding_line, sizes_of, without_fussy_conditions
-from .progress import stage
 from .state import own_state
 from .symbols import restate_sizes
 from .tracing import Trace, in_both_modes, plain_graph

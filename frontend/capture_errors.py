@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from .errors import CaptureError
+from .base.errors import CaptureError
 from .snapshot import preserved
 
 __all__ = ["capture_error", "first_line", "user_line", "written_parameter"]

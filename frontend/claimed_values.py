@@ -16,10 +16,10 @@ from torch import fx
 from torch._subclasses import fake_tensor
 from torch.utils import _pytree as pytree
 
-from .errors import InputError
+from .base.errors import InputError
+from .base.limits import check_limit
+from .base.torch_logs import FAILURES, quiet
 from .graph_module import CapturedModule
-from .limits import check_limit
-from .torch_logs import FAILURES, quiet
 
 __all__ = ["check_values"]
 

@@ -15,14 +15,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .attributes import check_kept_attributes
+from .base.errors import CaptureError
+from .base.torch_logs import FAILURES, quiet
 from .capture_errors import capture_error
-from .errors import CaptureError
 from .graph_module import CapturedModule, as_changed, changed_layer
 from .outside import changed_outside, check_kept_outside, containers_outside, shallow
 from .snapshot import preserved
 from .state import tracing_state
 from .strict_export import strict_export
-from .torch_logs import FAILURES, quiet
 
 __all__ = ["distinct", "export_program", "exported", "inference"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import fx, nn
 from torch.fx import _pytree as fx_pytree
 
+from .base.errors import InputError
 from .calls import named_arguments
-from .errors import InputError
 from .execution import add_parts, executed_graph
 from .input_sizes import InputSizes, check_inputs
 from .layer_kinds import Layer, layers_of

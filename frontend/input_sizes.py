@@ -10,7 +10,7 @@ from typing import Any
 import sympy
 import torch
 
-from .errors import InputError
+from .base.errors import InputError
 from .size_conditions import holds, names_in, only_one_breaks
 
 __all__ = ["InputSizes", "Taken", "check_inputs"]

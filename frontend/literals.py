@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from .base.errors import InputError
 from .calls import innermost
-from .errors import InputError
 from .source_line import source_line
 
 __all__ = ["Literal", "moved_literals"]

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .base.json_text import parse_json
 from .calls import describe, innermost, is_path, named_arguments, set_named_argument
 from .comparison import compare
-from .json_text import parse_json
 from .snapshot import preserved
 from .training_reads import Reads
 

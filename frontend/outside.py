@@ -16,7 +16,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from .attributes import call_outputs, close_outputs, other_inputs
-from .errors import CaptureError
+from .base.errors import CaptureError
 
 __all__ = ["changed_outside", "check_kept_outside", "containers_outside", "shallow"]
 

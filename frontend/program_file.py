@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from .archive import Records, read_records, vetted
+from .base.errors import InputError, ReconveneError
+from .base.files import replacing
+from .base.json_text import parse_json
+from .base.torch_logs import quiet
 from .capture import from_program, program_of
 from .claimed_values import check_values
 from .containers import with_names, without_classes
-from .errors import InputError, ReconveneError
-from .files import replacing
 from .graph_module import CapturedModule
-from .json_text import parse_json
 from .state import state_of
-from .torch_logs import quiet
 
 __all__ = ["StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
 

@@ -22,8 +22,8 @@ from torch._export.serde import schema
 from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 from torch._export.serde.union import _Union
 
-from .json_text import parse_json
-from .limits import check_limit
+from .base.json_text import parse_json
+from .base.limits import check_limit
 from .modes import read_records
 from .size_expressions import is_size_expression
 

@@ -22,8 +22,8 @@ from torch.nn.modules.module import (
 )
 
 from .attributes import attributes_of, changed_attributes, tensors_in_attributes
+from .base.errors import CaptureError
 from .capture_errors import written_parameter
-from .errors import CaptureError
 from .source_line import source_line
 from .writes import written_operands, written_places
 

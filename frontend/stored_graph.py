@@ -16,7 +16,7 @@ from torch.fx._graph_pickler import GraphPickler
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
-from .errors import InputError
+from .base.errors import InputError
 
 __all__ = ["load_graph", "store_graph"]
 

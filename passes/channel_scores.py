@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from .dependency import ChannelGroup, DependencyView, Slices
 from .scores import SCORES, Batch, Loss, Request, Weight
 from .values import attribute

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from ..frontend.errors import CheckError, InputError
-from ..frontend.progress import stage
+from ..frontend.base.errors import CheckError, InputError
+from ..frontend.base.progress import stage
 from .dependency import ChannelGroup, DependencyView, dependency_view
 from .fold_batch_norm import fold_batch_norm
 from .masks import canonical_and_masked, check_finite

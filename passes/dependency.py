@@ -20,7 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
-from ..frontend.limits import check_limit
+from ..frontend.base.limits import check_limit
 from .axes import Axes, AxesBuilder, Freeze
 from .outcome import Barrier
 from .rules import rule_of

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from .canonicalize import canonicalize
 from .compaction import compact
 from .fold_batch_norm import fold_batch_norm

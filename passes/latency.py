@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from .decision import Decision, rounded
 from .dependency import ChannelGroup, DependencyView
 from .pruning import Scored, allot

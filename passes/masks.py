@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from ..frontend.graph_module import CapturedModule
 from .canonicalize import canonicalize, place_tensor
 from .values import attribute

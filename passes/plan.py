@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ..frontend.errors import InputError
-from ..frontend.files import read_regular, read_text, replacing, write_text
-from ..frontend.json_text import parse_json
-from ..frontend.tensor_files import parse_tensors
+from ..frontend.base.errors import InputError
+from ..frontend.base.files import read_regular, read_text, replacing, write_text
+from ..frontend.base.json_text import parse_json
+from ..frontend.base.tensor_files import parse_tensors
 
 __all__ = ["Plan"]
 

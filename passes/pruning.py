@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import fx
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from ..frontend.source_line import source_line
 from .canonicalize import canonicalize
 from .channel_scores import METHODS as CHANNEL_METHODS

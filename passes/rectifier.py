@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from .channel_scores import summed_scores
 from .decision import Decision, rounded
 from .dependency import ChannelGroup, DependencyView

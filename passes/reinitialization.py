@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, fx, nn
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 
 __all__ = ["INITIALIZERS", "WHICH", "affected_layers", "reinitialize"]
 

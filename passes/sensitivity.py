@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..frontend.errors import InputError
+from ..frontend.base.errors import InputError
 from .sparsification import LayerSparsity
 
 __all__ = ["THRESHOLDS", "Sensitivity", "evaluate", "shuffled"]

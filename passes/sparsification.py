@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from ..frontend.errors import InputError
-from ..frontend.progress import track
+from ..frontend.base.errors import InputError
+from ..frontend.base.progress import track
 from .allocation import ALLOCATIONS
 from .canonicalize import canonicalize
 from .masks import check_finite

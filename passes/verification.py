@@ -16,7 +16,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from ..frontend.errors import CheckError, InputError
+from ..frontend.base.errors import CheckError, InputError
 from .additive_masks import additive_masks
 from .check_inputs import CERTIFICATE_KINDS, check_inputs
 from .dependency import DependencyView

@@ -8,10 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .backends.targets import Target
+    from .backends.machines.targets import Target
     from .driver.api import Result, capture, compact, compile, prune
     from .driver.report import Report
-    from .frontend.errors import CaptureError, CheckError, InputError, ReconveneError
+    from .frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
     from .passes.plan import Plan
 
 __all__ = [
@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "CaptureError": ".frontend.errors",
-    "CheckError": ".frontend.errors",
-    "InputError": ".frontend.errors",
-    "ReconveneError": ".frontend.errors",
+    "CaptureError": ".frontend.base.errors",
+    "CheckError": ".frontend.base.errors",
+    "InputError": ".frontend.base.errors",
+    "ReconveneError": ".frontend.base.errors",
     "Plan": ".passes.plan",
     "Report": ".driver.report",
-    "Target": ".backends.targets",
+    "Target": ".backends.machines.targets",
     "Result": ".driver.api",
     "capture": ".driver.api",
     "compact": ".driver.api",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 
 __all__ = ["BoardError", "BoardLost", "printable"]
 

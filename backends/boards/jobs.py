@@ -18,15 +18,15 @@ import torch
 import tvm
 from tvm import relax
 
-from ...frontend.array_files import parse_npy
-from ...frontend.arrays import as_tensor
-from ...frontend.errors import InputError
-from ..bundle import Bundle
-from ..execution import failure, output_files, program_timing
+from ...frontend.base.array_files import parse_npy
+from ...frontend.base.arrays import as_tensor
+from ...frontend.base.errors import InputError
+from ..bundles.bundle import Bundle
+from ..bundles.execution import failure, output_files, program_timing
+from ..code.weights import map_weights
 from ..measure import Timing, timing
 from ..signature import TensorSpec, checked_inputs
 from ..state import state_names
-from ..weights import map_weights
 from .errors import BoardError, printable
 from .place import Place
 from .session import Board, Done, Limits, answering, checked_seconds, on_board

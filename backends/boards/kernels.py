@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tvm
 
-from ..linkers import find_linker, link_shared
-from ..schedules.alternatives import Candidate
-from ..targets import Target
+from ..kernels.alternatives import Candidate
+from ..machines.linkers import find_linker, link_shared
+from ..machines.targets import Target
 from .place import Place
 from .session import Board, Limits, answering, checked_seconds, on_board
 

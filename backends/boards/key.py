@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from ...frontend.errors import InputError
-from ...frontend.files import open_regular
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import open_regular
 
 __all__ = ["read_key"]
 

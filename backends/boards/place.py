@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .key import read_key
 
 __all__ = ["Place", "is_place", "parse_place"]

@@ -13,16 +13,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from ...frontend.errors import InputError
-from ...frontend.files import replacing_folder, write_sums
-from ..linkers import Linker, find_linker, invoke
-from ..materials import server_contents
-from ..notices import write_notices
-from ..object_files import needed_glibc
-from ..program import FLAGS, SMALL, link_against_wheel, own_source, quoted
-from ..runtime_library import include_folders, remote_runtime, static_runtime
-from ..runtime_wheels import has_wheel, wheel_runtime
-from ..targets import Target
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import replacing_folder, write_sums
+from ..bundles.materials import server_contents
+from ..bundles.notices import write_notices
+from ..bundles.program import FLAGS, SMALL, link_against_wheel, own_source, quoted
+from ..bundles.runtime_library import include_folders, remote_runtime, static_runtime
+from ..bundles.runtime_wheels import has_wheel, wheel_runtime
+from ..machines.linkers import Linker, find_linker, invoke
+from ..machines.object_files import needed_glibc
+from ..machines.targets import Target
 
 __all__ = ["HEADERS", "SERVER", "Runtime", "check_server_runtime", "versions_source", "write_server"]
 

@@ -16,9 +16,9 @@ from typing import Any, Generic, TypeVar
 import tvm
 from tvm import rpc
 
-from ...frontend.errors import InputError
-from ...frontend.json_text import json_object, json_text, parse_json
-from ..targets import Target
+from ...frontend.base.errors import InputError
+from ...frontend.base.json_text import json_object, json_text, parse_json
+from ..machines.targets import Target
 from .errors import BoardError, BoardLost, printable
 from .place import Place
 from .relay import Ending, Relay

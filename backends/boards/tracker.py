@@ -11,7 +11,7 @@ import struct
 import time
 from typing import Any, NamedTuple
 
-from ...frontend.json_text import json_array, json_count, json_text, parse_json
+from ...frontend.base.json_text import json_array, json_count, json_text, parse_json
 from .errors import BoardError, BoardLost, printable
 from .place import Place
 from .relay_process import received

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..targets import Target
+from ..machines.targets import Target
 from .core_model import Core, find_core
 from .counting import Level
 

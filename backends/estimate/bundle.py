@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from ...frontend.errors import InputError
-from ...frontend.progress import stage
-from ..bundle import Bundle, open_bundle
-from ..execution import bundle_emulator
+from ...frontend.base.errors import InputError
+from ...frontend.base.progress import stage
+from ..bundles.bundle import Bundle, open_bundle
+from ..bundles.execution import bundle_emulator
 from ..state import described
 from .blocks import blocks_of, steady
 from .board import Board, board_of, core_of, levels_of

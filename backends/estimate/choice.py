@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..schedules.alternatives import Candidate
-from ..targets import Target
+from ..kernels.alternatives import Candidate
+from ..machines.targets import Target
 from .kernel import estimate_kernel
 
 __all__ = ["CycleCost", "KernelCycles"]

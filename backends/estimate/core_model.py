@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .tools import llvm_tool, llvm_version, output_of
 
 __all__ = ["CORES", "BlockCycles", "Core", "block_cycles", "find_core"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .assembly import disassemble, is_multiply_add, modelled
 from .blocks import Block
 from .board import Board

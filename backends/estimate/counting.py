@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .plugin import plugin
 
 __all__ = ["Command", "Level", "Misses", "Place", "Ran", "count_instructions", "count_misses", "new_misses"]

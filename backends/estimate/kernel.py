@@ -15,13 +15,13 @@ import tvm
 from tvm import IRModule, tirx
 from tvm.tirx import BufferType
 
-from ...frontend.errors import InputError
-from ...frontend.files import read_text, replacing, write_text
-from ...frontend.json_text import parse_json
-from ..emulation import find_emulator
-from ..linkers import find_linker, invoke
-from ..runtime_library import include_folders
-from ..targets import Target, find_target
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import read_text, replacing, write_text
+from ...frontend.base.json_text import parse_json
+from ..bundles.runtime_library import include_folders
+from ..machines.emulation import find_emulator
+from ..machines.linkers import find_linker, invoke
+from ..machines.targets import Target, find_target
 from .blocks import blocks_of, steady
 from .board import board_of, core_of, levels_of
 from .core_model import BlockCycles, Core

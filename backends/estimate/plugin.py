@@ -8,8 +8,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from ...frontend.errors import InputError
-from ...frontend.files import replacing
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import replacing
 from .tools import cache_folder, compiler
 
 __all__ = ["native_source", "plugin"]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from ...frontend import cache_folder as folders
-from ...frontend.errors import InputError
+from ...frontend.base import cache_folder as folders
+from ...frontend.base.errors import InputError
 
 __all__ = ["cache_folder", "compiler", "llvm_tool", "llvm_version", "output_of", "version_of"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ..schedules.scattering import LEGALIZED
+from ..kernels.scattering import LEGALIZED
 from .comparisons import COMPARISONS
 from .extrema import EXTREMA
 from .functions import FUNCTIONS

@@ -19,11 +19,10 @@ from torch import nn
 from torch.export import Dim
 
 from attacks.file_mutations import Mutation, binary, in_json, in_npy, in_safetensors, in_text, in_zip, several
-from reconvene.backends.bundle import open_bundle, write_bundle
-from reconvene.backends.choice_cache import ChoiceCache
+from reconvene.backends.bundles.bundle import open_bundle, write_bundle
+from reconvene.backends.choosing.cache import ChoiceCache
 from reconvene.backends.estimate.kernel import _recall
-from reconvene.backends.file_cache import FileCache
-from reconvene.backends.targets import find_target
+from reconvene.backends.machines.targets import find_target
 from reconvene.driver import api
 from reconvene.driver.arrays import read_given
 from reconvene.driver.command_line import main
@@ -33,8 +32,9 @@ from reconvene.driver.sweep import read_results
 from reconvene.driver.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from reconvene.driver.training.levels import LEVELS_FILE, _described
 from reconvene.driver.verbs import read_masks
-from reconvene.frontend.datasets import cifar10, fashion_mnist, read_cache, tiny_imagenet, write_cache
-from reconvene.frontend.image_files import read_photograph
+from reconvene.frontend.base.file_cache import FileCache
+from reconvene.frontend.data.datasets import cifar10, fashion_mnist, read_cache, tiny_imagenet, write_cache
+from reconvene.frontend.data.image_files import read_photograph
 from reconvene.frontend.program_file import save_program
 from reconvene.passes.plan import Plan
 

@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 
 from reconvene.backends.boards.server import HEADERS, versions_source
-from reconvene.backends.program import own_source
-from reconvene.backends.runtime_library import include_folders
+from reconvene.backends.bundles.program import own_source
+from reconvene.backends.bundles.runtime_library import include_folders
 
 __all__ = ["SANITISERS", "build_server"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from reconvene.frontend.errors import CheckError, ReconveneError
+from reconvene.frontend.base.errors import CheckError, ReconveneError
 from reconvene.frontend.program_file import load_program, save_program
 from reconvene.passes.compaction import apply_plan, compact
 from reconvene.passes.plan import Plan

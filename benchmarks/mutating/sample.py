@@ -26,7 +26,7 @@ TARGETS = (
     *(f"backends/{name}.py" for name in (
         "arena", "emit", "fold", "fusion", "graph", "layout", "memory_plan", "pipeline", "read", "structure", "weights",
     )),
-    "backends/schedules/*.py",
+    "backends/kernels/*.py",
 )  # fmt: skip
 """The passes, what the backend does to its graph, and the kernels."""
 

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from ...backends.built import Built
-from ...backends.bundle import load_bundle
+from ...backends.bundles.bundle import load_bundle
 from ...backends.compile import compile as compile_graph
 from ...backends.estimate.bundle import estimate_bundle
+from ...backends.machines.targets import Target, find_target
 from ...backends.measure import time_calls
 from ...backends.signature import TensorSpec
-from ...backends.targets import Target, find_target
-from ...frontend.datasets import Images
-from ...frontend.errors import InputError
-from ...frontend.files import replacing_folder, write_text
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import replacing_folder, write_text
+from ...frontend.base.progress import stage, track
+from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import save_program
-from ...frontend.progress import stage, track
 from ...frontend.state import state_of
 from ...passes.compaction import compact
 from ...passes.outcome import Compaction

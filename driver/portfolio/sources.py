@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import load_program
 from ...passes.pruning import prune

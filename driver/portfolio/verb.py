@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ...frontend.datasets import find_dataset
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
+from ...frontend.base.progress import stage
+from ...frontend.data.datasets import find_dataset
 from ...frontend.graph_module import CapturedModule
-from ...frontend.progress import stage
 from ..answer import Answer, files_line, table
 from ..models import load_model
 from ..outputs import check_folder

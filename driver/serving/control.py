@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from ...frontend.errors import InputError
-from ...frontend.files import open_regular
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import open_regular
 from .protocol import RequestError
 
 __all__ = ["TOKEN_VARIABLE", "Control", "read_token"]

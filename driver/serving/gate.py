@@ -11,7 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .connection import Connection, refusal
 from .limits import Limits
 

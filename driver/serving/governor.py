@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .observation import Observation
 from .policies import Wish
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 
 __all__ = ["COUNTED", "Limits"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .observation import Observation, Power
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.tensor_spec import TensorSpec
-from ...frontend.json_text import parse_json
+from ...frontend.base.json_text import parse_json
 
 __all__ = [
     "LENGTH_HEADER",

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from ...backends.built import Built
-from ...backends.bundle import load_bundle
+from ...backends.bundles.bundle import load_bundle
 from ...backends.signature import TensorSpec
 from ...backends.state import state_names
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from ..example_inputs import random_input
 from ..portfolio.manifest import Portfolio, Variant, listed_bundle
 from .memory import available_memory, release_memory

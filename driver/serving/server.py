@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .app import make_app
 from .connection import Connection
 from .gate import Gate, most_connections

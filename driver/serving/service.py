@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from ..portfolio.manifest import Portfolio
 from .bodies import Bodies
 from .codec import Codec

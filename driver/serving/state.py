@@ -10,9 +10,9 @@ import json
 import os
 from pathlib import Path
 
-from ...frontend.errors import InputError
-from ...frontend.files import read_text, write_text
-from ...frontend.json_text import parse_json
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import read_text, write_text
+from ...frontend.base.json_text import parse_json
 from ..portfolio.manifest import Portfolio
 
 __all__ = ["commit", "committed", "default_state_file"]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from ..portfolio.manifest import Portfolio
 from .memory import available_memory, release_memory
 from .resident import Resident, load_variant

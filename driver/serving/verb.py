@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from ..answer import Answer
 from ..outputs import check_folder
 
@@ -56,7 +56,7 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
         from .service import Service, Settings
     except ImportError as error:
         raise InputError(f"serving needs {error.name}; pip install 'reconvene[serve]'") from None
-    from ...backends.threads import available_threads
+    from ...backends.machines.threads import available_threads
     from ..portfolio.manifest import open_portfolio
     from ..signatures import signed_portfolio
     from .governor import Governor

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...frontend.datasets import Images
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
+from ...frontend.data.datasets import Images
 from .augmentation import AUGMENTATIONS
 
 __all__ = ["Batches", "generator_for"]

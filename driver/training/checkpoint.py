@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...frontend.errors import InputError
-from ...frontend.files import read_regular, replacing
-from ...frontend.json_text import parse_json
-from ...frontend.tensor_files import parse_tensors
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import read_regular, replacing
+from ...frontend.base.json_text import parse_json
+from ...frontend.base.tensor_files import parse_tensors
 
 __all__ = ["Progress", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
 

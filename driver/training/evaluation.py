@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...frontend.datasets import Images
+from ...frontend.data.datasets import Images
 from .batches import Batches
 
 __all__ = ["accuracy", "answers"]

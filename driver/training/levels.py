@@ -20,13 +20,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ...frontend.datasets import Images
-from ...frontend.errors import InputError
-from ...frontend.files import read_regular, read_text, replacing, write_text
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import read_regular, read_text, replacing, write_text
+from ...frontend.base.json_text import parse_json
+from ...frontend.base.tensor_files import parse_tensors
+from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule
-from ...frontend.json_text import parse_json
 from ...frontend.program_file import load_program, save_program
-from ...frontend.tensor_files import parse_tensors
 from ...passes.scores import SCORES, Batch
 from ...passes.sparsification import sparsify
 from .checkpoint import fingerprint

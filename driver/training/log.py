@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...frontend.files import write_text
+from ...frontend.base.files import write_text
 
 __all__ = ["curves", "write_log"]
 

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from ...frontend.datasets import Images
-from ...frontend.errors import InputError
-from ...frontend.files import write_text
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import write_text
+from ...frontend.base.progress import track
+from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule, cloned
-from ...frontend.progress import track
 from ...passes.masks import spread_mask
 from .batches import Batches, generator_for
 from .checkpoint import Progress, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint

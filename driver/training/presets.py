@@ -12,7 +12,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .augmentation import AUGMENTATIONS
 
 __all__ = ["Preset", "find_preset", "presets", "rate_at"]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ...frontend.datasets import find_dataset
+from ...frontend.base.progress import stage
+from ...frontend.data.datasets import find_dataset
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import save_program
-from ...frontend.progress import stage
 from ..answer import Answer, files_line, table
 from ..models import load_model
 from ..outputs import check_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from .base import Batch, Loss, Request, Score, Weight, scored_weights, synthetic_batches
 from .grasp import GRASP
 from .magnitude import MAGNITUDE

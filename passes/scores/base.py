@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from ...frontend.graph_module import CapturedModule, with_own_graph
 from ..values import attribute, is_tensor, operator_name
 

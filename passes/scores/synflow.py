@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ...frontend.errors import InputError
+from ...frontend.base.errors import InputError
 from ..values import operator_name
 from .base import Request, Score, in_mode, stored_tensors
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from reconvene.backends.agreement import disagreement
 from reconvene.backends.compile import compile
-from reconvene.backends.decompositions import importable
+from reconvene.backends.importing.decompositions import importable
 from reconvene.driver.command_line import main
-from reconvene.frontend.errors import CheckError
+from reconvene.frontend.base.errors import CheckError
 
 ONES = torch.ones(4)
 
@@ -67,7 +67,7 @@ class Wave(nn.Module):
 def misread(monkeypatch: pytest.MonkeyPatch) -> None:
     """An importer that takes a sine for a cosine."""
     wrong = {**importable(), torch.ops.aten.sin.default: torch.ops.aten.cos.default}
-    monkeypatch.setattr("reconvene.backends.importer.importable", lambda: wrong)
+    monkeypatch.setattr("reconvene.backends.importing.importer.importable", lambda: wrong)
 
 
 @pytest.mark.usefixtures("misread")

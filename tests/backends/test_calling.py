@@ -19,11 +19,11 @@ from torch.utils import _pytree as pytree
 
 import reconvene
 from reconvene.backends.built import Built
-from reconvene.backends.bundle import load_bundle, open_bundle
+from reconvene.backends.bundles.bundle import load_bundle, open_bundle
+from reconvene.backends.bundles.execution import run_bundle
 from reconvene.backends.compile import compile
-from reconvene.backends.execution import run_bundle
 from reconvene.backends.signature import Signature
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 from ..support.bundles import edit
 

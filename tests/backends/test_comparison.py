@@ -14,10 +14,10 @@ from torch._ops import OpOverload
 
 from reconvene.backends.comparison import difference
 from reconvene.backends.compile import compile
-from reconvene.backends.decompositions import importable
+from reconvene.backends.importing.decompositions import importable
 from reconvene.driver.command_line import main
+from reconvene.frontend.base.errors import CheckError, InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CheckError, InputError
 
 A = torch.ops.aten
 SMALL = torch.linspace(-0.001, 0.001, 12).reshape(3, 4)
@@ -45,7 +45,7 @@ def misread(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[OpOverload, An
     """Makes the importer take some operators for others."""
 
     def patch(wrong: Mapping[OpOverload, Any]) -> None:
-        monkeypatch.setattr("reconvene.backends.importer.importable", lambda: {**importable(), **wrong})
+        monkeypatch.setattr("reconvene.backends.importing.importer.importable", lambda: {**importable(), **wrong})
 
     return patch
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from reconvene.backends.measure import time_calls
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 
 def test_candidates_take_turns() -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from reconvene.backends.compile import compile
+from reconvene.backends.machines.threads import available_threads
 from reconvene.backends.measure import Timing, compare
-from reconvene.backends.threads import available_threads
-from reconvene.frontend.errors import CaptureError, InputError
+from reconvene.frontend.base.errors import CaptureError, InputError
 
 
 class Residual(nn.Module):
@@ -95,9 +95,9 @@ def test_equal_layers_share_a_kernel() -> None:
     """What is compiled grows with the distinct layers, not with the depth."""
     import tvm
 
-    from reconvene.backends.importer import import_module
+    from reconvene.backends.importing.importer import import_module
+    from reconvene.backends.machines.targets import find_target
     from reconvene.backends.pipeline import scheduled_module
-    from reconvene.backends.targets import find_target
 
     module = nn.Sequential(*[nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()) for _ in range(6)]).eval()
     host = find_target("host")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reconvene.backends.compile import compile
-from reconvene.backends.decompositions import importable
+from reconvene.backends.importing.decompositions import importable
 
 from ..support.numbers import GRID, UNARY, wrong
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from reconvene.backends.built import Built
 from reconvene.backends.compile import compile
+from reconvene.frontend.base.errors import CaptureError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CaptureError
 from tests.support.stateful import STATEFUL, Keeping, frames
 
 CALLS = 4

@@ -15,7 +15,7 @@ from attacks.file_mutations import Mutation, binary, in_json, in_npy, in_safeten
 from fuzz_files import Seen, judged, read_apart
 from safetensors.numpy import save
 
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 CODE = "print(1)"
 

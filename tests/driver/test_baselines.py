@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from reconvene.driver.baselines import BASELINES, Candidate, Setting, make_candidate
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.networks import network_for
+from reconvene.frontend.networks.papers import network_for
 from reconvene.passes.scores import synthetic_batches
 
 INPUTS = (torch.randn(2, 3, 32, 32),)

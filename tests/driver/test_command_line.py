@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from reconvene.driver import command_line, verbs
 from reconvene.driver.command_line import main
-from reconvene.frontend.errors import CheckError
+from reconvene.frontend.base.errors import CheckError
 from reconvene.frontend.program_file import load_program
 
 NET = """

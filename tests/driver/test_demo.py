@@ -12,7 +12,7 @@ from rich.console import Console
 
 from reconvene.driver import demo
 from reconvene.driver.report import Report, make_report
-from reconvene.frontend.errors import CheckError, InputError
+from reconvene.frontend.base.errors import CheckError, InputError
 
 from .records import compaction, latency
 

@@ -14,9 +14,9 @@ import pytest
 from reconvene.driver import verbs
 from reconvene.driver.command_line import main
 from reconvene.driver.ending import explained
-from reconvene.frontend.cache_folder import cache_folder
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.files import write_text
+from reconvene.frontend.base.cache_folder import cache_folder
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.base.files import write_text
 
 
 def from_a_library(reason: BaseException) -> Exception:
@@ -129,7 +129,7 @@ def test_signals_while_it_works_leave_no_litter(number: int, code: int, tmp_path
         "import time\n"
         "from reconvene import __main__ as program\n"
         "from reconvene.driver import command_line, terminal\n"
-        "from reconvene.frontend.files import replacing\n"
+        "from reconvene.frontend.base.files import replacing\n"
         "def work():\n"
         "    with replacing('made') as made:\n"
         "        made.write_text('half'); print('.', flush=True); time.sleep(30)\n"
@@ -169,7 +169,7 @@ def test_names_that_are_no_text_can_be_written_about(tmp_path: Path) -> None:
 def test_no_room_for_a_file_is_one_line(tmp_path: Path) -> None:
     program = (
         "import resource\n"
-        "from reconvene.frontend.files import write_text\n"
+        "from reconvene.frontend.base.files import write_text\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try: write_text('page', 'x' * 9999)\n"
         "except ValueError as error: print(error)\n"

@@ -10,8 +10,8 @@ from torch import nn
 
 from reconvene.driver.example_inputs import parse_input
 from reconvene.driver.models import load_model
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.frontend.program_file import save_program
 
 NET = """

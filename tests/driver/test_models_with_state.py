@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reconvene.backends.bundle import open_bundle
+from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.driver.command_line import main
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, file_sums
 from reconvene.driver.serving.resident import load_variant
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.frontend.program_file import export_onnx, save_program
 from tests.support.stateful import STATEFUL, frames
 from tests.support.tools import needs

@@ -13,7 +13,7 @@ import torch
 
 from reconvene.driver.command_line import main
 from reconvene.driver.example_inputs import arranged, shaped
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 CODE = """
 import collections

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconvene.driver.outputs import check_file, check_folder
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 
 def test_good_places_pass_and_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from training_kills import write_images
 import reconvene
 from reconvene.driver.command_line import main
 from reconvene.driver.recipe import recipe_options
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.networks import network_for
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.networks.papers import network_for
 from reconvene.passes.scores import SCORES, synthetic_batches
 
 IMAGES = torch.randn(1, 3, 32, 32)

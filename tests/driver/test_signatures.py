@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundle import load_bundle
+from reconvene.backends.bundles.bundle import load_bundle
+from reconvene.backends.bundles.signing import Signed, verify
 from reconvene.backends.compile import compile
-from reconvene.backends.signing import Signed, verify
 from reconvene.driver import signatures
 from reconvene.driver.command_line import main
 from reconvene.driver.portfolio.manifest import write_manifest
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.bundles import edit
 from tests.support.portfolios import small_portfolio
 

@@ -14,7 +14,7 @@ from training_kills import write_images
 from reconvene.driver import sweep as module
 from reconvene.driver.sweep import Place, Run, grid, read_results, run_one, sweep, timed_again
 from reconvene.driver.training.loop import Machine
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 SETTINGS = (("batch", 16), ("epochs", 1), ("test_images", 0), ("train_images", 0))
 COMMON: dict[str, Any] = {

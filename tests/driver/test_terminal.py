@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from reconvene.driver.terminal import showing_progress
-from reconvene.frontend import progress
+from reconvene.frontend.base import progress
 
 
 def test_a_terminal_shows_nested_stages() -> None:

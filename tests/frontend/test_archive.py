@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from reconvene.driver.command_line import main
 from reconvene.frontend.archive import read_records
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.program_file import load_program
 
 GRAPH, INPUTS, WEIGHTS = "models/model.json", "data/sample_inputs/model.pt", "data/weights/model_weights_config.json"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from reconvene.driver import api
+from reconvene.frontend.base.errors import CaptureError, InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CaptureError, InputError
 
 IMAGE, SCALE = torch.randn(2, 8), torch.rand(2, 1)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from reconvene.frontend.base.errors import CaptureError, InputError
 from reconvene.frontend.capture import capture, example_inputs_of
-from reconvene.frontend.errors import CaptureError, InputError
 from reconvene.frontend.graph_module import CapturedModule
 
 IMAGE = (torch.randn(2, 3, 8, 8),)

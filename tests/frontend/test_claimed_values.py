@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.limits import VARIABLE
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.base.limits import VARIABLE
 from reconvene.frontend.program_file import load_program
 
 HUGE = 10**12

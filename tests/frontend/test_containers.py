@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.frontend.program_file import read_program, save_program
 
 Boxes = collections.namedtuple("Boxes", "box label")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import reconvene
+from reconvene.frontend.base.errors import CaptureError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CaptureError
 
 
 class Difference(nn.Module):

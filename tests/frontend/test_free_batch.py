@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reconvene.frontend.base.errors import CaptureError, InputError
 from reconvene.frontend.capture import FIXED, capture
-from reconvene.frontend.errors import CaptureError, InputError
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.frontend.program_file import load_program, save_program
 

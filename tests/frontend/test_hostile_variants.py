@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from reconvene.frontend.archive import read_records, vetted
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.program_file import load_program
 from reconvene.frontend.program_schema import Unvetted, vetted_program
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from reconvene.driver.api import compact
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 
 
 class Made(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import reconvene
-from reconvene.frontend.errors import CaptureError
+from reconvene.frontend.base.errors import CaptureError
 
 SUMS: dict[str, Tensor] = {}
 SEEN: list[Tensor] = []

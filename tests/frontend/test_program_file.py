@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.frontend.program_file import export_onnx, load_program, read_program, save_program
 from reconvene.passes.compaction import compact
 

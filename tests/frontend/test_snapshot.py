@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
+from reconvene.frontend.base.errors import CaptureError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CaptureError
 from reconvene.frontend.snapshot import preserved
 
 from ..support.untouched import untouched

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reconvene.frontend.base.errors import CaptureError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CaptureError
 from reconvene.frontend.program_file import load_program, save_program
 from tests.support.stateful import STATEFUL, Keeping, frames
 

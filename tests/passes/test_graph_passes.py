@@ -10,8 +10,8 @@ from torch import nn
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.fx.passes.infra.pass_manager import PassManager
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.passes.graph_passes import ApplyMasks, Canonicalize, Compact, FoldBatchNorm, GraphPass
 

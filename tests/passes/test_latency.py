@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.dependency import DependencyView, dependency_view
 from reconvene.passes.latency import LatencyGoal, _wider, decide_for_latency, layer_channels

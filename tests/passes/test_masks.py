@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.passes.compaction import compact
 
 from ..support.models import assert_exact, randomise, widths

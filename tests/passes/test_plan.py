@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.passes.compaction import apply_plan, compact
 from reconvene.passes.outcome import Compaction
 from reconvene.passes.plan import Plan

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from reconvene.passes.decision import Decision
 from reconvene.passes.rectifier import rectify
 from reconvene.passes.sensitivity import Sensitivity

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
-from reconvene.frontend.initial_weights import initialize
+from reconvene.frontend.networks.initial_weights import initialize
 from reconvene.passes.compaction import compact
 from reconvene.passes.outcome import Compaction
 from reconvene.passes.reinitialization import affected_layers, reinitialize

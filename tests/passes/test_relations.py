@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reconvene.driver.api import prune
+from reconvene.frontend.base.errors import ReconveneError
 from reconvene.frontend.capture import FIXED
-from reconvene.frontend.errors import ReconveneError
 from reconvene.passes.compaction import compact
 from reconvene.passes.rules import registered
 

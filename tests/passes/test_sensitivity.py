@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from reconvene.passes.sensitivity import evaluate, shuffled
 from reconvene.passes.sparsification import LayerSparsity
 

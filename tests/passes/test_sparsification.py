@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.passes.allocation import erk, uniform
 from reconvene.passes.scores import SCORES, Weight
 from reconvene.passes.sparsification import SCHEDULES, nth_lowest, sparsify, without_lowest

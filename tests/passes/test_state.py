@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reconvene.driver.api import compact, prune
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from reconvene.passes.running import Runner
 from tests.support.stateful import STATEFUL, frames
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from reconvene.driver.baselines import Setting, make_candidate
 from reconvene.driver.recipe import Recipe, run_recipe
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.passes import compaction, trial
 from reconvene.passes.latency import LatencyGoal
 from reconvene.passes.outcome import Compaction

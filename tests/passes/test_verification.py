@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reconvene.frontend.base.errors import CheckError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import CheckError
 from reconvene.passes import compaction
 from reconvene.passes.compaction import compact
 from reconvene.passes.rules import rule_for

@@ -13,8 +13,8 @@ from attacks.servers import SANITISERS, build_server
 
 from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.server import SERVER
-from reconvene.backends.emulation import find_emulator
-from reconvene.backends.targets import find_target
+from reconvene.backends.machines.emulation import find_emulator
+from reconvene.backends.machines.targets import find_target
 
 __all__ = ["Served", "native_server", "serving", "serving_here"]
 

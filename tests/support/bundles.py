@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from reconvene.backends.binding import bound_digest, is_data, note_of
-from reconvene.frontend.files import sha256, sha256_of
+from reconvene.backends.bundles.binding import bound_digest, is_data, note_of
+from reconvene.frontend.base.files import sha256, sha256_of
 
 __all__ = ["edit"]
 

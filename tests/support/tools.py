@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from reconvene.backends.bundles.runtime_wheels import wheel_runtime
 from reconvene.backends.estimate.tools import llvm_tool
-from reconvene.backends.runtime_wheels import wheel_runtime
-from reconvene.backends.targets import find_target
-from reconvene.frontend.errors import InputError
+from reconvene.backends.machines.targets import find_target
+from reconvene.frontend.base.errors import InputError
 
 __all__ = ["INSTALL", "OPTIONAL", "missing", "needs"]
 

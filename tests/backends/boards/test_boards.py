@@ -25,11 +25,11 @@ from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.server import SERVER, check_server_runtime, write_server
 from reconvene.backends.boards.session import Board, Limits, open_board
 from reconvene.backends.boards.tracker import request_board
-from reconvene.backends.bundle import Bundle, open_bundle
+from reconvene.backends.bundles.bundle import Bundle, open_bundle
 from reconvene.backends.compile import compile
-from reconvene.backends.emulation import find_emulator
-from reconvene.backends.targets import Target, find_target
-from reconvene.frontend.errors import InputError
+from reconvene.backends.machines.emulation import find_emulator
+from reconvene.backends.machines.targets import Target, find_target
+from reconvene.frontend.base.errors import InputError
 from tests.support.boards import Served, serving
 from tests.support.tools import needs
 

@@ -21,7 +21,7 @@ from reconvene.backends.boards.place import Place, parse_place
 from reconvene.backends.boards.relay_process import KEYED, proof
 from reconvene.backends.boards.server import SERVER
 from reconvene.backends.boards.session import Limits, open_board
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.boards import Served, native_server, serving_here
 
 KEY = b"correct horse battery staple"

@@ -13,12 +13,12 @@ from reconvene.backends.boards.errors import BoardLost
 from reconvene.backends.boards.kernels import BoardCost
 from reconvene.backends.boards.server import write_server
 from reconvene.backends.built import Built
-from reconvene.backends.bundle import open_bundle
+from reconvene.backends.bundles.bundle import open_bundle
+from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.estimate.choice import CycleCost
-from reconvene.backends.execution import bundle_emulator, run_bundle
-from reconvene.backends.targets import find_target
-from reconvene.frontend.errors import InputError
+from reconvene.backends.machines.targets import find_target
+from reconvene.frontend.base.errors import InputError
 from tests.support.boards import serving
 from tests.support.tools import needs
 

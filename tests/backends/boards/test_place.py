@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconvene.backends.boards.place import Place, parse_place
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 
 @pytest.mark.parametrize(

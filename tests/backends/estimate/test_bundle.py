@@ -15,7 +15,7 @@ from reconvene.backends.estimate import tools
 from reconvene.backends.estimate.bundle import OTHER, estimate_bundle
 from reconvene.backends.estimate.cost import Estimate
 from reconvene.driver.command_line import main
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
 
 board = needs("aarch64-linux-gnu-g++", "qemu-aarch64", "llvm-mca")

@@ -6,7 +6,7 @@ import pytest
 
 from reconvene.backends.estimate.core_model import CORES, block_cycles, find_core
 from reconvene.backends.estimate.tools import llvm_version
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
 
 pytestmark = needs("llvm-mca")

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from reconvene.backends.estimate.blocks import Block, blocks_of, steady
-from reconvene.backends.estimate.counting import (
-    Command,
-    Level,
-    Ran,
-    count_instructions,
-    count_misses,
-    new_misses,
-)
+from reconvene.backends.estimate.counting import Command, Level, Ran, count_instructions, count_misses, new_misses
 from reconvene.backends.estimate.symbols import kernel_name, symbols_of
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
 
 board = needs("aarch64-linux-gnu-g++", "qemu-aarch64")

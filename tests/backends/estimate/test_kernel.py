@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 from reconvene.backends.compile import compile
 from reconvene.backends.estimate.kernel import estimate_kernel
 from reconvene.backends.estimate.tools import cache_folder
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
 
 pytestmark = needs("aarch64-linux-gnu-g++", "qemu-aarch64", "llvm-mca")

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundle import load_bundle
+from reconvene.backends.bundles.bundle import load_bundle
 from reconvene.driver.command_line import main
 from reconvene.driver.portfolio.build import PAGE, Options, build_portfolio
 from reconvene.driver.portfolio.manifest import VARIANTS, open_portfolio
 from reconvene.driver.portfolio.sources import Source, levels_sources, program_sources, pruned_sources
 from reconvene.driver.training.levels import Ladder, train_levels
 from reconvene.driver.training.presets import Preset
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.frontend.program_file import load_program, save_program
 from tests.driver.training.test_loop import SHAPE, images, network

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconvene.backends.bundle import load_bundle
+from reconvene.backends.bundles.bundle import load_bundle
 from reconvene.driver.portfolio.manifest import (
     Portfolio,
     Variant,
@@ -21,7 +21,7 @@ from reconvene.driver.portfolio.manifest import (
     open_portfolio,
     write_manifest,
 )
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.portfolios import INPUTS, WIDTHS, network, small_portfolio
 
 HOST_FILES = ("LICENSE", "NOTICE", "README.md", "SHA256SUMS", "manifest.json", "model.so", "sbom.cdx.json")

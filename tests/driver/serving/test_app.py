@@ -21,7 +21,7 @@ from reconvene.driver.serving.bodies import while_there
 from reconvene.driver.serving.limits import Limits
 from reconvene.driver.serving.protocol import RequestError
 from reconvene.driver.serving.service import Service, Settings
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.portfolios import INPUTS, WIDTHS, network
 
 REQUEST = {"inputs": [{"name": "input", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": INPUTS[0].ravel().tolist()}]}

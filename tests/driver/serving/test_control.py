@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 
 from reconvene.driver.serving.control import TOKEN_VARIABLE, Control, read_token
 from reconvene.driver.serving.protocol import RequestError
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 JSON = {"content-type": "application/json"}
 TOKEN = "0123456789abcdef"

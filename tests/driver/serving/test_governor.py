@@ -22,7 +22,7 @@ from reconvene.driver.serving.policies import (
     QueueLength,
     Wish,
 )
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 DWELL = 10.0
 GOVERNOR = Governor(DWELL)

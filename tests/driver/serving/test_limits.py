@@ -6,7 +6,7 @@ import pytest
 
 from reconvene.driver.serving.gate import most_connections
 from reconvene.driver.serving.limits import Limits
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 
 def test_limits_have_sense() -> None:

@@ -15,7 +15,7 @@ from reconvene.driver.serving.policies import (
     PowerHint,
     QueueLength,
 )
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 MIB = 1 << 20
 CHOICES = (

@@ -13,13 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from reconvene.backends.signature import TensorSpec
-from reconvene.driver.serving.protocol import (
-    RequestError,
-    infer_answer,
-    infer_request,
-    json_object,
-    tensor_metadata,
-)
+from reconvene.driver.serving.protocol import RequestError, infer_answer, infer_request, json_object, tensor_metadata
 
 X, SHIFT = TensorSpec("x", (2, 3), "float32"), TensorSpec("shift", (2,), "int64")
 Y, FLAGS = TensorSpec("output0", (2, 2), "float32"), TensorSpec("output1", (2,), "bool")

@@ -10,7 +10,7 @@ import pytest
 from reconvene.backends.signature import TensorSpec
 from reconvene.driver.portfolio.manifest import Portfolio, Variant
 from reconvene.driver.serving.state import commit, committed, default_state_file
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 SPECS = (TensorSpec("x", (1,), "float32"),)
 PORTFOLIO = Portfolio(

@@ -22,7 +22,7 @@ from reconvene.backends.compile import compile
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, file_sums, open_portfolio, write_manifest
 from reconvene.driver.serving.memory import release_memory
 from reconvene.driver.serving.switcher import Switcher
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from tests.support.bundles import edit
 from tests.support.portfolios import INPUTS, WIDTHS, network
 

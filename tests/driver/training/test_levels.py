@@ -16,7 +16,7 @@ from reconvene.driver.command_line import main
 from reconvene.driver.training.levels import LEVELS_FILE, Ladder, Level, open_levels, rewind_step, train_levels
 from reconvene.driver.training.loop import train
 from reconvene.driver.training.presets import Preset
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.program_file import load_program
 from reconvene.passes.scores import synthetic_batches
 from tests.driver.training.test_loop import SHAPE, images, killed_at, network

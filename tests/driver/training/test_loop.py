@@ -17,9 +17,9 @@ import reconvene
 from reconvene.driver.training import loop
 from reconvene.driver.training.loop import CHECKPOINT, Machine, train
 from reconvene.driver.training.presets import Preset
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.datasets import Images
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.data.datasets import Images
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.passes.sparsification import sparsify
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconvene.driver.training.presets import Preset, find_preset, presets, rate_at
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 
 
 def test_the_papers_hyper_parameters() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.scores import find_score, scored_weights, synthetic_batches
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.frontend.errors import InputError
+from reconvene.frontend.base.errors import InputError
 from reconvene.passes.scores.snip import SNIP
 
 from .small import FIRST, SECOND, X, request, weighted_sum

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.errors import InputError
 from reconvene.passes.scores.synflow import SYNFLOW
 from reconvene.passes.sparsification import sparsify
 

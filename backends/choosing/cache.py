@@ -1,0 +1,65 @@
+"""Choices kept on disk, so that a layer shape is tried once on a machine.
+
+One JSON file a target in the user's cache folder; an entry's key is everything that the choice depends on, the sources
+of the schedules too. A file that is missing, damaged or of another version counts as empty: the choices are made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...frontend.base.cache_folder import cache_folder
+from ...frontend.base.errors import ReconveneError
+from ...frontend.base.files import read_text, write_text
+from ...frontend.base.json_text import parse_json
+from ..code.code_version import code_version
+from ..kernels.alternatives import Candidate
+
+__all__ = ["ChoiceCache"]
+
+_FORMAT = 1
+
+
+class ChoiceCache:
+    """Choices for one target, thread count and way of judging."""
+
+    def __init__(self, target: Any, threads: int | None, judge: str, folder: Path | None = None) -> None:
+        """`target` is TVM's; `judge` names the cost that decides."""
+        self._setting = repr((str(target), threads, judge, code_version()))
+        digest = hashlib.sha256(self._setting.encode()).hexdigest()[:16]
+        self._path = (folder or cache_folder()) / f"choices-{digest}.json"
+        self._entries = _read(self._path)
+
+    def get(self, layer: Sequence[Candidate]) -> int | None:
+        """The index chosen among exactly these candidates before."""
+        index = self._entries.get(_key(layer))
+        return index if isinstance(index, int) and 0 <= index < len(layer) else None
+
+    def put(self, found: Mapping[int, tuple[Sequence[Candidate], int]]) -> None:
+        """Adds choices to the file. A cache that cannot be written is done without."""
+        self._entries.update({_key(layer): index for layer, index in found.values()})
+        # Another process may have added to the file since it was read.
+        merged = {**_read(self._path), **self._entries}
+        text = json.dumps({"format": _FORMAT, "setting": self._setting, "choices": merged}, indent=1, sort_keys=True)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, text + "\n")
+        except (OSError, ReconveneError):
+            return
+
+
+def _key(layer: Sequence[Candidate]) -> str:
+    return hashlib.sha256(repr(tuple(layer)).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = parse_json(read_text(path))
+    except (OSError, ValueError):
+        return {}
+    usable = isinstance(record, dict) and record.get("format") == _FORMAT and isinstance(record.get("choices"), dict)
+    return dict(record["choices"]) if usable else {}

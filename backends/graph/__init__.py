@@ -1,0 +1,1 @@
+"""The backend's small graph: read from Relax, folded, and grouped into kernels."""

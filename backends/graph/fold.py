@@ -1,0 +1,82 @@
+"""Folds what surrounds a convolution into it: BatchNorm and biases behind it, zero padding in front of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .nodes import Array, Convolution, Frame, Graph, Node, Weights
+
+__all__ = ["fold_channels", "fold_margins"]
+
+
+def fold_channels(graph: Graph) -> int:
+    """Multiplies and adds constants into weights and biases, in float64; returns how many operations went
+    away.
+
+    A convolution that somebody else reads before the factor keeps its weights.
+    """
+    folded = 0
+    for node in list(graph.nodes):
+        source, vector = _channel_operation(node)
+        if source is None or vector is None or source.op != "convolution" or graph.only_user(source) is not node:
+            continue
+        source.detail = _merge(source.detail, node.detail.function, vector)
+        graph.replace(node, source)
+        folded += 1
+    graph.refresh()
+    return folded
+
+
+def _channel_operation(node: Node) -> tuple[Node | None, Array | None]:
+    """The image and the ``(C,)`` vector of an addition, subtraction or product with a constant."""
+    if node.op != "scalar" or node.detail.function not in ("add", "multiply", "subtract"):
+        return None, None
+    left, right = node.inputs
+    if left.op == "constant" and node.detail.function != "subtract":
+        left, right = right, left
+    if right.op != "constant" or left.op == "constant" or left.shape != node.shape:
+        return None, None
+    channels = node.shape[1]
+    return left, np.broadcast_to(right.detail.reshape(-1), (channels,)).astype("float64")
+
+
+def _merge(convolution: Convolution, function: str, vector: Array) -> Convolution:
+    kernel, bias = convolution.weights.kernel, convolution.weights.bias
+    if function == "multiply":
+        kernel, bias = kernel * vector[:, None, None, None], bias * vector
+    else:
+        bias = bias + vector if function == "add" else bias - vector
+    return replace(convolution, weights=Weights(kernel, bias))
+
+
+def fold_margins(graph: Graph) -> int:
+    """Makes zero padding and cropping in front of convolutions their own; returns how often.
+
+    Other readers of the padded image keep it.
+    """
+    folded = 0
+    for node in graph.nodes:
+        while node.op == "convolution" and node.inputs[0].op == "frame":
+            frame = node.inputs[0]
+            padding = _joined(frame.detail, node.detail.padding)
+            if padding is None:
+                break
+            node.detail = replace(node.detail, padding=padding)
+            node.inputs = list(frame.inputs)
+            folded += 1
+    graph.refresh()
+    return folded
+
+
+def _joined(frame: Frame, padding: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+    """`padding` around `frame` as padding around what it frames, or None where that is something else.
+
+    Where one crops and the other pads, the convolution would see pixels again that were cut off.
+    """
+    sides = list(zip(frame.margins, padding, strict=True))
+    if frame.step != (1, 1) or frame.fill != 0 or any(inner * outer < 0 for inner, outer in sides):
+        return None
+    top, left, bottom, right = (inner + outer for inner, outer in sides)
+    return top, left, bottom, right

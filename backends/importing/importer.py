@@ -1,0 +1,127 @@
+"""From a torch module to Relax: export, decompose into what TVM's importer reads well, import. Refusals name the operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument
+from tvm import IRModule
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from ...frontend.base.errors import CaptureError
+from ...frontend.capture import capture, export_program
+from ...frontend.exporting import distinct
+from ...frontend.writes import written_places
+from ..signature import Signature, signature_of
+from ..state import State, carry_state
+from .branches import inline_branches
+from .complex_values import COMPLEX_LEFT, complex_left, without_pairs
+from .constant_folding import fold_constants
+from .converters import CONVERTERS
+from .decompositions import importable
+from .unsupported import UnsupportedError, draws_numbers, named_in, reason_of
+
+__all__ = ["Imported", "import_module"]
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A module as Relax, and the programs on the way there.
+
+    Attributes:
+        module: Relax, with the parameters as constants. ``main`` always returns a tuple; structure deeper than that is
+            flattened in export's order. What the forward pass writes comes last, among its inputs and its outputs.
+        exported: as the model was written.
+        decomposed: of operators that were then imported one by one.
+        state: the buffers that it writes.
+    """
+
+    module: IRModule
+    exported: ExportedProgram
+    decomposed: ExportedProgram
+    state: tuple[State, ...] = ()
+
+    @property
+    def signature(self) -> Signature:
+        """How the model is called."""
+        return signature_of(self.exported)
+
+
+def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Imported:
+    """`module`, in its present mode and for the shapes of `example_inputs`, as Relax.
+
+    Raises:
+        UnsupportedError: an operator of it cannot be compiled.
+        CaptureError: it keeps state that cannot be carried from call to call.
+    """
+    exported = _exported(module, example_inputs)
+    inline_branches(exported)
+    decomposed = _decomposed(exported)
+    state = carry_state(decomposed, exported)
+    random = draws_numbers(decomposed, exported)
+    if random is not None:
+        raise random
+    without_pairs(decomposed)
+    left = complex_left(decomposed)
+    if left is not None:
+        raise UnsupportedError(left, exported, *COMPLEX_LEFT)
+    _leave_out_values(decomposed)
+    fold_constants(decomposed)
+    return Imported(_translated(decomposed, exported), exported, decomposed, state)
+
+
+def _exported(module: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
+    if not isinstance(module, fx.GraphModule):
+        exported = export_program(module, example_inputs)
+        if not written_places(exported.graph):
+            return exported
+        module = capture(exported)  # In which a buffer has one name.
+    with torch.no_grad():  # Under which a parameter may be written to.
+        return torch.export.export(module, distinct(example_inputs), strict=False)
+
+
+def _decomposed(exported: ExportedProgram) -> ExportedProgram:
+    try:
+        return exported.run_decompositions(importable())
+    except Exception as error:
+        node = named_in(error, exported)
+        if node is None:
+            raise
+        raise UnsupportedError(node, exported, *reason_of(error)) from error
+
+
+def _leave_out_values(program: ExportedProgram) -> None:
+    """Takes None, numbers and strings out of what a program takes and gives; the model's signature has them."""
+    signature, graph = program.graph_signature, program.graph
+    (output,) = graph.find_nodes(op="output")
+    kept = [not isinstance(spec.arg, ConstantArgument) for spec in signature.output_specs]
+    if not any(kept):
+        raise CaptureError("the model gives no tensor, and there is nothing else to compute; return one")
+    output.args = (tuple(value for value, keep in zip(output.args[0], kept, strict=True) if keep),)
+    signature.output_specs[:] = [spec for spec, keep in zip(signature.output_specs, kept, strict=True) if keep]
+    constants = {spec.arg.name for spec in signature.input_specs if isinstance(spec.arg, ConstantArgument)}
+    for node in graph.find_nodes(op="placeholder"):
+        if node.name in constants:
+            graph.erase_node(node)
+    signature.input_specs[:] = [spec for spec in signature.input_specs if spec.arg.name not in constants]
+    program.graph_module.recompile()
+
+
+def _translated(decomposed: ExportedProgram, exported: ExportedProgram) -> IRModule:
+    importer = ExportedProgramImporter()
+    known = {*importer.create_convert_map(), *CONVERTERS}
+    calls = [node for node in decomposed.graph.nodes if node.op == "call_function"]
+    unknown = next((node for node in calls if node.target.__name__ not in known), None)
+    if unknown is not None:
+        raise UnsupportedError(unknown, exported, "is not among the operators that TVM has")
+    try:
+        return importer.from_exported_program(decomposed, False, False, False, dict(CONVERTERS))
+    except Exception as error:
+        stopped = next((node for node in calls if node not in importer.env), None)
+        if stopped is None:
+            raise
+        raise UnsupportedError(stopped, exported, *reason_of(error)) from error

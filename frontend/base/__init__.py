@@ -1,0 +1,1 @@
+"""What every part stands on: errors, files that others wrote, what is said meanwhile, what is kept between runs."""

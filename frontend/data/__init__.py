@@ -1,0 +1,1 @@
+"""Image data sets that are found on this machine."""

@@ -1,0 +1,1 @@
+"""Networks by name: the papers' ones, and trained ones that packages bring."""
