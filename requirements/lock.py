@@ -17,7 +17,7 @@ from packaging.markers import Marker
 
 FOLDER = Path(__file__).resolve().parent
 TOP = FOLDER.parent
-WHEELS = TOP / "backends" / "runtime" / "wheels.txt"
+WHEELS = TOP / "backends" / "bundles" / "runtime" / "wheels.txt"
 
 PYTHON = "3.11.5"
 """The oldest that all of it runs on: what builds the documentation asks for it."""

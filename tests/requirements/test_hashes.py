@@ -67,7 +67,7 @@ def test_no_address_is_in_a_list():
 
 
 def test_wheels_for_boards_are_those_of_the_lists():
-    wheels = pins(TOP / "backends" / "runtime" / "wheels.txt")
+    wheels = pins(TOP / "backends" / "bundles" / "runtime" / "wheels.txt")
     assert {name for name, _ in wheels} == {"apache-tvm", "apache-tvm-ffi"}
     assert wheels.items() <= pins(TOP / "requirements" / "environment.txt").items()
 
