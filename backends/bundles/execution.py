@@ -18,10 +18,10 @@ from ...frontend.base.arrays import as_tensor
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_regular
 from ...frontend.base.json_text import json_count, json_number, json_object, parse_json, shortened
-from .bundle import Bundle
 from ..machines.emulation import Emulator, find_emulator
 from ..measure import Timing
 from ..signature import checked_inputs
+from .bundle import Bundle
 
 __all__ = [
     "benchmark_bundle",

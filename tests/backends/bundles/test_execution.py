@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from reconvene.backends.bundles.bundle import load_bundle, open_bundle
-from reconvene.backends.compile import compile
 from reconvene.backends.bundles.execution import benchmark_bundle, bundle_emulator, failure, program_timing, run_bundle
-from reconvene.backends.measure import Timing
+from reconvene.backends.compile import compile
 from reconvene.backends.machines.targets import find_target
+from reconvene.backends.measure import Timing
 from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
 
