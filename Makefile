@@ -63,7 +63,7 @@ types: env
 	MYPYPATH=build/installed $(BIN)/mypy -p reconvene
 	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -m reconvene --help > /dev/null
 	cd $(VENV) && PYTHONPATH=$(CURDIR)/build/installed bin/python -c \
-		"from reconvene.driver.page import templates; templates().get_template('report.html.j2')"
+		"from reconvene.driver.reports.page import templates; templates().get_template('report.html.j2')"
 
 unit: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal

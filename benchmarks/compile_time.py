@@ -45,7 +45,7 @@ def main() -> int:
             rows += _runs(network, choose)
     print(table(rows))
     if options.json:
-        from reconvene.driver.report import environment
+        from reconvene.driver.reports.report import environment
         from reconvene.frontend.base.files import write_text
 
         setting = {**environment(), "cores": os.cpu_count(), "dtype": "float32", "batch": 1}

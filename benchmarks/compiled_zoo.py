@@ -25,7 +25,7 @@ from models import randomise
 from zoo import TIMM, build, fitting_inputs, run_one
 
 from reconvene.backends.compile import compile
-from reconvene.driver.report import environment
+from reconvene.driver.reports.report import environment
 from reconvene.frontend.base.errors import ReconveneError
 from reconvene.frontend.base.files import write_text
 

@@ -31,8 +31,8 @@ from typing import Any
 import torch
 from attacks.file_kinds import Kind, kinds
 
-from reconvene.driver.ending import explained
-from reconvene.driver.report import environment
+from reconvene.driver.cli.ending import explained
+from reconvene.driver.reports.report import environment
 from reconvene.frontend.base.files import write_text
 
 _SECONDS = 20.0

@@ -32,7 +32,7 @@ from attacks.served import Pulse, Served, asked, made, served
 from attacks.server_floods import FLOODS
 from attacks.server_inputs import Input, make, request
 
-from reconvene.driver.report import environment
+from reconvene.driver.reports.report import environment
 from reconvene.frontend.base.errors import ReconveneError
 from reconvene.frontend.base.files import write_text
 

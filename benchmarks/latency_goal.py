@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import build, image_size
 
 import reconvene
-from reconvene.driver.latency import measure
-from reconvene.driver.report import environment
+from reconvene.driver.reports.latency import measure
+from reconvene.driver.reports.report import environment
 
 NETWORKS = "vgg16_cifar resnet18 mobilenet_v2".split()
 GOALS = (0.75, 0.5, 0.25)

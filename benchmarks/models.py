@@ -11,9 +11,9 @@ from torch import nn
 
 from reconvene.frontend.networks.papers import resnet20_cifar, vgg16_cifar
 from reconvene.frontend.networks.pretrained import efficientnet_lite0
-from reconvene.passes.decision import masks_of
 from reconvene.passes.dependency import DependencyView
-from reconvene.passes.pruning import decide
+from reconvene.passes.pruning.channels import decide
+from reconvene.passes.pruning.decisions import masks_of
 
 __all__ = ["EXACTNESS", "build", "image_size", "masked_copy", "masks_for", "randomise"]
 

@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reconvene.driver.latency import measure
 from reconvene.driver.portfolio.build import Options, build_portfolio
 from reconvene.driver.portfolio.manifest import VARIANTS, Portfolio
 from reconvene.driver.portfolio.single_pass import single_pass
 from reconvene.driver.portfolio.sources import levels_sources
-from reconvene.driver.report import environment
+from reconvene.driver.reports.latency import measure
+from reconvene.driver.reports.report import environment
 from reconvene.driver.training.evaluation import accuracy, answers
 from reconvene.driver.training.levels import LEVELS_FILE, open_levels
 from reconvene.frontend.base.errors import ReconveneError

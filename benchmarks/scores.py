@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
-from reconvene.driver.latency import measure as latency
-from reconvene.driver.profile import profile
-from reconvene.driver.recipe import Rectified, recipe_options, run_recipe
-from reconvene.driver.report import environment
+from reconvene.driver.reports.latency import measure as latency
+from reconvene.driver.reports.profile import profile
+from reconvene.driver.reports.report import environment
 from reconvene.frontend.capture import capture
 from reconvene.frontend.networks.papers import find_network
-from reconvene.passes.scores import SCORES, synthetic_batches
+from reconvene.passes.pruning.methods.reconvene import Rectified, recipe_options, run_recipe
+from reconvene.passes.pruning.scores import SCORES, synthetic_batches
 
 _STEP = 200
 

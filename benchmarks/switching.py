@@ -49,7 +49,7 @@ import torch
 from reconvene.backends.bundles.bundle import load_bundle
 from reconvene.driver.example_inputs import random_input
 from reconvene.driver.portfolio.manifest import VARIANTS, Portfolio, listed_bundle, open_portfolio
-from reconvene.driver.report import environment
+from reconvene.driver.reports.report import environment
 from reconvene.driver.serving.memory import release_memory
 from reconvene.driver.serving.protocol import LENGTH_HEADER, tensor_metadata
 from reconvene.driver.serving.resident import load_variant

@@ -34,7 +34,7 @@ def main() -> int:
         rows = [row for way in WAYS for row in measure(way, Path(folder), options.network)]
     print(table(rows))
     if options.json:
-        from reconvene.driver.report import environment
+        from reconvene.driver.reports.report import environment
         from reconvene.frontend.base.files import write_text
 
         setting = {**environment(), "network": options.network, "weights_mb": round(weights / 1e6, 1), "threads": 1}

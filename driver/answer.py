@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .report import Latency, Report, asked
+from .reports.report import Latency, Report, asked
 from .wording import change, count, milliseconds, relative, size
 
 __all__ = ["Answer", "files_line", "latency_table", "size_table", "table"]

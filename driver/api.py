@@ -19,14 +19,14 @@ from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
-from ..passes import pruning
 from ..passes.outcome import Certificate, Compaction
 from ..passes.plan import Plan
-from ..passes.scores import Batch, Loss
-from ..passes.sensitivity import Sensitivity
-from .profile import profile
-from .recipe import Recipe, Rectified, recipe_options, run_recipe
-from .report import Fact, Report, make_report
+from ..passes.pruning import channels as pruning
+from ..passes.pruning.methods.reconvene import Recipe, Rectified, recipe_options, run_recipe
+from ..passes.pruning.methods.sensitivity import Sensitivity
+from ..passes.pruning.scores import Batch, Loss
+from .reports.profile import profile
+from .reports.report import Fact, Report, make_report
 from .wording import size
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..backends.boards.place import Place
     from ..backends.built import Built
     from ..backends.machines.targets import Target
-    from ..passes.latency import LatencyGoal
+    from ..passes.pruning.latency import LatencyGoal
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
 
@@ -138,8 +138,8 @@ def prune(
     Args:
         model: as for `capture`.
         example_inputs: as for `capture`.
-        method: how channels are scored, ``reconvene.passes.pruning.METHODS`` lists them; or ``reconvene``, the method of
-            the paper, for models that are not trained yet.
+        method: how channels are scored, ``reconvene.passes.pruning.channels.METHODS`` lists them; or ``reconvene``, the
+            method of the paper, for models that are not trained yet.
         sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
             first step removes, p.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
@@ -156,7 +156,7 @@ def prune(
         batches: inputs and targets, ``[((inputs, ...), targets), ...]``, for the scores snip and grasp.
         loss: for these scores; takes the model's output and the targets.
         dynamic_shapes: as for `compact`. None: the batch may vary, unless it is what keeps every channel.
-        method_options: of ``reconvene``: the fields of `reconvene.driver.recipe.Recipe`.
+        method_options: of ``reconvene``: the fields of `reconvene.passes.pruning.methods.reconvene.Recipe`.
 
     Raises:
         InputError: the model, the inputs or an option cannot be used.
@@ -236,7 +236,7 @@ def _goal(module: fx.GraphModule, target: str | Target, share: float) -> Latency
     from ..backends.choosing.layer_times import layer_times
     from ..backends.machines.targets import find_target
     from ..passes.canonicalize import canonicalize
-    from ..passes.latency import LatencyGoal
+    from ..passes.pruning.latency import LatencyGoal
 
     return LatencyGoal(share, layer_times(canonicalize(module), find_target(target)))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..frontend.base.errors import InputError
 from ..frontend.data.datasets import balanced, find_dataset
-from ..passes.scores import SCORES, Batch, synthetic_batches
+from ..passes.pruning.scores import SCORES, Batch, synthetic_batches
 from .models import LoadedModel
 
 __all__ = ["PER_CLASS", "scoring_batches"]

@@ -28,10 +28,10 @@ from ..frontend.base.json_text import parse_json
 from ..frontend.base.progress import track
 from ..frontend.data.datasets import find_dataset
 from ..frontend.graph_module import CapturedModule
-from .baselines import Candidate, Setting, make_candidate
-from .latency import measure
+from ..passes.pruning.baselines import Candidate, Setting, make_candidate
 from .models import LoadedModel, load_model
-from .report import environment
+from .reports.latency import measure
+from .reports.report import environment
 from .scoring_data import scoring_batches
 from .training.loop import Machine, train
 from .training.presets import find_preset

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from .backends.machines.targets import Target
     from .driver.api import Result, capture, compact, compile, prune
-    from .driver.report import Report
+    from .driver.reports.report import Report
     from .frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
     from .passes.plan import Plan
 
@@ -36,7 +36,7 @@ _HOME = {
     "InputError": ".frontend.base.errors",
     "ReconveneError": ".frontend.base.errors",
     "Plan": ".passes.plan",
-    "Report": ".driver.report",
+    "Report": ".driver.reports.report",
     "Target": ".backends.machines.targets",
     "Result": ".driver.api",
     "capture": ".driver.api",

@@ -27,7 +27,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
-    from .driver.command_line import main as run
+    from .driver.cli.command_line import main as run
 
     code = run(sys.argv[1:])
     flushed = _flushed()

@@ -181,4 +181,5 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:6]), most=int(sys.argv[6]))
+    _host, _port, _connect, _answer, _session, _most = sys.argv[1:]
+    main(_host, int(_port), float(_connect), float(_answer), float(_session), int(_most))

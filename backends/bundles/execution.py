@@ -91,7 +91,9 @@ def program_timing(bundle: Bundle, text: str) -> Timing:
     try:
         said = json_object(parse_json(text), [field.name for field in fields(Timing)])
         counts = {name: json_count(said.pop(name), name, _MOST) for name in ("repeats", "threads", "batch")}
-        return Timing(**{name: json_number(value, name) for name, value in said.items()}, **counts)
+        milliseconds = {name: json_number(value, name) for name, value in said.items()}
+        values: dict[str, Any] = {**counts, **milliseconds}
+        return Timing(**values)
     except ValueError:
         raise InputError(f"bundle '{bundle.folder}' printed no times but {shortened(text)}; compile it again") from None
 

@@ -29,7 +29,7 @@ from ...frontend.state import state_of
 from ...passes.compaction import compact
 from ...passes.outcome import Compaction
 from ..models import rebatched
-from ..profile import peak_activation_bytes
+from ..reports.profile import peak_activation_bytes
 from ..training.evaluation import accuracy, answers
 from .manifest import MANIFEST, VARIANTS, Portfolio, Variant, file_sums, open_portfolio, write_manifest
 from .page import portfolio_page

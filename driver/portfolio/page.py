@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from ..figures import DENSE, KEPT, figure_html, layout
-from ..page import render
+from ..reports.figures import DENSE, KEPT, figure_html, layout
+from ..reports.page import render
 from .manifest import Portfolio, Variant
 
 __all__ = ["front", "portfolio_page"]

@@ -16,8 +16,8 @@ from torch import Tensor, fx
 
 from ...frontend.graph_module import CapturedModule, cloned
 from ...passes.canonicalize import canonicalize
-from ...passes.decision import Decision, masks_of
 from ...passes.dependency import ChannelGroup, DependencyView, dependency_view
+from ...passes.pruning.decisions import Decision, masks_of
 from ...passes.values import attribute
 
 __all__ = ["SinglePass", "single_pass"]

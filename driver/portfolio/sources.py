@@ -10,7 +10,7 @@ from typing import Any
 from ...frontend.base.errors import InputError
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import load_program
-from ...passes.pruning import prune
+from ...passes.pruning.channels import prune
 from ..training.levels import open_levels
 
 __all__ = ["Loaded", "Source", "levels_sources", "program_sources", "pruned_sources"]

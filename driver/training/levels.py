@@ -27,8 +27,8 @@ from ...frontend.base.tensor_files import parse_tensors
 from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import load_program, save_program
-from ...passes.scores import SCORES, Batch
-from ...passes.sparsification import sparsify
+from ...passes.pruning.scores import SCORES, Batch
+from ...passes.pruning.weights import sparsify
 from .checkpoint import fingerprint
 from .loop import CHECKPOINT, Machine, steps_per_epoch, train
 from .presets import Preset
@@ -49,7 +49,7 @@ class Ladder:
     Attributes:
         levels: how many beside the dense one, which is level 0.
         share: of the weights that remain, removed at every level; level n keeps ``(1 - share) ** n``.
-        method: ``iterative``, or a score of `passes.scores.SCORES` for masks found at initialization.
+        method: ``iterative``, or a score of `pruning.scores.SCORES` for masks found at initialization.
         rewind: for ``iterative``: where the weights go back to, in steps (``500it``) or epochs (``1ep``).
         ignore: patterns (``fnmatch``) of weights that stay whole and do not count.
     """

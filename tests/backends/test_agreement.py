@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reconvene.backends.agreement import disagreement
 from reconvene.backends.compile import compile
 from reconvene.backends.importing.decompositions import importable
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.frontend.base.errors import CheckError
 
 ONES = torch.ones(4)

@@ -15,7 +15,7 @@ from torch._ops import OpOverload
 from reconvene.backends.comparison import difference
 from reconvene.backends.compile import compile
 from reconvene.backends.importing.decompositions import importable
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.frontend.base.errors import CheckError, InputError
 from reconvene.frontend.capture import capture
 

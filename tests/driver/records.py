@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from reconvene.driver.report import Latency
+from reconvene.driver.reports.report import Latency
 from reconvene.passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, Size
 
 BEFORE, AFTER = Size(14_728_266, 313_200_000, 58_913_064), Size(3_689_738, 79_000_000, 14_758_952)

@@ -11,7 +11,7 @@ import pytest
 
 from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.compile import compile
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, file_sums
 from reconvene.driver.serving.resident import load_variant
 from reconvene.frontend.base.errors import InputError

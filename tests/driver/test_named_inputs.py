@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.driver.example_inputs import arranged, shaped
 from reconvene.frontend.base.errors import InputError
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.frontend.archive import read_records
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.program_file import load_program

@@ -13,10 +13,10 @@ from reconvene.backends.machines.targets import find_target
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
-from reconvene.passes.decision import rounded
 from reconvene.passes.dependency import dependency_view
-from reconvene.passes.latency import LatencyGoal, decide_for_latency, layer_channels
-from reconvene.passes.pruning import score
+from reconvene.passes.pruning.channels import score
+from reconvene.passes.pruning.decisions import rounded
+from reconvene.passes.pruning.latency import LatencyGoal, decide_for_latency, layer_channels
 
 X = (torch.randn(1, 3, 32, 32),)
 

@@ -15,7 +15,7 @@ from reconvene.backends.choosing import tuning
 from reconvene.backends.choosing.kernel_times import HereTimes
 from reconvene.backends.choosing.tuning import Tuned
 from reconvene.backends.compile import compile
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.frontend.base.errors import InputError
 
 X = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from reconvene.backends.compile import compile
 from reconvene.backends.estimate import tools
 from reconvene.backends.estimate.bundle import OTHER, estimate_bundle
 from reconvene.backends.estimate.cost import Estimate
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from reconvene.backends.bundles.bundle import load_bundle
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.driver.portfolio.build import PAGE, Options, build_portfolio
 from reconvene.driver.portfolio.manifest import VARIANTS, open_portfolio
 from reconvene.driver.portfolio.sources import Source, levels_sources, program_sources, pruned_sources

@@ -11,13 +11,13 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.routing import Match, Route
 
-from reconvene.driver import command_line
+from reconvene.driver.cli import command_line
 from reconvene.driver.portfolio.manifest import Portfolio
-from reconvene.driver.serving import verb
 from reconvene.driver.serving.app import make_app
 from reconvene.driver.serving.control import Control
 from reconvene.driver.serving.protocol import RequestError
 from reconvene.driver.serving.service import Service, Settings
+from reconvene.driver.verbs import serve as verb
 
 TEXT = (Path(__file__).parents[3] / "docs" / "tutorial-serve.md").read_text(encoding="utf-8")
 (PROXY,) = re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)

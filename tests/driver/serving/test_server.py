@@ -25,7 +25,7 @@ import pytest
 import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.driver.portfolio.manifest import Portfolio
 from tests.support.portfolios import INPUTS, WIDTHS, network
 

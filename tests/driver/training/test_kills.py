@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from training_kills import command, killed_training, same_state, write_images
 
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 
 
 def test_a_training_killed_three_times_ends_as_one_that_was_not(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from training_kills import write_images
 
-from reconvene.driver.command_line import main
+from reconvene.driver.cli.command_line import main
 from reconvene.driver.training.levels import LEVELS_FILE, Ladder, Level, open_levels, rewind_step, train_levels
 from reconvene.driver.training.loop import train
 from reconvene.driver.training.presets import Preset
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.program_file import load_program
-from reconvene.passes.scores import synthetic_batches
+from reconvene.passes.pruning.scores import synthetic_batches
 from tests.driver.training.test_loop import SHAPE, images, killed_at, network
 
 PRESET = Preset(epochs=2, batch=8, rate=0.05, milestones=(1,), augment="crop-flip")

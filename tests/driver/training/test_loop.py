@@ -21,7 +21,7 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.frontend.data.datasets import Images
 from reconvene.frontend.graph_module import CapturedModule
-from reconvene.passes.sparsification import sparsify
+from reconvene.passes.pruning.weights import sparsify
 
 PRESET = Preset(epochs=3, batch=8, rate=0.05, milestones=(2,), augment="none")
 SHAPE = (2, 3, 8, 8)

@@ -1,0 +1,200 @@
+"""Options that have no meaning, or none for what a verb is given: each is an error that says so, none is passed over.
+
+Like the command line itself, this file imports neither torch nor TVM.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from ...frontend.base.errors import InputError
+
+__all__ = ["Verb"]
+
+_AUTOMATIC = ("latency", "queue", "memory", "power")
+"""Policies that switch variants by themselves."""
+
+
+class Verb(TyperCommand):
+    """A verb of the command line that raises InputError where an option has no meaning for what else it was given."""
+
+    def invoke(self, ctx: Any) -> Any:
+        given = Given(ctx)
+        for name, value in given.values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{given.spelled(name)} {value} is no finite number; give one")
+        check = _CHECKS.get(ctx.info_name)
+        if check is not None:
+            check(given)
+        return super().invoke(ctx)
+
+
+class Given:
+    """The parameters of a verb, and which of them stand on the command line."""
+
+    def __init__(self, context: typer.Context) -> None:
+        self._context = context
+        self.values: Mapping[str, Any] = context.params
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def __contains__(self, name: str) -> bool:
+        assert name in self.values, name
+        source = self._context.get_parameter_source(name)
+        return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+    def refuse(self, names: Sequence[str], why: str) -> None:
+        """Raises InputError if one of these stands on the command line."""
+        for name in names:
+            if name in self:
+                raise InputError(f"{self.spelled(name)} has no meaning {why}; leave it out")
+
+    def spelled(self, name: str) -> str:
+        """The option of that name as it stands on the command line."""
+        options = next((p for p in self._context.command.params if p.name == name), None)
+        spellings = [] if options is None else [*options.opts, *options.secondary_opts]
+        chosen = [word for word in spellings if word.startswith("--")]
+        # Of --link/--no-link the second is said.
+        off = options is not None and options.secondary_opts and self.values[name] is False
+        return (chosen[-1] if off else chosen[0]) if chosen else name
+
+
+def _is_program(model: str) -> bool:
+    return model.endswith(".pt2") or Path(model).is_file()
+
+
+def _is_network(model: str) -> bool:
+    return not _is_program(model) and ":" not in model
+
+
+def _capture(given: Given) -> None:
+    if _is_program(given["model"]):
+        given.refuse(["dynamic"], "for a .pt2 file, which says itself which sizes may vary")
+
+
+def _fitted(given: Given) -> None:
+    """What fits a network to a data set."""
+    if not _is_network(given["model"] or given.values.get("named") or ""):
+        given.refuse(["width"], "for a model that is there already; it is for networks by name")
+
+
+def _prune(given: Given) -> None:
+    model = given["model"] or given["named"] or ""
+    method = (given["score"] or "magnitude") if given["method"] == "reconvene" else given["method"]
+    scored_on_data = method in ("snip", "grasp")
+    _fitted(given)
+    if not scored_on_data:
+        given.refuse(
+            ["synthetic", "data"], f"for {method}, which scores weights without data; it is for snip and grasp"
+        )
+        if not _is_network(model):
+            given.refuse(
+                ["dataset"], f"for {method} of a model that is there already: nothing is scored on data, or fitted"
+            )
+    elif given["synthetic"]:
+        given.refuse(["data"], "with --synthetic: no data are read")
+        if not _is_network(model):
+            given.refuse(["dataset"], "with --synthetic: no data are read, and nothing is fitted to them")
+    elif given["dataset"] is None:
+        given.refuse(["data"], "without --dataset, which names what to look for there")
+    if given["latency"] is not None:
+        given.refuse(["sparsity"], "with --latency, which finds a sparsity")
+    if given["channel_multiple"] is not None and given["latency"] is None:
+        given.refuse(["target"], "with --channel-multiple, which rounds instead")
+
+
+def _compile(given: Given) -> None:
+    if not given["check"]:
+        given.refuse(["check_input"], "with --no-check")
+    if given["on"] is None:
+        given.refuse(["key_file"], "without a board on the network, see --on")
+
+
+def _portfolio(given: Given) -> None:
+    if not given["sparsity"]:
+        given.refuse(["method", "scope"], "without --sparsity: nothing is pruned")
+    if given["dataset"] is None:
+        given.refuse(["data", "test_images"], "without --dataset: no accuracy is measured")
+    targets = given["target"] or ["host"]
+    if "host" not in targets:
+        given.refuse(["repeat"], "without the target host: nothing is timed here")
+    if targets == ["host"]:
+        given.refuse(["estimate"], "for the host alone, whose latency is measured; it is for other targets")
+
+
+def _on_network(given: Given) -> bool:
+    return given["on"] is not None and given["on"] != "qemu"
+
+
+def _run(given: Given) -> None:
+    if Path(given["model"]).is_dir():
+        given.refuse(
+            ["input"], "for a bundle, which was compiled for its shapes; give arrays as files, without --input"
+        )
+        if given["files"] or given["data"] is not None:
+            given.refuse(["seed"], "for a bundle and given arrays: nothing is random")
+    else:
+        given.refuse(["public_key"], "for a model; bundles are what is signed")
+        if given["on"] is not None:
+            given.refuse(["on"], "for a model; compile it, and run the bundle there")
+    if not _on_network(given):
+        given.refuse(["timeout", "key_file"], "without a board on the network, see --on")
+
+
+def _bench(given: Given) -> None:
+    if Path(given["model"]).is_dir():
+        fixed = ["against", "target", "batch", "engine", "input", "seed"]
+        given.refuse(fixed, "for a bundle, which is compiled already; bench a model, or compile the bundle so")
+    else:
+        given.refuse(["public_key"], "for a model; bundles are what is signed")
+        if given["on"] is not None:
+            given.refuse(["on"], "for a model; compile it, and bench the bundle there")
+    if not _on_network(given):
+        given.refuse(["timeout", "key_file"], "without a board on the network, see --on")
+
+
+def _serve(given: Given) -> None:
+    policies = given["policy"] or []
+    for option, policy in (("objective", "latency"), ("reserve", "memory"), ("queue_high", "queue")):
+        if policy not in policies:
+            given.refuse([option], f"without --policy {policy}")
+    if not set(policies) & set(_AUTOMATIC):
+        given.refuse(["dwell"], "where variants are switched by hand, without another --policy")
+    if given["unix"] is not None and given["port"] is None:
+        given.refuse(["host"], "for a Unix socket; name a --port to listen there as well")
+        given.refuse(["control_token", "allow_host"], "for a Unix socket; name a --port to listen there as well")
+    if not given["control"]:
+        given.refuse(["control_token", "allow_host"], "with --no-control")
+
+
+def _sparsify(given: Given) -> None:
+    _fitted(given)
+    if given["method"] != "iterative":
+        given.refuse(["rewind"], "for masks that are found before training: weights start from where they are")
+
+
+def _estimate(given: Given) -> None:
+    if given["json"]:
+        given.refuse(["all"], "with --json, which has every kernel")
+
+
+_CHECKS: dict[str, Callable[[Given], None]] = {
+    "capture": _capture,
+    "prune": _prune,
+    "train": _fitted,
+    "sparsify": _sparsify,
+    "compile": _compile,
+    "portfolio": _portfolio,
+    "run": _run,
+    "bench": _bench,
+    "serve": _serve,
+    "estimate": _estimate,
+}
+"""By the verb's name. The other verbs have no option that something else decides."""

@@ -1,0 +1,1 @@
+"""What was found, as reports, pages and figures."""

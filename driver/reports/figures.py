@@ -1,0 +1,111 @@
+"""The plots of a report, as plotly figures: dense in grey behind, what is kept in colour before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ...passes.outcome import LayerWidth
+from ..wording import milliseconds
+from .report import Latency, Report
+
+__all__ = ["figure_html", "latency_figure", "layer_figures"]
+
+DENSE, KEPT, INK = "#c9d1d9", "#0f766e", "#1f2933"
+_ENGINES = {"reconvene": "reconvene (TVM, our schedules)", "tvm-default": "TVM, default", "eager": "PyTorch eager"}
+_MOST_NAMES = 40
+"""Above this many layers their names would overlap, and are shown on hovering only."""
+
+
+def layer_figures(report: Report) -> tuple[tuple[str, go.Figure], ...]:
+    """Heading and figure for channels, parameters and MACs by layer; none for a report without layers."""
+    if not report.layers:
+        return ()
+    quantities: tuple[tuple[str, Callable[[LayerWidth], int], Callable[[LayerWidth], int]], ...] = (
+        ("Channels kept by layer", lambda row: row.channels_before, lambda row: row.channels_after),
+        ("Parameters by layer", lambda row: row.size_before.parameters, lambda row: row.size_after.parameters),
+        ("Multiply-accumulates by layer", lambda row: row.size_before.macs, lambda row: row.size_after.macs),
+    )
+    names = [row.name for row in report.layers]
+    return tuple(
+        (heading, bars(names, [before(row) for row in report.layers], [after(row) for row in report.layers]))
+        for heading, before, after in quantities
+    )
+
+
+def bars(names: Sequence[str], before: Sequence[int], after: Sequence[int]) -> go.Figure:
+    figure = go.Figure()
+    # Positions, not names, on the axis: two layers may share a name after shortening.
+    positions = list(range(len(names)))
+    for label, values, colour, width in (("dense", before, DENSE, 0.82), ("compacted", after, KEPT, 0.5)):
+        figure.add_bar(
+            x=positions,
+            y=list(values),
+            name=label,
+            marker_color=colour,
+            width=width,
+            customdata=list(names),
+            hovertemplate="%{customdata}<br>" + label + ": %{y:,}<extra></extra>",
+        )
+    figure.update_layout(**layout(height=300), barmode="overlay")
+    figure.update_yaxes(rangemode="tozero", gridcolor="#e7ebef")
+    if len(names) <= _MOST_NAMES:
+        ticks: dict[str, Any] = {"tickvals": positions, "ticktext": [shortened(name) for name in names]}
+        figure.update_xaxes(**ticks, tickangle=-45, tickfont_size=10)
+    else:
+        figure.update_xaxes(showticklabels=False, title_text=f"{len(names)} layers, in order of execution")
+    return figure
+
+
+def latency_figure(rows: Sequence[Latency]) -> go.Figure | None:
+    """Median latency by engine; None without measurements. The percentiles are in the table beside it."""
+    if not rows:
+        return None
+    figure = go.Figure()
+    engines = list(dict.fromkeys(row.engine for row in rows))[::-1]
+    # Horizontal bars are drawn from below, so dense comes last to stand above compacted.
+    for variant, colour in (("compacted", KEPT), ("dense", DENSE)):
+        chosen = [row for engine in engines for row in rows if (row.engine, row.variant) == (engine, variant)]
+        figure.add_bar(
+            orientation="h",
+            y=[_ENGINES.get(row.engine, row.engine) for row in chosen],
+            x=[row.median_ms for row in chosen],
+            name=variant,
+            marker_color=colour,
+            text=[milliseconds(row.median_ms) for row in chosen],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}, " + variant + ": %{text}<extra></extra>",
+        )
+    figure.update_layout(**layout(height=110 + 70 * len(engines)), barmode="group", legend_traceorder="reversed")
+    longest = max(row.median_ms for row in rows)
+    figure.update_xaxes(title_text="milliseconds", range=[0, longest * 1.18], gridcolor="#e7ebef")
+    return figure
+
+
+def figure_html(figure: go.Figure) -> str:
+    """The figure as a fragment for a page that already has plotly's script."""
+    text: str = figure.to_html(
+        full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
+    )
+    return text
+
+
+def layout(height: int) -> dict[str, Any]:
+    return {
+        "height": height,
+        "margin": {"l": 10, "r": 10, "t": 34, "b": 10},
+        "template": "plotly_white",
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "yaxis": {"automargin": True},
+        "xaxis": {"automargin": True},
+        "bargap": 0.25,
+        "uniformtext": {"mode": "show", "minsize": 10},
+    }
+
+
+def shortened(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else "…" + name[1 - most :]

@@ -1,0 +1,173 @@
+"""The report of one pruning: what was asked, what was got, what was refused and why, and what it is worth.
+
+Its JSON is documented in docs/report.md; `SCHEMA` changes when a field changes its meaning or goes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, Size
+
+__all__ = ["SCHEMA", "Fact", "Latency", "Report", "environment", "make_report", "reports_to_json"]
+
+SCHEMA = "reconvene.report/1"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward pass, measured side by side with the others of the same report."""
+
+    engine: str
+    """``reconvene``, ``tvm-default`` or ``eager``."""
+    variant: str
+    """``dense`` or ``compacted``."""
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    repeats: int
+    threads: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something else that was measured before and after, written for a person: top-1 ``18/20``, ``3/20``."""
+
+    label: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a person or a program may want to know of one pruning."""
+
+    title: str
+    options: Mapping[str, Any]
+    """What was asked for: method, sparsity, target and so on. JSON values only."""
+    before: Size
+    after: Size
+    layers: tuple[LayerWidth, ...]
+    groups: tuple[GroupOutcome, ...]
+    barriers: tuple[Barrier, ...]
+    refusals: tuple[str, ...]
+    certificate: Certificate
+    seconds: Mapping[str, float]
+    """Wall time by phase."""
+    environment: Mapping[str, str]
+    """Versions and machine that the numbers hold for."""
+    latency: tuple[Latency, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences a reader must not miss, such as parts that were skipped."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in JSON's types, with the name and version of its schema."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_html(self) -> str:
+        """The report as one HTML page that needs no network."""
+        from .page import report_page
+
+        return report_page((self,), title=self.title)
+
+    def with_latency(self, latency: Iterable[Latency]) -> Report:
+        """The same report with times measured later."""
+        return dataclasses.replace(self, latency=tuple(latency))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Latency before and after, of one engine."""
+
+    engine: str
+    before: Latency
+    after: Latency
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Channels over all groups."""
+
+    channels: int = 0
+    asked: int = 0
+    got: int = 0
+    refused: tuple[GroupOutcome, ...] = field(default=())
+
+
+def make_report(compaction: Compaction, title: str, options: Mapping[str, Any]) -> Report:
+    """The report of `compaction`, which was asked for with `options`."""
+    return Report(
+        title=title,
+        options=dict(options),
+        before=compaction.before,
+        after=compaction.after,
+        layers=compaction.layers,
+        groups=compaction.groups,
+        barriers=compaction.barriers,
+        refusals=compaction.refusals,
+        certificate=compaction.certificate,
+        seconds=dict(compaction.seconds),
+        environment=environment(),
+        notes=_sizes(compaction),
+    )
+
+
+def _sizes(compaction: Compaction) -> tuple[str, ...]:
+    """Which sizes of the inputs may vary, and why others are fixed."""
+    sizes = getattr(compaction.module, "meta", {}).get("input_sizes")
+    return sizes.describe() if sizes is not None else ()
+
+
+def reports_to_json(reports: Iterable[Report], notes: Iterable[str] = ()) -> str:
+    """Several reports as one JSON text: ``{"schema": ..., "reports": [...], "notes": [...]}``."""
+    document = {"schema": SCHEMA, "reports": [report.to_dict() for report in reports], "notes": list(notes)}
+    return json.dumps(document, indent=2, allow_nan=False)
+
+
+def speeds(report: Report) -> tuple[Speed, ...]:
+    """Engines measured both before and after, in the order they were measured in."""
+    measured = {(row.engine, row.variant): row for row in report.latency}
+    engines = dict.fromkeys(row.engine for row in report.latency)
+    return tuple(
+        Speed(engine, measured[engine, "dense"], measured[engine, "compacted"])
+        for engine in engines
+        if (engine, "dense") in measured and (engine, "compacted") in measured
+    )
+
+
+def asked(report: Report) -> Asked:
+    """What all groups together were asked and gave, and those that gave less."""
+    return Asked(
+        channels=sum(group.channels for group in report.groups),
+        asked=sum(group.asked for group in report.groups),
+        got=sum(group.got for group in report.groups),
+        refused=tuple(group for group in report.groups if group.got < group.asked),
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for the reader who wants to measure again."""
+    import os
+    import platform
+
+    versions = {name: installed(name) for name in ("reconvene", "torch", "apache-tvm", "numpy")}
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs"
+    return {"python": platform.python_version(), **versions, "system": platform.system(), "machine": machine}
+
+
+def installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,1 @@
+"""Methods that are more than a score, one to a file."""

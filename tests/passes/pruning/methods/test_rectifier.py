@@ -1,0 +1,114 @@
+"""How many channels of which layers go, and which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reconvene.frontend.base.errors import InputError
+from reconvene.passes.pruning.decisions import Decision
+from reconvene.passes.pruning.methods.rectifier import rectify
+from reconvene.passes.pruning.methods.sensitivity import Sensitivity
+from reconvene.passes.pruning.weights import LayerSparsity
+
+from ....support.models import view_of
+
+IMAGE = (torch.randn(1, 3, 8, 8),)
+
+
+class Residual(nn.Module):
+    """A stem and a block that is added to it, a depthwise pair, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.inner, self.outer = nn.Conv2d(8, 12, 3, padding=1), nn.Conv2d(12, 8, 3, padding=1)
+        self.point, self.depth = nn.Conv2d(8, 10, 1), nn.Conv2d(10, 10, 3, padding=1, groups=10)
+        self.last, self.fc = nn.Conv2d(10, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.outer(self.inner(x).relu())
+        return self.fc(self.last(self.depth(self.point(x)).relu()).mean((2, 3)))
+
+
+MODEL = Residual()
+VIEW = view_of(MODEL, IMAGE)
+WEIGHTS = {name: value.detach() for name, value in MODEL.named_parameters() if value.dim() > 1}
+
+
+def found(threshold: float = 0.5, **shares: float) -> Sensitivity:
+    """A sensitivity with the sparsities given; all other convolutions have none."""
+    names = [name for name in WEIGHTS if name != "fc.weight"]
+    layers = tuple(
+        LayerSparsity(
+            name, WEIGHTS[name].numel(), round(shares.get(name.split(".")[0], 0.0) * WEIGHTS[name].numel()), True
+        )
+        for name in names
+    )
+    return Sensitivity(threshold, layers)
+
+
+def decisions(sensitivity: Sensitivity, **options: Any) -> dict[str, Decision]:
+    scores = {name: value.abs() for name, value in WEIGHTS.items()}
+    return {decision.group.name: decision for decision in rectify(VIEW, sensitivity, scores, **options)}
+
+
+def removed(sensitivity: Sensitivity, **options: Any) -> dict[str, int]:
+    return {name: int(d.drop.sum()) for name, d in decisions(sensitivity, **options).items() if d.drop.any()}
+
+
+def test_a_resilient_layer_keeps_what_its_sparsity_leaves() -> None:
+    assert removed(found(inner=0.75)) == {"inner.weight": 9}
+    assert removed(found(inner=0.5)) == {}
+    assert decisions(found(inner=0.5))["inner.weight"].reasons == ("sensitive: no sparser than the average",)
+
+
+def test_layers_that_are_added_are_one_unit_of_their_weights() -> None:
+    stem, outer = WEIGHTS["stem.weight"].numel(), WEIGHTS["outer.weight"].numel()
+    pooled = (stem * 0.2 + outer * 0.9) / (stem + outer)
+    assert removed(found(stem=0.2, outer=0.9)) == {"stem.weight": 8 - round((1 - pooled) * 8)}
+    assert removed(found(stem=0.2, outer=0.9), residual="inside") == {}
+    assert "2 layers share" in decisions(found(outer=0.9), residual="inside")["stem.weight"].reasons[0]
+
+
+def test_a_depthwise_convolution_is_no_residual_branch() -> None:
+    both = found(point=0.8, depth=0.8)
+    assert removed(both) == removed(both, residual="inside") == {"point.weight": 8}
+
+
+def test_the_lowest_scores_go() -> None:
+    norms = WEIGHTS["inner.weight"].abs().sum((1, 2, 3))
+    drop = torch.from_numpy(decisions(found(inner=0.75))["inner.weight"].drop)
+    assert norms[drop].max() < norms[~drop].min()
+
+
+def test_random_channels_follow_the_seed() -> None:
+    one, same, other = (
+        decisions(found(inner=0.75), channels="random", seed=seed)["inner.weight"].drop.tolist() for seed in (1, 1, 2)
+    )
+    assert one == same != other and sum(one) == 9
+
+
+def test_floor_multiple_and_at_least_one() -> None:
+    assert removed(found(inner=0.75), channel_multiple=4) == {"inner.weight": 8}
+    assert removed(found(inner=0.75), minimum_channels=5) == {"inner.weight": 7}
+    assert removed(found(inner=1.0)) == {"inner.weight": 11}
+
+
+def test_layers_named_by_a_pattern_stay() -> None:
+    assert removed(found(inner=0.75, point=0.8, depth=0.8), ignore=["inner"]) == {"point.weight": 8}
+
+
+def test_what_is_not_compared_is_not_touched() -> None:
+    reasons = decisions(Sensitivity(0.5, found(inner=0.9).layers[1:2]))["point.weight"].reasons
+    assert reasons == ("made by a layer that the evaluator does not compare",)
+
+
+@pytest.mark.parametrize("options", [{"residual": "all"}, {"channels": "best"}, {"ignore": ["nothing*"]}])
+def test_unknown_choices_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"choose one of|matches no layer"):
+        decisions(found(inner=0.75), **options)
