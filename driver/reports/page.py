@@ -46,7 +46,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reconvene.driver"),
+        loader=jinja2.PackageLoader("reconvene.driver.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

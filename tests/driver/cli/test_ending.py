@@ -128,7 +128,7 @@ def test_signals_while_it_works_leave_no_litter(number: int, code: int, tmp_path
     program = (
         "import time\n"
         "from reconvene import __main__ as program\n"
-        "from reconvene.driver import command_line, terminal\n"
+        "from reconvene.driver.cli import command_line, terminal\n"
         "from reconvene.frontend.base.files import replacing\n"
         "def work():\n"
         "    with replacing('made') as made:\n"
