@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,11 @@ class Exactness:
         with untouched(self.model, self.example):
             self.graph = capture(self.model, self.example, dynamic_shapes)
 
+    @cached_property
+    def view(self) -> DependencyView:
+        """What masks by groups of channels are made from."""
+        return dependency_view(canonicalize(self.graph))
+
     def check(
         self,
         masks: Mapping[str, torch.Tensor] | str | None = None,
@@ -179,7 +185,7 @@ class Exactness:
     ) -> Compaction:
         """Compacts and compares; see `assert_exact`."""
         if isinstance(masks, str):
-            masks = channel_masks(dependency_view(canonicalize(self.graph)), masks, share, seed)
+            masks = channel_masks(self.view, masks, share, seed)
         result = compact(self.graph, self.example, masks)
         result.module.graph.lint()
         unseen = fresh_like(self.example, seed + 200)

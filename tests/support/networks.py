@@ -27,7 +27,10 @@ def normalisation(rank: int, channels: int) -> nn.Module:
 
 
 class Around(nn.Module):
-    """convolution, normalisation, `inner`, and a padded convolution (if `reads` says how many channels it gets)."""
+    """convolution, `inner`, and a padded convolution (if `reads` says how many channels it gets).
+
+    What masks of kind M1 leave of a channel is its bias. A normalisation would only make it another number.
+    """
 
     def __init__(
         self,
@@ -40,29 +43,26 @@ class Around(nn.Module):
     ) -> None:
         super().__init__()
         self.before = convolution(rank, 3, width, 3, padding=1)
-        self.norm = normalisation(rank, width)
         self.inner = inner
         self.parts = nn.ModuleDict(parts)
         self.after = convolution(rank, reads, 4, 3, padding=padding) if reads else None
 
     def forward(self, x: torch.Tensor) -> Any:
-        x = self.norm(self.before(x))
-        y = self.inner(x, **self.parts)
+        y = self.inner(self.before(x), **self.parts)
         return self.after(y) if self.after is not None else y
 
 
 class Joined(nn.Module):
-    """Two branches of convolution and normalisation, joined by `inner`, read by a padded convolution."""
+    """Two convolutions, joined by `inner`, read by a padded one."""
 
     def __init__(self, inner: Callable[..., Any], width: int = 8, reads: int | None = 8, padding: int = 1) -> None:
         super().__init__()
         self.left, self.right = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(3, width, 1)
-        self.left_norm, self.right_norm = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
         self.inner = inner
         self.after = nn.Conv2d(reads, 4, 3, padding=padding) if reads else None
 
     def forward(self, x: torch.Tensor) -> Any:
-        y = self.inner(self.left_norm(self.left(x)), self.right_norm(self.right(x)))
+        y = self.inner(self.left(x), self.right(x))
         return self.after(y) if self.after is not None else y
 
 

@@ -22,6 +22,8 @@ Tensor = torch.Tensor
 
 IMAGE = (2, 3, 8, 8)
 TOKENS = (2, 5, 6)
+STEPS = (2, 3, 6)
+"""For layers with a state, which are traced step by step."""
 
 
 @dataclass(frozen=True)
@@ -334,7 +336,7 @@ class Embedded(nn.Module):
 
 # Normalisation ----------------------------------------------------------------------------------------------------
 
-case("batch_norm", lambda: Around(torch.relu))
+case("batch_norm", lambda: Around(lambda x, norm: torch.relu(norm(x)), norm=nn.BatchNorm2d(8)))
 case(
     "batch_norm", lambda: Around(lambda x, norm: norm(x), norm=nn.BatchNorm2d(8, affine=False)), label="no affine part"
 )
@@ -1059,10 +1061,10 @@ def recurrent(name: str, layer: Callable[..., nn.Module]) -> None:
                 return Features(lambda x, layer: layer(x)[0], reads=8 * directions, layer=made)
 
             label = f"{layers}-layers-{directions}-directions"
-            case(name, build, TOKENS, label=label)
+            case(name, build, STEPS, label=label)
             units = "parts.layer.weight_hh_l0"
-            case(name, build, TOKENS, label=f"{label}-units", prunes="M2", observed=units)
-            case(name, build, TOKENS, label=f"{label}-states", prunes="M2", observed=units, axis=1)
+            case(name, build, STEPS, label=f"{label}-units", prunes="M2", observed=units)
+            case(name, build, STEPS, label=f"{label}-states", prunes="M2", observed=units, axis=1)
 
 
 recurrent("gru", nn.GRU)
@@ -1072,14 +1074,14 @@ recurrent("rnn_relu", lambda *sizes, **options: nn.RNN(*sizes, nonlinearity="rel
 case(
     "gru",
     lambda: Features(lambda x, layer: layer(x)[0], layer=nn.GRU(8, 8, bias=False, batch_first=True)),
-    TOKENS,
+    STEPS,
     label="without-biases",
     observed="parts.layer.weight_hh_l0",
 )
 case(
     "lstm",
     lambda: Features(lambda x, layer: torch.cat([part[-1] for part in layer(x)[1]], 1), reads=16, layer=nn.LSTM(8, 8)),
-    TOKENS,
+    STEPS,
     label="last-states",
     prunes="M2",
     observed="parts.layer.weight_hh_l0",
@@ -1092,10 +1094,10 @@ for directions in (1, 2):
             return Features(lambda x, layer: layer(x)[0], reads=6 * directions, layer=made)
 
         label = f"projected-{layers}-layers-{directions}-directions"
-        case("lstm", projected, TOKENS, label=label)
+        case("lstm", projected, STEPS, label=label)
         units = {"observed": "parts.layer.weight_hh_l0", "prunes": "M2"}
-        case("lstm", projected, TOKENS, label=f"{label}-units", **units)
-        case("lstm", projected, TOKENS, label=f"{label}-projections", observed="parts.layer.weight_hr_l0")
+        case("lstm", projected, STEPS, label=f"{label}-units", **units)
+        case("lstm", projected, STEPS, label=f"{label}-projections", observed="parts.layer.weight_hr_l0")
 
 
 class Steps(nn.Module):
@@ -1124,17 +1126,17 @@ for name, cell in {
     def stepping(cell: Any = cell, **options: Any) -> nn.Module:
         return Steps(cell(8, 8, **options))
 
-    case(name, stepping, TOKENS, label="features")
-    case(name, stepping, TOKENS, label="units", prunes="M2", observed="cell.weight_hh")
-    case(name, stepping, TOKENS, label="states", prunes="M2", observed="cell.weight_hh", axis=1)
+    case(name, stepping, STEPS, label="features")
+    case(name, stepping, STEPS, label="units", prunes="M2", observed="cell.weight_hh")
+    case(name, stepping, STEPS, label="states", prunes="M2", observed="cell.weight_hh", axis=1)
     case(
         name,
         lambda stepping=stepping: stepping(bias=False),  # type: ignore[misc]
-        TOKENS,
+        STEPS,
         label="no biases",
         observed="cell.weight_hh",
     )
-    case(name, lambda cell=cell: Steps(cell(8, 8), False), TOKENS, label="forgetful")  # type: ignore[misc]
+    case(name, lambda cell=cell: Steps(cell(8, 8), False), STEPS, label="forgetful")  # type: ignore[misc]
 
 
 def own_operators() -> set[str]:
