@@ -1,4 +1,4 @@
-"""Timing callables side by side, and one model through several engines."""
+"""Timing callables side by side."""
 
 from __future__ import annotations
 
@@ -6,22 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..frontend.base.errors import InputError
-from .machines.threads import check_threads, on_threads
+from .machines.threads import on_threads
 
-if TYPE_CHECKING:
-    from .machines.targets import Target
-
-__all__ = ["ENGINES", "Timing", "compare", "time_calls", "timing", "torch_threads"]
-
-ENGINES = ("reconvene", "tvm-default", "eager")
-"""What `compare` can time: our pipeline, TVM's own, and PyTorch without compilation."""
+__all__ = ["Timing", "time_calls", "timing", "torch_threads"]
 
 _SLOW_SECONDS = 0.5
 _SECONDS = 5.0
@@ -105,52 +97,6 @@ def timing(samples: Sequence[float], threads: int, batch: int) -> Timing:
     """The summary of `samples`, milliseconds of single calls."""
     low, median, high = np.percentile(samples, [10, 50, 90])
     return Timing(float(median), float(low), float(high), min(samples), len(samples), threads, batch)
-
-
-def compare(
-    module: nn.Module,
-    example_inputs: tuple[Any, ...],
-    *,
-    target: str | Target = "host",
-    threads: int = 1,
-    repeat: int = 50,
-    engines: Sequence[str] = ENGINES,
-) -> dict[str, Timing]:
-    """One model, in eval mode, through several engines in one interleaved run.
-
-    Raises:
-        InputError: an engine is unknown, or the target or thread count cannot be used here.
-    """
-    from .compile import compile as compile_module
-
-    unknown = [engine for engine in engines if engine not in ENGINES]
-    if unknown:
-        raise InputError(f"unknown engine '{unknown[0]}'; choose from {', '.join(ENGINES)}")
-    check_threads(threads)
-    candidates: dict[str, Callable[[], object]] = {}
-    for engine in engines:
-        if engine == "eager":
-            candidates[engine] = _eager(module, example_inputs)
-        else:
-            pipeline: Literal["reconvene", "tvm-default"]
-            pipeline = "reconvene" if engine == "reconvene" else "tvm-default"
-            built = compile_module(module, example_inputs, target, threads=threads, pipeline=pipeline)
-            candidates[engine] = built.prepared(*example_inputs)
-    with torch_threads(threads):
-        return time_calls(candidates, repeat, threads=threads, batch=_batch(example_inputs))
-
-
-def _batch(inputs: tuple[Any, ...]) -> int:
-    shape = tuple(getattr(inputs[0], "shape", ())) if inputs else ()
-    return int(shape[0]) if shape else 1
-
-
-def _eager(module: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], object]:
-    def call() -> object:
-        with torch.inference_mode():
-            return module(*inputs)
-
-    return call
 
 
 @contextmanager

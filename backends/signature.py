@@ -14,9 +14,8 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from ..frontend.base.arrays import as_tensor
 from ..frontend.base.errors import CaptureError, InputError
 from ..frontend.base.json_text import json_array, json_count, json_object, json_text
-from .code.weights import ALIGNMENT
 from .structure import TENSOR, Structure, structure_of
-from .tensor_spec import TensorSpec
+from .tensor_spec import ALIGNMENT, TensorSpec
 
 __all__ = ["DTYPES", "Signature", "TensorSpec", "checked_inputs", "signature_of"]
 

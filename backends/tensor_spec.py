@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["TensorSpec"]
+__all__ = ["ALIGNMENT", "TensorSpec"]
+
+ALIGNMENT = 64
+"""Bytes, of which the places of tensors in memory and in files are multiples: kernels load whole vectors."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import SUMS, read_regular, sha256_of
 from ...frontend.base.json_text import json_array, json_count, json_object, json_text, parse_json, shortened
 from ..built import Compiled, Memory
-from ..code.weights import ALIGNMENT, Place, is_weights, names_contents
+from ..code.weights import Place, is_weights, names_contents
 from ..lowering.arena import Arena, Slot
 from ..machines.object_files import ELF_MACHINES, machine_of
 from ..machines.targets import Target, target_from
 from ..signature import DTYPES, Signature, TensorSpec
 from ..state import State, is_initial, read_states, state_bytes
+from ..tensor_spec import ALIGNMENT
 from .binding import check_binding
 from .listed_files import MANIFEST, FileSum, check_file, check_sums, file_sum
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ...frontend.base.errors import InputError
 from ..built import Built
-from ..code.weights import ALIGNMENT, Place, pack, write_weights
+from ..code.weights import Place, pack, write_weights
 from ..machines.linkers import Linker, find_linker, invoke, link_shared
 from ..machines.object_files import defined_symbols
 from ..signature import TensorSpec
+from ..tensor_spec import ALIGNMENT
 from .binding import Binding
 from .manifest import PROGRAM
 from .places import STATE, WEIGHTS, constants_assembly, places_source, state_source

@@ -22,9 +22,9 @@ import tvm
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import open_regular
+from ..tensor_spec import ALIGNMENT
 
 __all__ = [
-    "ALIGNMENT",
     "Place",
     "is_weights",
     "map_weights",
@@ -34,9 +34,6 @@ __all__ = [
     "weights_digest",
     "write_weights",
 ]
-
-ALIGNMENT = 64
-"""Bytes; the kernels load whole vectors."""
 
 _LARGE = 16 << 10
 """Bytes from which a tensor has a file to itself."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from reconvene.backends.compile import compile
 from reconvene.backends.machines.threads import available_threads
-from reconvene.backends.measure import Timing, compare
+from reconvene.backends.measure import Timing
 from reconvene.frontend.base.errors import CaptureError, InputError
 
 
@@ -154,18 +154,14 @@ def test_bad_requests_are_refused() -> None:
         compile(Dependent(), x)
 
 
-def test_benchmark_and_compare() -> None:
+def test_benchmark() -> None:
     module, x = trained(Residual(4)), torch.randn(2, 3, 8, 8)
     threads = torch.get_num_threads()
     timing = compile(module, (x,)).benchmark(repeat=4, warmup=1)
     assert isinstance(timing, Timing)
     assert (timing.repeats, timing.threads, timing.batch) == (4, 1, 2)
     assert timing.minimum_ms <= timing.p10_ms <= timing.median_ms <= timing.p90_ms
-    timings = compare(module, (x,), repeat=3)
-    assert list(timings) == ["reconvene", "tvm-default", "eager"]
     assert torch.get_num_threads() == threads
-    with pytest.raises(InputError, match="unknown engine 'jax'"):
-        compare(module, (x,), engines=("jax",))
 
 
 def test_layers_whose_weights_are_computed_from_weights_compile() -> None:

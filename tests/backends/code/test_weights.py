@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from reconvene.backends.bundles.bundle import load_bundle
-from reconvene.backends.code.weights import ALIGNMENT, map_weights, pack, weight_bytes, write_weights
+from reconvene.backends.code.weights import map_weights, pack, weight_bytes, write_weights
 from reconvene.backends.compile import compile
+from reconvene.backends.tensor_spec import ALIGNMENT
 
 ARRAYS = [
     np.arange(8, dtype="int32"),
