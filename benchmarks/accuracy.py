@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from reconvene.driver.sweep import ENGINES, Place, grid, read_results, sweep, timed_again
 from reconvene.driver.training.loop import Machine
-from reconvene.driver.verbs.common import method_settings
+from reconvene.driver.verbs.settings import method_settings
 from reconvene.frontend.base.errors import ReconveneError
 from reconvene.frontend.base.files import write_text
 from reconvene.frontend.base.progress import track

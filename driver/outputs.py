@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..frontend.base.errors import InputError
 
-__all__ = ["check_different", "check_file", "check_folder"]
+__all__ = ["check_different", "check_file", "check_folder", "suffixed"]
 
 
 def check_file(path: Path | None) -> None:
@@ -49,3 +49,8 @@ def check_writable(folder: Path, what: Path) -> None:
             probe.write(b"0")
     except OSError as error:
         raise InputError(f"cannot write '{what}': {error.strerror}; choose a folder you can write to") from None
+
+
+def suffixed(path: Path, suffix: str) -> Path:
+    """The path with `suffix` after its whole name: ``resnet1.5`` has none that could be replaced."""
+    return path.with_name(path.name + suffix)

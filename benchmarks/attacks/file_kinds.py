@@ -26,12 +26,12 @@ from reconvene.backends.machines.targets import find_target
 from reconvene.driver import api
 from reconvene.driver.arrays import read_given
 from reconvene.driver.cli.command_line import main
+from reconvene.driver.masks import read_masks
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, open_portfolio, write_manifest
 from reconvene.driver.serving.state import committed
 from reconvene.driver.sweep import read_results
 from reconvene.driver.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from reconvene.driver.training.levels import LEVELS_FILE, _described
-from reconvene.driver.verbs.common import read_masks
 from reconvene.frontend.base.file_cache import FileCache
 from reconvene.frontend.data.datasets import cifar10, fashion_mnist, read_cache, tiny_imagenet, write_cache
 from reconvene.frontend.data.image_files import read_photograph

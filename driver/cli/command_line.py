@@ -88,9 +88,9 @@ def capture(
     json: Json = False,
 ) -> None:
     """Capture a model as a graph (.pt2)."""
-    from ..verbs import common as verbs
+    from ..verbs import capture as verb
 
-    answer(json, lambda: verbs.capture(model, input or [], dynamic or [], output, onnx, seed))
+    answer(json, lambda: verb.run(model, input or [], dynamic or [], output, onnx, seed))
 
 
 @app.command(cls=Verb)
@@ -137,9 +137,11 @@ def prune(
     json: Json = False,
 ) -> None:
     """Choose channels to remove, remove them, and prove that nothing else changed."""
-    from ..verbs import common as verbs
+    from ..verbs import prune as verb
+    from ..verbs.compacted import Outputs
+    from ..verbs.settings import method_settings
 
-    outputs = verbs.Outputs(output, report, plan, onnx)
+    outputs = Outputs(output, report, plan, onnx)
     options = {
         "scope": scope,
         "latency": latency,
@@ -151,10 +153,10 @@ def prune(
     }
 
     def work() -> Answer:
-        settings = verbs.method_settings(score, setting or [])
-        told = verbs.PruningData(dataset, data, width, synthetic, settings, tuple(dynamic or ()))
+        settings = method_settings(score, setting or [])
+        told = verb.PruningData(dataset, data, width, synthetic, settings, tuple(dynamic or ()))
         chosen = one_model(model, named)
-        return verbs.prune(chosen, input or [], method, sparsity, target, options, told, outputs)
+        return verb.run(chosen, input or [], method, sparsity, target, options, told, outputs)
 
     answer(json, work)
 
@@ -175,10 +177,11 @@ def compact(
     json: Json = False,
 ) -> None:
     """Remove the channels that the model's own zeros make removable, and prove that nothing else changed."""
-    from ..verbs import common as verbs
+    from ..verbs import compact as verb
+    from ..verbs.compacted import Outputs
 
-    outputs = verbs.Outputs(output, report, plan, onnx)
-    answer(json, lambda: verbs.compact(model, input or [], masks, apply, outputs, seed, fold, dynamic or []))
+    outputs = Outputs(output, report, plan, onnx)
+    answer(json, lambda: verb.run(model, input or [], masks, apply, outputs, seed, fold, dynamic or []))
 
 
 @app.command(cls=Verb)
@@ -293,7 +296,7 @@ def compile_(
     json: Json = False,
 ) -> None:
     """Compile a model with TVM into a bundle (a folder)."""
-    from ..verbs import common as verbs
+    from ..verbs import compile as verb
 
     options = {
         "threads": threads,
@@ -307,7 +310,7 @@ def compile_(
     }
     answer(
         json,
-        lambda: verbs.compile(
+        lambda: verb.run(
             model, input or [], target, options, link, runtime, output, seed, check_input or [], dynamic or []
         ),
     )
@@ -420,7 +423,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure latency: of a bundle, or of a model on our TVM pipeline, TVM's default, and PyTorch eager."""
-    from ..verbs import common as verbs
+    from ..verbs import bench as verb
 
     if on is not None or Path(model).is_dir():
         from ..verbs import bundles
@@ -434,7 +437,7 @@ def bench(
         return
     rounds = repeat or 50
     shapes, engines = input or [], engine or []
-    answer(json, lambda: verbs.bench(model, against, shapes, target, threads or 1, batch, rounds, engines, seed))
+    answer(json, lambda: verb.run(model, against, shapes, target, threads or 1, batch, rounds, engines, seed))
 
 
 @app.command(cls=Verb)
@@ -548,9 +551,9 @@ def server(
     json: Json = False,
 ) -> None:
     """Make an RPC server for a board, which 'run' and 'bench' reach with --on."""
-    from ..verbs import common as verbs
+    from ..verbs import board_server as verb
 
-    answer(json, lambda: verbs.server(target, runtime, output))
+    answer(json, lambda: verb.run(target, runtime, output))
 
 
 @app.command(cls=Verb)
@@ -563,9 +566,9 @@ def estimate(
     json: Json = False,
 ) -> None:
     """Estimate instructions, cycles, cache misses and time on the bundle's machine, without the machine."""
-    from ..verbs import common as verbs
+    from ..verbs import estimate as verb
 
-    answer(json, lambda: verbs.estimate(bundle, all, assembly))
+    answer(json, lambda: verb.run(bundle, all, assembly))
 
 
 @app.command(cls=Verb)
@@ -579,17 +582,17 @@ def explain(
     json: Json = False,
 ) -> None:
     """Show which channels can go together, which cannot, and why."""
-    from ..verbs import common as verbs
+    from ..verbs import explain as verb
 
-    answer(json, lambda: verbs.explain(model, input or [], html, dot, graphml, seed))
+    answer(json, lambda: verb.run(model, input or [], html, dot, graphml, seed))
 
 
 @app.command(cls=Verb)
 def targets(json: Json = False) -> None:
     """List the machines that there are presets for."""
-    from ..verbs import common as verbs
+    from ..verbs import targets as verb
 
-    answer(json, verbs.targets)
+    answer(json, verb.run)
 
 
 @app.command("cache", cls=Verb)
@@ -603,9 +606,9 @@ def cache_(
     json: Json = False,
 ) -> None:
     """Show how much is kept in the cache folder, or remove it."""
-    from ..verbs import common as verbs
+    from ..verbs import cache as verb
 
-    answer(json, lambda: verbs.cache(clear or []))
+    answer(json, lambda: verb.run(clear or []))
 
 
 @app.command(cls=Verb)
@@ -615,9 +618,9 @@ def demo(
     json: Json = False,
 ) -> None:
     """Prune, prove, compile and time two real networks on real images."""
-    from ..verbs import common as verbs
+    from ..verbs import demo as verb
 
-    answer(json, lambda: verbs.demo(out, repeat))
+    answer(json, lambda: verb.run(out, repeat))
 
 
 def one_model(argument: str | None, option: str | None) -> str:

@@ -16,11 +16,10 @@ from ...backends.bundles.execution import run_bundle as run_program
 from ...backends.state import described as described_state
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
-from ..answer import Answer
+from ..answer import Answer, says
 from ..arrays import Given, check_array_file, in_order
 from ..example_inputs import random_input
 from ..wording import kept
-from .common import says
 
 if TYPE_CHECKING:
     from ...backends.boards.session import Done

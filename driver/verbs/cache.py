@@ -1,7 +1,8 @@
-"""What the user's cache folder holds, and emptying it."""
+"""``reconvene cache``: what the user's cache folder holds, and emptying it."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -9,10 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from ...frontend.base.cache_folder import cache_folder
 from ...frontend.base.errors import InputError
+from ..answer import Answer, table
+from ..wording import size
 
-__all__ = ["ALL", "KINDS", "Kept", "clear", "kept"]
+__all__ = ["ALL", "KINDS", "Kept", "clear", "kept", "run"]
 
 KINDS: dict[str, tuple[str, ...]] = {
     "libraries": ("libraries/*",),
@@ -59,6 +64,22 @@ def clear(kinds: Sequence[str]) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot remove '{error.filename}': {error.strerror}") from None
+
+
+def run(kinds: Sequence[str]) -> Answer:
+    """What the user's cache folder holds, after `kinds` were removed from it."""
+    clear(kinds)
+    found = kept()
+
+    def show(console: Console) -> None:
+        made = table("kind", "entries", "bytes", right=("entries", "bytes"))
+        for entry in found:
+            made.add_row(entry.kind, str(entry.entries), size(entry.bytes))
+        console.print(made)
+        console.print(f"in {cache_folder()}", markup=False, highlight=False, soft_wrap=True)
+
+    data = {"folder": str(cache_folder()), "cleared": list(kinds)}
+    return Answer({**data, "kinds": [dataclasses.asdict(entry) for entry in found]}, show)
 
 
 def _paths(kinds: Sequence[str]) -> dict[str, list[Path]]:

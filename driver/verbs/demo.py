@@ -1,4 +1,4 @@
-"""``make demo``: two real networks on real images, pruned, proved, compiled and timed, in one report."""
+"""``reconvene demo``: two real networks on real images, pruned, proved, compiled and timed, in one report."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from ...frontend.data.datasets import Images, imagenet_samples, small_images
 from ...frontend.networks.papers import vgg16_cifar
 from ...frontend.networks.pretrained import efficientnet_lite0
 from .. import api
-from ..answer import Answer, files_line, latency_table, size_table, table
+from ..answer import Answer, files_line, table
+from ..outputs import check_folder
 from ..reports.latency import ENGINES, measure
 from ..reports.page import report_page
 from ..reports.report import Fact, Latency, Report, reports_to_json, speeds
+from ..reports.tables import latency_table, size_table
 from ..wording import change, milliseconds, relative, times
 
 if TYPE_CHECKING:
     from ...backends.built import Built
 
-__all__ = ["run_demo"]
+__all__ = ["run"]
 
 THREADS = 1
 SEED = 0
@@ -50,7 +52,7 @@ class Part:
     """Takes the number of measured runs."""
 
 
-def run_demo(out: Path, repeat: int) -> Answer:
+def run(out: Path, repeat: int) -> Answer:
     """Runs both parts and writes ``report.html`` and ``report.json`` into the folder `out`.
 
     A part whose packages or data are missing is left out, and named in the answer and the report.
@@ -58,6 +60,7 @@ def run_demo(out: Path, repeat: int) -> Answer:
     Raises:
         CheckError: a compacted network does not compute what the masked one does.
     """
+    check_folder(out)
     reports: list[Report] = []
     skipped: dict[str, str] = {}
     for part in (Part("VGG-16 on CIFAR-10", vgg), Part("EfficientNet-Lite0 on ImageNet", efficientnet)):

@@ -15,14 +15,13 @@ from ...frontend.data.datasets import find_dataset
 from ...frontend.graph_module import CapturedModule
 from ..answer import Answer, files_line, table
 from ..models import load_model
-from ..outputs import check_folder
+from ..outputs import check_folder, suffixed
 from ..portfolio.build import PAGE, Options, build_portfolio
 from ..portfolio.manifest import Portfolio
 from ..portfolio.page import front
 from ..portfolio.sources import Source, levels_sources, program_sources, pruned_sources
 from ..training.levels import LEVELS_FILE
 from ..wording import count, milliseconds, size
-from .common import suffixed
 
 __all__ = ["Request", "portfolio_verb"]
 

@@ -15,12 +15,11 @@ from ...backends.state import described
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
 from .. import api
-from ..answer import Answer, files_line
+from ..answer import Answer, files_line, says
 from ..arrays import array_names, check_array_file, in_order, read_given, write_arrays
 from ..models import load_model
 from ..outputs import check_file
 from ..wording import kept
-from .common import says
 
 __all__ = ["run"]
 

@@ -9,10 +9,9 @@ from ...backends.bundles.manifest import open_bundle
 from ...backends.bundles.signing import SIGNATURE, read_public_key, sign, verify, write_keys
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import SUMS, read_sums
-from ..answer import Answer, files_line
+from ..answer import Answer, files_line, says
 from ..portfolio.manifest import MANIFEST as PORTFOLIO
 from ..portfolio.manifest import open_portfolio
-from .common import says
 
 __all__ = ["sign_verb", "signed_bundle", "signed_portfolio"]
 

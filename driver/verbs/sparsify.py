@@ -11,11 +11,11 @@ from ...frontend.data.datasets import find_dataset
 from ...frontend.graph_module import CapturedModule
 from ..answer import Answer, files_line, table
 from ..models import load_model
-from ..outputs import check_folder
+from ..outputs import check_folder, suffixed
 from ..scoring_data import scoring_batches
 from ..training.levels import Ladder, Level, train_levels
 from ..training.presets import find_preset
-from .common import method_settings, suffixed
+from .settings import method_settings
 from .train import Options
 
 __all__ = ["sparsify_verb"]

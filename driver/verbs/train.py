@@ -13,11 +13,12 @@ from ...frontend.data.datasets import find_dataset
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import save_program
 from ..answer import Answer, files_line, table
+from ..masks import read_masks
 from ..models import load_model
-from ..outputs import check_folder
+from ..outputs import check_folder, suffixed
 from ..training.loop import Machine, Trained, train
 from ..training.presets import find_preset
-from .common import method_settings, read_masks, suffixed
+from .settings import method_settings
 
 __all__ = ["Machine", "Options", "train_verb"]
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from reconvene.driver.cli import command_line
 from reconvene.driver.cli.command_line import main
-from reconvene.driver.verbs import common as verbs
+from reconvene.driver.verbs import capture, compact, prune, targets
 from reconvene.frontend.base.errors import CheckError
 from reconvene.frontend.program_file import load_program
 
@@ -283,8 +283,8 @@ def test_counts_beyond_all_use_are_refused_for_every_verb(capsys: pytest.Capture
 def test_outputs_are_checked_before_the_model_is_loaded(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs, "load_model", None)
-    for verb in ("prune", "compact", "capture"):
+    for verb, file in (("prune", prune), ("compact", compact), ("capture", capture)):
+        monkeypatch.setattr(file, "load_model", None)
         assert "none" in refused(capsys, verb, *MODEL, "-o", "none/small.pt2")
 
 
@@ -319,12 +319,12 @@ def test_exit_codes(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(verbs, "targets", raising(error))
+    monkeypatch.setattr(targets, "run", raising(error))
     assert refused(capsys, "targets", code=code) == line
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "targets", raising(KeyError("x")))
+    monkeypatch.setattr(targets, "run", raising(KeyError("x")))
     assert main(["targets", "--debug"]) == 70
     assert "Traceback" in capsys.readouterr().err
 

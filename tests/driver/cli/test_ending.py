@@ -13,7 +13,7 @@ import pytest
 
 from reconvene.driver.cli.command_line import main
 from reconvene.driver.cli.ending import explained
-from reconvene.driver.verbs import common as verbs
+from reconvene.driver.verbs import targets
 from reconvene.frontend.base.cache_folder import cache_folder
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.base.files import write_text
@@ -44,7 +44,7 @@ def test_what_the_machine_lacks_is_one_line(
     def failing(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(verbs, "targets", failing)
+    monkeypatch.setattr(targets, "run", failing)
     assert main(["targets"]) == code
     line = capsys.readouterr().err
     assert line.startswith(start) and line.count("\n") == 1

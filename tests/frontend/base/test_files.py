@@ -15,7 +15,7 @@ import pytest
 
 from reconvene.backends.machines.targets import find_target
 from reconvene.driver.arrays import read_arrays
-from reconvene.driver.verbs.common import read_masks
+from reconvene.driver.masks import read_masks
 from reconvene.frontend.archive import read_records
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.base.files import open_regular, read_regular, replacing, replacing_folder, write_text

@@ -1,0 +1,43 @@
+"""A report's numbers as tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from ..answer import table
+from ..wording import change, count, milliseconds, relative, size
+from .report import Latency, Report, asked
+
+__all__ = ["latency_table", "size_table"]
+
+
+def size_table(report: Report) -> Table:
+    """Sizes before and after, and the certificate."""
+    made = table("", "dense", "compacted", "change", right=("dense", "compacted", "change"), title=report.title)
+    before, after, groups = report.before, report.after, asked(report)
+    made.add_row(
+        "parameters", f"{before.parameters:,}", f"{after.parameters:,}", change(before.parameters, after.parameters)
+    )
+    made.add_row("multiply-accumulates", count(before.macs), count(after.macs), change(before.macs, after.macs))
+    made.add_row("bytes of weights", size(before.bytes), size(after.bytes), change(before.bytes, after.bytes))
+    if groups.channels:
+        left = groups.channels - groups.got
+        made.add_row("channels in groups", f"{groups.channels:,}", f"{left:,}", change(groups.channels, left))
+    for fact in report.facts:
+        made.add_row(fact.label, fact.before, fact.after, "")
+    made.add_row("largest difference", "", relative(report.certificate.max_relative), f"in {report.certificate.dtype}")
+    return made
+
+
+def latency_table(rows: Sequence[Latency]) -> Table:
+    """One line for each measurement."""
+    names = ("median", "10th", "90th percentile", "runs")
+    first = rows[0] if rows else None
+    title = f"Latency, batch {first.batch}, {first.threads} thread{'s' * (first.threads != 1)}" if first else "Latency"
+    made = table("engine", "network", *names, right=names, title=title)
+    for row in rows:
+        times = (milliseconds(value) for value in (row.median_ms, row.p10_ms, row.p90_ms))
+        made.add_row(row.engine, row.variant, *times, str(row.repeats))
+    return made

@@ -1,0 +1,47 @@
+"""``reconvene capture``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...frontend.base.progress import stage
+from ...frontend.program_file import check_onnx, export_onnx, save_program
+from ..answer import Answer, files_line, says
+from ..models import load_model
+from ..outputs import check_different, check_file, suffixed
+
+__all__ = ["run"]
+
+
+def run(
+    model: str, inputs: Sequence[str], dynamic: Sequence[str], output: Path | None, onnx: Path | None, seed: int
+) -> Answer:
+    check_file(output)
+    check_file(onnx)
+    check_different(model, output, onnx)
+    loaded = load_model(model, inputs, seed, dynamic)
+    if onnx is not None:
+        check_onnx(loaded.module)
+    path = output or suffixed(loaded.beside, ".pt2")
+    check_file(path)
+    files = {"model": str(path)}
+    with stage("writing"):
+        save_program(loaded.module, loaded.example_inputs, path)
+        if onnx is not None:
+            export_onnx(loaded.module, loaded.example_inputs, onnx)
+            files["onnx"] = str(onnx)
+    operators = sum(node.op == "call_function" for node in loaded.module.graph.nodes)
+    parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
+    shapes = [list(value.shape) for value in tensors(loaded.example_inputs)]
+    data = {"model": loaded.name, "operators": operators, "parameters": parameters, "inputs": shapes, "files": files}
+    return Answer(data, says(f"{loaded.name}: {operators} operators, {parameters:,} parameters", files_line(files)))
+
+
+def tensors(values: Any) -> list[torch.Tensor]:
+    """The tensors among one output or several."""
+    entries = values if isinstance(values, list | tuple) else [values]
+    return [entry for entry in entries if isinstance(entry, torch.Tensor)]

@@ -1,0 +1,86 @@
+"""Files and answer of the verbs that make a model smaller."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from ...frontend.base.errors import InputError
+from ...frontend.base.files import write_text
+from ...frontend.base.progress import stage
+from ...frontend.program_file import export_onnx, save_program
+from .. import api
+from ..answer import Answer, files_line, table
+from ..models import LoadedModel
+from ..outputs import check_file
+from ..reports.report import Report
+from ..reports.tables import latency_table, size_table
+
+__all__ = ["Outputs", "compacted"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files that a compaction is written to; None for those not wanted, the model's default place for `model`."""
+
+    model: Path | None
+    report: Path | None
+    plan: Path | None
+    onnx: Path | None
+
+    def places(self) -> tuple[Path | None, ...]:
+        """All of them; a plan is two files."""
+        return self.model, self.report, self.plan, self.onnx
+
+    def checked(self, default: Path) -> Outputs:
+        """The same with the model's place filled in. Raises InputError if one of them cannot be written."""
+        filled = dataclasses.replace(self, model=self.model or default)
+        if self.report is not None and self.report.suffix not in (".html", ".json"):
+            raise InputError(f"a report is .html or .json, not '{self.report.name}'")
+        for path in filled.places():
+            check_file(path)
+        return filled
+
+
+def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer:
+    """Writes what was asked for and answers with the report."""
+    report = dataclasses.replace(found.report, title=loaded.name)
+    files = {}
+    with stage("writing"):
+        if places.model is not None:
+            certificate = dataclasses.asdict(found.certificate)
+            save_program(found.module, loaded.example_inputs, places.model, certificate=certificate)
+            files["model"] = str(places.model)
+        if places.plan is not None:
+            found.plan.save(places.plan)
+            files["plan"] = str(places.plan)
+        if places.onnx is not None:
+            export_onnx(found.module, loaded.example_inputs, places.onnx)
+            files["onnx"] = str(places.onnx)
+        if places.report is not None:
+            write_text(places.report, report.to_html() if places.report.suffix == ".html" else report.to_json())
+            files["report"] = str(places.report)
+    return Answer({"report": report.to_dict(), "files": files}, lambda console: show_report(console, report, files))
+
+
+def show_report(console: Console, report: Report, files: Mapping[str, str]) -> None:
+    console.print(size_table(report))
+    if report.latency:
+        console.print(latency_table(report.latency))
+    short = [group for group in report.groups if group.got < group.asked]
+    if short:
+        made = table("group", "asked", "got", "why not more", right=("asked", "got"), title="Less than asked")
+        for group in short:
+            made.add_row(group.name, str(group.asked), str(group.got), "; ".join(group.reasons))
+        console.print(made)
+    for barrier in report.barriers:
+        console.print(
+            f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False
+        )
+    for note in report.notes:
+        console.print(note, markup=False, soft_wrap=True)
+    console.print(files_line(files), markup=False, soft_wrap=True)
