@@ -69,8 +69,11 @@ class Preset:
 
     def check(self) -> None:
         """Raises InputError for values no training can be run with."""
-        if self.epochs < 1 or self.batch < 1 or self.train_images < 0 or self.test_images < 0:
+        if self.epochs < 1 or self.batch < 1:
             raise InputError(f"{self.epochs} epochs of batches of {self.batch} train nothing; both are 1 or more")
+        for name in ("train_images", "test_images"):
+            if (value := getattr(self, name)) < 0:
+                raise InputError(f"{name} {value} is no number of images; give 1 or more, or 0 for all of them")
         for name in ("rate", "gamma", "warmup", "momentum", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
