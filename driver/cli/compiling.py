@@ -1,0 +1,103 @@
+"""The verbs that compile, and what is known of machines without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .command_options import Choose, Dynamic, InputShapes, Json, KeyFile, Model, Output, Seed, Target, Threads, Winograd
+from .terminal import answer
+
+__all__ = ["compile_", "estimate", "server", "targets"]
+
+
+def compile_(
+    model: Model,
+    target: Target = "host",
+    threads: Threads = 1,
+    link: Annotated[bool, typer.Option(help="Link here; else leave object files for a linker elsewhere.")] = True,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="static: one program; wheel: with TVM's libraries; none: C sources; python: a library."),
+    ] = None,
+    winograd: Winograd = "auto",
+    choose: Choose = "model",
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="BOARD", help="With --choose time: rpc://HOST:PORT or tracker://HOST:PORT/KEY."),
+    ] = None,
+    key_file: KeyFile = None,
+    cache: Annotated[bool, typer.Option(help="Take compiled code from the cache folder, and keep it there.")] = True,
+    tune: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100_000, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours."
+        ),
+    ] = 0,
+    check: Annotated[bool, typer.Option(help="Compare the code with the model, on inputs of several kinds.")] = True,
+    check_input: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Compare on these inputs, too: .npy or .npz. Repeatable.")
+    ] = None,
+    input: InputShapes = None,
+    dynamic: Dynamic = None,
+    output: Output = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Compile a model with TVM into a bundle (a folder)."""
+    from ..verbs import compile as verb
+
+    options = {
+        "threads": threads,
+        "winograd": winograd,
+        "choose": choose,
+        "on": on,
+        "key_file": key_file,
+        "cache": cache,
+        "tune": tune,
+        "check": check,
+    }
+    answer(
+        json,
+        lambda: verb.run(
+            model, input or [], target, options, link, runtime, output, seed, check_input or [], dynamic or []
+        ),
+    )
+
+
+def estimate(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle with a program, for aarch64 or x86_64.")],
+    all: Annotated[bool, typer.Option("--all", help="Show every kernel, however many there are.")] = False,
+    assembly: Annotated[
+        str | None, typer.Option(metavar="KERNEL", help="Also show the code that this kernel spends its time in.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Estimate instructions, cycles, cache misses and time on the bundle's machine, without the machine."""
+    from ..verbs import estimate as verb
+
+    answer(json, lambda: verb.run(bundle, all, assembly))
+
+
+def targets(json: Json = False) -> None:
+    """List the machines that there are presets for."""
+    from ..verbs import targets as verb
+
+    answer(json, verb.run)
+
+
+def server(
+    target: Annotated[str, typer.Option("--target", "-t", help="The board it is for, from 'reconvene targets'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="wheel: with TVM's own libraries, where there are; source: compiled from its sources."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make an RPC server for a board, which 'run' and 'bench' reach with --on."""
+    from ..verbs import board_server as verb
+
+    answer(json, lambda: verb.run(target, runtime, output))

@@ -1,0 +1,159 @@
+"""The verbs that take a model in, show what can go, and make it smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...frontend.base.errors import InputError
+from .command_options import (
+    MODEL_HELP,
+    MOST_CHANNELS,
+    DataFolder,
+    Dataset,
+    Dynamic,
+    Fold,
+    InputShapes,
+    Json,
+    Model,
+    OnnxFile,
+    Output,
+    PlanFile,
+    ReportFile,
+    Seed,
+    Width,
+)
+from .terminal import answer
+
+if TYPE_CHECKING:
+    from ..answer import Answer
+
+__all__ = ["capture", "compact", "explain", "prune"]
+
+
+def capture(
+    model: Model,
+    input: InputShapes = None,
+    dynamic: Dynamic = None,
+    output: Output = None,
+    onnx: OnnxFile = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Capture a model as a graph (.pt2)."""
+    from ..verbs import capture as verb
+
+    answer(json, lambda: verb.run(model, input or [], dynamic or [], output, onnx, seed))
+
+
+def explain(
+    model: Model,
+    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    dot: Annotated[Path | None, typer.Option(help="Write the channel axes for Graphviz.")] = None,
+    graphml: Annotated[Path | None, typer.Option(help="Write the channel axes as GraphML.")] = None,
+    input: InputShapes = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Show which channels can go together, which cannot, and why."""
+    from ..verbs import explain as verb
+
+    answer(json, lambda: verb.run(model, input or [], html, dot, graphml, seed))
+
+
+def prune(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
+    named: Annotated[str | None, typer.Option("--model", help="MODEL, as an option.")] = None,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="How channels are scored; or reconvene, the paper's method.")
+    ] = "magnitude",
+    sparsity: Annotated[
+        float, typer.Option("--sparsity", "-s", help="Share of the channels to remove, 0..1; of weights for reconvene.")
+    ] = 0.5,
+    score: Annotated[str | None, typer.Option(help="For reconvene: magnitude, random, snip, grasp or synflow.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another setting of reconvene, see docs. Repeatable."),
+    ] = None,
+    dataset: Dataset = None,
+    data: DataFolder = None,
+    width: Width = 1.0,
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Score on random inputs and labels.")] = False,
+    scope: Annotated[
+        str, typer.Option(help="The share holds in every 'layer', or 'global' over all of them.")
+    ] = "layer",
+    target: Annotated[str | None, typer.Option(help="Round the channels kept to what suits this target.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Share of the dense time to reach on the target, instead of a sparsity.")
+    ] = None,
+    channel_multiple: Annotated[
+        int | None, typer.Option(min=1, max=MOST_CHANNELS, help="Round them to this multiple instead.")
+    ] = None,
+    minimum_channels: Annotated[
+        int, typer.Option(min=1, max=MOST_CHANNELS, help="What every layer keeps at least.")
+    ] = 1,
+    ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
+    input: InputShapes = None,
+    dynamic: Dynamic = None,
+    output: Output = None,
+    report: ReportFile = None,
+    plan: PlanFile = None,
+    onnx: OnnxFile = None,
+    fold: Fold = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Choose channels to remove, remove them, and prove that nothing else changed."""
+    from ..verbs import prune as verb
+    from ..verbs.compacted import Outputs
+    from ..verbs.settings import method_settings
+
+    outputs = Outputs(output, report, plan, onnx)
+    options = {
+        "scope": scope,
+        "latency": latency,
+        "channel_multiple": channel_multiple,
+        "minimum_channels": minimum_channels,
+        "ignore": tuple(ignore or ()),
+        "seed": seed,
+        "fold_batch_norm": fold,
+    }
+
+    def work() -> Answer:
+        settings = method_settings(score, setting or [])
+        told = verb.PruningData(dataset, data, width, synthetic, settings, tuple(dynamic or ()))
+        chosen = one_model(model, named)
+        return verb.run(chosen, input or [], method, sparsity, target, options, told, outputs)
+
+    answer(json, work)
+
+
+def compact(
+    model: Model,
+    masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
+    apply: Annotated[Path | None, typer.Option(help="Do to this model what a plan (.json) says was done.")] = None,
+    input: InputShapes = None,
+    dynamic: Dynamic = None,
+    output: Output = None,
+    report: ReportFile = None,
+    plan: PlanFile = None,
+    onnx: OnnxFile = None,
+    fold: Fold = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Remove the channels that the model's own zeros make removable, and prove that nothing else changed."""
+    from ..verbs import compact as verb
+    from ..verbs.compacted import Outputs
+
+    outputs = Outputs(output, report, plan, onnx)
+    answer(json, lambda: verb.run(model, input or [], masks, apply, outputs, seed, fold, dynamic or []))
+
+
+def one_model(argument: str | None, option: str | None) -> str:
+    """MODEL, given once."""
+    if (argument is None) == (option is None):
+        raise InputError("name one MODEL, as an argument or with --model")
+    return argument or option or ""

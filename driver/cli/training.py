@@ -1,0 +1,104 @@
+"""The verbs that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .command_options import (
+    Bfloat16,
+    Changes,
+    CheckpointEvery,
+    DataFolder,
+    Device,
+    InputShapes,
+    Json,
+    Model,
+    Seed,
+    TrainingData,
+    TrainingThreads,
+    Width,
+)
+from .terminal import answer
+
+if TYPE_CHECKING:
+    from ..answer import Answer
+
+__all__ = ["sparsify", "train"]
+
+
+def train(
+    model: Model,
+    dataset: TrainingData = "cifar10",
+    data: DataFolder = None,
+    preset: Annotated[str, typer.Option(help="Hyper-parameters: vgg16-cifar10, laptop, smoke and others.")] = "laptop",
+    setting: Changes = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Weights that stay zero: parameter name to bool tensor, .safetensors.")
+    ] = None,
+    device: Device = "cpu",
+    bfloat16: Bfloat16 = False,
+    threads: TrainingThreads = None,
+    width: Width = 1.0,
+    checkpoint_every: CheckpointEvery = 100,
+    restart: Annotated[bool, typer.Option("--restart", help="Do not go on with what the folder holds.")] = False,
+    input: InputShapes = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run; beside MODEL unless given.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Train a model, or go on with a training that was killed."""
+    from ..verbs import train as verb
+
+    def work() -> Answer:
+        machine = verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads)
+        options = verb.Options(
+            dataset, data, preset, tuple(setting or ()), masks, machine, width, checkpoint_every, restart, seed
+        )
+        return verb.train_verb(model, input or [], options, output)
+
+    answer(json, work)
+
+
+def sparsify(
+    model: Model,
+    levels: Annotated[int, typer.Option(min=1, max=100, help="Levels of rising sparsity, beside the dense one.")] = 8,
+    share: Annotated[float, typer.Option(help="Of the weights that remain, removed at every level.")] = 0.2,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="iterative; or a score, for masks found before training.")
+    ] = "iterative",
+    rewind: Annotated[str, typer.Option(help="Where weights go back to: 500it (steps) or 1ep (epochs).")] = "0it",
+    ignore: Annotated[list[str] | None, typer.Option(help="Pattern of weights that stay whole. Repeatable.")] = None,
+    dataset: TrainingData = "cifar10",
+    data: DataFolder = None,
+    preset: Annotated[str, typer.Option(help="Hyper-parameters of every level, as for train.")] = "laptop",
+    setting: Changes = None,
+    device: Device = "cpu",
+    bfloat16: Bfloat16 = False,
+    threads: TrainingThreads = None,
+    width: Width = 1.0,
+    checkpoint_every: CheckpointEvery = 100,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the levels; beside MODEL unless given.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Train sparse models, level by level, by iterative magnitude pruning; or go on where that was killed."""
+    from ..training import levels as training_levels
+    from ..verbs import sparsify as sparsify_verb
+    from ..verbs import train as verb
+
+    def work() -> Answer:
+        machine = verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads)
+        options = verb.Options(
+            dataset, data, preset, tuple(setting or ()), None, machine, width, checkpoint_every, False, seed
+        )
+        ladder = training_levels.Ladder(levels, share, method, rewind, tuple(ignore or ()))
+        return sparsify_verb.sparsify_verb(model, ladder, options, output)
+
+    answer(json, work)
