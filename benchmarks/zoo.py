@@ -58,7 +58,7 @@ SUBSET = (
     "alexnet mobilenet_v3_small shufflenet_v2_x0_5 squeezenet1_1 regnet_y_400mf densenet121 googlenet swin_t r3d_18 "
     "timm/skresnet18 timm/ghostnet_100 timm/mixnet_s timm/repvgg_a0 timm/dla34"
 ).split()
-"""What ``make test`` runs."""
+"""A few of all kinds."""
 
 _SEGMENTATION_LIKE = ("fcn_", "deeplabv3_", "lraspp_")
 _VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b")
@@ -307,7 +307,7 @@ def run_one(name: str, limit: int, program: str = __file__) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--subset", action="store_true", help="the few networks that the tests run")
+    parser.add_argument("--subset", action="store_true", help="a few networks of all kinds")
     parser.add_argument("--json", type=Path, help="rows already in it are not run again")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--limit", type=int, default=900, help="seconds a network")
