@@ -6,10 +6,10 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attacks.servers import SANITISERS, build_server
+from attacks.servers import ENVIRONMENT, build_server
 
 from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.server import SERVER
@@ -47,17 +47,19 @@ class Served:
             pass
 
 
-def native_server(folder: Path) -> Path:
-    """A server for this machine with the installed TVM, watched by the sanitisers of addresses and undefined behaviour."""
+def native_server(folder: Path, runtime: Sequence[Path] = ()) -> Path:
+    """A server for this machine, watched by the sanitisers of addresses and undefined behaviour, with the installed TVM or the
+    object files of a runtime.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        build_server(folder / SERVER, Path(temporary), sanitised=True)
+        build_server(folder / SERVER, Path(temporary), runtime)
     return folder
 
 
 @contextlib.contextmanager
 def serving_here(folder: Path, *options: str, scratch: Path) -> Iterator[Served]:
     """A native server within the block, which must have no report of a sanitiser at its end."""
-    environment = {**os.environ, "TMPDIR": str(scratch), **SANITISERS}
+    environment = {**os.environ, "TMPDIR": str(scratch), **ENVIRONMENT}
     process = subprocess.Popen(
         [str(folder / SERVER), "--port", "0", *options],
         stdout=subprocess.PIPE,

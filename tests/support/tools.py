@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks.servers import has_sanitisers
 
 from reconvene.backends.bundles.runtime_wheels import wheel_runtime
 from reconvene.backends.estimate.tools import llvm_tool
@@ -26,12 +29,14 @@ INSTALL = {
     "llvm-mca": "apt-get install llvm",
     "wheels": "a network, for the board's wheels of TVM (once)",
     "ziglang": "pip install 'reconvene[cross]'",
+    "sanitisers": "a g++ that has -fsanitize=address,undefined, as Debian's has",
 }
-"""By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board, and ``ziglang``."""
+"""By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board,
+``ziglang``, and ``sanitisers``, the libraries of the compiler's."""
 
-OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang"}
-"""Large downloads (112 MB for the two, 100 MB for the other), which `make tools` leaves out and `make all-tools` has: checks
-that need them are skipped by name wherever they are missing."""
+OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang", "sanitisers"}
+"""Large downloads (112 MB for the two, 100 MB for the other), which `make tools` leaves out and `make all-tools` has, and what
+not every compiler has: checks that need them are skipped by name wherever they are missing."""
 
 
 def needs(*tools: str) -> Any:
@@ -44,6 +49,9 @@ def missing(tool: str) -> bool:
     """Whether `tool` is not here."""
     if tool == "ziglang":
         return importlib.util.find_spec("ziglang") is None
+    if tool == "sanitisers":
+        with tempfile.TemporaryDirectory() as temporary:
+            return not has_sanitisers(Path(temporary))
     if tool not in ("wheels", "llvm-mca"):
         return shutil.which(tool) is None
     try:

@@ -63,7 +63,8 @@ struct Client {
   memset(secret.bytes, 0, sizeof secret.bytes);
   guard(socket, options.idle);
   const uint64_t memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  messages::socket = socket, messages::most = memory / 4;
+  messages::Messages followed(memory / 4);
+  messages::socket = socket, messages::followed = &followed;
 #if !defined(__SANITIZE_ADDRESS__)
   // A session that takes all memory ends, and not the board. (The address sanitiser takes more than that itself.)
   const rlimit most = {static_cast<rlim_t>(memory / 4 * 3), static_cast<rlim_t>(memory / 4 * 3)};
