@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
-from pathlib import Path
 
-from ...frontend.base.errors import InputError
-from ...frontend.base.files import open_regular
+from ...frontend.base.secret_files import read_secret
 
 __all__ = ["read_key"]
 
-_LEAST, _MOST = 16, 4096
+_LEAST, _MOST = 16, 4095
 """Bytes."""
 
 
@@ -21,17 +18,4 @@ def read_key(path: str | os.PathLike[str]) -> bytes:
     Raises:
         InputError: it cannot be read, others may read it, or it is too short or too long.
     """
-    file = Path(path)
-    try:
-        with open_regular(file) as stream:
-            mode, key = os.fstat(stream.fileno()).st_mode, stream.read(_MOST)
-    except OSError as error:
-        raise InputError(f"cannot read the key '{file}': {error.strerror}") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InputError(f"others may read the key '{file}'; chmod 600 it")
-    found = key.rstrip(b" \t\r\n")
-    if len(found) < _LEAST or len(key) == _MOST:
-        raise InputError(
-            f"the key '{file}' has to have from {_LEAST} to {_MOST - 1} bytes; make one: openssl rand -hex 32"
-        )
-    return found
+    return read_secret(path, "the key", _LEAST, _MOST, "make one: openssl rand -hex 32")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from ...frontend.base.errors import InputError
-from ...frontend.base.files import open_regular
+from ...frontend.base.secret_files import read_secret
 from .protocol import RequestError
 
 __all__ = ["TOKEN_VARIABLE", "Control", "read_token"]
@@ -23,6 +23,8 @@ TOKEN_VARIABLE = "RECONVENE_CONTROL_TOKEN"
 
 _SHORTEST, _LONGEST = 16, 4096
 """Characters of a token."""
+
+_ADVICE = "make one with: openssl rand -hex 32"
 
 _BROWSER = ("origin", "referer", "cookie", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest")
 """Headers that browsers send; any of them tells that a page may be behind the request."""
@@ -80,29 +82,21 @@ def read_token(path: Path | None) -> str | None:
     """The token in a file, or in the environment variable `TOKEN_VARIABLE`; None without either.
 
     Raises:
-        InputError: the file cannot be read, or holds no token of 16 printable characters or more.
+        InputError: the file cannot be read, others may read it, or it holds no token of 16 printable characters or more.
     """
     if path is None:
         found, where = os.environ.get(TOKEN_VARIABLE), f"in {TOKEN_VARIABLE}"
         if found is None:
             return None
     else:
-        found, where = _contents(path), f"in '{path}'"
+        contents = read_secret(path, "the control token", _SHORTEST, _LONGEST, _ADVICE)
+        found, where = contents.decode("ascii", "replace"), f"in '{path}'"
     token = found.strip()
     if not _SHORTEST <= len(token) <= _LONGEST or not all("!" <= letter <= "~" for letter in token):
         raise InputError(
-            f"the control token {where} is not {_SHORTEST} to {_LONGEST} printable characters without spaces; make one"
-            " with: openssl rand -hex 32"
+            f"the control token {where} is not {_SHORTEST} to {_LONGEST} printable characters without spaces; {_ADVICE}"
         )
     return token
-
-
-def _contents(path: Path) -> str:
-    try:
-        with open_regular(path) as stream:
-            return stream.read(_LONGEST + 2).decode("ascii", "replace")
-    except OSError as error:
-        raise InputError(f"cannot read the control token '{path}': {error.strerror}; give another file") from None
 
 
 def _hostname(host: str) -> str:

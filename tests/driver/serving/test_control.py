@@ -101,6 +101,11 @@ def test_where_tokens_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv(TOKEN_VARIABLE, "from-the-environment")
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
+    for mode in (0o604, 0o640, 0o660):
+        file.chmod(mode)
+        with pytest.raises(InputError, match=r"others may read the control token '.*'; chmod 600 it"):
+            read_token(file)
+    file.chmod(0o600)
     assert (read_token(None), read_token(file)) == ("from-the-environment", TOKEN)
     os.mkfifo(tmp_path / "fifo")
     for name, message in (("fifo", "it is no regular file"), ("none", "No such file"), (".", "Is a directory")):

@@ -385,6 +385,7 @@ def test_sigterm_answers_what_is_under_way(original: Portfolio, tmp_path: Path) 
     left.bind(str(tmp_path / "socket"))
     left.close()
     (tmp_path / "token").write_text("0123456789abcdef\n")
+    (tmp_path / "token").chmod(0o600)
     protected = (
         "--control-token",
         str(tmp_path / "token"),
