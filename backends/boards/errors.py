@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.shown_text import shown
 
 __all__ = ["BoardError", "BoardLost", "printable"]
 
@@ -20,7 +21,5 @@ _MOST = 300
 
 def printable(text: str) -> str:
     """What a board or a tracker said, for a line of a message: control characters and the like escaped, and not too long."""
-    plain = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text[: _MOST + 1]
-    )
+    plain = shown(text[: _MOST + 1]).replace("\n", "\\n")
     return plain if len(text) <= _MOST else f"{plain[:_MOST]}..."

@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 
 from ...frontend.base.errors import ReconveneError
+from ...frontend.base.shown_text import shown
 
 __all__ = ["INTERNAL_ERROR", "INTERRUPTED", "explained", "failed", "unheard"]
 
@@ -44,8 +45,8 @@ def failed(line: str, code: int) -> int:
     """Writes `line` to stderr, if anybody is there, and gives `code`."""
     told = line if line.startswith("internal error") else f"error: {line}"
     with suppress(OSError):
-        # Names of files that are no text are escaped.
-        print(told.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
+        # Names of files may be no text, and names in files may be orders to a terminal.
+        print(shown(told), file=sys.stderr, flush=True)
         return code
     unheard(2)
     return code

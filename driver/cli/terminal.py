@@ -8,19 +8,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import listening
+from ...frontend.base.shown_text import shown
 from .ending import unheard
 
 if TYPE_CHECKING:
     from ..answer import Answer
 
-__all__ = ["answer", "showing_progress"]
+__all__ = ["PlainConsole", "answer", "showing_progress"]
 
 
 class ProgressDisplay:
@@ -35,7 +37,7 @@ class ProgressDisplay:
         with self._lock:
             indent = "  " * self._depth
             self._depth += 1
-        return int(self._progress.add_task(indent + label, total=total))
+        return int(self._progress.add_task(indent + shown(label), total=total))
 
     def advance(self, key: int) -> None:
         self._progress.advance(TaskID(key))
@@ -52,13 +54,27 @@ def showing_progress(console: Console) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress, listening(ProgressDisplay(progress)):
         yield
 
 
-class _Console(Console):
-    """Leaves to `answer` what it means that nobody reads any more; rich itself ends with exit code 1."""
+class PlainConsole(Console):
+    """A console for names that others gave: brackets in them are no markup, and control characters are written out.
+
+    It leaves to `answer` what it means that nobody reads any more; rich itself ends with exit code 1.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, markup=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown(text), **options)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -67,13 +83,13 @@ class _Console(Console):
 def answer(as_json: bool, work: Callable[[], Answer]) -> None:
     """Does `work` and writes its answer to stdout. What the work itself prints goes to stderr."""
     _signals_are_exceptions()
-    with redirect_stdout(sys.stderr), showing_progress(Console(stderr=True)):
+    with redirect_stdout(sys.stderr), showing_progress(PlainConsole(stderr=True)):
         found = work()
     try:
         if as_json:
             print(json.dumps(found.data, indent=2, allow_nan=False))
         else:
-            found.show(_Console())
+            found.show(PlainConsole())
         sys.stdout.flush()
     except BrokenPipeError:
         unheard(1)  # Whoever read our output has seen enough.

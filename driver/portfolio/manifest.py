@@ -27,6 +27,7 @@ from ...backends.signature import TensorSpec
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import SUMS, open_regular, read_regular, sha256, sha256_of, write_text
 from ...frontend.base.json_text import json_array, json_count, json_number, json_object, parse_json, shortened
+from ...frontend.base.shown_text import shown
 
 __all__ = [
     "FORMAT",
@@ -214,7 +215,7 @@ def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{spec.name} ({spec})" for spec in specs)
+    return ", ".join(f"{shown(spec.name)} ({spec})" for spec in specs)
 
 
 def _plain(portfolio: Portfolio) -> dict[str, Any]:
@@ -314,7 +315,7 @@ def _name(value: object) -> str:
 def _inside(path: str, name: str) -> str:
     """`path` if it leads nowhere but below the folder of the variant `name`."""
     parts = path.split("/")
-    if "\\" in path or "\0" in path or any(part in ("", ".", "..") or ":" in part for part in parts):
+    if "\\" in path or not path.isprintable() or any(part in ("", ".", "..") or ":" in part for part in parts):
         raise ValueError(f"the file {shortened(path)} is not a path below the portfolio's folder")
     if parts[:2] != [VARIANTS, name] or len(parts) < 3:
         raise ValueError(f"the file {shortened(path)} is not one of the variant '{name}'")
