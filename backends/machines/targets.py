@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import platform
+import re
 import tomllib
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -17,10 +18,18 @@ from tvm.target import codegen
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_text
+from ...frontend.base.json_text import shortened
 from ..kernels.tiles import Machine
 
 __all__ = ["Target", "find_target", "target_from", "targets"]
 
+
+_NAME = re.compile(r"[^\W.][\w .+@()-]{0,99}")
+_TRIPLE = re.compile(r"[a-z0-9_.]{1,40}(-(?!windows)[A-Za-z0-9_.]{1,40}){2,3}", re.ASCII)
+_ARCHITECTURE = re.compile(r"(x86_64|aarch64|arm64|arm|armv\w+|thumbv\w+)-", re.ASCII)
+_FEATURE = re.compile(r"[+-][a-z0-9][a-z0-9_.-]{0,60}", re.ASCII)
+_MOST_TEXT = 16 << 10
+"""Characters of a target file. Python's reader takes the square of its time for keys of many parts."""
 
 _IN_ORDER = frozenset(
     f"cortex-{core}"
@@ -150,13 +159,24 @@ def targets() -> tuple[Target, ...]:
 
 def _from_file(path: Path) -> Target:
     try:
-        values = tomllib.loads(read_text(path))
+        text = read_text(path)
+        if len(text) > _MOST_TEXT:
+            raise InputError(f"target file '{path}' has {len(text)} characters; a target takes {_MOST_TEXT} at most")
+        values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"cannot read target file '{path}': {reason}; give a readable .toml file") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise InputError(f"target file '{path}' is nested too deeply") from None
+    except ValueError as error:  # Of TOML's grammar, or Python's of numbers.
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"target file '{path}' is not TOML: {error}") from None
-    return target_from({"name": path.stem, **values}, str(path))
+    target = target_from({"name": path.stem, **values}, str(path))
+    if target.name == "host":
+        raise InputError(f"target file '{path}': 'host' is the name of this machine; choose another name")
+    _check_cpu(target, path)
+    return target
 
 
 _KINDS: dict[str, type] = {
@@ -172,6 +192,20 @@ _KINDS: dict[str, type] = {
     "qemu_machine": str,
 }
 
+
+_MOST = {
+    "lanes": 64,
+    "registers": 256,
+    "cores": 4096,
+    "channel_multiple": 1 << 16,
+    "clock_mhz": 1 << 20,
+    "l1_ways": 1 << 10,
+    "last_cache_ways": 1 << 10,
+    "memory_mb_s": 1 << 30,
+}
+"""Of fields that are numbers: far more than any machine has. Schedules are looked for among all that fit."""
+
+_MOST_BYTES = 1 << 40
 
 _OPTIONAL: dict[str, Any] = {
     "description": "",
@@ -201,11 +235,29 @@ def target_from(values: dict[str, Any], where: str) -> Target:
         wanted = _wanted(name, complete[name])
         if wanted:
             raise InputError(f"target '{complete.get('name')}' in {where}: '{name}' must be {wanted}")
+    if not _TRIPLE.fullmatch(complete["triple"]) or not _ARCHITECTURE.match(complete["triple"]):
+        raise InputError(
+            f"target '{complete.get('name')}' in {where}: code is made for x86_64, aarch64 and arm, on Linux, macOS or without"
+            f" a system, not for the triple {shortened(complete['triple'])}"
+        )
     if complete["registers"] < 8 or complete["lanes"] & (complete["lanes"] - 1):
         raise InputError(
             f"target '{complete.get('name')}' in {where}: registers must be 8 or more and lanes a power of two"
         )
     return Target(**{**complete, "features": tuple(complete["features"]), "link": tuple(complete["link"])})
+
+
+def _check_cpu(target: Target, path: Path) -> None:
+    """Raises InputError for a core that LLVM does not know; it would take another one, and say so on stderr."""
+    known = list(
+        codegen.llvm_get_cpu_archlist(tvm.target.Target({"kind": "llvm", "mtriple": _normalized(target.triple)}))
+    )
+    if target.cpu not in known:
+        close = difflib.get_close_matches(target.cpu[:60], known, n=3)
+        choices = f"did you mean {' or '.join(close)}?" if close else "generic is the least of them"
+        raise InputError(
+            f"target '{target.name}' in {path}: LLVM knows no cpu {shortened(target.cpu)} of {target.triple}; {choices}"
+        )
 
 
 def _wanted(name: str, value: Any) -> str | None:
@@ -214,10 +266,17 @@ def _wanted(name: str, value: Any) -> str | None:
     if value is None and name in _OPTIONAL and _OPTIONAL[name] is None:
         return None
     if kind is None:
-        good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        return None if good else f"a positive whole number, got {value!r}"
+        most = _MOST.get(name, _MOST_BYTES)
+        good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
+        return None if good else f"a positive whole number up to {most}, got {shortened(value)}"
+    if name == "name" and isinstance(value, str) and not _NAME.fullmatch(value):
+        return f"a name that a file can have, got {shortened(value)}"
+    if name == "features" and isinstance(value, list | tuple):
+        wrong = [entry for entry in value if not isinstance(entry, str) or not _FEATURE.fullmatch(entry)]
+        if wrong:
+            return f'a list of words such as "+neon", got {shortened(wrong[0])}'
     texts = not isinstance(value, list) or all(isinstance(entry, str) for entry in value)
-    return None if isinstance(value, kind) and texts else f"a {kind.__name__}, got {value!r}"
+    return None if isinstance(value, kind) and texts else f"a {kind.__name__}, got {shortened(value)}"
 
 
 def _normalized(triple: str) -> str:

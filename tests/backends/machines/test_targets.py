@@ -72,7 +72,36 @@ def test_own_file(tmp_path: Path) -> None:
     [
         (OWN.replace("lanes = 4", ""), "lacks 'lanes'"),
         (OWN + "speed = 3", "unknown field 'speed'"),
-        (OWN.replace("lanes = 4", "lanes = 0"), "'lanes' must be a positive whole number, got 0"),
+        (OWN.replace("lanes = 4", "lanes = 0"), "'lanes' must be a positive whole number up to 64, got 0"),
+        (OWN.replace("lanes = 4", "lanes = 128"), "'lanes' must be a positive whole number up to 64, got 128"),
+        (OWN + "memory_mb_s = " + "9" * 5000, "is not TOML: Exceeds"),
+        (OWN + "l1_ways = 1000000000", "'l1_ways' must be a positive whole number up to 1024"),
+        (OWN + f"last_cache_bytes = {1 << 70}", "up to 1099511627776, got 1180591620717411303424"),
+        (OWN + 'name = "../../x"', "'name' must be a name that a file can have, got '../../x'"),
+        (OWN + 'name = "\\u001b[2J"', "must be a name that a file can have"),
+        (OWN + 'name = ".hidden"', "must be a name that a file can have"),
+        (OWN + 'name = "host"', "'host' is the name of this machine"),
+        (OWN + 'features = ["neon"]', r"'features' must be a list of words such as \"\+neon\", got 'neon'"),
+        (OWN + 'features = ["+a\\u0000b"]', "must be a list of words"),
+        (OWN + "features = [1]", "must be a list of words"),
+        (
+            OWN.replace("cortex-a55", "cortex-a555"),
+            "LLVM knows no cpu 'cortex-a555' of aarch64-linux-gnu; did you mean .*cortex-a55",
+        ),
+        (OWN.replace("cortex-a55", "?" * 5000), "LLVM knows no cpu .*generic is the least"),
+        *[
+            (OWN.replace("aarch64-linux-gnu", triple), "code is made for x86_64, aarch64 and arm")
+            for triple in (
+                "",
+                "aarch64",
+                "wasm32-unknown-unknown",
+                "x86_64-pc-windows-msvc",
+                "aarch64-linux-gnu\\n-x",
+                "a" * 5000,
+            )
+        ],
+        ("x = " + "[" * 5000, "is nested too deeply"),
+        (OWN + "# " + "x" * 20000, "a target takes 16384 at most"),
         (OWN.replace("lanes = 4", "lanes = 6"), "lanes a power of two"),
         (OWN.replace('"cortex-a55"', "55"), "'cpu' must be a str, got 55"),
         ("lanes = ", "is not TOML"),
