@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -218,11 +219,24 @@ def open_board(place: Place, limits: Limits, answer_bytes: int = 0) -> Iterator[
         yield board
         board.clean()
     except (tvm.error.RPCError, tvm.error.InternalError, RuntimeError) as error:
-        raise _told(error, name, relay.close(), place) from None
+        told = _told(error, name, relay.close(), place)
+        _let_go(error)
+        raise told from None
+    except BoardError as error:
+        _let_go(error)
+        raise
     finally:
         if board is not None:
             board.remote = None
         relay.close()
+
+
+def _let_go(error: BaseException) -> None:
+    """Forgets what the calls that ended in `error` held, as long as somebody keeps the error: sessions, of which TVM has 32."""
+    kept: BaseException | None = error
+    while kept is not None:
+        traceback.clear_frames(kept.__traceback__)
+        kept = kept.__cause__ or kept.__context__
 
 
 def _begun(offer: Offer, name: str, relay: Relay, limits: Limits) -> Board:

@@ -259,6 +259,19 @@ def test_false_answers_end_a_session_in_one_line(said: bytes) -> None:
     assert str(caught.value).isprintable()
 
 
+def test_an_error_that_is_kept_holds_no_session() -> None:
+    """Of which TVM has 32 at a time."""
+    errors = []
+    for said in [*FALSE.values(), ANSWERS["a number"], ANSWERS["a text"]]:
+        with board_that(answers(said, said)) as port:
+            try:
+                with open_board(Place("rpc", "127.0.0.1", port), QUICK):
+                    pass
+            except BoardError as error:
+                errors.append(error)
+    assert len(errors) == len(FALSE) + 2 > 32 and not any("maximum" in str(error) for error in errors)
+
+
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_answers_of_another_kind_than_was_asked_for(answer: bytes) -> None:
     """To the question for a function, to its call, and to those that come after."""
