@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from .arguments import Inputs, arguments
@@ -16,17 +16,15 @@ from .base.errors import CaptureError, InputError
 from .base.progress import stage
 from .batch import batch_shapes, computes_the_same, enlarged, first_of_batch
 from .capture_errors import first_line, user_line
-from .exporting import export_program
-from .graph_module import CapturedModule, as_changed, captured_module, changed_layer
+from .exported import from_program, traced
+from .graph_module import CapturedModule, as_changed, changed_layer
 from .input_sizes import InputSizes
-from .modes import DIFFERENCES, mark_modes_of_a_program, note_differences, set_mode
-from .program_inputs import deciding_line, sizes_of, without_fussy_conditions
-from .state import own_state
-from .symbols import restate_sizes
-from .tracing import Trace, in_both_modes, plain_graph
+from .program_file import load_program
+from .program_inputs import deciding_line
+from .tracing import Trace, in_both_modes
 from .unwrapping import without_wrappers
 
-__all__ = ["FIXED", "Model", "capture", "example_inputs_of", "from_program", "program_of"]
+__all__ = ["FIXED", "Model", "capture", "example_inputs_of"]
 
 Model = nn.Module | fx.GraphModule | ExportedProgram | str | os.PathLike[str]
 
@@ -55,8 +53,6 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
         example_inputs = example_inputs_of(model) if example_inputs is None else example_inputs
         model = as_changed(model) if changed else model
     if isinstance(model, str | os.PathLike):
-        from .program_file import load_program
-
         return load_program(model)[0]
     if isinstance(model, ExportedProgram):
         return from_program(model)
@@ -72,7 +68,7 @@ def capture(model: Model, example_inputs: Inputs | None = None, dynamic_shapes: 
         if dynamic_shapes is None:
             module = _with_free_batch(trace, args, kwargs)
         elif dynamic_shapes == FIXED:
-            module = _traced(trace.program(args, kwargs))
+            module = traced(trace.program(args, kwargs))
         else:
             module = _with_free_sizes(trace, args, kwargs, dynamic_shapes)
         return in_both_modes(module, trace)
@@ -88,11 +84,11 @@ def _with_free_batch(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any]
     """The batch may vary if export can follow the model so, and if other sizes would give the same graph."""
     shapes = batch_shapes(trace.model, args, kwargs)
     if shapes is None:
-        return _traced(trace.program(args, kwargs))
+        return traced(trace.program(args, kwargs))
     try:
         more_args, more_kwargs = enlarged((args, kwargs), shapes)
         program = trace.attempt(more_args, more_kwargs, shapes)
-        module = _traced(program, (args, kwargs))
+        module = traced(program, (args, kwargs))
     except Exception as error:
         reason = f"the model cannot be followed without a number there: {first_line(error)}{user_line(error)}"
     else:
@@ -103,7 +99,7 @@ def _with_free_batch(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any]
             return module
         reason = "the model takes another way for other sizes, or computes with the example's size as a number"
         reason += deciding_line(program)
-    fixed = _traced(trace.program(args, kwargs))
+    fixed = traced(trace.program(args, kwargs))
     fixed.meta["input_sizes"] = fixed.meta["input_sizes"].explained(f"the batch is fixed: {reason}")
     return fixed
 
@@ -114,7 +110,7 @@ def _with_free_sizes(
     """The sizes that the person named may vary."""
     traced_args, traced_kwargs = enlarged((args, kwargs), dynamic_shapes)
     program = trace.program(traced_args, traced_kwargs, dynamic_shapes)
-    module = _traced(program, (args, kwargs))
+    module = traced(program, (args, kwargs))
     sizes = module.meta["input_sizes"] = _looked_at_one(trace.model, module, args, kwargs)
     refusal = sizes.refusal(_shapes((args, kwargs)))
     if refusal:
@@ -122,21 +118,6 @@ def _with_free_sizes(
     if not kwargs:
         module.meta["dynamic_shapes"] = dynamic_shapes  # With the bounds that they may have.
     return module
-
-
-def program_of(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> ExportedProgram:
-    """The exported program of a captured module, with these inputs as its example.
-
-    Raises:
-        CaptureError: torch.export cannot follow it.
-    """
-    args, kwargs = enlarged((inputs, {}), dynamic_shapes)
-    program = export_program(module, args, dynamic_shapes, kwargs)
-    program.example_inputs = (inputs, {})
-    sizes: InputSizes | None = getattr(module, "meta", {}).get("input_sizes")
-    if sizes is not None and not sizes.broken_by_one():
-        program._guards_code = without_fussy_conditions(program)
-    return program
 
 
 def _looked_at_one(
@@ -158,52 +139,3 @@ def _others(size: int) -> list[int]:
 def _shapes(inputs: Any) -> tuple[Any, ...]:
     leaves = pytree.tree_leaves(inputs)
     return tuple(tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else None for leaf in leaves)
-
-
-def from_program(program: ExportedProgram, inputs: Any = None) -> CapturedModule:
-    """A program's graph, with what it takes: its inputs in ``meta["example_inputs"]``, their sizes in
-    ``meta["input_sizes"]``, and these in torch.export's form in ``meta["dynamic_shapes"]``.
-
-    `inputs`, by position and by keyword, stand for those that the program was exported with.
-    """
-    module = plain_graph(program)
-    differences = mark_modes_of_a_program(module.graph)
-    set_mode(module.graph, False)  # A program may have been exported in training.
-    found = _traced(program, inputs, module)
-    note_differences(found.graph, differences)
-    found.meta[DIFFERENCES] = differences
-    return found
-
-
-def _traced(program: ExportedProgram, inputs: Any = None, module: fx.GraphModule | None = None) -> CapturedModule:
-    """The same without a word on the modes. `module`: its graph of operators only."""
-    module = plain_graph(program) if module is None else module
-    graph = module.graph
-    own_state(module)
-    renamed = restate_sizes(graph)
-    example = _flat_arguments(program, inputs or program.example_inputs)
-    sizes = sizes_of(module, program, None if example is None else pytree.tree_leaves(example), renamed)
-    meta = {"example_inputs": example, "input_sizes": sizes, "dynamic_shapes": _export_form(example, sizes)}
-    return captured_module(module, graph, meta)
-
-
-def _flat_arguments(program: ExportedProgram, inputs: Any) -> tuple[Any, ...] | None:
-    """Example inputs in the order of the graph: positional ones, then those by keyword."""
-    if not inputs:
-        return None
-    args, kwargs = inputs
-    spec = program.call_spec.in_spec
-    order = spec.children()[1].context if spec is not None and spec.num_children == 2 else list(kwargs)
-    return (*args, *(kwargs[name] for name in order))
-
-
-def _export_form(inputs: tuple[Any, ...] | None, sizes: InputSizes) -> Any:
-    """The sizes that may vary as torch.export takes them, for positional inputs."""
-    if inputs is None or not sizes.free():
-        return None
-    leaves, structure = pytree.tree_flatten(inputs)
-    forms = [
-        {axis: Dim.AUTO for axis, size in enumerate(taken.shape or ()) if isinstance(size, str)} or None
-        for taken, _ in zip(sizes.inputs, leaves, strict=True)
-    ]
-    return pytree.tree_unflatten(forms, structure)

@@ -23,9 +23,9 @@ from .base.errors import InputError, ReconveneError
 from .base.files import replacing
 from .base.json_text import parse_json
 from .base.torch_logs import quiet
-from .capture import from_program, program_of
 from .claimed_values import check_values
 from .containers import with_names, without_classes
+from .exported import from_program, program_of
 from .graph_module import CapturedModule
 from .state import state_of
 

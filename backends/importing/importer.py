@@ -13,8 +13,8 @@ from tvm import IRModule
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from ...frontend.base.errors import CaptureError
-from ...frontend.capture import capture, export_program
-from ...frontend.exporting import distinct
+from ...frontend.capture import capture
+from ...frontend.exporting import distinct, export_program
 from ...frontend.writes import written_places
 from ..signature import Signature, signature_of
 from ..state import State, carry_state

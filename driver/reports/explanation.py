@@ -68,9 +68,25 @@ class Explanation:
 
     def to_html(self) -> str:
         """One page that needs no network."""
-        from .explanation_page import explanation_page
+        # Plotly takes its time, and the command line's table needs none of it.
+        from markupsafe import Markup
 
-        return explanation_page(self)
+        from .axes_drawing import MOST_AXES, drawing
+        from .figures import figure_html
+        from .page import render
+
+        prunable = [group for group in self.groups if group.prunable]
+        drawn = 0 < self.graph.number_of_nodes() <= MOST_AXES
+        return render(
+            "explanation.html.j2",
+            title=f"What can go in {self.title}",
+            explanation=self,
+            prunable=prunable,
+            channels=sum(group.channels for group in self.groups),
+            prunable_channels=sum(group.channels for group in prunable),
+            widest=max((group.channels for group in self.groups), default=1),
+            drawing=Markup(figure_html(drawing(self.graph))) if drawn else None,
+        )
 
     def to_graphml(self) -> str:
         """GraphML, for Gephi, yEd, Cytoscape and networkx."""

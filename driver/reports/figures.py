@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ...passes.outcome import LayerWidth
 from ..wording import milliseconds
-from .report import Latency, Report
+from .measured import Latency
 
 __all__ = ["figure_html", "latency_figure", "layer_figures"]
 
@@ -19,18 +19,18 @@ _MOST_NAMES = 40
 """Above this many layers their names would overlap, and are shown on hovering only."""
 
 
-def layer_figures(report: Report) -> tuple[tuple[str, go.Figure], ...]:
-    """Heading and figure for channels, parameters and MACs by layer; none for a report without layers."""
-    if not report.layers:
+def layer_figures(layers: Sequence[LayerWidth]) -> tuple[tuple[str, go.Figure], ...]:
+    """Heading and figure for channels, parameters and MACs by layer; none without layers."""
+    if not layers:
         return ()
     quantities: tuple[tuple[str, Callable[[LayerWidth], int], Callable[[LayerWidth], int]], ...] = (
         ("Channels kept by layer", lambda row: row.channels_before, lambda row: row.channels_after),
         ("Parameters by layer", lambda row: row.size_before.parameters, lambda row: row.size_after.parameters),
         ("Multiply-accumulates by layer", lambda row: row.size_before.macs, lambda row: row.size_after.macs),
     )
-    names = [row.name for row in report.layers]
+    names = [row.name for row in layers]
     return tuple(
-        (heading, bars(names, [before(row) for row in report.layers], [after(row) for row in report.layers]))
+        (heading, bars(names, [before(row) for row in layers], [after(row) for row in layers]))
         for heading, before, after in quantities
     )
 

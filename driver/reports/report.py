@@ -7,41 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
 from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, Size
+from .measured import Fact, Latency, Speed
 
-__all__ = ["SCHEMA", "Fact", "Latency", "Report", "environment", "make_report", "reports_to_json"]
+__all__ = [
+    "SCHEMA",
+    "Fact",
+    "Latency",
+    "Report",
+    "Speed",
+    "asked",
+    "environment",
+    "make_report",
+    "report_page",
+    "reports_to_json",
+    "speeds",
+]
 
 SCHEMA = "reconvene.report/1"
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Time of one forward pass, measured side by side with the others of the same report."""
-
-    engine: str
-    """``reconvene``, ``tvm-default`` or ``eager``."""
-    variant: str
-    """``dense`` or ``compacted``."""
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    repeats: int
-    threads: int
-    batch: int
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something else that was measured before and after, written for a person: top-1 ``18/20``, ``3/20``."""
-
-    label: str
-    before: str
-    after: str
 
 
 @dataclass(frozen=True)
@@ -77,22 +65,11 @@ class Report:
 
     def to_html(self) -> str:
         """The report as one HTML page that needs no network."""
-        from .page import report_page
-
         return report_page((self,), title=self.title)
 
     def with_latency(self, latency: Iterable[Latency]) -> Report:
         """The same report with times measured later."""
         return dataclasses.replace(self, latency=tuple(latency))
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Latency before and after, of one engine."""
-
-    engine: str
-    before: Latency
-    after: Latency
 
 
 @dataclass(frozen=True)
@@ -133,6 +110,27 @@ def reports_to_json(reports: Iterable[Report], notes: Iterable[str] = ()) -> str
     """Several reports as one JSON text: ``{"schema": ..., "reports": [...], "notes": [...]}``."""
     document = {"schema": SCHEMA, "reports": [report.to_dict() for report in reports], "notes": list(notes)}
     return json.dumps(document, indent=2, allow_nan=False)
+
+
+def report_page(reports: Sequence[Report], title: str, notes: Sequence[str] = ()) -> str:
+    """One page with `reports` under one another, `notes` above them."""
+    # Plotly takes its time, and most who want a report want no page.
+    from markupsafe import Markup
+
+    from .figures import figure_html, latency_figure, layer_figures
+    from .page import render
+
+    def section(report: Report) -> dict[str, Any]:
+        latency = latency_figure(report.latency)
+        return {
+            "report": report,
+            "asked": asked(report),
+            "speeds": speeds(report),
+            "plots": [(heading, Markup(figure_html(figure))) for heading, figure in layer_figures(report.layers)],
+            "latency_plot": None if latency is None else Markup(figure_html(latency)),
+        }
+
+    return render("report.html.j2", title=title, sections=[section(report) for report in reports], notes=notes)
 
 
 def speeds(report: Report) -> tuple[Speed, ...]:

@@ -22,8 +22,7 @@ from .. import api
 from ..answer import Answer, files_line, table
 from ..outputs import check_folder
 from ..reports.latency import ENGINES, measure
-from ..reports.page import report_page
-from ..reports.report import Fact, Latency, Report, reports_to_json, speeds
+from ..reports.report import Fact, Latency, Report, report_page, reports_to_json, speeds
 from ..reports.tables import latency_table, size_table
 from ..wording import change, milliseconds, relative, times
 

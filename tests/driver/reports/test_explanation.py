@@ -10,8 +10,8 @@ from typing import Any, cast
 import networkx as nx
 import pytest
 
+from reconvene.driver.reports.axes_drawing import positions
 from reconvene.driver.reports.explanation import SCHEMA, Explanation, explain, quoted
-from reconvene.driver.reports.explanation_page import positions
 from reconvene.passes.outcome import Barrier
 
 

@@ -9,8 +9,17 @@ import json
 import pytest
 
 from reconvene.driver.reports.figures import latency_figure, layer_figures
-from reconvene.driver.reports.page import report_page
-from reconvene.driver.reports.report import SCHEMA, Fact, Latency, Report, asked, make_report, reports_to_json, speeds
+from reconvene.driver.reports.report import (
+    SCHEMA,
+    Fact,
+    Latency,
+    Report,
+    asked,
+    make_report,
+    report_page,
+    reports_to_json,
+    speeds,
+)
 from tests.driver.records import AFTER, BEFORE, compaction, latency
 
 
@@ -86,7 +95,7 @@ def test_page_without_latency_layers_or_barriers() -> None:
 
 
 def test_plots_hold_what_the_report_holds(report: Report) -> None:
-    figures = dict(layer_figures(report))
+    figures = dict(layer_figures(report.layers))
     dense, kept = figures["Channels kept by layer"].data
     assert list(dense.y) == [layer.channels_before for layer in report.layers]
     assert list(kept.y) == [layer.channels_after for layer in report.layers]

@@ -1,4 +1,4 @@
-"""The page that `reconvene explain` writes: numbers, a drawing of the channel axes, groups and barriers."""
+"""A drawing of channel axes and the index maps between them, as a plotly figure."""
 
 from __future__ import annotations
 
@@ -7,32 +7,13 @@ from typing import Any
 
 import networkx as nx
 import plotly.graph_objects as go
-from markupsafe import Markup
 
-from .explanation import Explanation
-from .figures import DENSE, INK, KEPT, figure_html, layout
-from .page import render
+from .figures import DENSE, INK, KEPT, layout
 
-__all__ = ["explanation_page"]
+__all__ = ["MOST_AXES", "drawing"]
 
-_MOST_AXES = 600
+MOST_AXES = 600
 """Above this many the drawing is no help to anybody; Graphviz and GraphML are for those."""
-
-
-def explanation_page(explanation: Explanation) -> str:
-    """The page as text."""
-    prunable = [group for group in explanation.groups if group.prunable]
-    drawn = 0 < explanation.graph.number_of_nodes() <= _MOST_AXES
-    return render(
-        "explanation.html.j2",
-        title=f"What can go in {explanation.title}",
-        explanation=explanation,
-        prunable=prunable,
-        channels=sum(group.channels for group in explanation.groups),
-        prunable_channels=sum(group.channels for group in prunable),
-        widest=max((group.channels for group in explanation.groups), default=1),
-        drawing=Markup(figure_html(drawing(explanation.graph))) if drawn else None,
-    )
 
 
 def drawing(graph: nx.MultiDiGraph) -> go.Figure:
