@@ -72,13 +72,21 @@ def _is_known(node: ast.expr, powers: int) -> bool:
             return isinstance(op, _OPERATORS) and _is_known(left, powers) and _is_known(right, powers)
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return isinstance(op, _COMPARISONS) and _is_known(left, powers) and _is_known(right, powers)
-        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))], keywords=assumptions):
-            return _SYMBOLS.fullmatch(name) is not None and all(_is_assumption(given) for given in assumptions)
+        case ast.Call(func=ast.Name(id=name)):
+            return _is_known_call(node, name, powers)
+    return False
+
+
+def _is_known_call(call: ast.Call, name: str, powers: int) -> bool:
+    """The same of a call of the function `name`."""
+    match call:
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(symbol))], keywords=assumptions):
+            return _SYMBOLS.fullmatch(symbol) is not None and all(_is_assumption(given) for given in assumptions)
         case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str(digits))], keywords=[precision]):
             return bool(re.fullmatch(r"-?[\d.]{1,40}(e[+-]?\d{1,3})?", digits)) and _is_precision(precision)
-        case ast.Call(func=ast.Name(id=name), args=[base, exponent], keywords=[]) if name in _POWERS:
+        case ast.Call(args=[base, exponent], keywords=[]) if name in _POWERS:
             return _is_power(base, exponent, powers)
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
+        case ast.Call(args=args, keywords=[]):
             return name in _FUNCTIONS - _POWERS and all(_is_known(given, powers) for given in args)
     return False
 

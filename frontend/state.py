@@ -194,29 +194,44 @@ def own_state(module: fx.GraphModule) -> None:
     """
     if not any(place.op == "get_attr" for place in written_places(module.graph)):
         return
+    tensors = _named_once(module)
+    for place, calls in written_places(module.graph).items():
+        if place in tensors:
+            _check_gradients(place, tensors[place], calls)
+            _check_shared(place, tensors, calls[0])
+            _replace(module, str(place.target), tensors[place].detach().clone())
+
+
+def _named_once(module: fx.GraphModule) -> dict[fx.Node, torch.Tensor]:
+    """The stored tensors by the one node that reads each: what has several names is read under its first one."""
     first: dict[int, fx.Node] = {}
     for node in [node for node in module.graph.nodes if node.op == "get_attr"]:
         original = first.setdefault(id(_value(module, node)), node)
         if original is not node:
             node.replace_all_uses_with(original)
             module.graph.erase_node(node)
-    tensors = {node: value for node in first.values() if isinstance(value := _value(module, node), torch.Tensor)}
-    for place, calls in written_places(module.graph).items():
-        value = tensors.get(place)
-        if isinstance(value, nn.Parameter) and value.requires_grad and torch.is_grad_enabled():
-            for call in calls:
-                if not _is_detached(call, place):
-                    line = source_line(call)
-                    raise CaptureError(written_parameter(str(place.target), f" at {line}" if line else ""))
-        for other, value in tensors.items():
-            if place in tensors and other is not place and _memory(value) == _memory(tensors[place]):
-                line = source_line(calls[0])
-                raise CaptureError(
-                    f"'{place.target}' and '{other.target}' share their memory, and the model writes to it"
-                    f"{f' at {line}' if line else ''}; keep one of them as a buffer, and take the other from it in forward"
-                )
-        if place in tensors:
-            _replace(module, str(place.target), tensors[place].detach().clone())
+    return {node: value for node in first.values() if isinstance(value := _value(module, node), torch.Tensor)}
+
+
+def _check_gradients(place: fx.Node, value: torch.Tensor, calls: list[fx.Node]) -> None:
+    """Raises CaptureError if a parameter is written where gradients are on."""
+    if not (isinstance(value, nn.Parameter) and value.requires_grad and torch.is_grad_enabled()):
+        return
+    for call in calls:
+        if not _is_detached(call, place):
+            line = source_line(call)
+            raise CaptureError(written_parameter(str(place.target), f" at {line}" if line else ""))
+
+
+def _check_shared(place: fx.Node, tensors: dict[fx.Node, torch.Tensor], call: fx.Node) -> None:
+    """Raises CaptureError if another tensor lies in the memory of `place`, which `call` writes to."""
+    for other, value in tensors.items():
+        if other is not place and _memory(value) == _memory(tensors[place]):
+            line = source_line(call)
+            raise CaptureError(
+                f"'{place.target}' and '{other.target}' share their memory, and the model writes to it"
+                f"{f' at {line}' if line else ''}; keep one of them as a buffer, and take the other from it in forward"
+            )
 
 
 def _is_detached(call: fx.Node, place: fx.Node) -> bool:

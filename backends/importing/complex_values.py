@@ -1,46 +1,25 @@
 """Complex values as pairs of real ones: TVM has no complex type.
 
-A complex tensor is a real one with an axis more at its end, of the real and the imaginary part. Every operator on complex
-values is decomposed into ``view_as_complex(f(view_as_real(...)))``; then the two views between operators cancel, and what is
-complex at the model's inputs or outputs is refused.
+Every operator on complex values is decomposed into ``view_as_complex(f(view_as_real(...)))``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch._ops import OpOverload
-from torch.export import ExportedProgram
 
 from .arithmetic import Decomposition
+from .complex_moves import MOVES, cat, stack
+from .complex_pairs import as_complex, pair, paired, parts
 
-__all__ = ["COMPLEX", "COMPLEX_LEFT", "complex_left", "pair", "paired", "parts", "without_pairs"]
+__all__ = ["COMPLEX"]
 
 A = torch.ops.aten
-
-
-def pair(x: Tensor) -> Tensor:
-    """The real tensor that stands for a complex one; of a real one, with zeros."""
-    if x.is_complex():
-        return A.view_as_real.default(x)  # type: ignore[no-any-return]
-    return A.stack.default([x, torch.zeros_like(x)], -1)  # type: ignore[no-any-return]
-
-
-def parts(x: Tensor) -> tuple[Tensor, Tensor]:
-    both = pair(x)
-    return both.select(-1, 0), both.select(-1, 1)
-
-
-def paired(real: Tensor, imaginary: Tensor) -> Tensor:
-    return _complex(A.stack.default([real, imaginary], -1))
-
-
-def _complex(both: Tensor) -> Tensor:
-    return A.view_as_complex.default(both)  # type: ignore[no-any-return]
 
 
 def _is_complex(*values: Any) -> bool:
@@ -61,115 +40,6 @@ def _where_complex(decomposition: Decomposition) -> Decomposition:
         return decomposition(*operands, **options) if _is_complex(*listed) else NotImplemented
 
     return found
-
-
-def _moved(operator: OpOverload, *changes: Callable[[Tensor, Any], Any]) -> Decomposition:
-    """An operator that only moves entries: on the pairs, with arguments as `changes` make them for an axis more."""
-
-    def decomposition(x: Tensor, *rest: Any, **options: Any) -> Tensor:
-        changed = [change(x, given) for change, given in zip(changes, rest, strict=False)]
-        return _complex(operator(pair(x), *changed, *rest[len(changes) :], **options))
-
-    return decomposition
-
-
-def _same(x: Tensor, given: Any) -> Any:
-    return given
-
-
-def _axis(x: Tensor, axis: int) -> int:
-    return axis % max(1, x.dim())
-
-
-def _new_axis(x: Tensor, axis: int) -> int:
-    return axis % (x.dim() + 1)
-
-
-def _axes(x: Tensor, axes: int | Sequence[int]) -> list[int]:
-    return [_axis(x, axis) for axis in ([axes] if isinstance(axes, int) else axes)]
-
-
-def _all_axes(x: Tensor, axes: Sequence[int]) -> list[int]:
-    return [*_axes(x, axes), x.dim()]
-
-
-def _and_two(x: Tensor, shape: Sequence[int]) -> list[int]:
-    return [*shape, 2]
-
-
-def _view(x: Tensor, shape: Sequence[int]) -> list[int]:
-    known = [extent for extent in shape if extent != -1]
-    return [*[x.numel() // max(1, math.prod(known)) if extent == -1 else extent for extent in shape], 2]
-
-
-def _and_one(x: Tensor, repeats: Sequence[int]) -> list[int]:
-    return [*repeats, 1]
-
-
-def _padding(x: Tensor, widths: Sequence[int]) -> list[int]:
-    return [0, 0, *widths]
-
-
-def _permuted(x: Tensor, order: Sequence[int]) -> list[int]:
-    return [*_axes(x, order), x.dim()]
-
-
-_MOVES: dict[OpOverload, Decomposition] = {
-    A.view.default: _moved(A.view.default, _view),
-    A._unsafe_view.default: _moved(A.reshape.default, _view),
-    A.reshape.default: _moved(A.reshape.default, _view),
-    A.permute.default: _moved(A.permute.default, _permuted),
-    A.transpose.int: _moved(A.transpose.int, _axis, _axis),
-    A.unsqueeze.default: _moved(A.unsqueeze.default, _new_axis),
-    A.squeeze.dim: _moved(A.squeeze.dim, _axis),
-    A.squeeze.dims: _moved(A.squeeze.dims, _axes),
-    A.expand.default: _moved(A.expand.default, _and_two),
-    A.repeat.default: _moved(A.repeat.default, _and_one),
-    A.slice.Tensor: _moved(A.slice.Tensor, _axis),
-    A.select.int: _moved(A.select.int, _axis),
-    A.unfold.default: lambda x, axis, size, step: _complex(
-        pair(x).unfold(_axis(x, axis), size, step).transpose(-1, -2)
-    ),
-    A.flip.default: _moved(A.flip.default, _axes),
-    A.roll.default: lambda x, shifts, axes=(): (
-        _moved(A.roll.default, _same, _axes)(x, shifts, axes)
-        if axes
-        else A.roll.default(x.reshape(-1), shifts, [0]).reshape(x.shape)
-    ),
-    A.index_select.default: _moved(A.index_select.default, _axis),
-    A.index.Tensor: _moved(A.index.Tensor),
-    A.gather.default: lambda x, axis, index: paired(*[part.gather(axis, index) for part in parts(x)]),
-    A.clone.default: lambda x, **options: _complex(pair(x).clone()),
-    A.alias.default: lambda x: _complex(pair(x)),
-    A.constant_pad_nd.default: _moved(A.constant_pad_nd.default, _padding),
-    A.diagonal.default: lambda x, offset=0, dim1=0, dim2=1: _complex(
-        A.diagonal.default(pair(x), offset, _axis(x, dim1), _axis(x, dim2)).transpose(-1, -2)
-    ),
-    A.sum.dim_IntList: lambda x, axes=None, keepdim=False, dtype=None: paired(
-        *[A.sum.dim_IntList(part, axes, keepdim) for part in parts(x)]
-    ),
-    A.sum.default: lambda x, dtype=None: paired(*[part.sum() for part in parts(x)]),
-    A.mean.dim: lambda x, axes=None, keepdim=False, dtype=None: paired(
-        *[A.mean.dim(part, axes, keepdim) for part in parts(x)]
-    ),
-    A.mean.default: lambda x, dtype=None: paired(*[part.mean() for part in parts(x)]),
-    A.tril.default: lambda x, diagonal=0: paired(*[part.tril(diagonal) for part in parts(x)]),
-    A.triu.default: lambda x, diagonal=0: paired(*[part.triu(diagonal) for part in parts(x)]),
-    A.split.Tensor: lambda x, size, axis=0: [_complex(part) for part in pair(x).split(size, _axis(x, axis))],
-    A.split_with_sizes.default: lambda x, sizes, axis=0: [
-        _complex(part) for part in pair(x).split(sizes, _axis(x, axis))
-    ],
-    A.cumsum.default: lambda x, axis, dtype=None: paired(*[part.cumsum(axis) for part in parts(x)]),
-}
-"""Operators for which the two parts are two tensors."""
-
-
-def _cat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    return _complex(A.cat.default([pair(x) for x in tensors], _axis(tensors[0], axis)))
-
-
-def _stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    return _complex(A.stack.default([pair(x) for x in tensors], _new_axis(tensors[0], axis)))
 
 
 def _operand(value: Any) -> tuple[Any, Any]:
@@ -293,7 +163,7 @@ def conj(x: Tensor) -> Tensor:
 
 def where(condition: Tensor, first: Any, second: Any) -> Tensor:
     first, second = (pair(torch.as_tensor(value)) for value in (first, second))
-    return _complex(torch.where(condition.unsqueeze(-1), first, second))
+    return as_complex(torch.where(condition.unsqueeze(-1), first, second))
 
 
 def _to_copy(x: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
@@ -304,14 +174,14 @@ def _to_copy(x: Tensor, *, dtype: torch.dtype | None = None, **options: Any) -> 
     if not wanted.is_complex:
         return A._to_copy.default(parts(x)[0], dtype=wanted)
     part = torch.float64 if wanted == torch.complex128 else torch.float32
-    return _complex(A._to_copy.default(pair(x), dtype=part))
+    return as_complex(A._to_copy.default(pair(x), dtype=part))
 
 
 COMPLEX: Mapping[OpOverload, Decomposition] = {
-    **{operator: _where_complex(decomposition) for operator, decomposition in _MOVES.items()},
+    **{operator: _where_complex(decomposition) for operator, decomposition in MOVES.items()},
     **{operator: _created(operator) for operator in (A.full.default, A.scalar_tensor.default)},
-    A.cat.default: _where_complex(_cat),
-    A.stack.default: _where_complex(_stack),
+    A.cat.default: _where_complex(cat),
+    A.stack.default: _where_complex(stack),
     A.add.Tensor: _where_complex(add),
     A.add.Scalar: _where_complex(add),
     A.sub.Tensor: _where_complex(sub),
@@ -321,7 +191,7 @@ COMPLEX: Mapping[OpOverload, Decomposition] = {
     A.div.Tensor: _where_complex(div),
     A.div.Scalar: _where_complex(div),
     A.reciprocal.default: _where_complex(lambda x: div(1.0, x)),
-    A.neg.default: _where_complex(lambda x: _complex(-pair(x))),
+    A.neg.default: _where_complex(lambda x: as_complex(-pair(x))),
     A.mm.default: _where_complex(_product(A.mm.default)),
     A.bmm.default: _where_complex(_product(A.bmm.default)),
     A.addmm.default: _where_complex(addmm),
@@ -343,7 +213,7 @@ COMPLEX: Mapping[OpOverload, Decomposition] = {
     A.linalg_vector_norm.default: _where_complex(
         lambda x, *rest, **options: A.linalg_vector_norm.default(magnitude(x), *rest, **options)
     ),
-    A.copy.default: _where_complex(lambda x, source, *rest: _complex(pair(source)).expand(x.shape)),
+    A.copy.default: _where_complex(lambda x, source, *rest: as_complex(pair(source)).expand(x.shape)),
     A.real.default: _where_complex(lambda x: parts(x)[0]),
     A.imag.default: _where_complex(lambda x: parts(x)[1]),
     A.conj.default: _where_complex(conj),
@@ -358,60 +228,3 @@ COMPLEX: Mapping[OpOverload, Decomposition] = {
     A.isnan.default: _where_complex(lambda x: torch.logical_or(*[part.isnan() for part in parts(x)])),
 }
 """Of complex operands; what else PyTorch does with them is refused."""
-
-
-COMPLEX_LEFT = (
-    "gives complex numbers in a form that compiled code, which has real ones, cannot carry",
-    "give outputs as torch.view_as_real(y), .abs() or .real, and compute with products, sums and Fourier transforms",
-)
-"""Why what `complex_left` finds is refused, and what to do."""
-
-
-def without_pairs(program: ExportedProgram) -> None:
-    """Cancels views of pairs as complex numbers and back, in place; stored complex tensors become pairs.
-
-    Raises:
-        ValueError: an input is complex.
-    """
-    graph = program.graph
-    for node in list(graph.nodes):
-        if node.op == "placeholder" and _complex_valued(node) and node.users:
-            _store_pair(program, node)
-    for node in list(graph.nodes):
-        if node.target is A.view_as_real.default:
-            source = node.args[0]
-            if source.target is A.view_as_complex.default:
-                node.replace_all_uses_with(source.args[0])
-            elif source.op == "placeholder" and not _complex_valued(source):
-                node.replace_all_uses_with(source)
-    graph.eliminate_dead_code()
-
-
-def complex_left(program: ExportedProgram) -> fx.Node | None:
-    """The first operator whose complex result is not among those that have a decomposition, or is an output."""
-    for node in program.graph.nodes:
-        if node.op == "call_function" and _complex_valued(node) and node.target is not A.view_as_complex.default:
-            return node
-    return next((node for node in program.graph.nodes if node.op == "call_function" and _complex_valued(node)), None)
-
-
-def _complex_valued(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.is_complex()
-
-
-def _store_pair(program: ExportedProgram, node: fx.Node) -> None:
-    spec = next(spec for spec in program.graph_signature.input_specs if spec.arg.name == node.name)
-    stores = (program.state_dict, program.constants)
-    store = next((store for store in stores if spec.target is not None and spec.target in store), None)
-    if store is None:
-        raise ValueError(
-            f"the input '{node.name}' is complex, and compiled code has real numbers only; give"
-            " torch.view_as_real(x), and begin the model with torch.view_as_complex"
-        )
-    value = store[spec.target]
-    both = torch.view_as_real(value.detach().resolve_conj()).contiguous()
-    store[spec.target] = (
-        torch.nn.Parameter(both, requires_grad=False) if isinstance(value, torch.nn.Parameter) else both
-    )
-    node.meta["val"] = torch.view_as_real(node.meta["val"])

@@ -19,7 +19,7 @@ from ...frontend.writes import written_places
 from ..signature import Signature, signature_of
 from ..state import State, carry_state
 from .branches import inline_branches
-from .complex_values import COMPLEX_LEFT, complex_left, without_pairs
+from .complex_pairs import COMPLEX_LEFT, complex_left, without_pairs
 from .constant_folding import fold_constants
 from .converters import CONVERTERS
 from .decompositions import importable

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from .arithmetic import Decomposition
-from .complex_values import paired, parts
+from .complex_pairs import paired, parts
 from .tables import stored
 
 __all__ = ["SPECTRA"]

@@ -41,10 +41,7 @@ def _parts(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
         if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
             yield node.annotation, "a type"
         elif isinstance(node, ast.FunctionDef):
-            if node.returns is not None:
-                yield node.returns, "a type"
-            if node.name in _SHOWN:
-                yield node, "text for a person"
+            yield from _parts_of_function(node)
         elif isinstance(node, ast.JoinedStr):
             yield node, "text for a person"
         elif isinstance(node, ast.Call):
@@ -52,12 +49,23 @@ def _parts(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
         elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             yield node, "a type"
         for decorator in getattr(node, "decorator_list", []):
-            name = _called(decorator)
-            if name in _CACHES:
-                yield decorator, "there for speed"
-            elif name == "dataclass" and isinstance(decorator, ast.Call):
-                for keyword in decorator.keywords:
-                    yield keyword, "a guard against assignment, or there for speed"
+            yield from _parts_of_decorator(decorator)
+
+
+def _parts_of_decorator(decorator: ast.expr) -> Iterator[tuple[ast.AST, str]]:
+    name = _called(decorator)
+    if name in _CACHES:
+        yield decorator, "there for speed"
+    elif name == "dataclass" and isinstance(decorator, ast.Call):
+        for keyword in decorator.keywords:
+            yield keyword, "a guard against assignment, or there for speed"
+
+
+def _parts_of_function(node: ast.FunctionDef) -> Iterator[tuple[ast.AST, str]]:
+    if node.returns is not None:
+        yield node.returns, "a type"
+    if node.name in _SHOWN:
+        yield node, "text for a person"
 
 
 def _parts_of_call(node: ast.Call) -> Iterator[tuple[ast.AST, str]]:
