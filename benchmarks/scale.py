@@ -32,12 +32,13 @@ from memory import peak_bytes, reset_peak
 
 from reconvene.frontend.base.files import write_text
 from reconvene.frontend.graph_module import CapturedModule, captured_module
-from reconvene.passes.canonicalize import canonicalize, place_tensor
+from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import analyse
 from reconvene.passes.dependency import dependency_view
 from reconvene.passes.pruning.channels import decide
 from reconvene.passes.pruning.decisions import masks_of
 from reconvene.passes.rewriting import rewrite
+from reconvene.passes.stored import place_tensor
 
 aten = torch.ops.aten
 

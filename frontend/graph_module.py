@@ -31,6 +31,7 @@ __all__ = [
     "captured_module",
     "changed_layer",
     "cloned",
+    "copied_graph",
     "copy_calling_convention",
     "with_own_graph",
 ]
@@ -180,7 +181,7 @@ class CapturedModule(fx.GraphModule):
         memo[id(self)] = result
         state = _state(self)
         meta = copy.copy(state.pop("meta"))
-        return _filled(result, {**copy.deepcopy(state, memo), "meta": meta}, _copied_graph(self))
+        return _filled(result, {**copy.deepcopy(state, memo), "meta": meta}, copied_graph(self._graph))
 
     def __copy__(self) -> CapturedModule:
         """A module of its own on the same tensors."""
@@ -253,7 +254,7 @@ class _AsChanged(nn.Module):
 
 def with_own_graph(module: fx.GraphModule) -> CapturedModule:
     """A module on the same tensors with a graph of its own, so that its mode is its own."""
-    return captured_module(module, _copied_graph(module), module.meta)
+    return captured_module(module, copied_graph(module.graph), module.meta)
 
 
 def cloned(module: fx.GraphModule) -> CapturedModule:
@@ -261,7 +262,7 @@ def cloned(module: fx.GraphModule) -> CapturedModule:
     return (
         copy.deepcopy(module).eval()
         if isinstance(module, CapturedModule)
-        else captured_module(copy.deepcopy(module), _copied_graph(module), module.meta)
+        else captured_module(copy.deepcopy(module), copied_graph(module.graph), module.meta)
     )
 
 
@@ -298,10 +299,13 @@ def _filled(module: CapturedModule, state: dict[str, Any], graph: fx.Graph) -> C
     return module
 
 
-def _copied_graph(module: fx.GraphModule) -> fx.Graph:
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
-    copy_calling_convention(module.graph, graph)
+def copied_graph(source: fx.Graph, copies: dict[fx.Node, fx.Node] | None = None) -> fx.Graph:
+    """A graph with the same calls and output that is called as `source` is; `copies` receives the new node of every old one."""
+    graph, copies = fx.Graph(), {} if copies is None else copies
+    graph.graph_copy(source, copies)
+    output = source.output_node()
+    graph.output(fx.map_arg(output.args[0], copies.__getitem__)).meta = copy.copy(output.meta)
+    copy_calling_convention(source, graph)
     return graph
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
-from .rules.layout import permutation_of, refine
+from .factors import permutation_of, refine
 from .values import MUTATED, Operation, dimensions, is_static, is_tensor, is_unit, operator_name, shape_of
 
 __all__ = ["PERMUTES", "Layout", "Sizes", "chain_from", "is_move", "moved"]
@@ -65,7 +64,7 @@ def moved(node: fx.Node, layout: Layout, sizes: Sizes) -> Layout | None:
     if name in ("contiguous", "clone", "alias"):
         return layout
     if name in PERMUTES:
-        return [layout[axis] for axis in permutation_of(Operation(node, torch.nn.Module()))]
+        return [layout[axis] for axis in permutation_of(Operation(node))]
     factors = refine(shape_of(source), shape_of(node))
     if factors is None:
         return None

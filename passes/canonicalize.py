@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..frontend.graph_module import CapturedModule, captured_module, copy_calling_convention
+from ..frontend.graph_module import CapturedModule, captured_module, copied_graph
 from ..frontend.modes import modes_of
 from ..frontend.writes import storage_of, written_operands, written_places
 from .channel_shuffles import fuse_channel_shuffles
@@ -25,6 +25,7 @@ from .merged_batches import separate_batches
 from .pure_forms import in_own_type, pure_form
 from .rules import rule_for
 from .state_writes import write_once
+from .stored import holder_of
 from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, same_shape
 
 __all__ = ["canonicalize"]
@@ -43,11 +44,7 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
 
     Tensors in `replaced` stand for those of the same name from the start: weights are computed from them.
     """
-    graph = fx.Graph()
-    value_map: dict[fx.Node, fx.Node] = {}
-    graph.graph_copy(module.graph, value_map)
-    _finish_output(module.graph, graph, value_map)
-    copy_calling_convention(module.graph, graph)
+    graph = copied_graph(module.graph)
     _drop_checks(graph)
     _drop_whole_slices(graph)
     _merge_aliases(module, graph)
@@ -63,41 +60,9 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
     separate_batches(graph)
     graph.eliminate_dead_code()
     read = {str(node.target): tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
-    result = captured_module(_holder(read), graph, module.meta, counts=module)
+    result = captured_module(holder_of(read), graph, module.meta, counts=module)
     graph.lint()
     return result
-
-
-def _finish_output(old: fx.Graph, new: fx.Graph, value_map: dict[fx.Node, fx.Node]) -> None:
-    output = old.output_node()
-    copied = new.output(fx.map_arg(output.args[0], lambda node: value_map[node]))
-    copied.meta = copy.copy(output.meta)
-
-
-def _holder(tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """A bare module tree with the tensors under their dotted names."""
-    root = torch.nn.Module()
-    for name, tensor in tensors.items():
-        place_tensor(root, name, tensor)
-    return root
-
-
-def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor | torch.nn.Module) -> None:
-    """Stores `tensor` under a dotted name, making the modules on the way; parameters stay parameters.
-
-    The graphs that ``torch.cond`` and its relatives call are stored in the same way.
-    """
-    *path, last = name.split(".")
-    for part in path:
-        if not hasattr(root, part):
-            root.add_module(part, torch.nn.Module())
-        root = getattr(root, part)
-    if isinstance(tensor, torch.nn.Module):
-        root.add_module(last, tensor)
-    elif isinstance(tensor, torch.nn.Parameter):
-        root.register_parameter(last, tensor)
-    else:
-        root.register_buffer(last, tensor)
 
 
 def _drop_checks(graph: fx.Graph) -> None:
@@ -112,7 +77,7 @@ def _drop_whole_slices(graph: fx.Graph) -> None:
     output = graph.output_node()
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is torch.ops.aten.slice.Tensor and output not in node.users:
-            call = Operation(node, torch.nn.Module())
+            call = Operation(node)
             source, start, step = call["self"], call["start"], call["step"]
             if start in (None, 0) and step == 1 and same_shape(node, source):
                 node.replace_all_uses_with(source)
@@ -210,14 +175,14 @@ def _store_computed_weights(
 def _is_pure_call(node: fx.Node) -> bool:
     """Returns if the node's value depends on its operands only."""
     calls = node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node)
-    same = not node.meta.get(MUTATED) and not Operation(node, torch.nn.Module()).draws
+    same = not node.meta.get(MUTATED) and not Operation(node).draws
     return calls and same and modes_of(node) is None  # Weights that training drops from are computed in each call.
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
     if node.op != "call_function" or type(rule_for(operator_name(node))).__module__.split(".")[-1] != "linear_map":
         return
-    operation = Operation(node, torch.nn.Module())
+    operation = Operation(node)
     for name in ("weight", "bias"):
         operand = operation.get(name)
         if isinstance(operand, fx.Node):

@@ -15,10 +15,11 @@ from ..frontend.base.errors import CheckError, InputError
 from ..frontend.base.progress import stage
 from .dependency import ChannelGroup, DependencyView, dependency_view
 from .fold_batch_norm import fold_batch_norm
+from .liveness import Liveness
 from .masks import canonical_and_masked, check_finite
 from .outcome import Compaction, GroupOutcome
 from .plan import Plan
-from .propagation import Liveness, propagate_constants, propagate_liveness
+from .propagation import propagate_constants, propagate_liveness
 from .rewriting import kept_positions, rewrite
 from .sizes import layer_widths, total_size
 from .values import attribute, tensor_inputs

@@ -9,9 +9,10 @@ import torch
 from torch import fx
 
 from ..frontend.graph_module import CapturedModule, captured_module
-from .canonicalize import canonicalize, place_tensor
+from .canonicalize import canonicalize
 from .rules import rule_for
 from .rules.linear_map import LinearMap
+from .stored import holder_of, place_tensor
 from .values import Operation, attribute, operator_name, shape_of
 
 __all__ = ["fold_batch_norm"]
@@ -32,12 +33,9 @@ def fold_batch_norm(module: fx.GraphModule) -> CapturedModule:
         if node.op == "call_function" and operator_name(node) == "aten.batch_norm":
             _fold(module, graph, node, tensors)
     graph.eliminate_dead_code()
-    root = torch.nn.Module()
-    for node in graph.nodes:
-        if node.op == "get_attr":
-            place_tensor(root, str(node.target), tensors[str(node.target)])
+    read = {str(node.target): tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
     graph.lint()
-    return captured_module(root, graph, module.meta, counts=module)
+    return captured_module(holder_of(read), graph, module.meta, counts=module)
 
 
 def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[str, torch.Tensor]) -> None:

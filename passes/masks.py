@@ -9,7 +9,8 @@ from torch import fx
 
 from ..frontend.base.errors import InputError
 from ..frontend.graph_module import CapturedModule
-from .canonicalize import canonicalize, place_tensor
+from .canonicalize import canonicalize
+from .stored import place_tensor
 from .values import attribute
 
 __all__ = ["canonical_and_masked", "check_finite", "masked_tensors", "spread_mask"]

@@ -69,7 +69,7 @@ class Ranges:
             return FINITE if _is_whole(node) else self._known[node.args[0]]
         if isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat):
             return number_range(node, self.of)
-        found = TRANSFERS.get(name.removeprefix("aten."), unknown)(Operation(node, torch.nn.Module()), self.of)
+        found = TRANSFERS.get(name.removeprefix("aten."), unknown)(Operation(node), self.of)
         if is_tensor(node) and node.meta["val"].is_complex():
             return FINITE if found.finite else ANYTHING  # Complex numbers have no order, so there are no bounds.
         return _whole(found, node.meta["val"].dtype) if _is_whole(node) else found

@@ -8,8 +8,8 @@ import numpy as np
 from torch import fx
 
 from .dependency import DependencyView
+from .liveness import Liveness
 from .outcome import LayerWidth, Size
-from .propagation import Liveness
 from .rules import Rule, rule_for
 from .values import Operation, attribute, example_shape, is_tensor, shape_of
 

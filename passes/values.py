@@ -125,12 +125,16 @@ def tensor_inputs(node: fx.Node) -> Iterator[fx.Node]:
     return (operand for operand in node.all_input_nodes if is_tensor(operand))
 
 
+_STORES_NOTHING = torch.nn.Module()
+
+
 class Operation:
     """One call in the graph as rules see it: arguments by the operator's own names, defaults filled in."""
 
     __slots__ = ("arguments", "cache", "module", "node", "outputs")
 
-    def __init__(self, node: fx.Node, module: torch.nn.Module) -> None:
+    def __init__(self, node: fx.Node, module: torch.nn.Module = _STORES_NOTHING) -> None:
+        """`module`: holds the tensors that the call reads; where only its arguments matter, it need not be given."""
         self.node = node
         self.module = module
         self.arguments = named_arguments(node)

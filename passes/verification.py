@@ -21,9 +21,9 @@ from .additive_masks import additive_masks
 from .check_inputs import CERTIFICATE_KINDS, check_inputs
 from .dependency import DependencyView
 from .index_ranges import index_ranges
+from .liveness import Liveness
 from .other_sizes import at_other_sizes
 from .outcome import Certificate
-from .propagation import Liveness
 from .running import Recorder, Runner, Shaken
 from .values import is_tensor, shape_of, source_line
 

@@ -18,7 +18,7 @@ from torch import fx
 
 from ..compaction import analyse, causes_of_channels, channels_where
 from ..dependency import ChannelGroup, DependencyView
-from ..propagation import Liveness
+from ..liveness import Liveness
 from .decisions import Decision, masks_of
 
 __all__ = ["Trial", "tried"]

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import fx
 
+from ..axes import AxesBuilder
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, is_unit, shape_of
-from .base import FactTable, Rule, optional, register
+from .base import Rule, optional, register
 from .visible_rows import has_finite_entries
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..propagation import Liveness
 
 __all__ = ["Attention", "Contraction"]
 
@@ -65,7 +62,7 @@ class Contraction(Rule):
         for letter in self._summed(labels):
             axes.mixes(home[letter], home[letter])
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
         labels = self.labels(op)
         if labels is None or len(labels[0]) != 2:
@@ -116,7 +113,7 @@ class Contraction(Rule):
         operands, result = labels
         return sorted({letter for _, letters in operands for letter in letters if letter not in result})
 
-    def _zero(self, op: Operation, labels: Labels, facts: FactTable) -> Facts:
+    def _zero(self, op: Operation, labels: Labels, facts: KnownConstants) -> Facts:
         """Where a whole row of the sum is zero on one side, so is the result."""
         rank = len(shape_of(op.node))
         known = np.zeros((1,) * rank, bool)
@@ -175,7 +172,7 @@ class Attention(Rule):
         else:
             axes.same((node, axis), (out, axis))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         value = op["value"]
         given = facts[value].plain()
         rank = given.rank
@@ -191,7 +188,7 @@ class Attention(Rule):
         times = goal // heads  # Grouped queries: one head of values for several of queries.
         return collapsed(given.value.repeat(times, rank - 3), given.known.repeat(times, rank - 3))
 
-    def _every_query_sees(self, op: Operation, facts: FactTable) -> bool:
+    def _every_query_sees(self, op: Operation, facts: KnownConstants) -> bool:
         """Returns if no query's keys are all masked, which would give zeros instead of the values' mean."""
         mask = op.get("attn_mask")
         if not facts.ranges[op.node].finite:

@@ -9,23 +9,18 @@ and results stay whole, and the report says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, unknown
+from ..liveness import KnownConstants, Liveness
 from ..values import Operation, shape_of
 
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..propagation import KnownConstants, Liveness
-    from ..rewriting import Edit
-
-__all__ = ["FactTable", "Rule", "register", "registered", "rule_for", "rule_of"]
-
-FactTable: TypeAlias = "KnownConstants"
-"""Facts by node, with the ranges of values beside them."""
+__all__ = ["Rule", "register", "registered", "rule_for", "rule_of"]
 
 
 class Rule:
@@ -45,7 +40,7 @@ class Rule:
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         """Declares how the axes of operands and results correspond."""
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts | Sequence[Facts]:
         """The constants of the result, or of each result. Nothing by default."""
         outputs = [unknown(len(shape_of(out))) if out is not None else unknown(0) for out in op.outputs]
         return outputs[0] if len(outputs) == 1 else outputs

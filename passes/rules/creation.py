@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_static, shape_of, tensor_inputs
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..rewriting import Edit
+from .base import Rule, register
 
 __all__ = ["Filled", "FilledLike"]
 
@@ -41,7 +38,7 @@ class Filled(Rule):
             axes.touch(*((source, axis) for axis in range(len(shape_of(source)))))
         axes.touch(*((op.node, axis) for axis in range(len(shape_of(op.node)))))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         return _filled(op)
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
@@ -65,5 +62,5 @@ class FilledLike(Rule):
         source = next(tensor_inputs(op.node))
         axes.pass_through(source, op.node, ((axis, axis) for axis in range(len(shape_of(source)))))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         return _filled(op)

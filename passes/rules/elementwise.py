@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
+from ..axes import AxesBuilder
 from ..facts import Facts, collapsed, real_numbers, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_tensor, is_unit, shape_of, tensor_inputs
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
+from .base import Rule, register
 
 __all__ = ["Elementwise", "Gated", "Identity", "Multiply", "ParametricRelu", "ParametricReluKernel", "relate_broadcast"]
 
@@ -54,7 +53,7 @@ class Elementwise(Rule):
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         relate_broadcast(op, axes)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
         operands = [facts[node].plain() for node in tensor_inputs(op.node)]
         sized = any(not is_tensor(node) for node in op.node.all_input_nodes)  # A number known only when it runs.
@@ -72,7 +71,7 @@ class Multiply(Elementwise):
 
     operators = ("aten.mul", "aten.multiply")
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
         both = super().constants(op, facts)
         nodes = list(tensor_inputs(op.node))
@@ -94,7 +93,7 @@ class Divide(Elementwise):
 
     operators = ("aten.div", "aten.divide", "aten.true_divide", "aten.floor_divide")
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         both = super().constants(op, facts)
         dividend, divisor = op["self"], op["other"]
         if not is_tensor(dividend) or not _zeros(facts[dividend]).any() or not facts.ranges.of(divisor).nonzero:
@@ -110,7 +109,7 @@ class AngleOfPoint(Elementwise):
 
     operators = ("aten.atan2",)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         found = super().constants(op, facts)
         y, x = (facts[op[name]].plain().value for name in ("self", "other"))
         unsure = (_aligned(y, found.rank) == 0) & (_aligned(x, found.rank) <= 0)
@@ -123,7 +122,7 @@ class Choose(Elementwise):
 
     operators = ("aten.where", "aten.masked_fill")
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         found = super().constants(op, facts)
         other = op.get("value" if op.name == "aten.masked_fill" else "other")
         if "self" not in op.arguments or other is None:
@@ -158,7 +157,7 @@ class Identity(Rule):
         for other in filter(is_tensor, others):  # Only the other's type is read.
             axes.touch(*((other, axis) for axis in range(len(shape_of(other)))))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         source = next(tensor_inputs(op.node))
         given, kind = facts[source], op.node.meta["val"].dtype
         if kind is source.meta["val"].dtype:
@@ -189,7 +188,7 @@ class ParametricRelu(Rule):
         if shape_of(slope) and not is_unit(shape_of(slope)[0]):
             axes.same((slope, 0), (op.node, 1 if rank > 1 else 0))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given, slopes = facts[op["self"]].plain(), facts[op["weight"]]
         shape = [1] * given.rank
         if given.rank:
@@ -205,7 +204,7 @@ class ParametricReluKernel(Elementwise):
 
     operators = ("aten._prelu_kernel",)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
         given, slopes = facts[op["self"]].plain(), facts[op["weight"]].plain()
         given = Facts(_aligned(given.value, rank), _aligned(given.known, rank))
@@ -241,7 +240,7 @@ class Gated(Rule):
             position = np.arange(half)
             axes.gather((source, dim), (out, dim), np.concatenate([position, position + half]), np.tile(position, 2))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op["self"]].plain()
         dim = op["dim"] % given.rank
         size = shape_of(op["self"])[dim]
@@ -261,7 +260,7 @@ def _zeros(given: Facts) -> np.ndarray[Any, Any]:
     return np.asarray(given.known & (given.value == 0))
 
 
-def _constant(value: Any, facts: FactTable, rank: int) -> tuple[Any, Any]:
+def _constant(value: Any, facts: KnownConstants, rank: int) -> tuple[Any, Any]:
     """The constants of an argument and where they are known, aligned to `rank` axes."""
     if is_tensor(value):
         given = facts[value].plain()
@@ -282,7 +281,7 @@ def _aligned(array: np.ndarray[Any, Any], rank: int) -> np.ndarray[Any, Any]:
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
-def _evaluate(node: fx.Node, facts: FactTable) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _evaluate(node: fx.Node, facts: KnownConstants) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Runs the node's operator on the constants of its operands, and says where the result is a real number."""
 
     def constant(operand: Any) -> Any:

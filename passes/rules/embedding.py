@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..axes import AxesBuilder
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, shape_of
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..axes import AxesBuilder
+from .base import Rule, register
 
 __all__ = ["Embedding", "EmbeddingBag"]
 
@@ -35,7 +32,7 @@ class Embedding(Rule):
         axes.same((op["weight"], 1), (op.node, rank - 1))
         axes.producer(op["weight"], 1)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         value, known = _columns(op, facts)
         shape = (1,) * (len(shape_of(op.node)) - 1) + value.shape
         return collapsed(value.reshape(shape), known.reshape(shape))
@@ -59,7 +56,7 @@ class EmbeddingBag(Rule):
             axes.same((op["weight"], 1), (found, 1))
             axes.producer(op["weight"], 1)
 
-    def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Sequence[Facts]:
         scale, found = op.get("per_sample_weights"), unknown(2)
         if scale is None or facts.ranges[scale].finite:
             value, known = _columns(op, facts)
@@ -67,7 +64,7 @@ class EmbeddingBag(Rule):
         return [found, *(unknown(len(out.shape)) for out in op.node.meta["val"][1:])]
 
 
-def _columns(op: Operation, facts: FactTable) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _columns(op: Operation, facts: KnownConstants) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Of every column of the table, which may be computed: the number in it, and whether that is the same in all rows."""
     table = op.tensor("weight")
     if table is None or not table.shape[0] or table.is_complex():

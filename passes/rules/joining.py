@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..rewriting import Edit
+from .base import Rule, register
 
 __all__ = ["Concatenate", "Split", "Stack", "Unbind"]
 
@@ -44,7 +43,7 @@ class Concatenate(Rule):
             axes.gather((operand, dim), (out, dim), np.arange(size), np.arange(start, start + size))
             start += size
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         dim, rank = self._dim(op), len(shape_of(op.node))
         operands = [node for node in op["tensors"] if len(shape_of(node)) == rank]
         given = [facts[node] for node in operands]
@@ -94,7 +93,7 @@ class Stack(Rule):
         for operand in op["tensors"]:
             axes.pass_through(operand, op.node, enumerate(places))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
         dim = op["dim"] % rank
         given = [facts[node].plain() for node in op["tensors"]]
@@ -135,7 +134,7 @@ class _Ranges(Rule):
             if out is not None:
                 axes.gather((source, dim), (out, dim), np.arange(start, end), np.arange(end - start))
 
-    def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Sequence[Facts]:
         given = facts[op.node.all_input_nodes[0]]
         dim = int(op["dim"]) % given.rank
         found = self.ranges(op)
@@ -188,7 +187,7 @@ class Unbind(Rule):
                 places = [axis for axis in range(rank) if axis != dim]
                 axes.pass_through(source, out, ((axis, place) for place, axis in enumerate(places)))
 
-    def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Sequence[Facts]:
         given = facts[op.node.all_input_nodes[0]].plain()
         dim = op["dim"] % given.rank
         return [taken(given, dim, index) for index in range(len(op.outputs))]

@@ -6,66 +6,25 @@ the flat axis is the product of the last two. What is kept of a flat axis must b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
+from ..factors import Factors, listed, permutation_of, refine
 from ..facts import Facts, collapsed, unknown
-from ..values import Operation, dimensions, is_static, is_tensor, is_unit, shape_of
-from .base import FactTable, Rule, register
+from ..liveness import KnownConstants
+from ..values import Operation, is_static, is_tensor, is_unit, shape_of
+from .base import Rule, register
 
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..rewriting import Edit
-
-__all__ = ["MERGED", "Expand", "Factors", "Permute", "Reshape", "UnitAxes", "permutation_of", "refine"]
+__all__ = ["MERGED", "Expand", "Permute", "Reshape", "UnitAxes"]
 
 
 MERGED = "the channels are merged with an axis of dynamic size"
 """Why a reshape holds channels that it would not hold if all sizes were numbers."""
-
-
-@dataclass(frozen=True)
-class Factors:
-    """The common refinement of two shapes: sizes of the factors, and which of them each axis is made of, in order."""
-
-    sizes: tuple[int, ...]
-    source: tuple[tuple[int, ...], ...]
-    target: tuple[tuple[int, ...], ...]
-
-
-def refine(source: tuple[Any, ...], target: tuple[Any, ...]) -> Factors | None:
-    """Factors of a row-major reshape, or None where the shapes have no common refinement (such as 3x4 -> 4x3)."""
-    left, right = list(dimensions(source)), list(dimensions(target))
-    if 0 in left or 0 in right:
-        return None
-    sizes: list[int] = []
-    parts: tuple[list[list[int]], list[list[int]]] = ([[] for _ in left], [[] for _ in right])
-    i = j = 0
-    a, b = (left[0] if left else 1), (right[0] if right else 1)
-    while i < len(left) and j < len(right):
-        if a == 1:
-            i += 1
-            a = left[i] if i < len(left) else 1
-            continue
-        if b == 1:
-            j += 1
-            b = right[j] if j < len(right) else 1
-            continue
-        step = min(a, b)
-        if max(a, b) % step:
-            return None
-        parts[0][i].append(len(sizes))
-        parts[1][j].append(len(sizes))
-        sizes.append(step)
-        a, b = a // step, b // step
-    rest = [size for size in left[i + 1 :] + right[j + 1 :] if size != 1]
-    if a != 1 or b != 1 or rest:
-        return None
-    return Factors(tuple(sizes), tuple(map(tuple, parts[0])), tuple(map(tuple, parts[1])))
 
 
 @register
@@ -130,7 +89,7 @@ class Reshape(Rule):
         else:
             axes.product(axis, [hidden[number] for number in part], [factors.sizes[number] for number in part])
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]].plain()
         source, target = shape_of(op.node.all_input_nodes[0]), shape_of(op.node)
         factors = refine(source, target)
@@ -196,7 +155,7 @@ class _Arranged(Rule):
         pairs = [(axis, place) for place, axis in enumerate(self.order(op)) if axis is not None]
         axes.pass_through(source, op.node, pairs)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]]
         order = self.order(op)
         if given.pattern is not None and [axis for axis in order if axis is not None] != list(range(given.rank)):
@@ -224,30 +183,6 @@ class Permute(_Arranged):
         return list(permutation_of(op))
 
 
-def permutation_of(op: Operation) -> tuple[int, ...]:
-    """The permutation a `Permute` operator applies: source axis for every result axis."""
-    rank = len(shape_of(op.node))
-    order = list(range(rank))
-    if "dims" in op.arguments:
-        return tuple(axis % rank for axis in op["dims"])
-    if "source" in op.arguments:
-        moved = [_one(axis) % rank for axis in _listed(op["source"])]
-        goals = [_one(axis) % rank for axis in _listed(op["destination"])]
-        rest = iter(axis for axis in order if axis not in moved)
-        return tuple(moved[goals.index(place)] if place in goals else next(rest) for place in order)
-    names = [name for name in ("dim0", "dim1", "axis0", "axis1") if name in op.arguments]
-    if names:
-        first, second = (op[name] % rank for name in names)
-    elif rank < 2:
-        return tuple(order)
-    elif op.name == "aten.numpy_T":
-        return tuple(reversed(order))
-    else:
-        first, second = rank - 2, rank - 1
-    order[first], order[second] = order[second], order[first]
-    return tuple(order)
-
-
 @register
 class UnitAxes(_Arranged):
     """``squeeze`` and ``unsqueeze``: axes of size 1 come and go."""
@@ -262,7 +197,7 @@ class UnitAxes(_Arranged):
             order.insert(place, None)
             return order
         dim = op.get("dim")
-        chosen = range(len(source)) if dim is None else [axis % len(source) for axis in _listed(dim)]
+        chosen = range(len(source)) if dim is None else [axis % len(source) for axis in listed(dim)]
         return [axis for axis, size in enumerate(source) if not (axis in chosen and is_unit(size))]
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
@@ -304,7 +239,7 @@ class Expand(Rule):
             other = op.node.all_input_nodes[1]
             axes.pass_through(other, out, ((axis, axis) for axis in range(len(shape_of(out)))))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]].plain()
         shape = (1,) * (len(shape_of(op.node)) - given.rank) + given.known.shape
         return collapsed(given.value.reshape(shape), given.known.reshape(shape))
@@ -317,11 +252,3 @@ class Expand(Rule):
             if is_static(size) and size != -1 and is_static(shape_of(op.node)[place]):
                 sizes[place] = int(edit.kept(op.node, place).sum())
         edit.set_argument(op, "size", sizes)
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _one(value: Any) -> int:
-    return int(value)

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, real_numbers, unknown
+from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, operator_name, shape_of
-from .base import FactTable, Rule, optional, register, rule_for
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..propagation import KnownConstants, Liveness
-    from ..rewriting import Edit
+from .base import Rule, optional, register, rule_for
 
 __all__ = ["Convolution", "Geometry", "Linear", "LinearMap", "TransposedConvolution", "unusable"]
 
@@ -98,7 +96,7 @@ class LinearMap(Rule):
             axes.producer(bias, 0)
         axes.mixes(source, target)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
         if op.tensor("weight") is None or len(shape_of(op["weight"])) < 2 or not facts.trusts(op["input"]):
             return unknown(rank)
@@ -208,13 +206,13 @@ class LinearMap(Rule):
         op.cache["reached"] = (rows, reached)
         return reached
 
-    def _input(self, geometry: Geometry, facts: FactTable) -> tuple[Floats, Bools]:
+    def _input(self, geometry: Geometry, facts: KnownConstants) -> tuple[Floats, Bools]:
         size = shape_of(geometry.source)[geometry.source_axis]
         given = facts[geometry.source]
         # A pattern is a plane of the image: along the last axis of a linear layer it is nothing to count on.
         return (given if geometry.image else given.plain()).along(geometry.source_axis, size)
 
-    def _folds(self, geometry: Geometry, facts: FactTable) -> bool:
+    def _folds(self, geometry: Geometry, facts: KnownConstants) -> bool:
         plane = facts[geometry.source].pattern is not None and geometry.image
         return geometry.uniform and not plane and not _complex(geometry)
 
@@ -261,7 +259,7 @@ class LinearMap(Rule):
         geometry = self.geometry(op)
         return (geometry.source_axis, geometry.groups, geometry.transposed, self._into_bias(op, geometry, facts))
 
-    def _into_bias(self, op: Operation, geometry: Geometry, facts: FactTable) -> bool:
+    def _into_bias(self, op: Operation, geometry: Geometry, facts: KnownConstants) -> bool:
         """Returns if the bias can take what constant inputs add; readers that share a weight cannot be given a new one."""
         return self._folds(geometry, facts) and (op.get("bias") is not None or len(op["weight"].users) == 1)
 

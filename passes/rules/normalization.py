@@ -8,21 +8,19 @@ statistic's channels go together (instance: one channel; group: one group), and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, optional, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..propagation import Liveness
-    from ..rewriting import Edit
+from .base import Rule, optional, register
 
 __all__ = ["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"]
 
@@ -39,7 +37,7 @@ def _parameter(op: Operation, name: str, default: float, size: int) -> Floats | 
     return None if tensor is None else tensor.double().cpu().numpy().reshape(-1)
 
 
-def _switched_off(op: Operation, weight: Floats, facts: FactTable) -> Bools:
+def _switched_off(op: Operation, weight: Floats, facts: KnownConstants) -> Bools:
     """Where a scale of zero leaves the bias alone: what it scales has to be finite."""
     off: Bools = weight == 0
     return off & facts.ranges[op.node].finite if off.any() else off
@@ -68,7 +66,7 @@ def _relate_channels(op: Operation, axes: AxesBuilder, parameters: Sequence[str]
                 axes.producer(parameter, 0)
 
 
-def _stored_statistics(op: Operation, facts: FactTable) -> Facts:
+def _stored_statistics(op: Operation, facts: KnownConstants) -> Facts:
     """Constants through normalisation by stored statistics, which is affine per channel."""
     rank, size = len(op.shape), op.shape[1]
     parts = [
@@ -97,7 +95,7 @@ class BatchNormalization(Rule):
         measured = [axis for axis in range(len(op.shape)) if axis != 1] if op.get("training") else []
         _relate_channels(op, axes, ("weight", "bias", "running_mean", "running_var"), measured)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts | Sequence[Facts]:
         found = unknown(len(op.shape)) if op.get("training") else _stored_statistics(op, facts)
         return [found, *(unknown(1) for _ in op.outputs[1:])]
 
@@ -115,7 +113,7 @@ class InstanceNormalization(Rule):
         measured = range(2, len(op.shape)) if op["use_input_stats"] else ()
         _relate_channels(op, axes, ("weight", "bias", "running_mean", "running_var"), measured)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
         weight, bias = _parameter(op, "weight", 1.0, size), _parameter(op, "bias", 0.0, size)
         if not op["use_input_stats"]:
@@ -147,7 +145,7 @@ class GroupNormalization(Rule):
             axes.together((op.node, 1), np.arange(op.shape[1]) // (op.shape[1] // op["num_groups"]))
         axes.mixes((op["input"], 1), (op.node, 1))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank, size = len(shape_of(op.node)), shape_of(op.node)[1]
         weight, bias = _parameter(op, "weight", 1.0, size), _parameter(op, "bias", 0.0, size)
         if weight is None or bias is None:
@@ -247,7 +245,7 @@ class LayerNormalization(Rule):
             for axis in range(first, rank):
                 axes.freeze((op.node, axis), self.reason(op))
 
-    def constants(self, op: Operation, facts: FactTable) -> Any:
+    def constants(self, op: Operation, facts: KnownConstants) -> Any:
         if len(op.outputs) != 1:
             return super().constants(op, facts)
         rank = len(shape_of(op.node))

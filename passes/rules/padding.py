@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..rewriting import Edit
+from .base import Rule, register
 
 __all__ = ["Border", "Pad", "border_of"]
 
@@ -62,7 +61,7 @@ class Pad(Rule):
             elif self._appends(op, axis) and is_static(size):
                 axes.gather((source, axis), (out, axis), np.arange(size), np.arange(size) + before)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]]
         amounts = _amounts(op)
         padded = [axis for axis, (before, after) in enumerate(amounts) if before or after]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from ..axes import AxesBuilder
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, shape_of
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
+from .base import Rule, register
 
 __all__ = ["PixelShuffle", "PixelUnshuffle"]
 
@@ -33,7 +30,7 @@ class _Shuffle(Rule):
         wide = np.arange(max(before, after))
         axes.gather((source, axis), (out, axis), wide * before // wide.size, wide * after // wide.size)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]].plain()
         axis = given.rank - 3
         if any(given.known.shape[other] > 1 for other in range(given.rank) if other != axis):

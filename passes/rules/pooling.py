@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+from torch import fx
 
+from ..axes import AxesBuilder
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, register, rule_of
+from .base import Rule, register, rule_of
 from .elementwise import Identity
 from .padding import Border, border_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import fx
-
-    from ..axes import AxesBuilder
 
 __all__ = ["AveragePool", "Resample", "Spatial", "Window"]
 
@@ -42,7 +39,7 @@ class Spatial(Rule):
                 for axis in range(len(shape_of(out)) - self.spatial(op)):
                     axes.same((source, axis), (out, axis))
 
-    def uniform(self, op: Operation, facts: FactTable) -> Facts:
+    def uniform(self, op: Operation, facts: KnownConstants) -> Facts:
         """The input's constants, forgotten if they differ within an image. A pattern stays one if the operator is linear."""
         given = facts[op.node.all_input_nodes[0]]
         given = given.cut(op.node.name) if self.linear else given.plain()
@@ -68,7 +65,7 @@ class Window(Spatial):
     def spatial(self, op: Operation) -> int:
         return int(op.name.split("pool")[1][0])
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts | Sequence[Facts]:
         given = self.uniform(op, facts)
         border = _border_before(op) if op.name.startswith("aten.max_pool") else None
         if border is not None and _windows_meet(op, border, self.spatial(op)):
@@ -91,7 +88,7 @@ class AveragePool(Spatial):
     def spatial(self, op: Operation) -> int:
         return int(op.name.split("pool")[1][0])
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = self.uniform(op, facts)
         padded = any(size != 0 for size in _list(op["padding"]))
         divisor = op.get("divisor_override")
@@ -118,7 +115,7 @@ class Resample(Spatial):
     def spatial(self, op: Operation) -> int:
         return len(shape_of(op.node)) - 2
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         return self.uniform(op, facts)
 
 

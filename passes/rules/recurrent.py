@@ -12,21 +12,19 @@ the rows of W_hr are and the state starts at zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..propagation import Liveness
-    from ..rewriting import Edit
+from .base import Rule, register
 
 __all__ = ["GATES", "Recurrent", "stored_tensor"]
 
@@ -86,7 +84,7 @@ class Recurrent(Rule):
             axes.mixes((source, 2), (out, 2))
         axes.mixes(state, unit)
 
-    def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Sequence[Facts]:
         if not self._usable(op):
             return [unknown(3) for _ in op.outputs]
         directions = 1 + bool(op["bidirectional"])
@@ -162,7 +160,7 @@ class Recurrent(Rule):
             spare = ~units & (np.cumsum(~units) == 1)
             live.require(_states(op)[-1], 2, spare, f"'{op.node.name}' has more units than it projects them to")
 
-    def _silent(self, op: Operation, cell: list[fx.Node], facts: FactTable) -> Bools:
+    def _silent(self, op: Operation, cell: list[fx.Node], facts: KnownConstants) -> Bools:
         """What of the state is zero after every step."""
         if not self._projects(op):
             return self._dead(op, cell, facts)
@@ -178,7 +176,7 @@ class Recurrent(Rule):
             axes.freeze(direction, "", barrier=False)
             axes.product(axis, (direction, unit), (directions, units))
 
-    def _dead(self, op: Operation, cell: list[fx.Node], facts: FactTable) -> Bools:
+    def _dead(self, op: Operation, cell: list[fx.Node], facts: KnownConstants) -> Bools:
         """Units of one layer and direction that are zero at every step."""
         gates, candidate = self._gates(op)
         tensors = [stored_tensor(op, node) for node in self._gated(op, cell)]
@@ -211,7 +209,7 @@ def _states(op: Operation) -> list[fx.Node]:
     return list(hx) if isinstance(hx, list | tuple) else [hx]
 
 
-def _zero_at_start(state: fx.Node, facts: FactTable) -> Bools:
+def _zero_at_start(state: fx.Node, facts: KnownConstants) -> Bools:
     value, known = facts[state].plain().along(2, shape_of(state)[2])
     return known & (value == 0)
 

@@ -8,22 +8,19 @@ so is the state that comes in. All steps that share weights lose the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed
+from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, operator_name, shape_of
-from .base import FactTable, Rule, optional, register
+from .base import Rule, optional, register
 from .recurrent import GATES, stored_tensor
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..propagation import KnownConstants, Liveness
-    from ..rewriting import Edit
 
 __all__ = ["RecurrentCell"]
 
@@ -58,7 +55,7 @@ class RecurrentCell(Rule):
         axes.mixes((source, 1), unit)
         axes.mixes(unit, unit)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts | Sequence[Facts]:
         if not self._usable(op):
             return super().constants(op, facts)
         silent = self._silent(op, facts)
@@ -99,7 +96,7 @@ class RecurrentCell(Rule):
         sized = is_static(shape_of(op["input"])[1]) and len(shape_of(op["input"])) == 2
         return sized and all(node.op == "get_attr" for node in _parameters(op))
 
-    def _silent(self, op: Operation, facts: FactTable) -> Bools:
+    def _silent(self, op: Operation, facts: KnownConstants) -> Bools:
         """Units whose candidate is zero whatever comes in."""
         gates, candidate = self._gates(op)
         zero = np.ones(shape_of(op["w_hh"])[1], bool)
@@ -117,7 +114,7 @@ class RecurrentCell(Rule):
         reaches: Bools = op.cache[key]
         return np.asarray(reaches[kept].any(0) if finite else np.full(reaches.shape[1], kept.any()))
 
-    def _folds(self, op: Operation, facts: KnownConstants | FactTable) -> bool:
+    def _folds(self, op: Operation, facts: KnownConstants | KnownConstants) -> bool:
         """Returns if constants may go into the input bias: all who read it see the same ones."""
         if not isinstance(op.get("b_ih"), fx.Node):
             return False
@@ -130,7 +127,7 @@ class RecurrentCell(Rule):
             memo[key] = self._steps_agree(op, facts)
         return bool(memo[key])
 
-    def _steps_agree(self, op: Operation, facts: FactTable) -> bool:
+    def _steps_agree(self, op: Operation, facts: KnownConstants) -> bool:
         readers = set(op["w_ih"].users)
         if set(op["b_ih"].users) != readers or any(operator_name(reader) != op.name for reader in readers):
             return False
@@ -163,10 +160,10 @@ def _states(op: Operation) -> list[fx.Node]:
     return list(hx) if isinstance(hx, list | tuple) else [hx]
 
 
-def _along_features(source: fx.Node, facts: FactTable) -> tuple[Floats, Bools]:
+def _along_features(source: fx.Node, facts: KnownConstants) -> tuple[Floats, Bools]:
     return facts[source].plain().along(1, shape_of(source)[1])
 
 
-def _zeros(state: fx.Node, facts: FactTable) -> Bools:
+def _zeros(state: fx.Node, facts: KnownConstants) -> Bools:
     value, known = facts[state].plain().along(1, shape_of(state)[1])
     return known & (value == 0)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, level, unknown
+from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, operator_name, shape_of
-from .base import FactTable, Rule, register
+from .base import Rule, register
 from .elementwise import Elementwise, relate_broadcast
 from .visible_rows import has_finite_entries
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..axes import AxesBuilder
-    from ..propagation import Liveness
-    from ..rewriting import Edit
 
 __all__ = ["Accumulated", "AlongAxis", "Average", "AverageOfNumbers", "Extremum", "Record", "Softmax", "Sum"]
 
@@ -64,7 +61,7 @@ class _Reducing(Rule):
         """`array` (facts of the input, reduced axes of extent 1) in the rank of the output."""
         return array if _keeps_rank(op) else array.squeeze(tuple(_axes_of(op)))
 
-    def _uniform(self, op: Operation, facts: FactTable) -> Facts:
+    def _uniform(self, op: Operation, facts: KnownConstants) -> Facts:
         """The input's constants where they do not differ along the reduced axes, which get extent 1."""
         given = facts[op.node.all_input_nodes[0]].plain()
         return level(given, tuple(_axes_of(op)) if given.rank else ())
@@ -119,7 +116,7 @@ class Average(_Summing):
     operators = ("aten.mean",)
     _verb = "averaged"
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts | Sequence[Facts]:
         given = self._uniform(op, facts)
         return collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
 
@@ -164,7 +161,7 @@ class AverageOfNumbers(_Reducing):
 
     operators = ("aten.nanmean",)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts | Sequence[Facts]:
         given = self._uniform(op, facts)
         return collapsed(self._shrunk(op, given.value), self._shrunk(op, given.known))
 
@@ -181,7 +178,7 @@ class Extremum(_Reducing):
     def reason(self, op: Operation) -> str:
         return "" if "other" in op.arguments else super().reason(op)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts | Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts | Sequence[Facts]:
         if "other" in op.arguments:
             return _ENTRIES.constants(op, facts)
         if op.name not in ("aten.amax", "aten.amin", "aten.max", "aten.min"):
@@ -203,7 +200,7 @@ class Sum(_Summing):
 
     operators = ("aten.sum", "aten.linalg_vector_norm", "aten.norm", "aten.nansum")
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = self._uniform(op, facts)
         zero = given.known & (given.value == 0)
         return collapsed(self._shrunk(op, np.zeros_like(given.value)), self._shrunk(op, zero))
@@ -233,7 +230,7 @@ class _Scanning(Rule):
         for out in filter(None, op.outputs):
             axes.pass_through(source, out, ((axis, axis) for axis in range(rank) if axis != dim))
 
-    def _level(self, op: Operation, facts: FactTable) -> Facts:
+    def _level(self, op: Operation, facts: KnownConstants) -> Facts:
         """The input's constants, if they do not differ along the axis."""
         given = facts[op.node.all_input_nodes[0]].plain()
         return unknown(given.rank) if given.rank and given.known.shape[op["dim"] % given.rank] > 1 else given
@@ -245,7 +242,7 @@ class Accumulated(_Scanning):
 
     operators = ("aten.cumsum", "aten.cumprod", "aten.logcumsumexp")
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = self._level(op, facts)
         if op.name == "aten.logcumsumexp":
             return unknown(given.rank)
@@ -258,7 +255,7 @@ class Record(_Scanning):
 
     operators = ("aten.cummax", "aten.cummin")
 
-    def constants(self, op: Operation, facts: FactTable) -> Sequence[Facts]:
+    def constants(self, op: Operation, facts: KnownConstants) -> Sequence[Facts]:
         given = self._level(op, facts)
         return [given, unknown(given.rank)]
 
@@ -270,7 +267,7 @@ class Softmax(_Scanning):
 
     operators = ("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
         nothing = unknown(rank)
         dim = op["dim"] % max(1, rank)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts
+from ..liveness import KnownConstants
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, register
+from .base import Rule, register
 from .pooling import Spatial
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..rewriting import Edit
 
 __all__ = ["AffineGrid", "GridSample"]
 
@@ -36,7 +34,7 @@ class GridSample(Spatial):
         for axis in range(self.spatial(op)):
             axes.same((op["grid"], axis + 1), (op.node, axis + 2))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = self.uniform(op, facts)
         reads_zeros = op["padding_mode"] == 0
         return replace(given, known=given.known & (given.value == 0)) if reads_zeros else given

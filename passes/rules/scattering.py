@@ -6,17 +6,16 @@ The indices are read by every channel alike, so no channel depends on another on
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..axes import AxesBuilder
 from ..facts import Facts, agreeing, collapsed, level, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_tensor, is_unit, shape_of
-from .base import FactTable, Rule, register
+from .base import Rule, register
 from .indexing import Indexed, indexed_by
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
 
 __all__ = ["WrittenElements", "WrittenPlaces", "WrittenRows"]
 
@@ -27,13 +26,13 @@ class _Written(Rule):
     def reason(self, op: Operation) -> str:
         return f"{op.name.removeprefix('aten.')} writes at indices of the channel axis"
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         """Where the same constant is written over a constant, indices do not matter; combined, only zeros stay."""
         given = facts[op["self"]].plain()
         same = agreeing(given, self._written(op, facts))
         return collapsed(same.value, same.known & (same.value == 0)) if self._combines(op) else same
 
-    def _written(self, op: Operation, facts: FactTable) -> Facts:
+    def _written(self, op: Operation, facts: KnownConstants) -> Facts:
         """What is written, wherever that is: facts of the rank of `self`."""
         raise NotImplementedError
 
@@ -65,7 +64,7 @@ class WrittenRows(_Written):
             if is_tensor(operand) and len(shape_of(operand)) == rank:
                 axes.pass_through(operand, op.node, ((axis, axis) for axis in others))
 
-    def _written(self, op: Operation, facts: FactTable) -> Facts:
+    def _written(self, op: Operation, facts: KnownConstants) -> Facts:
         rank, value = len(shape_of(op.node)), _value_of(op)
         if not is_tensor(value):
             return _number(value, rank)
@@ -81,7 +80,7 @@ class WrittenRows(_Written):
     def _combines(self, op: Operation) -> bool:
         return op.name == "aten.index_add"
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         times = op.get("alpha", 1)  # Zeros times infinity are no zeros.
         finite = isinstance(times, int | float) and math.isfinite(times)
         return super().constants(op, facts) if finite else unknown(len(shape_of(op.node)))
@@ -108,7 +107,7 @@ class WrittenElements(_Written):
             if is_tensor(operand):
                 axes.pass_through(operand, op.node, ((axis, axis) for axis in shared))
 
-    def _written(self, op: Operation, facts: FactTable) -> Facts:
+    def _written(self, op: Operation, facts: KnownConstants) -> Facts:
         rank, value = len(shape_of(op.node)), _value_of(op)
         if not is_tensor(value):
             return _number(value, rank)
@@ -148,7 +147,7 @@ class WrittenPlaces(_Written):
             elif axis is not None:
                 axes.same((values, place), (out, axis))
 
-    def _written(self, op: Operation, facts: FactTable) -> Facts:
+    def _written(self, op: Operation, facts: KnownConstants) -> Facts:
         targets = self._targets(op, indexed_by(op))
         given = level(facts[op["values"]].plain(), tuple(place for place, axis in enumerate(targets) if axis is None))
         shape = [1] * len(shape_of(op.node))

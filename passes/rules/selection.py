@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from ..axes import AxesBuilder
+from ..edit import Edit
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_static, is_unit, shape_of
-from .base import FactTable, Rule, register
+from .base import Rule, register
 from .indexing import indexed_by
 from .joining import taken
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..rewriting import Edit
 
 __all__ = ["IndexSelect", "Repeat", "Roll", "Select", "Slice", "TakeRows"]
 
@@ -49,7 +48,7 @@ class _Picked(Rule):
             else:
                 axes.gather((source, dim), (out, dim), index, np.arange(len(index)))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]]
         dim, index = self.axis(op), self.index(op)
         if given.known.shape[dim] == 1:
@@ -138,7 +137,7 @@ class Roll(_Picked):
         moved = self._moved(op)
         axes.pass_through(op.node.all_input_nodes[0], op.node, ((a, a) for a in range(rank) if a not in moved))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]].plain()
         return unknown(given.rank) if any(given.known.shape[axis] > 1 for axis in self._moved(op)) else given
 
@@ -183,7 +182,7 @@ class Repeat(Rule):
             if index is not None and not is_unit(size):
                 axes.gather((source, axis), (out, axis + offset), index, np.arange(len(index)))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]].plain()
         rank = len(shape_of(op.node))
         if op.name == "aten.repeat_interleave" and (op.get("dim") is None or not isinstance(op.get("repeats"), int)):
@@ -214,7 +213,7 @@ class Select(Rule):
         places = [axis for axis in range(len(shape_of(source))) if axis != dim]
         axes.pass_through(source, out, ((axis, place) for place, axis in enumerate(places)))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op.node.all_input_nodes[0]].plain()
         dim = op["dim"] % given.rank
         if given.known.shape[dim] > 1 and not isinstance(op["index"], int):
@@ -235,7 +234,7 @@ class TakeRows(Rule):
         order = indexed_by(op).order
         axes.pass_through(op["self"], op.node, ((axis, place) for place, axis in enumerate(order) if axis is not None))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         """What does not differ along the indexed axes is the same whichever rows are taken."""
         given, indexed = facts[op["self"]].plain(), indexed_by(op)
         if any(given.known.shape[axis] != 1 for axis in indexed.axes):

@@ -6,18 +6,15 @@ without an imaginary part (see `facts`): zeros, most of all.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from ..axes import AxesBuilder
 from ..facts import Facts, collapsed, level, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, shape_of
-from .base import FactTable, Rule, register
+from .base import Rule, register
 from .elementwise import Elementwise
 from .selection import Roll
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
 
 __all__ = ["Angle", "AsComplex", "AsReal", "InverseShortTime", "Part", "Shift", "ShortTime", "Transform"]
 
@@ -39,7 +36,7 @@ class Transform(Rule):
         worked = self._axes(op)
         axes.pass_through(op["self"], op.node, ((a, a) for a in range(len(shape_of(op.node))) if a not in worked))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         return _zeros(level(facts[op["self"]].plain(), self._axes(op)))
 
     def _axes(self, op: Operation) -> tuple[int, ...]:
@@ -75,7 +72,7 @@ class ShortTime(Rule):
         if self._batched(op):
             axes.same((op["self"], 0), (op.node, 0))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank, window = len(shape_of(op.node)), op.get("window")
         if window is not None and not facts.ranges[window].finite:
             return unknown(rank)
@@ -111,7 +108,7 @@ class Part(Rule):
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         axes.pass_through(op["self"], op.node, ((axis, axis) for axis in range(len(shape_of(op.node)))))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op["self"]]
         return given if op.name == "aten.real" else collapsed(np.zeros(given.value.shape), given.known)
 
@@ -128,7 +125,7 @@ class AsReal(Rule):
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         axes.pass_through(op["self"], op.node, ((axis, axis) for axis in range(len(shape_of(op["self"])))))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op["self"]].plain()
         if not (given.known & (given.value != 0)).any():
             return collapsed(given.value[..., None], given.known[..., None])
@@ -149,7 +146,7 @@ class AsComplex(Rule):
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         axes.pass_through(op["self"], op.node, ((axis, axis) for axis in range(len(shape_of(op.node)))))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         given = facts[op["self"]].plain()
         real = given.known.all(-1) & (given.value[..., -1] == 0)
         return collapsed(given.value[..., 0], real)
@@ -161,7 +158,7 @@ class Angle(Elementwise):
 
     operators = ("aten.angle",)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         return unknown(len(shape_of(op.node)))
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ..axes import AxesBuilder
 from ..facts import Facts, unknown
+from ..liveness import KnownConstants, Liveness
 from ..values import STATE, Operation, shape_of
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
-    from ..propagation import Liveness
+from .base import Rule, register
 
 __all__ = ["Write"]
 
@@ -35,7 +31,7 @@ class Write(Rule):
             axes.same((op["self"], axis), (op.node, axis))
             axes.mixes((op["src"], axis), (op["src"], axis))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         return facts[op["src"]] if op.node.meta.get(STATE) else unknown(len(shape_of(op.node)))
 
     def demand(self, op: Operation, live: Liveness) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from ..liveness import KnownConstants
 from ..values import Operation, is_tensor, operator_name, shape_of
-from .base import FactTable
 
 __all__ = ["has_finite_entries"]
 
@@ -16,7 +16,7 @@ _PASSES = tuple(f"aten.{name}" for name in "alias clone contiguous detach to _to
 """Operators that keep rows of the last axis as they are."""
 
 
-def has_finite_entries(node: fx.Node, facts: FactTable) -> bool:
+def has_finite_entries(node: fx.Node, facts: KnownConstants) -> bool:
     """Returns if every row of the last axis holds a finite entry, and no NaN or infinity beside minus infinity.
 
     That is so where all entries are finite, and where a mask whose entries are known (a causal one) hides no whole row.
@@ -48,11 +48,11 @@ def has_finite_entries(node: fx.Node, facts: FactTable) -> bool:
     return False
 
 
-def _finite(value: Any, facts: FactTable) -> bool:
+def _finite(value: Any, facts: KnownConstants) -> bool:
     return facts.ranges[value].finite if is_tensor(value) else bool(np.isfinite(value))
 
 
-def _shown(mask: fx.Node, wanted: bool, facts: FactTable) -> bool:
+def _shown(mask: fx.Node, wanted: bool, facts: KnownConstants) -> bool:
     """Returns if every row of a mask holds an entry that is known to be `wanted`."""
     given = facts[mask].plain()
     if not given.rank or operator_name(mask) == "getitem":

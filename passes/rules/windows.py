@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..axes import AxesBuilder
 from ..facts import Facts, collapsed, unknown
+from ..liveness import KnownConstants
 from ..values import Operation, is_static, shape_of
-from .base import FactTable, Rule, register
-
-if TYPE_CHECKING:
-    from ..axes import AxesBuilder
+from .base import Rule, register
 
 __all__ = ["Columns", "Fold", "Windows"]
 
@@ -34,7 +33,7 @@ class _Columns(Rule):
             wide = np.arange(max(before, after))
             axes.gather((source, axis), (out, axis), wide * before // wide.size, wide * after // wide.size)
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         source = op.node.all_input_nodes[0]
         given, rank = facts[source].plain(), len(shape_of(op.node))
         axis = given.rank - self.spatial - 1
@@ -110,7 +109,7 @@ class Windows(Rule):
         dim = op["dimension"] % max(1, rank)
         axes.pass_through(source, op.node, ((axis, axis) for axis in range(rank) if axis != dim))
 
-    def constants(self, op: Operation, facts: FactTable) -> Facts:
+    def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         """What does not differ along the axis is the same in every window."""
         given, rank = facts[op["self"]].plain(), len(shape_of(op.node))
         if given.rank and given.known.shape[op["dimension"] % given.rank] > 1:

@@ -16,9 +16,9 @@ import torch
 from torch import fx
 
 from reconvene.frontend.graph_module import CapturedModule, captured_module
-from reconvene.passes.canonicalize import place_tensor
 from reconvene.passes.rules import rule_for
 from reconvene.passes.rules.elementwise import Elementwise
+from reconvene.passes.stored import place_tensor
 from reconvene.passes.values import is_tensor, operator_name
 
 __all__ = ["Call", "calls_of", "probe", "probes_of"]
