@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from single_pass import single_pass
+
 from reconvene.driver.portfolio.build import Options, build_portfolio
 from reconvene.driver.portfolio.manifest import VARIANTS, Portfolio
-from reconvene.driver.portfolio.single_pass import single_pass
 from reconvene.driver.portfolio.sources import levels_sources
 from reconvene.driver.reports.latency import measure
 from reconvene.driver.reports.report import environment

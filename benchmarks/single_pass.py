@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ...frontend.graph_module import CapturedModule, cloned
-from ...passes.canonicalize import canonicalize
-from ...passes.dependency import ChannelGroup, DependencyView, dependency_view
-from ...passes.pruning.decisions import Decision, masks_of
-from ...passes.values import attribute
+from reconvene.frontend.graph_module import CapturedModule, cloned
+from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.dependency import ChannelGroup, DependencyView, dependency_view
+from reconvene.passes.pruning.decisions import Decision, masks_of
+from reconvene.passes.values import attribute
 
 __all__ = ["SinglePass", "single_pass"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
+from single_pass import single_pass
 from torch import nn
 
 import reconvene
-from reconvene.driver.portfolio.single_pass import single_pass
 from reconvene.frontend.capture import capture
 from reconvene.frontend.graph_module import CapturedModule
 
