@@ -9,14 +9,14 @@ from tvm import IRModule, relax
 
 from .choosing.choice import Memory, Winograd, choose
 from .choosing.cost import Cost
-from .choosing.width import fitting_width
+from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
 from .graph.read import read_relax
 from .kernels.generic import schedule_foreign
 from .kernels.tiles import Machine
 from .legalizations import LEGALIZATIONS
 from .lowering.emit import emit_module
-from .lowering.survey import survey
+from .lowering.plan import make_plan
 
 __all__ = ["scheduled_module"]
 
@@ -31,7 +31,7 @@ def scheduled_module(
     memory: Memory | None = None,
     tune: Callable[[IRModule], IRModule] | None = None,
 ) -> tuple[IRModule, tuple[str, ...]]:
-    """The whole pipeline: read, fold, fuse, choose, lay out, schedule; what is foreign goes TVM's way with our
+    """The whole pipeline: read, fold, plan, choose, emit, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
     `winograd`, `cost` and `memory` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
@@ -40,10 +40,9 @@ def scheduled_module(
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)
-    if cost is not None:
-        machine = fitting_width(graph, machine, winograd)
-    chosen = choose(survey(graph, machine), machine, winograd, cost, memory)
-    module = emit_module(graph, machine, chosen.__getitem__)
+    plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
+    chosen = choose(plan.layers, plan.machine, winograd, cost, memory)
+    module = emit_module(plan, chosen.__getitem__)
     with target:
         module = tvm.transform.Sequential(
             [
@@ -57,4 +56,4 @@ def scheduled_module(
         )(module)
     foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
     tuned = module if tune is None else tune(module)
-    return schedule_foreign(tuned, machine.lanes), foreign
+    return schedule_foreign(tuned, plan.machine.lanes), foreign

@@ -31,9 +31,9 @@ from reconvene.backends.estimate.kernel import estimate_kernel
 from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.read import read_relax
 from reconvene.backends.importing.importer import import_module
-from reconvene.backends.kernels.alternatives import Candidate
 from reconvene.backends.kernels.winograd import WinogradSpec
-from reconvene.backends.lowering.survey import KernelUse, kernel_uses, survey
+from reconvene.backends.lowering.plan import make_plan
+from reconvene.backends.lowering.survey import KernelUse, kernel_uses
 from reconvene.backends.machines.targets import Target, find_target
 from reconvene.frontend.base.files import write_text
 
@@ -76,10 +76,11 @@ def measure(network: str, target: Target, options: argparse.Namespace) -> list[d
     fold_channels(graph)
     fold_margins(graph)
     machine, core = target.machine, core_of(target)
-    chosen = choose(survey(graph, machine), machine, options.winograd, AnalyticCost(machine))
+    plan = make_plan(graph, machine)
+    chosen = choose(plan.layers, machine, options.winograd, AnalyticCost(machine))
     rows = []
-    for use in kernel_uses(graph, machine, chosen.__getitem__):
-        cost = estimate_kernel(use.function, target, caches=False)
+    for use in kernel_uses(plan, chosen.__getitem__):
+        cost = estimate_kernel(use.spec.function("kernel"), target, caches=False)
         row = {
             "network": network,
             "target": target.name,
@@ -104,7 +105,7 @@ def measure(network: str, target: Target, options: argparse.Namespace) -> list[d
 
 def kind(use: KernelUse) -> str:
     """The kind of layer that a kernel computes, by window and stride."""
-    spec = use.spec.spec if isinstance(use.spec, Candidate) else use.spec
+    spec = use.spec
     if isinstance(spec, WinogradSpec):
         return f"3x3 winograd {spec.size}x{spec.size}"
     if use.family not in ("convolution", "depthwise"):
@@ -123,7 +124,7 @@ def kind(use: KernelUse) -> str:
 
 def output(use: KernelUse) -> list[int]:
     """Channels (those of unused lanes too), height and width of the result, where it is an image."""
-    spec = use.spec.spec if isinstance(use.spec, Candidate) else use.spec
+    spec = use.spec
     view = getattr(spec, "result", None)
     return [view.blocks * view.lanes, view.height, view.width] if hasattr(view, "blocks") else []
 

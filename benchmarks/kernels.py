@@ -31,15 +31,17 @@ from models import build, image_size
 from reconvene.backends.choosing.choice import choose
 from reconvene.backends.choosing.cost import AnalyticCost, Cost
 from reconvene.backends.choosing.kernel_times import TimedCost, time_kernels
-from reconvene.backends.choosing.width import fitting_width
+from reconvene.backends.choosing.width import fitting_plan
 from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.read import read_relax
 from reconvene.backends.importing.importer import import_module
 from reconvene.backends.kernels import loops
+from reconvene.backends.kernels.alternatives import Candidate
 from reconvene.backends.kernels.depthwise import DepthwiseSpec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.kernels.winograd import WinogradSpec
-from reconvene.backends.lowering.survey import KernelUse, kernel_uses, survey
+from reconvene.backends.lowering.plan import make_plan
+from reconvene.backends.lowering.survey import KernelUse, kernel_uses
 from reconvene.backends.machines.targets import Target, find_target
 from reconvene.frontend.base.files import write_text
 
@@ -120,22 +122,21 @@ def measure(network: str, target: Target, llvm: Any, options: argparse.Namespace
     fold_margins(graph)
     machine: Machine = target.machine
     cost: Cost | None = {"time": TimedCost(llvm, 1), "model": AnalyticCost(machine), "default": None}[options.choose]
-    if cost is not None:
-        machine = fitting_width(graph, machine, options.winograd)
-    chosen = choose(survey(graph, machine), machine, options.winograd, cost)
-    uses = {f"kernel_{i}": use for i, use in enumerate(kernel_uses(graph, machine, chosen.__getitem__)) if use.macs}
-    seconds = time_kernels({name: use.function for name, use in uses.items()}, llvm)
+    plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, options.winograd)
+    chosen = choose(plan.layers, plan.machine, options.winograd, cost)
+    uses = {f"kernel_{i}": use for i, use in enumerate(kernel_uses(plan, chosen.__getitem__)) if use.macs}
+    seconds = time_kernels({name: use.spec.function(name) for name, use in uses.items()}, llvm)
     return [_row(network, use, seconds[name]) for name, use in uses.items()]
 
 
 def _row(network: str, use: KernelUse, seconds: float) -> dict[str, Any]:
-    spec = use.spec if isinstance(use.spec, DepthwiseSpec) else use.spec.spec
+    spec = use.spec
     winograd = isinstance(spec, WinogradSpec)
     kernel = (3, 3) if isinstance(spec, WinogradSpec) else spec.kernel
     stride = (1, 1) if isinstance(spec, WinogradSpec) else spec.stride
     result = spec.result
     depthwise = isinstance(spec, DepthwiseSpec)
-    weights = result.blocks * result.lanes * kernel[0] * kernel[1] if depthwise else use.spec.weights
+    weights = result.blocks * result.lanes * kernel[0] * kernel[1] if depthwise else Candidate(spec).weights
     moved = 4 * (spec.source.size + result.size + weights)
     return {
         "network": network,

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from ..graph.nodes import Graph
 from ..kernels.tiles import Machine
-from ..lowering.survey import survey
+from ..lowering.plan import make_plan
+from ..lowering.steps import Plan
 from .choice import Winograd, choose
 from .cost import AnalyticCost
 
-__all__ = ["fitting_width", "widths"]
+__all__ = ["fitting_plan", "widths"]
 
 _CLEARLY = 0.92
 """What share of the time with whole vectors half ones may take at most: they need twice the instructions."""
@@ -23,21 +24,21 @@ def widths(machine: Machine) -> tuple[Machine, ...]:
     return machine, replace(machine, lanes=machine.lanes // 2, halves=False, rate=2 * machine.rate)
 
 
-def fitting_width(graph: Graph, machine: Machine, winograd: Winograd) -> Machine:
-    """The one of `widths` that is faster.
+def fitting_plan(graph: Graph, machine: Machine, winograd: Winograd) -> Plan:
+    """The plan for the one of `widths` that is faster.
 
     A width of 8 or 24 channels leaves much of a vector of 16 lanes empty, and pruned networks are full of such widths.
     The time is that of all convolutions by the cost model.
     """
-    whole, *halves = widths(machine)
+    whole, *halves = (make_plan(graph, width) for width in widths(machine))
     for half in halves:
-        if _cycles(graph, half, winograd) < _CLEARLY * _cycles(graph, whole, winograd):
+        if _cycles(half, winograd) < _CLEARLY * _cycles(whole, winograd):
             return half
     return whole
 
 
-def _cycles(graph: Graph, machine: Machine, winograd: Winograd) -> float:
+def _cycles(plan: Plan, winograd: Winograd) -> float:
     """Cycles of all convolutions."""
-    layers, cost = survey(graph, machine), AnalyticCost(machine)
-    chosen = choose(layers, machine, winograd, cost)
-    return sum(cost.cycles(chosen[spec]) for spec in layers)
+    cost = AnalyticCost(plan.machine)
+    chosen = choose(plan.layers, plan.machine, winograd, cost)
+    return sum(cost.cycles(chosen[spec]) for spec in plan.layers)

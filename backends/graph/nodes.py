@@ -110,7 +110,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A function of single elements, by name in `schedules.scalar`, with its literal parameters."""
+    """A function of single elements, by name in `kernels.scalar`, with its literal parameters."""
 
     function: str
     parameters: tuple[float, ...] = ()

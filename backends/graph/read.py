@@ -1,7 +1,7 @@
 """Reads an imported Relax function into the backend's graph.
 
 An operator without a rule here, or with options a rule does not take, stays what it is: a ``foreign`` node
-that TVM legalises and `schedules.generic` schedules.
+that TVM legalises and `kernels.generic` schedules.
 """
 
 from __future__ import annotations

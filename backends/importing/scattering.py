@@ -1,4 +1,4 @@
-"""Writing at indices. Every form is one of two: rows of a matrix, or elements along one axis; `schedules.scattering` has both.
+"""Writing at indices. Every form is one of two: rows of a matrix, or elements along one axis; `kernels.scattering` has both.
 
 Of entries that are written several times without a sum, the last is kept, as PyTorch does on one thread. An index outside of
 the tensor, for which PyTorch raises, writes nothing.

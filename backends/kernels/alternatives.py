@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from .convolution import ConvolutionSpec, convolution_kernel, panel_rows
+from .convolution import ConvolutionSpec, panel_rows
 from .tiles import Machine, choose_tile, ranked_tiles, strided
-from .winograd import WinogradSpec, depth_of, winograd_kernel
+from .winograd import WinogradSpec, depth_of
 
 __all__ = ["Candidate", "alternatives", "fitted", "winograd_alternatives"]
 
@@ -31,13 +31,11 @@ class Candidate:
     @property
     def family(self) -> str:
         """What its kernels are named after."""
-        return "winograd" if isinstance(self.spec, WinogradSpec) else "convolution"
+        return self.spec.family
 
     def function(self, name: str) -> Any:
         """The TIR function."""
-        if isinstance(self.spec, WinogradSpec):
-            return winograd_kernel(self.spec, name)
-        return convolution_kernel(self.spec, name)
+        return self.spec.function(name)
 
     @property
     def weights(self) -> int:

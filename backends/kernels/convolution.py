@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 
@@ -17,7 +17,7 @@ from .epilogue import Epilogue
 from .image import View, clear_border
 from .tiles import Tile
 
-__all__ = ["ConvolutionSpec", "convolution_kernel", "panel_rows", "row_parts"]
+__all__ = ["ConvolutionSpec", "panel_rows", "row_parts"]
 
 
 _IDLE = 0.05
@@ -41,6 +41,8 @@ class ConvolutionSpec:
         cores: that share the tiles, as evenly as can be.
     """
 
+    family: ClassVar[str] = "convolution"
+
     source: View
     result: View
     blocks: int
@@ -60,6 +62,23 @@ class ConvolutionSpec:
     def tiles(self) -> int:
         """Tiles of output blocks."""
         return -(-self.result.blocks // self.tile.blocks)
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, weights, bias[, starts], leaves..., result)``.
+
+        Weights are ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, read once, front to
+        back.
+        """
+        row = self.tile.blocks * self.result.lanes
+        arguments: list[tuple[str, Sequence[int], str]] = [
+            ("source", (self.source.size,), "float32"),
+            ("weights", (self.tiles * panel_rows(self) * row,), "float32"),
+            ("bias", (self.result.blocks * self.result.lanes,), "float32"),
+        ]
+        if self.banded:
+            arguments.append(("starts", (self.tiles,), "int32"))
+        arguments += [*self.epilogue.arguments(), ("result", (self.result.size,), "float32")]
+        return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
 
 
 def panel_rows(spec: ConvolutionSpec) -> int:
@@ -83,24 +102,6 @@ def row_parts(spec: ConvolutionSpec) -> int:
 
     parts = [count for count in range(1, columns + 1) if columns % count == 0]
     return next((count for count in parts if idle(count) <= _IDLE), min(parts, key=idle))
-
-
-def convolution_kernel(spec: ConvolutionSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source, weights, bias[, starts], leaves..., result)``.
-
-    Weights are ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, read once, front to
-    back.
-    """
-    row = spec.tile.blocks * spec.result.lanes
-    arguments: list[tuple[str, Sequence[int], str]] = [
-        ("source", (spec.source.size,), "float32"),
-        ("weights", (spec.tiles * panel_rows(spec) * row,), "float32"),
-        ("bias", (spec.result.blocks * spec.result.lanes,), "float32"),
-    ]
-    if spec.banded:
-        arguments.append(("starts", (spec.tiles,), "int32"))
-    arguments += [*spec.epilogue.arguments(), ("result", (spec.result.size,), "float32")]
-    return loops.kernel(name, arguments, lambda *buffers: _body(spec, *buffers))
 
 
 def _body(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 
@@ -15,7 +15,7 @@ from .epilogue import Epilogue
 from .image import View, clear_border
 from .tiles import Machine
 
-__all__ = ["DepthwiseSpec", "depthwise_columns", "depthwise_kernel", "weights_stay"]
+__all__ = ["DepthwiseSpec", "depthwise_columns", "weights_stay"]
 
 
 _UNDER_WAY = 5
@@ -35,6 +35,8 @@ class DepthwiseSpec:
     The rest is as in ConvolutionSpec.
     """
 
+    family: ClassVar[str] = "depthwise"
+
     source: View
     result: View
     kernel: tuple[int, int]
@@ -44,6 +46,21 @@ class DepthwiseSpec:
     columns: int
     epilogue: Epilogue
     weights_stay: bool = True
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, weights, bias, leaves..., result)``; weights are ``(blocks, KH, KW,
+        lanes)``.
+        """
+        height, width = self.kernel
+        slots = self.result.blocks * self.result.lanes
+        arguments: list[tuple[str, Sequence[int], str]] = [
+            ("source", (self.source.size,), "float32"),
+            ("weights", (slots * height * width,), "float32"),
+            ("bias", (slots,), "float32"),
+            *self.epilogue.arguments(),
+            ("result", (self.result.size,), "float32"),
+        ]
+        return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
 
 
 def depthwise_columns(machine: Machine, width: int, stride: int, taps: int) -> int:
@@ -63,22 +80,6 @@ def weights_stay(machine: Machine, columns: int, taps: int) -> bool:
     In-order cores have more under way, because LLVM writes two turns of the loop out for them.
     """
     return not machine.in_order and taps + columns + _UNDER_WAY <= machine.registers
-
-
-def depthwise_kernel(spec: DepthwiseSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source, weights, bias, leaves..., result)``; weights are ``(blocks, KH, KW,
-    lanes)``.
-    """
-    height, width = spec.kernel
-    slots = spec.result.blocks * spec.result.lanes
-    arguments: list[tuple[str, Sequence[int], str]] = [
-        ("source", (spec.source.size,), "float32"),
-        ("weights", (slots * height * width,), "float32"),
-        ("bias", (slots,), "float32"),
-        *spec.epilogue.arguments(),
-        ("result", (spec.result.size,), "float32"),
-    ]
-    return loops.kernel(name, arguments, lambda *buffers: _body(spec, *buffers))
 
 
 def _body(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tvm import tirx
 
@@ -11,30 +12,42 @@ from . import loops
 from .epilogue import Epilogue
 from .image import View, clear_border
 
-__all__ = ["ConcatSpec", "ElementwiseSpec", "concat_kernel", "elementwise_kernel"]
+__all__ = ["ConcatSpec", "ElementwiseSpec"]
 
 
 @dataclass(frozen=True)
 class ElementwiseSpec:
     """An epilogue without an anchor."""
 
+    family: ClassVar[str] = "elementwise"
+
     result: View
     epilogue: Epilogue
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(leaves..., result)``."""
+        arguments = [*self.epilogue.arguments(), ("result", (self.result.size,), "float32")]
+        return loops.kernel(name, arguments, lambda *buffers: _elementwise(self, *buffers))
 
 
 @dataclass(frozen=True)
 class ConcatSpec:
     """Images joined block by block; their channels keep their lanes."""
 
+    family: ClassVar[str] = "concat"
+
     parts: tuple[View, ...]
     result: View
     epilogue: Epilogue
 
-
-def elementwise_kernel(spec: ElementwiseSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(leaves..., result)``."""
-    arguments = [*spec.epilogue.arguments(), ("result", (spec.result.size,), "float32")]
-    return loops.kernel(name, arguments, lambda *buffers: _elementwise(spec, *buffers))
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(parts..., leaves..., result)``."""
+        arguments: list[tuple[str, Sequence[int], str]] = [
+            *[(f"part{i}", (part.size,), "float32") for i, part in enumerate(self.parts)],
+            *self.epilogue.arguments(),
+            ("result", (self.result.size,), "float32"),
+        ]
+        return loops.kernel(name, arguments, lambda *buffers: _concat(self, *buffers))
 
 
 def _elementwise(spec: ElementwiseSpec, *buffers: loops.Buffer) -> None:
@@ -48,16 +61,6 @@ def _elementwise(spec: ElementwiseSpec, *buffers: loops.Buffer) -> None:
             position = (image, block, row, column)
             value = spec.epilogue.value(None, leaves, position, view.lanes)
             loops.store(result, view.offset(*position), value, view.lanes)
-
-
-def concat_kernel(spec: ConcatSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(parts..., leaves..., result)``."""
-    arguments: list[tuple[str, Sequence[int], str]] = [
-        *[(f"part{i}", (part.size,), "float32") for i, part in enumerate(spec.parts)],
-        *spec.epilogue.arguments(),
-        ("result", (spec.result.size,), "float32"),
-    ]
-    return loops.kernel(name, arguments, lambda *buffers: _concat(spec, *buffers))
 
 
 def _concat(spec: ConcatSpec, *buffers: loops.Buffer) -> None:

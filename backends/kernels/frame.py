@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 
@@ -11,12 +11,14 @@ from . import loops
 from .epilogue import Epilogue
 from .image import View, clear_border
 
-__all__ = ["FrameSpec", "frame_kernel"]
+__all__ = ["FrameSpec"]
 
 
 @dataclass(frozen=True)
 class FrameSpec:
     """Result pixel ``(y, x)`` is source pixel ``(y, x) * step - origin``, or `fill` outside of the source."""
+
+    family: ClassVar[str] = "frame"
 
     source: View
     result: View
@@ -25,15 +27,14 @@ class FrameSpec:
     fill: float
     epilogue: Epilogue
 
-
-def frame_kernel(spec: FrameSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source, leaves..., result)``."""
-    arguments = [
-        ("source", (spec.source.size,), "float32"),
-        *spec.epilogue.arguments(),
-        ("result", (spec.result.size,), "float32"),
-    ]
-    return loops.kernel(name, arguments, lambda *buffers: _body(spec, *buffers))
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, leaves..., result)``."""
+        arguments = [
+            ("source", (self.source.size,), "float32"),
+            *self.epilogue.arguments(),
+            ("result", (self.result.size,), "float32"),
+        ]
+        return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
 
 
 def _body(spec: FrameSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from . import loops
 
-__all__ = ["View", "clear_border"]
+__all__ = ["Slots", "View", "clear_border"]
+
+Slots = npt.NDArray[np.int64]
+"""For every channel of an image, which lane of which block it lies in: ``block * lanes + lane``."""
 
 
 @dataclass(frozen=True)

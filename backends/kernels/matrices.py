@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 
 from . import loops
 from .scalar import Vectors, exponential
 
-__all__ = ["ProductSpec", "SoftmaxSpec", "product_kernel", "softmax_kernel"]
+__all__ = ["ProductSpec", "SoftmaxSpec"]
 
 
 @dataclass(frozen=True)
 class ProductSpec:
     """``left @ right`` for every matrix of the batch; `rows` x `vectors` results of `lanes` are in registers."""
+
+    family: ClassVar[str] = "product"
 
     left: tuple[int, ...]
     right: tuple[int, ...]
@@ -29,24 +31,30 @@ class ProductSpec:
         """Shape of the result."""
         return (*self.left[:-1], self.right[-1])
 
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(left, right, result)``."""
+        arguments = [
+            ("left", self.left, "float32"),
+            ("right", self.right, "float32"),
+            ("result", self.result, "float32"),
+        ]
+        return loops.kernel(name, arguments, lambda *buffers: _product(self, *buffers))
+
 
 @dataclass(frozen=True)
 class SoftmaxSpec:
     """Softmax along the last axis of `shape`. A masked element (minus infinity) gets 0, a row of nothing else NaN."""
 
+    family: ClassVar[str] = "softmax"
+
     shape: tuple[int, ...]
     lanes: int
     keeps_nans: bool = False
 
-
-def product_kernel(spec: ProductSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(left, right, result)``."""
-    arguments = [
-        ("left", spec.left, "float32"),
-        ("right", spec.right, "float32"),
-        ("result", spec.result, "float32"),
-    ]
-    return loops.kernel(name, arguments, lambda *buffers: _product(spec, *buffers))
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, result)``."""
+        arguments = [("source", self.shape, "float32"), ("result", self.shape, "float32")]
+        return loops.kernel(name, arguments, lambda *buffers: _softmax(self, *buffers))
 
 
 def _product(spec: ProductSpec, left: loops.Buffer, right: loops.Buffer, result: loops.Buffer) -> None:
@@ -83,12 +91,6 @@ def _reduce(
         slot = (y * spec.vectors + x) * lanes
         product = loops.broadcast(element, lanes) * vector
         loops.store(sums, slot, loops.load(sums, slot, lanes) + product, lanes)
-
-
-def softmax_kernel(spec: SoftmaxSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source, result)``."""
-    arguments = [("source", spec.shape, "float32"), ("result", spec.shape, "float32")]
-    return loops.kernel(name, arguments, lambda *buffers: _softmax(spec, *buffers))
 
 
 def _softmax(spec: SoftmaxSpec, source: loops.Buffer, result: loops.Buffer) -> None:

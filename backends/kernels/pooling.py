@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 
@@ -16,12 +16,14 @@ from .epilogue import Epilogue
 from .image import View, clear_border
 from .scalar import Vectors
 
-__all__ = ["MeanSpec", "PoolSpec", "mean_kernel", "pool_kernel"]
+__all__ = ["MeanSpec", "PoolSpec"]
 
 
 @dataclass(frozen=True)
 class PoolSpec:
     """A pooling; `kind` is ``max`` or ``average``, `padding` above and to the left."""
+
+    family: ClassVar[str] = "pool"
 
     kind: str
     source: View
@@ -39,24 +41,24 @@ class PoolSpec:
         right = (self.result.width - 1) * self.stride[1] + self.window[1]
         return self.padding == (0, 0) and bottom <= self.source.height and right <= self.source.width
 
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, leaves..., result)``."""
+        return loops.kernel(name, _arguments(self), lambda *buffers: _pool(self, *buffers))
+
 
 @dataclass(frozen=True)
 class MeanSpec:
     """The mean over all pixels of every channel."""
 
+    family: ClassVar[str] = "mean"
+
     source: View
     result: View
     epilogue: Epilogue
 
-
-def pool_kernel(spec: PoolSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source, leaves..., result)``."""
-    return loops.kernel(name, _arguments(spec), lambda *buffers: _pool(spec, *buffers))
-
-
-def mean_kernel(spec: MeanSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source, leaves..., result)``."""
-    return loops.kernel(name, _arguments(spec), lambda *buffers: _mean(spec, *buffers))
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, leaves..., result)``."""
+        return loops.kernel(name, _arguments(self), lambda *buffers: _mean(self, *buffers))
 
 
 def _arguments(spec: PoolSpec | MeanSpec) -> list[tuple[str, Sequence[int], str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 
@@ -16,9 +16,6 @@ __all__ = [
     "RearrangeSpec",
     "UnpackSpec",
     "copy_kernel",
-    "pack_kernel",
-    "rearrange_kernel",
-    "unpack_kernel",
 ]
 
 
@@ -26,9 +23,16 @@ __all__ = [
 class PackSpec:
     """``(N, C, H, W)`` in rows to blocks of channels."""
 
+    family: ClassVar[str] = "pack"
+
     channels: int
     shape: tuple[int, ...]
     result: View
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(plain, result)``."""
+        arguments = [("plain", self.shape, "float32"), ("result", (self.result.size,), "float32")]
+        return loops.kernel(name, arguments, lambda *buffers: _pack(self, *buffers))
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,40 @@ class UnpackSpec:
     `tabled`.
     """
 
+    family: ClassVar[str] = "unpack"
+
     source: View
     channels: int
     shape: tuple[int, ...]
     tabled: bool
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source[, slots], plain)``; `slots` is int32, one for each channel."""
+        table = [("slots", (self.channels,), "int32")] if self.tabled else []
+        arguments = [("source", (self.source.size,), "float32"), *table, ("plain", self.shape, "float32")]
+        return loops.kernel(name, arguments, lambda *buffers: _unpack(self, *buffers))
 
 
 @dataclass(frozen=True)
 class RearrangeSpec:
     """Channels of several images to slots of one; `counts` of them from each, by tables of slots."""
 
+    family: ClassVar[str] = "rearrange"
+
     sources: tuple[View, ...]
     counts: tuple[int, ...]
     result: View
 
-
-def pack_kernel(spec: PackSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(plain, result)``."""
-    arguments = [("plain", spec.shape, "float32"), ("result", (spec.result.size,), "float32")]
-    return loops.kernel(name, arguments, lambda *buffers: _pack(spec, *buffers))
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(sources..., tables..., result)``; a table is int32 pairs (slot in source, in
+        result).
+        """
+        arguments = [
+            *[(f"source{i}", (view.size,), "float32") for i, view in enumerate(self.sources)],
+            *[(f"table{i}", (2 * count,), "int32") for i, count in enumerate(self.counts)],
+            ("result", (self.result.size,), "float32"),
+        ]
+        return loops.kernel(name, arguments, lambda *buffers: _rearrange(self, *buffers))
 
 
 def _pack(spec: PackSpec, plain: loops.Buffer, result: loops.Buffer) -> None:
@@ -86,13 +105,6 @@ def _pack_row(
             loops.store(result, offset + lane, loops.load(plain, source))
 
 
-def unpack_kernel(spec: UnpackSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(source[, slots], plain)``; `slots` is int32, one for each channel."""
-    table = [("slots", (spec.channels,), "int32")] if spec.tabled else []
-    arguments = [("source", (spec.source.size,), "float32"), *table, ("plain", spec.shape, "float32")]
-    return loops.kernel(name, arguments, lambda *buffers: _unpack(spec, *buffers))
-
-
 def _unpack(spec: UnpackSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     plain = rest[-1]
     view = spec.source
@@ -103,18 +115,6 @@ def _unpack(spec: UnpackSpec, source: loops.Buffer, *rest: loops.Buffer) -> None
             offset = view.offset(image, slot // view.lanes, row, column) + slot % view.lanes
             target = (work * view.height + row) * view.width + column
             loops.store(plain, target, loops.load(source, offset))
-
-
-def rearrange_kernel(spec: RearrangeSpec, name: str) -> tirx.PrimFunc:
-    """The TIR function ``(sources..., tables..., result)``; a table is int32 pairs (slot in source, in
-    result).
-    """
-    arguments = [
-        *[(f"source{i}", (view.size,), "float32") for i, view in enumerate(spec.sources)],
-        *[(f"table{i}", (2 * count,), "int32") for i, count in enumerate(spec.counts)],
-        ("result", (spec.result.size,), "float32"),
-    ]
-    return loops.kernel(name, arguments, lambda *buffers: _rearrange(spec, *buffers))
 
 
 def _rearrange(spec: RearrangeSpec, *buffers: loops.Buffer) -> None:

@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import polynomial
+from tvm import tirx
 
 from . import loops
 from .epilogue import Epilogue
 from .image import View, clear_border
 from .tiles import Tile
 
-__all__ = ["Transform", "WinogradSpec", "depth_of", "transform", "transformed_weights", "winograd_kernel"]
+__all__ = ["Transform", "WinogradSpec", "depth_of", "transform", "transformed_weights"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -69,6 +70,8 @@ class WinogradSpec:
             other, with the results between in the work array; or one ``line`` of all tiles. In this order they need
             fewer registers and more addresses.
     """
+
+    family: ClassVar[str] = "winograd"
 
     source: View
     result: View
@@ -129,6 +132,24 @@ class WinogradSpec:
         planes = self.workers if self.split == "tiles" else 1
         return planes * self.plane_size, self.workers * self.product_size
 
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, weights, bias, leaves..., result, planes, products)``.
+
+        Weights are ``(panels, points, channels, tile.blocks * lanes)``; the last two arguments are workspace.
+        """
+        row = self.tile.blocks * self.result.lanes
+        planes, products = self.workspace
+        arguments: list[tuple[str, Sequence[int], str]] = [
+            ("source", (self.source.size,), "float32"),
+            ("weights", (self.panels * self.points * self.channels * row,), "float32"),
+            ("bias", (self.result.blocks * self.result.lanes,), "float32"),
+            *self.epilogue.arguments(),
+            ("result", (self.result.size,), "float32"),
+            ("planes", (planes,), "float32"),
+            ("products", (products,), "float32"),
+        ]
+        return loops.kernel(name, arguments, lambda *buffers: _Kernel(self, *buffers).emit())
+
 
 def depth_of(lanes: int, by_lane: bool) -> int:
     """Channels side by side in a transformed pixel, for vectors of `lanes`.
@@ -180,25 +201,6 @@ def transformed_weights(kernel: Matrix, size: int) -> Matrix:
     matrix = transform(size).weights
     moved = kernel.reshape(-1, 9) @ np.kron(matrix, matrix).T
     return moved.reshape(*kernel.shape[:2], size + 2, size + 2)
-
-
-def winograd_kernel(spec: WinogradSpec, name: str) -> Any:
-    """The TIR function ``(source, weights, bias, leaves..., result, planes, products)``.
-
-    Weights are ``(panels, points, channels, tile.blocks * lanes)``; the last two arguments are workspace.
-    """
-    row = spec.tile.blocks * spec.result.lanes
-    planes, products = spec.workspace
-    arguments: list[tuple[str, Sequence[int], str]] = [
-        ("source", (spec.source.size,), "float32"),
-        ("weights", (spec.panels * spec.points * spec.channels * row,), "float32"),
-        ("bias", (spec.result.blocks * spec.result.lanes,), "float32"),
-        *spec.epilogue.arguments(),
-        ("result", (spec.result.size,), "float32"),
-        ("planes", (planes,), "float32"),
-        ("products", (products,), "float32"),
-    ]
-    return loops.kernel(name, arguments, lambda *buffers: _Kernel(spec, *buffers).emit())
 
 
 @dataclass(frozen=True)

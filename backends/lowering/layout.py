@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..graph.nodes import Weights
+from ..graph.nodes import Array, Convolution, Weights
 from ..kernels.convolution import ConvolutionSpec, panel_rows
-from ..kernels.image import View
+from ..kernels.depthwise import DepthwiseSpec
+from ..kernels.image import Slots, View
 from ..kernels.tiles import Machine
 from ..kernels.winograd import WinogradSpec, transformed_weights
+from .steps import Value
 
 __all__ = [
     "Image",
-    "Slots",
     "dense_view",
     "flattened",
     "in_a_row",
@@ -35,19 +36,17 @@ __all__ = [
     "thin",
 ]
 
-Slots = npt.NDArray[np.int64]
-
 _LINE = 16
 """Elements in a cache line; a multiple of every target's lanes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A value that was computed: the Relax variable (one dimension), how it lies there, and its channels'
+    """A value that was computed: the step that does (its result has one dimension), how it lies there, and its channels'
     slots.
     """
 
-    variable: Any
+    value: Value
     view: View
     slots: Slots
 
@@ -83,7 +82,7 @@ def selected(image: Image, source: Slots) -> Image:
     slots = image.slots[source]
     first, last = int(slots.min()) // image.view.lanes, int(slots.max()) // image.view.lanes
     view = replace(image.view, start=image.view.start + first * image.view.block, blocks=last - first + 1)
-    return Image(image.variable, view, slots - first * image.view.lanes)
+    return Image(image.value, view, slots - first * image.view.lanes)
 
 
 def flattened(image: Image) -> Image:
@@ -96,7 +95,7 @@ def flattened(image: Image) -> Image:
     base = (image.slots // lanes) * (view.block // lanes)
     slots = (base[:, None] + pixels[None, :]) * lanes + (image.slots % lanes)[:, None]
     flat = replace(view, blocks=blocks, height=1, width=1, halo=0, start=plane, block=lanes, row=lanes)
-    return Image(image.variable, flat, slots.reshape(-1))
+    return Image(image.value, flat, slots.reshape(-1))
 
 
 def in_a_row(view: View) -> View | None:
@@ -111,45 +110,44 @@ def in_a_row(view: View) -> View | None:
     return None
 
 
-def input_bands(spec_tiles: list[tuple[int, int]], groups: int, per_group: tuple[int, int], image: Image) -> Slots:
-    """For every range of output channels the first and last input block it reads: ``(tiles, 2)``."""
-    outputs, inputs = per_group
+def input_bands(spec: ConvolutionSpec, convolution: Convolution, slots: Slots) -> Slots:
+    """For every tile of output blocks the first and last input block that its groups read: ``(tiles, 2)``."""
+    inputs = convolution.weights.kernel.shape[1]
     bands = []
-    for first, last in spec_tiles:
-        groups_used = range(first // outputs, min(groups, (last - 1) // outputs + 1))
-        used = image.slots[groups_used.start * inputs : groups_used.stop * inputs] // image.view.lanes
+    for tile in range(spec.tiles):
+        groups = _groups(*_outputs(spec, convolution.weights, tile), convolution)
+        used = slots[groups.start * inputs : groups.stop * inputs] // spec.source.lanes
         bands.append((int(used.min()), int(used.max())))
     return np.array(bands, dtype="int64")
 
 
-def pack_convolution(
-    spec: ConvolutionSpec, weights: Weights, groups: int, slots: Slots, starts: Slots | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weights as ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)`` and bias by output
-    slot.
+def pack_convolution(spec: ConvolutionSpec, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
+    """Weights as ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, bias by output slot, and for a
+    banded kernel each tile's first input block.
     """
+    weights = convolution.weights
     lanes, lanes_in = spec.result.lanes, spec.source.lanes
     outputs, inputs, height, width = weights.kernel.shape
+    per_group = outputs // convolution.groups
     row = spec.tile.blocks * lanes
+    starts = np.zeros(spec.tiles, "int64")
+    if spec.banded:
+        starts = np.minimum(input_bands(spec, convolution, slots)[:, 0], spec.source.blocks - spec.blocks)
     panels = np.zeros((spec.tiles, panel_rows(spec) * row), "float32")
     for tile in range(spec.tiles):
-        first = min(tile * spec.tile.blocks, max(0, spec.result.blocks - spec.tile.blocks)) * lanes
-        last = min(outputs, first + row)
-        origin = 0 if starts is None else int(starts[tile]) * lanes_in
+        first, last = _outputs(spec, weights, tile)
         panel = np.zeros((spec.blocks * lanes_in, height, width, row), "float32")
-        for group in _groups(first, last, outputs // groups):
-            low, high = max(first, group * (outputs // groups)), min(last, (group + 1) * (outputs // groups))
-            rows = slots[group * inputs : (group + 1) * inputs] - origin
+        for group in _groups(first, last, convolution):
+            low, high = max(first, group * per_group), min(last, (group + 1) * per_group)
+            rows = slots[group * inputs : (group + 1) * inputs] - int(starts[tile]) * lanes_in
             panel[rows, :, :, low - first : high - first] = weights.kernel[low:high].transpose(1, 2, 3, 0)
         panels[tile] = _by_block(panel.reshape(spec.blocks, lanes_in, height, width, row), spec.rest)
     bias = np.zeros(spec.result.blocks * lanes, "float32")
     bias[:outputs] = weights.bias
-    return panels.reshape(-1), bias
+    return (panels.reshape(-1), bias, *([starts.astype("int32")] if spec.banded else []))
 
 
-def pack_winograd(
-    spec: WinogradSpec, weights: Weights, slots: Slots
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def pack_winograd(spec: WinogradSpec, weights: Weights, slots: Slots) -> tuple[Array, ...]:
     """Transformed weights as ``(panels, points, channels, tile.blocks * lanes)`` and bias by output slot."""
     lanes, outputs = spec.result.lanes, weights.kernel.shape[0]
     row = spec.tile.blocks * lanes
@@ -164,7 +162,16 @@ def pack_winograd(
     return panels.reshape(-1), bias
 
 
-def _groups(first: int, last: int, per_group: int) -> range:
+def _outputs(spec: ConvolutionSpec, weights: Weights, tile: int) -> tuple[int, int]:
+    """The first output channel of a tile, and the one after its last."""
+    blocks, lanes = spec.tile.blocks, spec.result.lanes
+    first = min(tile * blocks, max(0, spec.result.blocks - blocks)) * lanes
+    return first, min(weights.kernel.shape[0], first + blocks * lanes)
+
+
+def _groups(first: int, last: int, convolution: Convolution) -> range:
+    """The groups that output channels from `first` to before `last` are in."""
+    per_group = convolution.weights.kernel.shape[0] // convolution.groups
     return range(first // per_group, (last - 1) // per_group + 1)
 
 
@@ -176,15 +183,15 @@ def _by_block(panel: npt.NDArray[np.float32], rest: int) -> npt.NDArray[np.float
     return np.concatenate([ordered[:-1].reshape(-1), ordered[-1, :, :, :rest].reshape(-1)])
 
 
-def pack_depthwise(weights: Weights, image: Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weights ``(blocks, KH, KW, lanes)`` and bias, both by the slots of `image`."""
-    _, _, height, width = weights.kernel.shape
-    room = image.view.blocks * image.view.lanes
-    kernel = np.zeros((room, height, width), "float32")
-    kernel[image.slots] = weights.kernel[:, 0]
-    bias = np.zeros(room, "float32")
-    bias[image.slots] = weights.bias
-    blocked = kernel.reshape(image.view.blocks, image.view.lanes, height, width).transpose(0, 2, 3, 1)
+def pack_depthwise(spec: DepthwiseSpec, weights: Weights, slots: Slots) -> tuple[Array, ...]:
+    """Weights ``(blocks, KH, KW, lanes)`` and bias, both by the slots of the source."""
+    height, width = spec.kernel
+    blocks, lanes = spec.source.blocks, spec.source.lanes
+    kernel = np.zeros((blocks * lanes, height, width), "float32")
+    kernel[slots] = weights.kernel[:, 0]
+    bias = np.zeros(blocks * lanes, "float32")
+    bias[slots] = weights.bias
+    blocked = kernel.reshape(blocks, lanes, height, width).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(blocked).reshape(-1), bias
 
 

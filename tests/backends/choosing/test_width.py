@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.choosing.width import fitting_width
+from reconvene.backends.choosing.width import fitting_plan
 from reconvene.backends.compile import compile
 from reconvene.backends.graph.nodes import Convolution, Graph, Node, Weights
 from reconvene.backends.kernels.tiles import Machine
@@ -33,12 +33,12 @@ def graph(channels: int, size: int = 32) -> Graph:
 
 @pytest.mark.parametrize(("channels", "lanes"), [(8, 8), (24, 8), (16, 16), (64, 16)])
 def test_half_vectors_are_for_widths_that_fill_them(channels: int, lanes: int) -> None:
-    assert fitting_width(graph(channels), DOUBLE, "off").lanes == lanes
+    assert fitting_plan(graph(channels), DOUBLE, "off").machine.lanes == lanes
 
 
 def test_machines_of_one_rate_keep_whole_vectors() -> None:
     machine = replace(DOUBLE, halves=False)
-    assert fitting_width(graph(8), machine, "off") == machine
+    assert fitting_plan(graph(8), machine, "off").machine == machine
 
 
 def test_results_with_half_vectors() -> None:

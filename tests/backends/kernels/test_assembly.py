@@ -11,7 +11,7 @@ import tvm
 
 from reconvene.backends.choosing.layer_times import LayerShape, specification
 from reconvene.backends.kernels.alternatives import Candidate, winograd_alternatives
-from reconvene.backends.kernels.depthwise import DepthwiseSpec, depthwise_columns, depthwise_kernel, weights_stay
+from reconvene.backends.kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
 from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.lowering.layout import dense_view
@@ -148,7 +148,7 @@ def test_depthwise(window: int, stride: int, board: str) -> None:
         epilogue=replace(CLIPPED, keeps_nans=target.keeps_nans),
         weights_stay=weights_stay(target, columns, window**2),
     )  # fmt: skip
-    checked(depthwise_kernel(spec, "kernel"), board)
+    checked(spec.function("kernel"), board)
 
 
 @pytest.mark.parametrize("board", list(BOARDS))

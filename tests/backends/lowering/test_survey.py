@@ -8,6 +8,7 @@ from torch import nn
 from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.read import read_relax
 from reconvene.backends.importing.importer import import_module
+from reconvene.backends.lowering.plan import make_plan
 from reconvene.backends.lowering.survey import kernel_uses
 from reconvene.backends.machines.targets import find_target
 
@@ -20,7 +21,7 @@ def test_kernels_of_a_network() -> None:
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)
-    uses = [use for use in kernel_uses(graph, find_target("rpi4").machine) if use.macs]
+    uses = [use for use in kernel_uses(make_plan(graph, find_target("rpi4").machine)) if use.macs]
     assert [(use.family, use.calls, use.first) for use in uses] == [
         ("convolution", 1, True), ("convolution", 2, False), ("depthwise", 1, False),
     ]  # fmt: skip

@@ -1,0 +1,77 @@
+"""The default specification of a convolution or linear layer, from where its source and its result lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..graph.nodes import Convolution
+from ..kernels.alternatives import fitted
+from ..kernels.convolution import ConvolutionSpec
+from ..kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
+from ..kernels.epilogue import Epilogue
+from ..kernels.image import View
+from ..kernels.tiles import Machine, Tile
+from .layout import Image, in_a_row, input_bands
+
+__all__ = ["convolution_spec", "depthwise_spec"]
+
+
+def convolution_spec(
+    convolution: Convolution, source: Image, result: View, epilogue: Epilogue, machine: Machine
+) -> ConvolutionSpec:
+    """The direct kernel, pixels laid in a row where that is possible; a grouped layer's reads bands of its source."""
+    view, rows, epilogue = _in_rows(convolution, source.view, result, epilogue)
+    _, inputs, *window = convolution.weights.kernel.shape
+    used = int(source.slots.max()) + 1
+    spec = ConvolutionSpec(
+        source=view,
+        result=rows,
+        blocks=-(-used // view.lanes),
+        rest=used % view.lanes,
+        banded=False,
+        kernel=(window[0], window[1]),
+        stride=convolution.stride,
+        dilation=convolution.dilation,
+        padding=(convolution.padding[0], convolution.padding[1]),
+        tile=Tile(1, 1, 1),
+        epilogue=epilogue,
+    )
+    spec = fitted(spec, machine, inputs * window[0] * window[1])
+    if convolution.groups == 1:
+        return spec
+    bands = input_bands(spec, convolution, source.slots)
+    width = int((bands[:, 1] - bands[:, 0]).max()) + 1
+    return replace(spec, blocks=width, rest=0, banded=True)
+
+
+def _in_rows(convolution: Convolution, view: View, result: View, epilogue: Epilogue) -> tuple[View, View, Epilogue]:
+    """Source, result and epilogue of a pointwise convolution on pixels in a row; as they are where that is not possible."""
+    window = convolution.weights.kernel.shape[2:]
+    pointwise = tuple(window) == convolution.stride == (1, 1) and not any(convolution.padding)
+    if not pointwise or result.halo:
+        return view, result, epilogue
+    pixels = result.height * result.width > 1  # Else the batch becomes the row, of gates too.
+    gated = [leaf if pixels and leaf.repeats else in_a_row(leaf) for leaf in epilogue.leaves]
+    flat = [v for v in (in_a_row(view), in_a_row(result), *gated) if v is not None]
+    if len(flat) < 2 + len(gated):
+        return view, result, epilogue
+    return flat[0], flat[1], replace(epilogue, leaves=tuple(flat[2:]))
+
+
+def depthwise_spec(
+    convolution: Convolution, source: View, result: View, epilogue: Epilogue, machine: Machine
+) -> DepthwiseSpec:
+    """The kernel for a layer of which every channel is a group of its own."""
+    height, width = convolution.weights.kernel.shape[2:]
+    columns = depthwise_columns(machine, result.width, convolution.stride[1], height * width)
+    return DepthwiseSpec(
+        source=source,
+        result=result,
+        kernel=(height, width),
+        stride=convolution.stride,
+        dilation=convolution.dilation,
+        padding=(convolution.padding[0], convolution.padding[1]),
+        columns=columns,
+        epilogue=epilogue,
+        weights_stay=weights_stay(machine, columns, height * width),
+    )
