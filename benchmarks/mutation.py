@@ -43,8 +43,12 @@ def main() -> int:
     end = time.monotonic() + options.seconds
     session = Session.begun(options.folder, CHECKOUT, options.mutants, options.seed)
     if options.seconds > 0:
-        with session.alone():
-            run(session, end, options.again)
+        try:
+            with session.alone():
+                run(session, end, options.again)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     data = as_json(session)
     if options.report:
         options.report.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")

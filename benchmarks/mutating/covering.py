@@ -22,6 +22,7 @@ TEST_SECONDS = 10.0
 """Processor seconds; a slower test is not used against mutants."""
 FILE_SECONDS = 900.0
 """After that many seconds no further test of a file is begun."""
+_UNCOLLECTED = 101
 QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=short")
 
 
@@ -37,6 +38,7 @@ class _Contexts:
         self.began = time.monotonic()
         self.seconds: dict[str, float] = defaultdict(float)
         self.not_passed: set[str] = set()
+        self.uncollected = False
         signal.signal(signal.SIGPROF, self._stop)
 
     @staticmethod
@@ -55,6 +57,9 @@ class _Contexts:
             if time.monotonic() - self.began > FILE_SECONDS:
                 item.session.shouldstop = "enough of this file"
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.uncollected = self.uncollected or report.failed
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration
         if report.outcome != "passed":
@@ -69,6 +74,9 @@ def record(folder: Path, test_file: str, limit: float = FILE_SECONDS + 300) -> b
     """Runs `test_file` of the copy and leaves ``folder/coverage/NAME.lines`` and ``NAME.json`` (seconds by test).
 
     False if it could not be run to its end.
+
+    Raises:
+        ValueError: it cannot be collected. All of its tests would count as none, and mutants that they kill as survivors.
     """
     base = _base(folder, test_file)
     base.parent.mkdir(exist_ok=True)
@@ -83,13 +91,19 @@ def record(folder: Path, test_file: str, limit: float = FILE_SECONDS + 300) -> b
         code = int(pytest.main([*QUIET, test_file], plugins=[plugin]))
         recorder.stop()
         recorder.save()
+        if plugin.uncollected or code == pytest.ExitCode.USAGE_ERROR:
+            return _UNCOLLECTED
         unfinished = times.with_suffix(".new")
         unfinished.write_text(json.dumps({"file": test_file, "seconds": plugin.passed()}))
         os.replace(unfinished, times)
         return 0 if code in (0, 1, 2, 5) else code
 
     times.unlink(missing_ok=True)
-    return run_child(work, folder, limit) == 0
+    code = run_child(work, folder, limit)
+    if code == _UNCOLLECTED:
+        lines.unlink(missing_ok=True)
+        raise ValueError(f"{test_file} cannot be collected: see {folder / 'log'}, and put it right")
+    return code == 0
 
 
 def recorded(folder: Path, test_file: str) -> bool:

@@ -20,6 +20,7 @@ from .meaningless import Verb
 from .pruning import capture, compact, explain, prune
 from .running import bench, demo, run
 from .serving import portfolio, serve, sign
+from .terminal import answer
 from .training import sparsify, train
 from .upkeep import cache_
 
@@ -91,4 +92,13 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and not _in_a_verb(error):
+            unheard(1)
+            return failed(f"cannot write to stdout: {error.strerror or error}", 2)
         return explained(error)
+
+
+def _in_a_verb(error: BaseException) -> bool:
+    """Whether a verb was at work. Else only help is written, and nothing read."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is answer.__code__ for frame, _ in frames)

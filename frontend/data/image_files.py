@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..base.array_files import load_arrays
 from ..base.errors import InputError
@@ -30,6 +30,12 @@ _SIDE = 32
 _RECORD = 1 + 3 * _SIDE * _SIDE
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP")
 """The library's others include some that start Ghostscript."""
+
+_MOST_SIDE = 1 << 16
+"""More than JPEG can say; scaling a longer one to a square takes memory by its length."""
+
+_JPEG, _SCAN, _MOST_SCANS = b"\xff\xd8", b"\xff\xda", 100
+"""Each scan of a progressive JPEG goes through all of its pixels, whose bytes may be none."""
 
 
 def read_cifar_binary(path: Path) -> tuple[Bytes, NDArray[np.int64]]:
@@ -137,13 +143,21 @@ def read_image(path: Path, side: int) -> Bytes:
 def _rgb(content: bytes, what: str, side: int | None = None) -> Bytes:
     """Pixels (H, W, 3). Of the formats that the library knows, these need no other program, and no more than is said."""
     try:
+        if content[:2] == _JPEG and content.count(_SCAN) > _MOST_SCANS:
+            raise InputError(f"{what} has {content.count(_SCAN)} scans, and no camera writes more than {_MOST_SCANS}")
         with _own_limit(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if side is not None and image.size != (side, side):
                 raise InputError(f"{what} measures {image.width}x{image.height}, not {side}x{side}")
             check_limit("pixels", image.width * image.height, what)
+            if max(image.size) > _MOST_SIDE:
+                raise InputError(
+                    f"{what} measures {image.width}x{image.height}; a side has {_MOST_SIDE} pixels at most"
+                )
             return np.asarray(image.convert("RGB"))
     except InputError:
         raise
+    except UnidentifiedImageError:
+        raise InputError(f"{what} is no image, or is damaged; give one of {', '.join(_FORMATS)}") from None
     except Exception as error:  # The library lets pass whatever its decoders meet in damaged files.
         raise InputError(f"cannot read {what} as an image: {first_line(error)}; copy the file again") from None
 

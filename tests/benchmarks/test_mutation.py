@@ -165,3 +165,19 @@ def test_a_run_ends_where_better_tests_kill_what_survived(checkout: Path, tmp_pa
     test.write_text(test.read_text() + "\n\ndef test_more():\n    assert total([1, 2]) == 6\n")
     assert set(run(again=True).values()) == {"failed"}
     assert (tmp_path / "session" / "tree" / "passes" / "sums.py").read_text() == FILES["passes/sums.py"]
+
+
+@pytest.mark.parametrize("text", ["def test_it(:\n", "import nothing_of_this_name\n"])
+def test_tests_that_cannot_be_collected_are_no_tests_that_nothing_kills(
+    text: str, checkout: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("coverage")
+    pytest.importorskip("cosmic_ray")
+    from mutating.session import Session
+
+    (checkout / "tests" / "passes" / "test_broken.py").write_text(text)
+    subprocess.run(["git", "-C", str(checkout), "add", "."], check=True)
+    session = Session.begun(tmp_path / "session", checkout, 2, 0)
+    for _ in range(2):  # It is not taken for known by the next run.
+        with session.alone(), pytest.raises(ValueError, match=r"test_broken\.py cannot be collected"):
+            list(session.map_tests())

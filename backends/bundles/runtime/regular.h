@@ -1,5 +1,6 @@
 // Opening files that are files: a pipe would block, and a device never end.
 #pragma once
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <string.h>
@@ -23,11 +24,17 @@ inline bool facts_of(const char* path, struct stat* facts, bool follow = true) {
   return true;
 }
 
-// A file's descriptor, or -1 if there is none, or it is no regular file.
+// A file's descriptor, or -1 if there is none, or it is no regular file; `reason` says which.
 inline int open_file(const char* path) {
   struct stat facts;
-  if (!facts_of(path, &facts) || !S_ISREG(facts.st_mode)) return -1;
+  if (!facts_of(path, &facts)) return -1;
+  if (!S_ISREG(facts.st_mode)) {
+    errno = EINVAL;
+    return -1;
+  }
   return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
+
+inline const char* reason() { return errno == EINVAL ? "it is no regular file" : strerror(errno); }
 
 }  // namespace regular

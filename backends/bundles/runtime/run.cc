@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "model.h"
+#include "regular.h"
 #include "switching.h"
 
 namespace {
@@ -242,8 +243,9 @@ void run_model() {
 // Reads one set of inputs from as many files.
 void read_files(char** names) {
   for (int i = 0; i < kInputCount; ++i) {
-    FILE* file = fopen(names[i], "rb");
-    if (!file) fail(kBadInput, "cannot read '%s': %s", names[i], strerror(errno));
+    const int handle = regular::open_file(names[i]);
+    FILE* file = handle < 0 ? nullptr : fdopen(handle, "rb");
+    if (!file) fail(kBadInput, "cannot read '%s': %s", names[i], regular::reason());
     read_array(file, names[i], i);
     if (fgetc(file) != EOF) fail(kBadInput, "'%s' holds more than one array", names[i]);
     fclose(file);

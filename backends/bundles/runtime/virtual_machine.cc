@@ -109,7 +109,7 @@ const char* map_file(const char* folder, const WeightFile& file, void** data) {
   snprintf(path, sizeof path, "%s/%s", folder, file.name);
   const int handle = regular::open_file(path);
   if (handle < 0) {
-    snprintf(message, sizeof message, "cannot read '%s': %s", file.name, strerror(errno));
+    snprintf(message, sizeof message, "cannot read '%s': %s", file.name, regular::reason());
     return message;
   }
   // Not fstat, which asks for a new C library.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -165,6 +166,9 @@ def test_what_the_program_says_of_its_inputs(program: list[str], tmp_path: Path)
     refused(0, good[0].read_bytes() + b"x", "holds more than one array")
     refused(0, b"PK\x03\x04", "is not a .npy file")
     refused(0, b"", "is not a .npy file")
+    os.mkfifo(tmp_path / "pipe")
+    for name, why in (("pipe", "it is no regular file"), (".", "it is no regular file")):
+        assert f"cannot read '{tmp_path / name}': {why}" in said([*program, str(tmp_path / name), str(good[1])])
     assert "cannot read 'none.npy': No such file" in said([*program, "none.npy", str(good[1])])
     assert "the model takes 2 inputs, got 1 files" in said([*program, str(good[0])])
     assert "unknown option '--fast'" in said([*program, "--fast"])

@@ -65,7 +65,8 @@ HELP = f"{sys.executable} -m reconvene --help"
     [
         (f"{HELP} | head -0; exit ${{PIPESTATUS[0]}}", 0, ""),
         (f"{sys.executable} -m reconvene targets | head -0; exit ${{PIPESTATUS[0]}}", 0, ""),
-        (f"{HELP} >/dev/full", 2, "No space left on device"),
+        (f"{HELP} >/dev/full", 2, "error: cannot write to stdout: No space left on device\n"),
+        (f"{sys.executable} -m reconvene serve --help >/dev/full", 2, "error: cannot write to stdout: No space left"),
         (f"{HELP} >&-", 0, ""),
         (f"{HELP} <&- >&- 2>&-", 0, ""),
         (f"{HELP} nothing 2>/dev/full", 0, ""),

@@ -154,6 +154,19 @@ def picture(kind: str, side: int = 8) -> bytes:
     return stream.getvalue()
 
 
+def scanned(count: int) -> bytes:
+    """A progressive JPEG whose first scan is there `count` times, and the others not."""
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "JPEG", progressive=True)
+    head, scan, *_ = stream.getvalue().split(b"\xff\xda")
+    return head + (b"\xff\xda" + scan) * count + b"\xff\xd9"
+
+
+def test_photographs_with_many_scans_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(scanned(100))
+    assert read_photograph(tmp_path / "x.jpg", 7).shape == (3, 7, 7)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP"])
 def test_images_of_plain_formats_are_read(kind: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(picture(kind))
@@ -168,11 +181,15 @@ def test_an_image_cannot_start_a_program_or_claim_a_country(tmp_path: Path, monk
     monkeypatch.setattr("subprocess.check_call", started)
     huge = b"P6\n100000 100000\n255\n"
     for content, message in [
-        (picture("EPS"), "as an image"),
+        (picture("EPS"), "is no image, or is damaged; give one of JPEG, PNG, PPM, BMP, WEBP"),
+        (b"", "is no image"),
+        (b"P6\n1 100000\n255\n" + bytes(300000), "measures 1x100000; a side has 65536 pixels at most"),
+        (picture("PNG").replace(b"\0\0\0\x08\0\0\0\x08", b"\0\1\0\1\0\0\0\1"), "as an image|measures 65537x1|no image"),
+        (scanned(101), "has 101 scans, and no camera writes more than 100"),
         (huge, "claims 10000000000 pixels, more than the limit"),
         (picture("PNG")[:-36], "as an image"),
         (picture("PPM")[:-20], "as an image"),
-        (b"P6\n-3 8\n255\n", "as an image"),
+        (b"P6\n-3 8\n255\n", "is no image"),
     ]:
         (tmp_path / "x.png").write_bytes(content)
         with pytest.raises(InputError, match=message):
