@@ -1,8 +1,8 @@
 """Whether outputs of compiled code are those of the model.
 
 Compaction proves its result operator by operator. Between a model and machine code lie an importer and a compiler that are
-not ours, so here a disagreement is looked for instead. The tolerance leaves room for rounding, Winograd's too (1e-5 of the
-largest value at worst), and not for an operator that was read wrongly.
+not ours, so here a disagreement is looked for instead. The tolerance of a type leaves room for rounding, Winograd's too (1e-5
+of the largest float32 value at worst), and not for an operator that was read wrongly.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["TOLERANCE", "disagreement"]
+from .dtypes import DTYPES
 
-TOLERANCE = 1e-2
-"""Of the largest value of an output of floating-point numbers; of the entries of another, such as indices, which rounding can
-change where values are nearly equal."""
+__all__ = ["disagreement"]
 
 
 def disagreement(
     expected: Sequence[Any],
     found: Sequence[Tensor],
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     *,
     slack: Sequence[float] | None = None,
 ) -> str | None:
     """What is wrong with outputs `found` in place of the `expected` ones, in words; None if nothing is.
 
-    `slack` is what each output may be off by in any case: an absolute difference, or a share of entries.
+    `tolerance` is that of each output's dtype unless it is given. `slack` is what each output may be off by in any case: an
+    absolute difference, or a share of entries.
     """
     if len(expected) != len(found):
         return f"{len(found)} outputs instead of {len(expected)}"
@@ -40,11 +39,13 @@ def disagreement(
     return None
 
 
-def _difference(wanted: Tensor, got: Tensor, tolerance: float, slack: float) -> str | None:
+def _difference(wanted: Tensor, got: Tensor, tolerance: float | None, slack: float) -> str | None:
     if (wanted.shape, wanted.dtype) != (got.shape, got.dtype):
         return f"{got.dtype} {tuple(got.shape)} instead of {wanted.dtype} {tuple(wanted.shape)}"
     if not wanted.numel():
         return None
+    if tolerance is None:
+        tolerance = DTYPES[str(wanted.dtype).removeprefix("torch.")].tolerance
     if not wanted.is_floating_point():
         share = float((wanted != got).double().mean())
         return f"{share:.1%} of the entries differ" if share > max(tolerance, slack) else None

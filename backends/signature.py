@@ -17,16 +17,7 @@ from ..frontend.base.json_text import json_array, json_count, json_object, json_
 from .structure import TENSOR, Structure, structure_of
 from .tensor_spec import ALIGNMENT, TensorSpec
 
-__all__ = ["DTYPES", "Signature", "TensorSpec", "checked_inputs", "signature_of"]
-
-
-DTYPES = {
-    name: int(getattr(torch, name).itemsize)
-    for name in (
-        "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128"
-    ).split()
-}
-"""Bytes of an element, by dtype: all that inputs, outputs, weights and the values between kernels can be."""
+__all__ = ["Signature", "TensorSpec", "checked_inputs", "signature_of"]
 
 
 @dataclass(frozen=True)

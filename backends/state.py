@@ -4,7 +4,6 @@ is to find.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..frontend.base.files import read_regular
 from ..frontend.base.limits import check_limit
 from ..frontend.source_line import source_line
 from ..frontend.writes import written_places
+from .dtypes import tensor_bytes
 from .signature import TensorSpec
 
 __all__ = [
@@ -102,7 +102,7 @@ def read_states(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[State,
     for row in rows:
         shape, dtype = tuple(int(extent) for extent in row["shape"]), str(row["dtype"])
         if row["initial"] is None:
-            check_limit("array", math.prod(shape) * np.dtype(dtype).itemsize, f"the state '{row['name']}'")
+            check_limit("array", tensor_bytes(shape, dtype), f"the state '{row['name']}'")
             values = np.zeros(shape, dtype)
         else:
             path = folder / Path(row["initial"]).name

@@ -8,7 +8,6 @@ our server: what is timed is what will be shipped.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +23,7 @@ from ...frontend.base.errors import InputError
 from ..bundles.bundle import Bundle
 from ..bundles.execution import failure, output_files, program_timing
 from ..code.weights import map_weights
+from ..dtypes import tensor_bytes
 from ..measure import Timing, timing
 from ..signature import TensorSpec, checked_inputs
 from ..state import state_names
@@ -204,7 +204,7 @@ def _there(board: Board, spec: TensorSpec, tensor: Any) -> torch.Tensor:
 
 def _answer_bytes(bundle: Bundle) -> int:
     """What one answer may have: an output, or the file that it is in."""
-    return max((math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in bundle.outputs), default=0)
+    return max((tensor_bytes(spec.shape, spec.dtype) for spec in bundle.outputs), default=0)
 
 
 def _time_library(board: Board, bundle: Bundle, repeat: int, warmup: int, threads: int | None) -> Timing:

@@ -10,29 +10,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ...frontend.base.errors import InputError
 from ..built import Built
+from ..dtypes import DTYPES, tensor_bytes
 from ..machines.linkers import Linker, invoke
 from ..machines.object_files import Sizes, section_sizes
-from ..signature import TensorSpec
 from .manifest import PROGRAM
 from .program import own_source
 
-__all__ = ["c_type", "spec_bytes", "write_bare_program"]
+__all__ = ["c_type", "write_bare_program"]
 
-_C_TYPES = {
-    "float64": "double",
-    "float32": "float",
-    "float16": "uint16_t",
-    "int64": "int64_t",
-    "int32": "int32_t",
-    "int16": "int16_t",
-    "int8": "int8_t",
-    "uint8": "uint8_t",
-    "bool": "uint8_t",
-}
 _FLAGS = "-O2 -Wall -Wextra -ffunction-sections -fdata-sections".split()
 
 
@@ -71,16 +58,12 @@ def write_bare_program(
     return Sizes(part["code"], part["constants"], part["data"], part["zeros"])
 
 
-def spec_bytes(spec: TensorSpec) -> int:
-    """How many bytes an input or output has."""
-    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
-
-
 def c_type(dtype: str) -> str:
     """C's name of a dtype. Raises InputError where it has none."""
-    if dtype not in _C_TYPES:
+    found = DTYPES[dtype].c
+    if found is None:
         raise InputError(f"C has no type for {dtype}; use --runtime static")
-    return _C_TYPES[dtype]
+    return found
 
 
 def _model_header(built: Built) -> str:
@@ -93,7 +76,9 @@ def _model_header(built: Built) -> str:
             names.append(f"{kind}{index}")
             size = max(1, math.prod(spec.shape))
             lines.append(f"static {c_type(spec.dtype)} {kind}{index}[{size}] RECONVENE_ALIGNED;")
-        rows = ", ".join(f"{{{kind}{index}, {spec_bytes(spec)}}}" for index, spec in enumerate(specs))
+        rows = ", ".join(
+            f"{{{kind}{index}, {tensor_bytes(spec.shape, spec.dtype)}}}" for index, spec in enumerate(specs)
+        )
         lines.append(f"static const array {kind}s[] = {{{rows or '{NULL, 0}'}}};")
         lines.append(f"enum {{ {kind.upper()}S = {len(specs)} }};")
     lines += [f"static int run_model(void) {{ return reconvene_run({', '.join(names)}); }}", ""]

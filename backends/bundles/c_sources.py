@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping
 
 from ..built import Built
+from ..dtypes import DTYPES, tensor_bytes
 from ..state import State
 from .bare import c_type
 from .call_plan import Plan, Tensor
@@ -15,7 +13,6 @@ from .places import WEIGHTS
 
 __all__ = ["header_source", "model_source"]
 
-_CODES = {"f": 2, "i": 0, "u": 1, "b": 6}
 """DLPack's codes of the kinds of dtypes."""
 
 
@@ -111,16 +108,16 @@ def model_source(built: Built, plan: Plan, workspace: int, alignment: int, initi
         if result.place != f"output{index}":
             source = _MEMORY.get(result.place, result.place)
             at = f"(const uint8_t *){source} + {result.offset}"
-            lines.append(f"  memcpy(output{index}, {at}, {_bytes(result.shape, result.dtype)});")
+            lines.append(f"  memcpy(output{index}, {at}, {tensor_bytes(result.shape, result.dtype)});")
     most = max((len(call.arguments) for call in plan.calls), default=1)
     return "\n".join([*lines, "  return 0;", "}", ""]).replace("@MOST@", str(max(1, most)))
 
 
 def _tensor(tensor: Tensor, shape: str) -> str:
-    kind = np.dtype(tensor.dtype)
+    kind = DTYPES[tensor.dtype]
     outside = tensor.place.startswith(("input", "output"))
     data = "NULL" if outside else f"(uint8_t *){_MEMORY.get(tensor.place, tensor.place)} + {tensor.offset}"
-    code = f"{_CODES[tensor.dtype[0]]}, {kind.itemsize * 8}, 1"
+    code = f"{kind.code}, {kind.bytes * 8}, 1"
     return f"{{{data}, 1, 0, {len(tensor.shape)}, {code}, (int64_t *){shape}, NULL, 0}}"
 
 
@@ -206,7 +203,3 @@ static int give_back(int device, int id, void *memory) {{
 void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = take;
 int (*__TVMBackendFreeWorkspace)(int, int, void *) = give_back;
 """
-
-
-def _bytes(shape: Sequence[int], dtype: str) -> int:
-    return math.prod(shape) * np.dtype(dtype).itemsize

@@ -7,7 +7,6 @@ manifest it was linked with: see `binding`. Who made the whole is told by a sign
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,11 @@ from ...frontend.base.files import SUMS, read_regular, sha256_of
 from ...frontend.base.json_text import json_array, json_count, json_object, json_text, parse_json, shortened
 from ..built import Compiled, Memory
 from ..code.weights import Place, is_weights, names_contents
+from ..dtypes import DTYPES, tensor_bytes
 from ..lowering.arena import Arena, Slot
 from ..machines.object_files import ELF_MACHINES, machine_of
 from ..machines.targets import Target, target_from
-from ..signature import DTYPES, Signature, TensorSpec
+from ..signature import Signature, TensorSpec
 from ..state import State, is_initial, read_states, state_bytes
 from ..tensor_spec import ALIGNMENT
 from .binding import check_binding
@@ -241,7 +241,7 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
 
 def _shape(values: object, dtype: str) -> tuple[int, ...]:
     shape = tuple(json_count(extent, "extent") for extent in json_array(values))
-    if len(shape) > _MOST_AXES or math.prod(shape) * DTYPES[dtype] >= 2**63:
+    if len(shape) > _MOST_AXES or tensor_bytes(shape, dtype) >= 2**63:
         raise ValueError(f"the shape {shortened(shape)} is of no tensor")
     return shape
 

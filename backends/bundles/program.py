@@ -13,6 +13,7 @@ from pathlib import Path
 from ...frontend.base.errors import InputError
 from ..built import Built
 from ..code.weights import Place, pack, write_weights
+from ..dtypes import DTYPES
 from ..machines.linkers import Linker, find_linker, invoke, link_shared
 from ..machines.object_files import defined_symbols
 from ..signature import TensorSpec
@@ -36,17 +37,6 @@ __all__ = [
     "write_wheel_program",
 ]
 
-_DESCRIPTIONS = {
-    "float64": "<f8",
-    "float32": "<f4",
-    "float16": "<f2",
-    "int64": "<i8",
-    "int32": "<i4",
-    "int16": "<i2",
-    "int8": "|i1",
-    "uint8": "|u1",
-    "bool": "|b1",
-}
 FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-sections -fdata-sections".split()
 SMALL = ["-Wl,--gc-sections"]
 
@@ -196,9 +186,9 @@ def _shape(spec: TensorSpec) -> str:
 
 
 def _spec(spec: TensorSpec, shape: str) -> str:
-    description = _DESCRIPTIONS.get(spec.dtype)
+    description = DTYPES[spec.dtype].npy
     if description is None:
-        known = ", ".join(_DESCRIPTIONS)
+        known = ", ".join(name for name, kind in DTYPES.items() if kind.npy)
         raise InputError(f"'{spec.name}' is {spec.dtype}, which the program cannot read or write; it knows {known}")
     name = quoted(spec.name)
     return f'{{{name}, "{spec.dtype}", "{description}", {description[2:]}, {len(spec.shape)}, {shape}}}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 import tvm
 from tvm import relax
 
+from ..dtypes import tensor_bytes, torch_dtype
 from ..lowering.arena import Arena, Slot
 from ..signature import copied
 from ..state import State
@@ -66,7 +66,6 @@ def _tensors(arena: Arena) -> list[Any]:
 
 
 def _tensor(block: torch.Tensor, slot: Slot) -> Any:
-    kind = getattr(torch, slot.dtype)
-    size = math.prod(slot.shape) * kind.itemsize
+    kind, size = torch_dtype(slot.dtype), tensor_bytes(slot.shape, slot.dtype)
     flat = block[slot.offset : slot.offset + size].view(kind) if size else torch.empty(0, dtype=kind)
     return tvm.runtime.from_dlpack(flat.reshape(slot.shape))

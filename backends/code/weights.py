@@ -22,6 +22,7 @@ import tvm
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import open_regular
+from ..dtypes import tensor_bytes, torch_dtype
 from ..tensor_spec import ALIGNMENT
 
 __all__ = [
@@ -53,7 +54,7 @@ class Place:
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return tensor_bytes(self.shape, self.dtype)
 
 
 def is_weights(name: str) -> bool:
@@ -68,7 +69,7 @@ def names_contents(name: str, digest: str) -> bool:
 
 def weight_bytes(weights: Sequence[Any]) -> int:
     """Bytes of all tensors together."""
-    return sum(math.prod(weight.shape) * np.dtype(str(weight.dtype)).itemsize for weight in weights)
+    return sum(tensor_bytes(weight.shape, str(weight.dtype)) for weight in weights)
 
 
 def weights_digest(weights: Sequence[Any]) -> str:
@@ -144,7 +145,7 @@ def _mapped(path: Path, within: Path | None) -> mmap.mmap:
 def _tensor(place: Place, mapped: mmap.mmap, folder: Path) -> Any:
     if place.offset % ALIGNMENT or not 0 <= place.offset <= len(mapped) - place.bytes:
         raise InputError(f"'{place.file}' in bundle '{folder}' is too short for its weights; copy the bundle again")
-    kind = getattr(torch, place.dtype)
+    kind = torch_dtype(place.dtype)
     count = math.prod(place.shape)
     flat = (
         torch.frombuffer(mapped, dtype=kind, count=count, offset=place.offset) if count else torch.empty(0, dtype=kind)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, fx
 from tvm import relax
 
+from ..dtypes import torch_dtype
+
 __all__ = ["CONVERTERS", "stored"]
 
 _MADE: dict[str, Callable[..., np.ndarray[Any, Any]]] = {}
@@ -44,7 +46,7 @@ def _table(name: str, arguments: list[int]) -> Tensor:
 @_table.register_fake
 def _(name: str, arguments: list[int]) -> Tensor:
     array = _array(name, *arguments)
-    return torch.empty(array.shape, dtype=getattr(torch, str(array.dtype)))
+    return torch.empty(array.shape, dtype=torch_dtype(str(array.dtype)))
 
 
 def _convert(node: fx.Node, importer: Any) -> Any:

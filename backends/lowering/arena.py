@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from tvm import relax
 from tvm.ir import GlobalVar
 
+from ..dtypes import tensor_bytes
 from .memory_plan import Interval, largest_live_set, plan_memory
 
 __all__ = ["Arena", "Slot", "plan_arena"]
@@ -27,7 +26,7 @@ class Slot:
     @property
     def size(self) -> int:
         """In bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return tensor_bytes(self.shape, self.dtype)
 
 
 @dataclass(frozen=True)

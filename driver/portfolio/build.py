@@ -15,6 +15,7 @@ from torch import Tensor
 from ...backends.built import Built
 from ...backends.bundles.bundle import load_bundle
 from ...backends.compile import compile as compile_graph
+from ...backends.dtypes import torch_dtype
 from ...backends.estimate.bundle import estimate_bundle
 from ...backends.machines.targets import Target, find_target
 from ...backends.measure import time_calls
@@ -229,7 +230,7 @@ def _timed(
 
 def _random(built: Built) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(spec.shape, generator=generator).to(getattr(torch, spec.dtype)) for spec in built.inputs)
+    return tuple(torch.randn(spec.shape, generator=generator).to(torch_dtype(spec.dtype)) for spec in built.inputs)
 
 
 def _share(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ...backends.dtypes import DTYPES, tensor_bytes
 from ...backends.tensor_spec import TensorSpec
 from ...frontend.base.json_text import parse_json
 
@@ -32,22 +33,6 @@ __all__ = [
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """Says how many bytes of a body are JSON, if tensors follow."""
-
-_DATATYPES = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-}
-"""The protocol's name of a dtype."""
 
 Array = np.ndarray[Any, Any]
 
@@ -82,7 +67,7 @@ class InferRequest:
 def tensor_metadata(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
     """`specs` as the protocol's model metadata lists them."""
     return [
-        {"name": spec.name, "datatype": _DATATYPES.get(spec.dtype, spec.dtype), "shape": list(spec.shape)}
+        {"name": spec.name, "datatype": DTYPES[spec.dtype].wire or spec.dtype, "shape": list(spec.shape)}
         for spec in specs
     ]
 
@@ -132,7 +117,7 @@ def infer_answer(
     raw: list[bytes] = []
     for index, binary in request.outputs:
         spec, array = specs[index], np.ascontiguousarray(outputs[index])
-        entry: dict[str, Any] = {"name": spec.name, "datatype": _DATATYPES[spec.dtype], "shape": list(array.shape)}
+        entry: dict[str, Any] = {"name": spec.name, "datatype": DTYPES[spec.dtype].wire, "shape": list(array.shape)}
         if binary:
             raw.append(array.tobytes())
             entry["parameters"] = {"binary_data_size": len(raw[-1])}
@@ -182,8 +167,8 @@ def _inputs(entries: Sequence[Mapping[str, Any]], raw: memoryview, specs: Sequen
 
 def _check_kind(entry: Mapping[str, Any], spec: TensorSpec) -> None:
     shape, datatype = entry.get("shape"), entry.get("datatype")
-    if datatype != _DATATYPES.get(spec.dtype):
-        raise RequestError(f"input '{spec.name}' must be {_DATATYPES.get(spec.dtype)}, got {_short(datatype)}")
+    if datatype != DTYPES[spec.dtype].wire:
+        raise RequestError(f"input '{spec.name}' must be {DTYPES[spec.dtype].wire}, got {_short(datatype)}")
     # `1 == True`, and neither 1.0 nor true is a size.
     whole = isinstance(shape, list) and all(type(size) is int for size in shape)
     if not whole or shape != list(spec.shape):
@@ -208,11 +193,11 @@ def _from_json(entry: Mapping[str, Any], spec: TensorSpec) -> Array:
     dtype = np.dtype(spec.dtype)
     allowed = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
     if count and array.dtype.kind not in allowed:
-        raise RequestError(f"the data of input '{spec.name}' are not all of {_DATATYPES[spec.dtype]}")
+        raise RequestError(f"the data of input '{spec.name}' are not all of {DTYPES[spec.dtype].wire}")
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     if (dtype.kind == "f" and not np.isfinite(cast).all()) or (dtype.kind in "iu" and not (cast == array).all()):
-        raise RequestError(f"the data of input '{spec.name}' do not fit {_DATATYPES[spec.dtype]}")
+        raise RequestError(f"the data of input '{spec.name}' do not fit {DTYPES[spec.dtype].wire}")
     return np.ascontiguousarray(cast.reshape(spec.shape))
 
 
@@ -221,7 +206,7 @@ def _from_bytes(entry: Mapping[str, Any], size: object, raw: memoryview, spec: T
     if "data" in entry:
         raise RequestError(f"input '{spec.name}' has both data and binary_data_size")
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    needed = math.prod(spec.shape) * dtype.itemsize
+    needed = tensor_bytes(spec.shape, spec.dtype)
     if type(size) is not int or size != needed:
         raise RequestError(f"input '{spec.name}' has binary_data_size {_short(size)} instead of {needed}")
     if raw.nbytes < needed:

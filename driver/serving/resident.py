@@ -8,10 +8,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...backends.built import Built
 from ...backends.bundles.bundle import load_bundle
+from ...backends.dtypes import torch_dtype
 from ...backends.signature import TensorSpec
 from ...backends.state import state_names
 from ...frontend.base.errors import InputError
@@ -89,7 +89,7 @@ def load_variant(
         )
     loaded = perf_counter()
     specs = enumerate(portfolio.inputs)
-    inputs = [random_input(spec.shape, getattr(torch, spec.dtype), seed).numpy() for seed, spec in specs]
+    inputs = [random_input(spec.shape, torch_dtype(spec.dtype), seed).numpy() for seed, spec in specs]
     for _ in range(_WARMING_RUNS):
         _check_outputs(variant, portfolio.outputs, _outputs(replace(built, threads=1), inputs))
     return Resident(variant, replace(built, threads=threads), loaded - started, perf_counter() - loaded)

@@ -13,6 +13,7 @@ import torch
 from ...backends.bundles.bundle import Bundle, load_bundle, open_bundle
 from ...backends.bundles.execution import benchmark_bundle, bundle_emulator
 from ...backends.bundles.execution import run_bundle as run_program
+from ...backends.dtypes import torch_dtype
 from ...backends.state import described as described_state
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
@@ -150,5 +151,5 @@ def lost_lines(facts: Mapping[str, Any]) -> Sequence[str]:
 def example_inputs_of(bundle: Bundle, seed: int) -> tuple[torch.Tensor, ...]:
     """Inputs of the shapes and dtypes that a bundle takes."""
     return tuple(
-        random_input(spec.shape, getattr(torch, spec.dtype), seed + index) for index, spec in enumerate(bundle.inputs)
+        random_input(spec.shape, torch_dtype(spec.dtype), seed + index) for index, spec in enumerate(bundle.inputs)
     )
