@@ -213,8 +213,8 @@ EDITS: list[tuple[Callable[[dict], object], str]] = [
     (lambda m: m["target"].pop("name"), "target 'None' in it lacks 'name'"),
     (lambda m: m["target"].update(speed=1), "an unknown field 'speed'"),
     (lambda m: m["versions"].update({"apache-tvm": "0.1"}), "compiled with TVM 0.1"),
-    (lambda m: m["target"].update(triple="riscv64-linux-gnu"), "cannot run here"),
-    (lambda m: m["target"].update(triple="armv7l-linux"), "as its manifest says"),
+    (lambda m: m["target"].update(triple="riscv64-linux-gnu"), "not for the triple 'riscv64-linux-gnu'"),
+    (lambda m: m["target"].update(triple="armv7l-linux-gnueabihf"), "as its manifest says"),
 ]
 
 
