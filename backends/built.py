@@ -1,13 +1,15 @@
-"""A compiled model: it runs, is timed, and is exported."""
+"""A compiled model: it runs, is timed, is exported, and is loaded again."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -15,57 +17,25 @@ import tvm
 
 from ..frontend.base.errors import InputError
 from ..frontend.base.turns import new_turn
-from .code.library import Library
+from .artifact import Artifact, Compiled, Memory, memory_of
+from .bundles.listed_files import FileSum
+from .bundles.manifest import Bundle, Runtime
+from .bundles.private_copy import private_copies
+from .bundles.read import open_bundle
+from .bundles.write import write_bundle
+from .code.library import load_library
 from .code.virtual_machine import VirtualMachine
-from .code.weights import weight_bytes
+from .code.weights import map_weights
 from .lowering.arena import Arena
-from .machines.targets import Target
 from .machines.threads import available_threads, check_threads, on_threads
 from .measure import Timing, time_calls
-from .signature import Signature, TensorSpec, checked_inputs
-from .state import State, state_bytes
+from .signature import TensorSpec, checked_inputs
+from .state import State
 
 if TYPE_CHECKING:
     from .choosing.tuning import Tuned
 
-__all__ = ["Built", "Compiled", "Memory"]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that a model needs to run, its inputs and outputs not counted.
-
-    Attributes:
-        arena_bytes: the block in which the values between kernels lie.
-        live_bytes: the largest set of these that are needed at the same time; the arena cannot be smaller.
-        weights_bytes: the weights as the kernels read them: packed, and transformed for Winograd's algorithm.
-        state_bytes: the buffers that are kept from call to call.
-    """
-
-    arena_bytes: int
-    live_bytes: int
-    weights_bytes: int
-    state_bytes: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Compiled:
-    """What is known of compiled code, in memory or in a bundle.
-
-    Attributes:
-        target: what it was compiled for.
-        inputs, outputs: in the order of the model's arguments and results.
-        signature: how it is called, and what it gives.
-        threads: what it runs on; None for as many as there can be.
-        pipeline: ``reconvene``, or ``tvm-default``.
-    """
-
-    target: Target
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    signature: Signature
-    threads: int | None
-    pipeline: str
+__all__ = ["Built", "load_bundle"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,30 +47,59 @@ class Built(Compiled):
     them, as in PyTorch; `reset` begins anew.
 
     Attributes:
-        library: the compiled code, or what was loaded from a bundle.
-        weights: TVM's tensors, which the code takes after the inputs.
+        module: what TVM's virtual machine runs; None for code of another machine.
+        weights: TVM's tensors, which the code takes after the inputs and the state.
         arena: the plan of the values between kernels, which the code takes after the weights.
-        foreign: operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and
-            empty, for ``tvm-default`` and for loaded bundles.
-        scheduled: the lowered module that was compiled; None for loaded bundles.
-        tuned: what `tune` found for the kernels it was tried on.
         state: the buffers that the model writes, with what they hold before the first call.
     """
 
-    library: Library = field(repr=False)
+    module: Any = field(repr=False)
     weights: tuple[Any, ...] = field(repr=False)
     arena: Arena = field(repr=False)
-    foreign: tuple[str, ...] = ()
-    scheduled: Any = field(default=None, repr=False)
-    tuned: tuple[Tuned, ...] = ()
     state: tuple[State, ...] = ()
+    _artifact: Artifact | None = field(default=None, repr=False)
     _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
     _turn: Any = field(default_factory=new_turn, repr=False)
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Built:
+        """What was compiled, to be run."""
+        return cls(
+            **_facts(artifact),
+            module=artifact.library.module,
+            weights=artifact.weights,
+            arena=artifact.arena,
+            state=artifact.state,
+            _artifact=artifact,
+        )
+
+    @property
+    def artifact(self) -> Artifact:
+        """What was compiled: the code as it was before it was linked, and after.
+
+        Raises:
+            InputError: the model was loaded from a bundle, which has only what runs.
+        """
+        if self._artifact is None:
+            raise InputError("a model loaded from a bundle has nothing to link or to export; compile it again")
+        return self._artifact
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Operators, by TVM's names, that have no kernel of ours and so no blocked layout. Unknown, and empty, for
+        ``tvm-default`` and for loaded bundles.
+        """
+        return () if self._artifact is None else self._artifact.foreign
+
+    @property
+    def tuned(self) -> tuple[Tuned, ...]:
+        """What `tune` found for the kernels it was tried on; empty for loaded bundles."""
+        return () if self._artifact is None else self._artifact.tuned
 
     @property
     def memory(self) -> Memory:
         """What the model needs beside its inputs and outputs."""
-        return Memory(self.arena.bytes, self.arena.live_bytes, weight_bytes(self.weights), state_bytes(self.state))
+        return memory_of(self.weights, self.arena, self.state)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """What the model gives, in its own containers. It is called as the model is, by position or by name, with torch
@@ -194,7 +193,7 @@ class Built(Compiled):
         folder: str | os.PathLike[str],
         *,
         link: bool = True,
-        runtime: Literal["static", "wheel", "none", "python"] | None = None,
+        runtime: Runtime | None = None,
         certificate: Mapping[str, Any] | None = None,
     ) -> Path:
         """Writes a bundle: the model for its target, what runs it there, and a manifest with checksums.
@@ -207,11 +206,10 @@ class Built(Compiled):
             certificate: of the compaction the model came from; it goes into the manifest.
 
         Raises:
-            InputError: the folder cannot be written, or there is no compiler for the target, or it fails.
+            InputError: the folder cannot be written, or there is no compiler for the target, or it fails; or the
+                model was loaded from a bundle.
         """
-        from .bundles.bundle import write_bundle
-
-        return write_bundle(self, Path(folder), link=link, runtime=runtime, certificate=certificate)
+        return write_bundle(self.artifact, Path(folder), link=link, runtime=runtime, certificate=certificate)
 
     def _machine(self) -> VirtualMachine:
         if not self.target.runs_here:
@@ -221,8 +219,49 @@ class Built(Compiled):
             )
         with self._turn:
             if not self._machines:
-                self._machines.append(VirtualMachine(self.library.module, self.weights, self.arena, self.state))
+                self._machines.append(VirtualMachine(self.module, self.weights, self.arena, self.state))
             return self._machines[0]
+
+
+def load_bundle(folder: str | os.PathLike[str], *, private: bool = False, manifest_sha256: str | None = None) -> Built:
+    """The model in `folder`, loaded into this process, after all checks.
+
+    Args:
+        private: copy code and weights into sealed memory (Linux). Otherwise the files are mapped: whoever writes into them
+            later changes what the model computes, and whoever shortens them ends the process. A file that is replaced by
+            another one, as `write_bundle` does, is no such case.
+        manifest_sha256: as for `open_bundle`.
+
+    Raises:
+        InputError: as `open_bundle`; or the bundle is for another machine, or holds a program, which is not loaded but
+            run (`reconvene.backends.bundles.execution.run_bundle`).
+    """
+    bundle = open_bundle(folder, manifest_sha256=manifest_sha256)
+    path, target = bundle.folder, bundle.target
+    if "model.tar" in bundle.files:
+        raise InputError(f"bundle '{path}' holds objects that are not linked; link model.tar for {target.triple}")
+    if bundle.runtime != "python":
+        raise InputError(f"bundle '{path}' holds a program, not a library for Python; run it with reconvene run")
+    if bundle.versions.get("apache-tvm") != metadata.version("apache-tvm"):
+        raise InputError(
+            f"bundle '{path}' was compiled with TVM {bundle.versions.get('apache-tvm')}, this is"
+            f" {metadata.version('apache-tvm')}; compile the model again"
+        )
+    if not target.runs_here:
+        raise InputError(f"bundle '{path}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there")
+    assert bundle.arena is not None
+    with private_copies(path, _mapped_files(bundle)) if private else nullcontext(path) as place:
+        weights = map_weights(bundle.weights, place, links=private)
+        module = load_library(place / "model.so")
+    return Built(**_facts(bundle), module=module, weights=weights, arena=bundle.arena, state=bundle.state)
+
+
+def _mapped_files(bundle: Bundle) -> dict[str, FileSum]:
+    return {name: bundle.files[name] for name in {"model.so", *(place.file for place in bundle.weights)}}
+
+
+def _facts(compiled: Compiled) -> dict[str, Any]:
+    return {entry.name: getattr(compiled, entry.name) for entry in fields(Compiled)}
 
 
 def _random(spec: TensorSpec, generator: np.random.Generator) -> np.ndarray[Any, Any]:

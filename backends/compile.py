@@ -16,6 +16,7 @@ from ..frontend.base.arrays import as_tensors
 from ..frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
+from .artifact import Artifact
 from .boards.place import Place
 from .built import Built
 from .choosing.choice import WINOGRAD, Winograd
@@ -99,7 +100,7 @@ def compile(
         checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
     options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
     try:
-        built = _built(imported, chosen, options)
+        built = Built.of(_compiled(imported, chosen, options))
     except ReconveneError:
         raise
     except Exception as error:
@@ -123,7 +124,7 @@ class _Options:
     tune: int
 
 
-def _built(imported: Imported, target: Target, options: _Options) -> Built:
+def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact:
     llvm = tvm.target.Target(target.llvm())
     threads = options.threads or available_threads()
     scheduled = imported.module
@@ -139,7 +140,7 @@ def _built(imported: Imported, target: Target, options: _Options) -> Built:
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
     library = build_library(lowered.module, llvm, target, cached=options.cache)
     inputs, outputs = _specs(imported)
-    return Built(
+    return Artifact(
         target,
         inputs,
         outputs,
@@ -149,8 +150,8 @@ def _built(imported: Imported, target: Target, options: _Options) -> Built:
         library,
         lowered.weights,
         lowered.arena,
-        foreign,
         lowered.module,
+        foreign,
         tuner.results if tuner is not None else (),
         imported.state,
     )
@@ -162,7 +163,9 @@ def _failure(
     """Who is to blame: the operator that does not compile by itself either."""
     plain = replace(options, choose="default", on=None, tune=0)
     with stage("looking for the operator that cannot be compiled"):
-        search = culprit(imported.decomposed, lambda part, inputs: _built(import_module(part, inputs), target, plain))
+        search = culprit(
+            imported.decomposed, lambda part, inputs: _compiled(import_module(part, inputs), target, plain)
+        )
     name = name_of(module)
     if search.node is None:
         return CaptureError(
@@ -188,7 +191,9 @@ def _check_agreement(
 
 def _for_this_machine(imported: Imported, pipeline: str, winograd: Winograd, cache: bool) -> Built:
     """What this machine can run of a program that was compiled for another: all that comes before kernels is the same."""
-    return _built(imported, find_target("host"), _Options(1, pipeline, winograd, "default", None, cache, 0))
+    return Built.of(
+        _compiled(imported, find_target("host"), _Options(1, pipeline, winograd, "default", None, cache, 0))
+    )
 
 
 def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: str | Place | None) -> None:

@@ -33,7 +33,8 @@ import torch
 from attacks.edits import edited_bytes, edited_json, edited_text
 from torch import nn
 
-from reconvene.backends.bundles.bundle import load_bundle, open_bundle
+from reconvene.backends.built import load_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, file_sums, listed_bundle, open_portfolio
 from reconvene.driver.portfolio.manifest import write_manifest as write_portfolio

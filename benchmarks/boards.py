@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import build, image_size, randomise
 
 import reconvene
-from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.code.weights import is_weights
 from reconvene.backends.machines.linkers import find_linker
 from reconvene.backends.machines.targets import find_target

@@ -92,7 +92,7 @@ def measure(network: str, choose: str, seed: int) -> dict[str, Any]:
     captured, processor = time.perf_counter(), time.process_time()
     built = module.compile(graph, (images,), choose=choose)
     end, worked = time.perf_counter(), time.process_time() - processor
-    code = sum(map(len, built.library.objects.values()))
+    code = sum(map(len, built.artifact.objects.values()))
     whole = {"capture": captured - start, "compile": end - captured, "processor": worked}
     return {**whole, "stages": stages, "code_bytes": code}
 

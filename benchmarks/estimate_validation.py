@@ -154,7 +154,7 @@ def kernel_of(layer: nn.Module, shape: tuple[int, ...], family: str, target: Tar
     family, _, tile = family.partition(" ")
     winograd: Any = tile or "off"
     built = compile(layer.eval(), (torch.zeros(shape),), target, winograd=winograd)
-    for variable, function in built.scheduled.functions.items():
+    for variable, function in built.artifact.scheduled.functions.items():
         if isinstance(function, tirx.PrimFunc) and variable.name_hint.startswith(family):
             return IRModule({variable.name_hint: function})
     raise SystemExit(f"no kernel of the family '{family}' was made")

@@ -46,7 +46,7 @@ import numpy as np
 import psutil
 import torch
 
-from reconvene.backends.bundles.bundle import load_bundle
+from reconvene.backends.built import load_bundle
 from reconvene.driver.example_inputs import random_input
 from reconvene.driver.portfolio.manifest import VARIANTS, Portfolio, listed_bundle, open_portfolio
 from reconvene.driver.reports.report import environment

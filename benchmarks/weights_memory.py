@@ -119,7 +119,7 @@ def child(way: str, folder: str, network: str) -> int:
     from models import image_size
     from tvm import relax
 
-    from reconvene.backends.bundles.bundle import load_bundle
+    from reconvene.backends.built import load_bundle
     from reconvene.backends.machines.threads import on_threads
 
     size = image_size(network, False)

@@ -20,8 +20,8 @@ from tvm import relax
 from ...frontend.base.array_files import parse_npy
 from ...frontend.base.arrays import as_tensor
 from ...frontend.base.errors import InputError
-from ..bundles.bundle import Bundle
 from ..bundles.execution import failure, output_files, program_timing
+from ..bundles.manifest import Bundle
 from ..code.weights import map_weights
 from ..dtypes import tensor_bytes
 from ..measure import Timing, timing

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...frontend.base.errors import InputError
-from ..built import Built
+from ..artifact import Artifact
 from ..dtypes import DTYPES, tensor_bytes
 from ..machines.linkers import Linker, invoke
 from ..machines.object_files import Sizes, section_sizes
@@ -24,7 +24,7 @@ _FLAGS = "-O2 -Wall -Wextra -ffunction-sections -fdata-sections".split()
 
 
 def write_bare_program(
-    built: Built, folder: Path, linker: Linker, cpu_flags: Sequence[str], objects: Sequence[Path], work: Path
+    artifact: Artifact, folder: Path, linker: Linker, cpu_flags: Sequence[str], objects: Sequence[Path], work: Path
 ) -> Sizes | None:
     """Links ``run`` into `folder` for the QEMU board of the target, and gives the bytes that the model takes in it.
 
@@ -33,11 +33,11 @@ def write_bare_program(
     Raises:
         InputError: the compiler fails for another reason.
     """
-    if not built.target.qemu_machine:
+    if not artifact.target.qemu_machine:
         return None
     for name in ("semihosting.h", "bare.ld"):
         own_source(name, work)
-    (work / "bare_model.h").write_text(_model_header(built), encoding="utf-8")
+    (work / "bare_model.h").write_text(_model_header(artifact), encoding="utf-8")
     sources = [own_source(name, work) for name in ("bare_start.c", "bare_run.c")]
     # Of the C library only what kernels call: it asks nothing of a system.
     options = ["-nostdlib", f"-Wl,-T,{work / 'bare.ld'}", "-Wl,--gc-sections", f"-I{folder}", f"-I{work}"]
@@ -66,12 +66,12 @@ def c_type(dtype: str) -> str:
     return found
 
 
-def _model_header(built: Built) -> str:
+def _model_header(artifact: Artifact) -> str:
     """The model's arrays, and the call of it with them."""
     lines = ["#include <stddef.h>", '#include "reconvene_model.h"', "", "typedef struct {", "  void *data;"]
     lines += ["  size_t bytes;", "} array;", ""]
     names: list[str] = []
-    for kind, specs in (("input", built.inputs), ("output", built.outputs)):
+    for kind, specs in (("input", artifact.inputs), ("output", artifact.outputs)):
         for index, spec in enumerate(specs):
             names.append(f"{kind}{index}")
             size = max(1, math.prod(spec.shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..built import Built
+from ..artifact import Artifact
 from ..dtypes import DTYPES, tensor_bytes
 from ..state import State
 from .bare import c_type
@@ -16,18 +16,18 @@ __all__ = ["header_source", "model_source"]
 """DLPack's codes of the kinds of dtypes."""
 
 
-def _parameters(built: Built) -> str:
-    words = [f"const {c_type(spec.dtype)} *input{i}" for i, spec in enumerate(built.inputs)]
-    words += [f"{c_type(spec.dtype)} *output{i}" for i, spec in enumerate(built.outputs)]
+def _parameters(artifact: Artifact) -> str:
+    words = [f"const {c_type(spec.dtype)} *input{i}" for i, spec in enumerate(artifact.inputs)]
+    words += [f"{c_type(spec.dtype)} *output{i}" for i, spec in enumerate(artifact.outputs)]
     return ", ".join(words)
 
 
-def header_source(built: Built, alignment: int) -> str:
+def header_source(artifact: Artifact, alignment: int) -> str:
     """``reconvene_model.h``: what a C program calls."""
-    described = [f" *   input{i}   {spec}, '{spec.name}'" for i, spec in enumerate(built.inputs)]
-    described += [f" *   output{i}  {spec}" for i, spec in enumerate(built.outputs)]
+    described = [f" *   input{i}   {spec}, '{spec.name}'" for i, spec in enumerate(artifact.inputs)]
+    described += [f" *   output{i}  {spec}" for i, spec in enumerate(artifact.outputs)]
     rows = "\n".join(described)
-    kept = "".join(f" *   {entry.spec}, '{entry.name}'\n" for entry in built.state)
+    kept = "".join(f" *   {entry.spec}, '{entry.name}'\n" for entry in artifact.state)
     reset = f"""
 /* The model keeps these from one call to the next, in memory of its own:
  *
@@ -35,7 +35,7 @@ def header_source(built: Built, alignment: int) -> str:
  * This makes them what they were before the first call. Call it where a new stream of inputs begins. */
 void reconvene_reset(void);
 """
-    return f"""/* A model compiled for {built.target.name} ({built.target.triple}, {built.target.cpu}). */
+    return f"""/* A model compiled for {artifact.target.name} ({artifact.target.triple}, {artifact.target.cpu}). */
 #ifndef RECONVENE_MODEL_H
 #define RECONVENE_MODEL_H
 #include <stdint.h>
@@ -56,8 +56,8 @@ extern "C" {{
 {rows}
  *
  * All memory is reserved in advance, so only one call may run at a time. */
-int reconvene_run({_parameters(built)});
-{reset if built.state else ""}
+int reconvene_run({_parameters(artifact)});
+{reset if artifact.state else ""}
 #ifdef __cplusplus
 }}
 #endif
@@ -65,7 +65,7 @@ int reconvene_run({_parameters(built)});
 """
 
 
-def model_source(built: Built, plan: Plan, workspace: int, alignment: int, initials: Mapping[State, int]) -> str:
+def model_source(artifact: Artifact, plan: Plan, workspace: int, alignment: int, initials: Mapping[State, int]) -> str:
     """``reconvene_model.c``. `initials`: of buffers that begin otherwise than with zeros, where in the weights' file."""
     tensors: dict[Tensor, str] = {}
     for call in plan.calls:
@@ -79,10 +79,10 @@ def model_source(built: Built, plan: Plan, workspace: int, alignment: int, initi
         "#include <string.h>",
         "",
         _TEMPLATE,
-        f"static uint8_t arena[{max(1, built.arena.bytes)}] RECONVENE_ALIGNED;",
+        f"static uint8_t arena[{max(1, artifact.arena.bytes)}] RECONVENE_ALIGNED;",
         "extern const uint8_t reconvene_weights[];",
         _workspace_source(workspace),
-        *_state_source(built, initials),
+        *_state_source(artifact, initials),
     ]
     shapes = {tensor.shape: "" for tensor in tensors}
     for index, shape in enumerate(shapes):
@@ -93,11 +93,11 @@ def model_source(built: Built, plan: Plan, workspace: int, alignment: int, initi
         lines.append(f"static {qualifier}tensor {name} = {_tensor(tensor, shapes[tensor.shape])};")
     kernels = dict.fromkeys(call.kernel for call in plan.calls)
     lines += [f"int __tvm_ffi_{name}(void *, any *, int32_t, any *);" for name in kernels]
-    lines += ["", f"int reconvene_run({_parameters(built)}) {{"]
-    pointers = [f"(uintptr_t)input{i}" for i in range(len(built.inputs))]
-    pointers += [f"(uintptr_t)output{i}" for i in range(len(built.outputs))]
+    lines += ["", f"int reconvene_run({_parameters(artifact)}) {{"]
+    pointers = [f"(uintptr_t)input{i}" for i in range(len(artifact.inputs))]
+    pointers += [f"(uintptr_t)output{i}" for i in range(len(artifact.outputs))]
     lines.append(f"  if (({' | '.join(pointers)}) % {alignment}) return RECONVENE_UNALIGNED;")
-    if built.state:
+    if artifact.state:
         lines.append("  if (!begun) reconvene_reset();")
     lines += [f"  {name}.data = (void *){tensor.place};" for tensor, name in outside.items()]
     for call in plan.calls:
@@ -125,15 +125,15 @@ _MEMORY = {"weights": WEIGHTS}
 """Names in C of what is called otherwise here."""
 
 
-def _state_source(built: Built, initials: Mapping[State, int]) -> list[str]:
+def _state_source(artifact: Artifact, initials: Mapping[State, int]) -> list[str]:
     """The memory of the state, and the function that makes it what it begins with."""
-    if not built.state:
+    if not artifact.state:
         return []
     lines = [
-        f"static uint8_t state{i}[{max(1, s.initial.nbytes)}] RECONVENE_ALIGNED;" for i, s in enumerate(built.state)
+        f"static uint8_t state{i}[{max(1, s.initial.nbytes)}] RECONVENE_ALIGNED;" for i, s in enumerate(artifact.state)
     ]
     lines += ["static int begun;", "", "void reconvene_reset(void) {"]
-    for number, entry in enumerate(built.state):
+    for number, entry in enumerate(artifact.state):
         size = entry.initial.nbytes
         stored = f"memcpy(state{number}, {WEIGHTS} + {initials[entry]}, {size})" if entry in initials else ""
         lines.append(f"  {stored or f'memset(state{number}, 0, {size})'};")

@@ -10,7 +10,7 @@ from tvm import relax
 from tvm.ir import GlobalVar
 
 from ...frontend.base.errors import InputError
-from ..built import Built
+from ..artifact import Artifact
 
 __all__ = ["KernelCall", "Plan", "Tensor", "call_plan"]
 
@@ -41,7 +41,7 @@ class Plan:
     results: tuple[Tensor, ...]
 
 
-def call_plan(built: Built, offsets: Sequence[int]) -> Plan:
+def call_plan(artifact: Artifact, offsets: Sequence[int]) -> Plan:
     """The calls of ``main`` in order, with outputs written where the caller wants them if that can be.
 
     Args:
@@ -50,7 +50,7 @@ def call_plan(built: Built, offsets: Sequence[int]) -> Plan:
     Raises:
         InputError: the model needs something that only TVM's machine does.
     """
-    main = built.scheduled["main"]
+    main = artifact.scheduled["main"]
     values: dict[Any, Any] = {}
     outside: list[str] = []
     calls: list[KernelCall] = []
@@ -80,7 +80,7 @@ def call_plan(built: Built, offsets: Sequence[int]) -> Plan:
             return Tensor(source.place, source.offset, _shape(call.args[1]), source.dtype)
         raise InputError(_unknown(name))
 
-    for parameter, place, offset in zip(main.params, *_parameter_places(built, offsets), strict=True):
+    for parameter, place, offset in zip(main.params, *_parameter_places(artifact, offsets), strict=True):
         values[parameter] = Tensor(place, offset, _shape(parameter.ty.shape), str(parameter.ty.dtype))
     for block in main.body.blocks:
         for binding in block.bindings:
@@ -89,10 +89,10 @@ def call_plan(built: Built, offsets: Sequence[int]) -> Plan:
     return _direct(Plan(tuple(calls), found if isinstance(found, tuple) else (found,)))
 
 
-def _parameter_places(built: Built, offsets: Sequence[int]) -> tuple[list[str], list[int]]:
+def _parameter_places(artifact: Artifact, offsets: Sequence[int]) -> tuple[list[str], list[int]]:
     """The memory of each parameter of ``main``, and the offset in it."""
-    slots = built.arena.slots
-    own = [f"input{i}" for i in range(len(built.inputs))] + [f"state{i}" for i in range(len(built.state))]
+    slots = artifact.arena.slots
+    own = [f"input{i}" for i in range(len(artifact.inputs))] + [f"state{i}" for i in range(len(artifact.state))]
     names = own + ["weights"] * len(offsets) + ["arena"] * len(slots)
     return names, [*[0] * len(own), *offsets, *(slot.offset for slot in slots)]
 

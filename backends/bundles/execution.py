@@ -21,7 +21,7 @@ from ...frontend.base.json_text import json_count, json_number, json_object, par
 from ..machines.emulation import Emulator, find_emulator
 from ..measure import Timing
 from ..signature import checked_inputs
-from .bundle import Bundle
+from .manifest import Bundle
 
 __all__ = [
     "benchmark_bundle",

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import open_regular
-from .manifest import FileSum
+from .listed_files import FileSum
 
 __all__ = ["private_copies"]
 

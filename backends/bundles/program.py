@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from ...frontend.base.errors import InputError
-from ..built import Built
+from ..artifact import Artifact
 from ..code.weights import Place, pack, write_weights
 from ..dtypes import DTYPES
 from ..machines.linkers import Linker, find_linker, invoke, link_shared
@@ -41,21 +41,21 @@ FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-secti
 SMALL = ["-Wl,--gc-sections"]
 
 
-def write_static_program(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
+def write_static_program(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
     """Writes ``run``: the runner, TVM's runtime and the model in one file that needs nothing of the machine. The weights
     are among its constants, and are used there.
 
     Raises:
         InputError: there is no compiler for the target, or it fails.
     """
-    linker = find_linker(built.target, "static", cxx=True)
+    linker = find_linker(artifact.target, "static", cxx=True)
     runtime = static_runtime(linker)
-    with model_objects(built) as objects, tempfile.TemporaryDirectory() as temporary:
+    with model_objects(artifact) as objects, tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         symbols = work / "symbols.cc"
         symbols.write_text(_symbols_source(defined_symbols(objects)), encoding="utf-8")
-        sources = [*runner_sources(built, work, "virtual_machine.cc"), symbols, *_weights_inside(built, work)]
-        sources += [*state_sources(built, work), *binding.sources(work)]
+        sources = [*runner_sources(artifact, work, "virtual_machine.cc"), symbols, *_weights_inside(artifact, work)]
+        sources += [*state_sources(artifact, work), *binding.sources(work)]
         kept = work / "kept"
         kept.write_text("\n".join(defined_symbols(objects, local=True)) + "\n", encoding="utf-8")
         # Names of kernels stay, for profilers; all other names go. ziglang's linker keeps all or none.
@@ -69,21 +69,24 @@ def write_static_program(built: Built, folder: Path, binding: Binding) -> tuple[
     return ()
 
 
-def write_wheel_program(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
+def write_wheel_program(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
     """Writes ``run``, ``model.so``, the weights, and the two libraries of the registry's wheels that they use.
 
     Raises:
         InputError: there is no compiler for the target or no wheel, or one of them fails.
     """
-    linker = find_linker(built.target, "program")
-    libraries = [Path(shutil.copy2(library, folder)) for library in wheel_runtime(built.target)]
-    places = write_weights(built.weights, folder)
-    with model_objects(built) as objects:
+    linker = find_linker(artifact.target, "program")
+    libraries = [Path(shutil.copy2(library, folder)) for library in wheel_runtime(artifact.target)]
+    places = write_weights(artifact.weights, folder)
+    with model_objects(artifact) as objects:
         link_shared(linker, folder / "model.so", [*objects, *binding.sources(objects[0].parent, places)])
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        sources = [*runner_sources(built, work, "virtual_machine.cc"), _weights_beside(built, places, folder, work)]
-        sources += [*state_sources(built, work), *binding.sources(work, places)]
+        sources = [
+            *runner_sources(artifact, work, "virtual_machine.cc"),
+            _weights_beside(artifact, places, folder, work),
+        ]
+        sources += [*state_sources(artifact, work), *binding.sources(work, places)]
         link_against_wheel(linker, sources, libraries, folder / PROGRAM, work)
     return places
 
@@ -105,45 +108,45 @@ def link_against_wheel(
     invoke(linker, call, "link the program")
 
 
-def runner_sources(built: Built, folder: Path, executor: str, threads: int | None = None) -> list[Path]:
-    """The runner's sources for `built`, put into `folder`: its own, `executor`, and the model's signature."""
+def runner_sources(artifact: Artifact, folder: Path, executor: str, threads: int | None = None) -> list[Path]:
+    """The runner's sources for `artifact`, put into `folder`: its own, `executor`, and the model's signature."""
     for header in ("calls.h", "model.h", "regular.h", "sha256.h", "switching.h"):
         own_source(header, folder)
     signature = folder / "signature.cc"
-    signature.write_text(signature_source(built, threads), encoding="utf-8")
+    signature.write_text(signature_source(artifact, threads), encoding="utf-8")
     return [own_source("run.cc", folder), own_source(executor, folder), signature]
 
 
-def state_sources(built: Built, folder: Path) -> list[Path]:
+def state_sources(artifact: Artifact, folder: Path) -> list[Path]:
     """Sources of what the state holds before the first call, among the program's constants: model.h."""
     blob, assembly, table = folder / "state.bin", folder / "state.S", folder / "state.cc"
-    stored = [entry for entry in built.state if not entry.zero]
+    stored = [entry for entry in artifact.state if not entry.zero]
     with blob.open("wb") as stream:
         offsets = pack([entry.initial.numpy() for entry in stored], stream)
-    assembly.write_text(constants_assembly(built.target, STATE, ALIGNMENT, str(blob)), encoding="utf-8")
+    assembly.write_text(constants_assembly(artifact.target, STATE, ALIGNMENT, str(blob)), encoding="utf-8")
     known = dict(zip(stored, offsets, strict=True))
-    table.write_text(state_source([known.get(entry) for entry in built.state]), encoding="utf-8")
+    table.write_text(state_source([known.get(entry) for entry in artifact.state]), encoding="utf-8")
     return [assembly, table]
 
 
-def _weights_inside(built: Built, folder: Path) -> list[Path]:
+def _weights_inside(artifact: Artifact, folder: Path) -> list[Path]:
     """Sources of a program that has the weights among its constants and reads them there."""
     blob, assembly = folder / "weights.bin", folder / "weights.S"
     with blob.open("wb") as stream:
-        offsets = pack(built.weights, stream)
-    assembly.write_text(constants_assembly(built.target, WEIGHTS, ALIGNMENT, str(blob)), encoding="utf-8")
+        offsets = pack(artifact.weights, stream)
+    assembly.write_text(constants_assembly(artifact.target, WEIGHTS, ALIGNMENT, str(blob)), encoding="utf-8")
     places = [
         Place(blob.name, offset, tuple(map(int, weight.shape)), str(weight.dtype))
-        for weight, offset in zip(built.weights, offsets, strict=True)
+        for weight, offset in zip(artifact.weights, offsets, strict=True)
     ]
-    text = places_source(places, {blob.name: blob.stat().st_size}, built.arena, inside=True)
+    text = places_source(places, {blob.name: blob.stat().st_size}, artifact.arena, inside=True)
     return [_places(text, folder), assembly]
 
 
-def _weights_beside(built: Built, places: Sequence[Place], bundle: Path, folder: Path) -> Path:
+def _weights_beside(artifact: Artifact, places: Sequence[Place], bundle: Path, folder: Path) -> Path:
     """The source of a program that maps the weights' files in the folder it lies in."""
     sizes = {place.file: (bundle / place.file).stat().st_size for place in places}
-    return _places(places_source(places, sizes, built.arena, inside=False), folder)
+    return _places(places_source(places, sizes, artifact.arena, inside=False), folder)
 
 
 def _places(text: str, folder: Path) -> Path:
@@ -161,22 +164,26 @@ def own_source(name: str, folder: Path) -> Path:
     return path
 
 
-def signature_source(built: Built, threads: int | None = None) -> str:
+def signature_source(artifact: Artifact, threads: int | None = None) -> str:
     """What model.h declares of the model: names, dtypes and shapes, and what it was compiled for.
 
     Raises:
         InputError: a dtype has no .npy form.
     """
-    target = built.target
+    target = artifact.target
     lines = ['#include "model.h"']
-    for name, specs in (("Input", built.inputs), ("Output", built.outputs), ("State", [s.spec for s in built.state])):
+    for name, specs in (
+        ("Input", artifact.inputs),
+        ("Output", artifact.outputs),
+        ("State", [s.spec for s in artifact.state]),
+    ):
         lines += [f"static const int64_t k{name}Shape{i}[] = {{{_shape(spec)}}};" for i, spec in enumerate(specs)]
         rows = [f"    {_spec(spec, f'k{name}Shape{i}')}" for i, spec in enumerate(specs)] or ["    {}"]
         lines += [f"const Spec k{name}s[] = {{", ",\n".join(rows) + "};", f"const int k{name}Count = {len(specs)};"]
     lines += [
         f"const char kTarget[] = {quoted(target.name)};",
         f"const char kCpu[] = {quoted(target.cpu)};",
-        f"const int kThreads = {threads or built.threads or 1};",
+        f"const int kThreads = {threads or artifact.threads or 1};",
     ]
     return "\n".join(lines) + "\n"
 
@@ -211,10 +218,10 @@ def _symbols_source(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def model_objects(built: Built) -> Iterator[tuple[Path, ...]]:
+def model_objects(artifact: Artifact) -> Iterator[tuple[Path, ...]]:
     """The model's object files, as long as the block runs. Its weights are not in them."""
     with tempfile.TemporaryDirectory() as temporary:
-        paths = [Path(temporary) / name for name in sorted(built.library.objects)]
+        paths = [Path(temporary) / name for name in sorted(artifact.objects)]
         for path in paths:
-            path.write_bytes(built.library.objects[path.name])
+            path.write_bytes(artifact.objects[path.name])
         yield tuple(paths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..built import Built
+from ..artifact import Artifact
 from ..code.weights import is_weights
 from ..signature import TensorSpec
 from ..state import is_initial
@@ -30,14 +30,16 @@ _FILES = {
 }
 
 
-def readme(built: Built, runtime: str, names: Sequence[str], figures: Mapping[str, int | None] | None = None) -> str:
+def readme(
+    artifact: Artifact, runtime: str, names: Sequence[str], figures: Mapping[str, int | None] | None = None
+) -> str:
     """Markdown for a bundle with the files `names`, and `figures` of the memory it takes."""
-    target = built.target
+    target = artifact.target
     lines = [f"# A model for {target.description or target.name}", ""]
     lines += [f"Made by reconvene for `{target.name}` ({target.triple}, {target.cpu}).", ""]
-    lines += _table("input", built.inputs) + _table("output", built.outputs)
-    if built.state:
-        lines += _table("kept from call to call", [entry.spec for entry in built.state])
+    lines += _table("input", artifact.inputs) + _table("output", artifact.outputs)
+    if artifact.state:
+        lines += _table("kept from call to call", [entry.spec for entry in artifact.state])
     lines += ["| file | is |", "|---|---|"]
     lines += [f"| `{name}` | {_FILES[name]} |" for name in names if name in _FILES]
     if any(map(is_initial, names)):
@@ -46,14 +48,14 @@ def readme(built: Built, runtime: str, names: Sequence[str], figures: Mapping[st
         lines += ["| `weights-*.bin` | the weights, one file for each large tensor, named by their content |"]
     lines += ["| `manifest.json` | shapes, dtypes, target, versions, checksums |", "| `SHA256SUMS` | checksums |", ""]
     if "run" in names:
-        lines += _program(runtime, bool(built.state)) if not target.bare else _emulated(built)
+        lines += _program(runtime, bool(artifact.state)) if not target.bare else _emulated(artifact)
     if figures is not None and figures["flash"] is not None:
         lines += _memory(figures)
     if runtime == "none":
-        lines += _sources(built)
+        lines += _sources(artifact)
     if runtime == "python":
         lines += [
-            "Load it with `reconvene.backends.bundles.bundle.load_bundle`, or run it with `reconvene run FOLDER`.",
+            "Load it with `reconvene.backends.built.load_bundle`, or run it with `reconvene run FOLDER`.",
             "",
         ]
     return "\n".join(lines)
@@ -83,9 +85,9 @@ def _program(runtime: str, keeps: bool) -> list[str]:
     ]
 
 
-def _emulated(built: Built) -> list[str]:
+def _emulated(artifact: Artifact) -> list[str]:
     return [
-        f"`run` is for QEMU's board {built.target.qemu_machine}, and shows that the sources work on this processor:",
+        f"`run` is for QEMU's board {artifact.target.qemu_machine}, and shows that the sources work on this processor:",
         "",
         "    reconvene run BUNDLE --on qemu input.npy -o outputs.npz",
         "",
@@ -101,15 +103,19 @@ def _memory(figures: Mapping[str, int | None]) -> list[str]:
     ]
 
 
-def _sources(built: Built) -> list[str]:
-    compiler = built.target.link[0].replace("g++", "gcc") if built.target.link else "cc"
+def _sources(artifact: Artifact) -> list[str]:
+    compiler = artifact.target.link[0].replace("g++", "gcc") if artifact.target.link else "cc"
     return [
         "To make the model part of a C program of your own, include `reconvene_model.h`, call `reconvene_run`, and link",
         "",
         f"    {compiler} -O2 program.c reconvene_model.c weights.S kernels.o -lm",
         "",
         "from within this folder, with the options of your board. It needs no heap, no threads and no other library.",
-        *(["`reconvene_reset` makes what the model keeps what it was before the first call."] if built.state else []),
+        *(
+            ["`reconvene_reset` makes what the model keeps what it was before the first call."]
+            if artifact.state
+            else []
+        ),
         "`figures.json` has the bytes it takes: flash, RAM, and of these the weights, the arena (values between kernels)"
         " and the workspace (values within one). Stack, inputs, outputs and what kernels call of the C library come on top.",
         "",

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from tvm.target import codegen
 
 from ...frontend.base.files import sha256
-from ..built import Built
+from ..artifact import Artifact
 from ..code.weights import weights_digest
 from .materials import Compiler, Contents, Material
 
@@ -29,16 +29,16 @@ _SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/schema/bom-1.6.
 _BUNDLE, _MODEL = "bundle", "model"
 
 
-def write_sbom(built: Built, contents: Contents, runtime: str, folder: Path) -> None:
+def write_sbom(artifact: Artifact, contents: Contents, runtime: str, folder: Path) -> None:
     """Writes the bill of what is in `folder` so far."""
-    text = json.dumps(sbom(built, contents, runtime, folder), indent=2)
+    text = json.dumps(sbom(artifact, contents, runtime, folder), indent=2)
     (folder / SBOM).write_text(text + "\n", encoding="utf-8")
 
 
-def sbom(built: Built, contents: Contents, runtime: str, folder: Path) -> dict[str, Any]:
+def sbom(artifact: Artifact, contents: Contents, runtime: str, folder: Path) -> dict[str, Any]:
     """The bill of a bundle: its files with their checksums, the model, whose code is inside, and what compiled it."""
     materials = [_material(material) for material in contents.materials]
-    model = _model(built)
+    model = _model(artifact)
     inside = [entry["bom-ref"] for entry in (*materials, model)]
     bill: dict[str, Any] = {
         "bomFormat": "CycloneDX",
@@ -47,7 +47,7 @@ def sbom(built: Built, contents: Contents, runtime: str, folder: Path) -> dict[s
         "metadata": {
             "lifecycles": [{"phase": "build"}],
             "tools": {"components": list(_tools(contents.compiler))},
-            "component": _bundle(built, runtime),
+            "component": _bundle(artifact, runtime),
         },
         "components": [*materials, model, *_files(folder)],
         "dependencies": [{"ref": _BUNDLE, "dependsOn": inside}, *({"ref": ref} for ref in inside)],
@@ -55,8 +55,8 @@ def sbom(built: Built, contents: Contents, runtime: str, folder: Path) -> dict[s
     return {"serialNumber": f"urn:uuid:{uuid.uuid5(_SERIALS, json.dumps(bill))}", **bill}
 
 
-def _bundle(built: Built, runtime: str) -> dict[str, Any]:
-    target = built.target
+def _bundle(artifact: Artifact, runtime: str) -> dict[str, Any]:
+    target = artifact.target
     facts = {"target": target.name, "triple": target.triple, "cpu": target.cpu, "runtime": runtime}
     return {
         "type": "application",
@@ -86,14 +86,14 @@ def _license(expression: str) -> dict[str, Any]:
     return {"expression": expression} if " " in expression else {"license": {"id": expression}}
 
 
-def _model(built: Built) -> dict[str, Any]:
+def _model(artifact: Artifact) -> dict[str, Any]:
     """The model, by the weights as its kernels read them."""
     return {
         "type": "machine-learning-model",
         "bom-ref": _MODEL,
         "name": "model",
         "description": "the weights, in the order and the form in which the code takes them",
-        "hashes": [{"alg": "SHA-256", "content": weights_digest(built.weights)}],
+        "hashes": [{"alg": "SHA-256", "content": weights_digest(artifact.weights)}],
     }
 
 

@@ -15,7 +15,7 @@ from tvm import IRModule, tirx
 from tvm_ffi import structural_map, structural_walk
 
 from ...frontend.base.errors import InputError
-from ..built import Built
+from ..artifact import Artifact
 from ..code.weights import Place, pack
 from ..machines.linkers import Linker, find_linker, invoke
 from ..machines.object_files import sizes_of
@@ -55,40 +55,38 @@ class Figures:
     state: int
 
 
-def write_standalone(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
+def write_standalone(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
     """Writes ``reconvene_model.h`` and ``.c``, ``kernels.o``, ``weights.S`` and ``.bin``, and ``figures.json``; and the
     program ``run`` made of them where the machine has an operating system and a compiler for it is here.
 
     Raises:
         InputError: the model has a part that only TVM's runtime can do, or a dtype that C has no type for.
     """
-    if built.scheduled is None:
-        raise InputError("a model loaded from a bundle has no sources; compile it again")
-    target = tvm.target.Target(built.target.llvm())
-    alignment = built.arena.alignment
+    target = tvm.target.Target(artifact.target.llvm())
+    alignment = artifact.arena.alignment
     blob = folder / "weights.bin"
-    begun = [entry for entry in built.state if not entry.zero]
+    begun = [entry for entry in artifact.state if not entry.zero]
     with blob.open("wb") as stream:
-        offsets = pack([*built.weights, *(entry.initial.numpy() for entry in begun)], stream, alignment)
-    plan = call_plan(built, offsets[: len(built.weights)])
-    initials = dict(zip(begun, offsets[len(built.weights) :], strict=True))
-    workspace = _write_kernels(built.scheduled, target, folder / "kernels.o")
-    assembly = constants_assembly(built.target, WEIGHTS, alignment, blob.name)
+        offsets = pack([*artifact.weights, *(entry.initial.numpy() for entry in begun)], stream, alignment)
+    plan = call_plan(artifact, offsets[: len(artifact.weights)])
+    initials = dict(zip(begun, offsets[len(artifact.weights) :], strict=True))
+    workspace = _write_kernels(artifact.scheduled, target, folder / "kernels.o")
+    assembly = constants_assembly(artifact.target, WEIGHTS, alignment, blob.name)
     (folder / "weights.S").write_text(assembly, encoding="utf-8")
-    (folder / "reconvene_model.h").write_text(header_source(built, alignment), encoding="utf-8")
-    source = model_source(built, plan, workspace, alignment, initials)
+    (folder / "reconvene_model.h").write_text(header_source(artifact, alignment), encoding="utf-8")
+    source = model_source(artifact, plan, workspace, alignment, initials)
     (folder / "reconvene_model.c").write_text(source, encoding="utf-8")
-    figures = Figures(None, None, blob.stat().st_size, built.arena.bytes, workspace, state_bytes(built.state))
-    linker = _linker(built)
+    figures = Figures(None, None, blob.stat().st_size, artifact.arena.bytes, workspace, state_bytes(artifact.state))
+    linker = _linker(artifact)
     if linker is not None:
-        figures = _compiled(built, folder, linker, figures, binding)
+        figures = _compiled(artifact, folder, linker, figures, binding)
     (folder / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
     return ()
 
 
-def _linker(built: Built) -> Linker | None:
+def _linker(artifact: Artifact) -> Linker | None:
     try:
-        return find_linker(built.target, "static")
+        return find_linker(artifact.target, "static")
     except InputError:
         # The sources are for any compiler; only what is made of them here is missing.
         return None
@@ -129,23 +127,25 @@ def _workspace(function: tirx.PrimFunc) -> int:
     return sum(sizes)
 
 
-def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures, binding: Binding) -> Figures:
+def _compiled(artifact: Artifact, folder: Path, linker: Linker, figures: Figures, binding: Binding) -> Figures:
     """The figures with those of the compiled sources; and the program, where there is a system to run it."""
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         objects = [folder / "kernels.o", work / "model.o", work / "weights.o"]
-        flags = [*_FLAGS, *_cpu_flags(built)]
+        flags = [*_FLAGS, *_cpu_flags(artifact)]
         invoke(
             linker, [*flags, "-x", "c", "-c", "reconvene_model.c", "-o", str(objects[1])], "compile the model", folder
         )
-        invoke(linker, [*_cpu_flags(built), "-c", "weights.S", "-o", str(objects[2])], "assemble the weights", folder)
+        invoke(
+            linker, [*_cpu_flags(artifact), "-c", "weights.S", "-o", str(objects[2])], "assemble the weights", folder
+        )
         sizes = sizes_of(objects)
-        if built.target.bare:
+        if artifact.target.bare:
             linked = [*objects, *binding.sources(work)]
-            sizes = write_bare_program(built, folder, linker, [*_cpu_flags(built)], linked, work) or sizes
+            sizes = write_bare_program(artifact, folder, linker, [*_cpu_flags(artifact)], linked, work) or sizes
         else:
-            (work / "glue.cc").write_text(_glue(built), encoding="utf-8")
-            sources = [*runner_sources(built, work, "standalone.cc", threads=1), work / "glue.cc"]
+            (work / "glue.cc").write_text(_glue(artifact), encoding="utf-8")
+            sources = [*runner_sources(artifact, work, "standalone.cc", threads=1), work / "glue.cc"]
             options = [
                 "-std=c++17",
                 "-O2",
@@ -162,19 +162,24 @@ def _compiled(built: Built, folder: Path, linker: Linker, figures: Figures, bind
     return replace(figures, flash=sizes.flash, ram=sizes.ram)
 
 
-def _cpu_flags(built: Built) -> list[str]:
+def _cpu_flags(artifact: Artifact) -> list[str]:
     """What the C compiler must know so that its objects go with the kernels."""
-    if not built.target.bare:
+    if not artifact.target.bare:
         return []
-    unit = {"cortex-m4": "fpv4-sp-d16", "cortex-m7": "fpv5-d16"}.get(built.target.cpu, "auto")
-    return [f"-mcpu={built.target.cpu}", "-mthumb", f"-mfloat-abi={built.target.float_abi or 'soft'}", f"-mfpu={unit}"]
+    unit = {"cortex-m4": "fpv4-sp-d16", "cortex-m7": "fpv5-d16"}.get(artifact.target.cpu, "auto")
+    return [
+        f"-mcpu={artifact.target.cpu}",
+        "-mthumb",
+        f"-mfloat-abi={artifact.target.float_abi or 'soft'}",
+        f"-mfpu={unit}",
+    ]
 
 
-def _glue(built: Built) -> str:
+def _glue(artifact: Artifact) -> str:
     """Calls reconvene_run with arrays that are known by number."""
-    inputs = [f"static_cast<const {c_type(s.dtype)}*>(inputs[{i}])" for i, s in enumerate(built.inputs)]
-    outputs = [f"static_cast<{c_type(s.dtype)}*>(outputs[{i}])" for i, s in enumerate(built.outputs)]
-    reset = "reconvene_reset();" if built.state else ""
+    inputs = [f"static_cast<const {c_type(s.dtype)}*>(inputs[{i}])" for i, s in enumerate(artifact.inputs)]
+    outputs = [f"static_cast<{c_type(s.dtype)}*>(outputs[{i}])" for i, s in enumerate(artifact.outputs)]
+    reset = "reconvene_reset();" if artifact.state else ""
     return (
         '#include "reconvene_model.h"\n\n'
         "int reconvene_run_arrays(void* const* inputs, void* const* outputs) {\n"

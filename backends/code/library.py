@@ -47,16 +47,8 @@ class Library:
 
     @property
     def objects(self) -> Mapping[str, bytes]:
-        """Object files by name, for a linker.
-
-        Raises:
-            InputError: it is a library that was linked before, or the disk is full.
-        """
-        if self._objects is not None:
-            return self._objects
-        if not isinstance(self.module, tvm.runtime.Executable):
-            raise InputError("a model loaded from a bundle has no objects to link; compile it again")
-        return _emitted(self.module)
+        """Object files by name, for a linker. Raises InputError if the disk is full."""
+        return _emitted(self.module) if self._objects is None else self._objects
 
 
 def build_library(module: IRModule, llvm: tvm.target.Target, target: Target, *, cached: bool = True) -> Library:

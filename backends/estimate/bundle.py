@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
-from ..bundles.bundle import Bundle, open_bundle
 from ..bundles.execution import bundle_emulator
+from ..bundles.manifest import Bundle
+from ..bundles.read import open_bundle
 from ..state import described
 from .blocks import blocks_of, steady
 from .board import Board, board_of, core_of, levels_of

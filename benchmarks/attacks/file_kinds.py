@@ -19,7 +19,8 @@ from torch import nn
 from torch.export import Dim
 
 from attacks.file_mutations import Mutation, binary, in_json, in_npy, in_safetensors, in_text, in_zip, several
-from reconvene.backends.bundles.bundle import open_bundle, write_bundle
+from reconvene.backends.bundles.read import open_bundle
+from reconvene.backends.bundles.write import write_bundle
 from reconvene.backends.choosing.cache import ChoiceCache
 from reconvene.backends.estimate.kernel import _recall
 from reconvene.backends.machines.targets import find_target

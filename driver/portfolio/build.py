@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...backends.built import Built
-from ...backends.bundles.bundle import load_bundle
+from ...backends.built import Built, load_bundle
 from ...backends.compile import compile as compile_graph
 from ...backends.dtypes import torch_dtype
 from ...backends.estimate.bundle import estimate_bundle

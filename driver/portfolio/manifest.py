@@ -21,8 +21,10 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...backends.bundles.manifest import MANIFEST as BUNDLE_MANIFEST
-from ...backends.bundles.manifest import FileSum, file_sum, read_manifest, tensor_specs
+from ...backends.bundles.listed_files import MANIFEST as BUNDLE_MANIFEST
+from ...backends.bundles.listed_files import FileSum, file_sum
+from ...backends.bundles.manifest import tensor_specs
+from ...backends.bundles.read import read_manifest
 from ...backends.signature import TensorSpec
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import SUMS, open_regular, read_regular, sha256, sha256_of, write_text
@@ -180,7 +182,7 @@ def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
     """The folder of `variant`'s bundle for `target`, after its manifest was found to be the one that is listed.
 
     The bundle's other files are not read: its manifest has their checksums, which are compared with those listed here,
-    and `reconvene.backends.bundles.bundle.load_bundle` checks the files themselves.
+    and `reconvene.backends.built.load_bundle` checks the files themselves.
 
     Raises:
         InputError: there is none for `target`, or what is there is not what the portfolio lists.

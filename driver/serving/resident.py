@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.built import Built
-from ...backends.bundles.bundle import load_bundle
+from ...backends.built import Built, load_bundle
 from ...backends.dtypes import torch_dtype
 from ...backends.signature import TensorSpec
 from ...backends.state import state_names

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...backends.bundles.bundle import Bundle, load_bundle, open_bundle
+from ...backends.built import load_bundle
 from ...backends.bundles.execution import benchmark_bundle, bundle_emulator
 from ...backends.bundles.execution import run_bundle as run_program
+from ...backends.bundles.manifest import Bundle
+from ...backends.bundles.read import open_bundle
 from ...backends.dtypes import torch_dtype
 from ...backends.state import described as described_state
 from ...frontend.base.errors import InputError

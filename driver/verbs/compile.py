@@ -35,7 +35,7 @@ def run(
 
     The model must be one whose `dynamic` sizes may vary; the code is for those of the inputs.
     """
-    from ...backends.bundles.bundle import check_runtime
+    from ...backends.bundles.write import check_runtime
     from ...backends.machines.targets import find_target
     from ...backends.state import described
     from ..arrays import read_arrays

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...backends.bundles.manifest import MANIFEST as BUNDLE
-from ...backends.bundles.manifest import open_bundle
+from ...backends.bundles.listed_files import MANIFEST as BUNDLE
+from ...backends.bundles.read import open_bundle
 from ...backends.bundles.signing import SIGNATURE, read_public_key, sign, verify, write_keys
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import SUMS, read_sums

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import reconvene
-from reconvene.backends.built import Built
-from reconvene.backends.bundles.bundle import load_bundle, open_bundle
+from reconvene.backends.built import Built, load_bundle
 from reconvene.backends.bundles.execution import run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.signature import Signature
 from reconvene.frontend.base.errors import InputError

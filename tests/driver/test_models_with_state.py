@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reconvene.backends.bundles.bundle import open_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.driver.cli.command_line import main
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, file_sums

@@ -25,7 +25,8 @@ from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.server import SERVER, check_server_runtime, write_server
 from reconvene.backends.boards.session import Board, Limits, open_board
 from reconvene.backends.boards.tracker import request_board
-from reconvene.backends.bundles.bundle import Bundle, open_bundle
+from reconvene.backends.bundles.manifest import Bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.machines.emulation import find_emulator
 from reconvene.backends.machines.targets import Target, find_target

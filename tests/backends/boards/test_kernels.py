@@ -13,8 +13,8 @@ from reconvene.backends.boards.errors import BoardLost
 from reconvene.backends.boards.kernels import BoardCost
 from reconvene.backends.boards.server import write_server
 from reconvene.backends.built import Built
-from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.estimate.choice import CycleCost
 from reconvene.backends.machines.targets import find_target
@@ -31,7 +31,7 @@ def net() -> nn.Module:
 
 
 def kernels(built: Built) -> list[str]:
-    return sorted(v.name_hint for v in built.scheduled.functions)
+    return sorted(v.name_hint for v in built.artifact.scheduled.functions)
 
 
 def agree(built: Built, folder: Path) -> None:

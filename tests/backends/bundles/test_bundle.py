@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.built import Built
+from reconvene.backends.built import Built, load_bundle
 from reconvene.backends.bundles.binding import note_of
-from reconvene.backends.bundles.bundle import check_runtime, load_bundle, open_bundle
+from reconvene.backends.bundles.read import open_bundle
+from reconvene.backends.bundles.write import check_runtime
 from reconvene.backends.compile import compile
 from reconvene.backends.machines.targets import find_target
 from reconvene.frontend.base.errors import InputError
@@ -74,6 +75,15 @@ def test_a_shell_can_check_the_sums(bundle: Path) -> None:
     assert subprocess.run(check, cwd=bundle, capture_output=True, check=False).returncode == 0
     spoil(bundle)
     assert subprocess.run(check, cwd=bundle, capture_output=True, check=False).returncode != 0
+
+
+def test_what_was_loaded_runs_and_is_not_exported(bundle: Path, tmp_path: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert (loaded.foreign, loaded.tuned) == ((), ())
+    for runtime in ("python", "none", "static"):
+        with pytest.raises(InputError, match="a model loaded from a bundle has nothing to link or to export"):
+            loaded.export(tmp_path / "copy", runtime=runtime)  # type: ignore[arg-type]
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_certificate_travels_along(built: Built, tmp_path: Path) -> None:

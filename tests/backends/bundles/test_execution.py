@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundles.bundle import load_bundle, open_bundle
+from reconvene.backends.built import load_bundle
 from reconvene.backends.bundles.execution import benchmark_bundle, bundle_emulator, failure, program_timing, run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.machines.targets import find_target
 from reconvene.backends.measure import Timing

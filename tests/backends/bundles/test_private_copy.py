@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundles.bundle import load_bundle
-from reconvene.backends.bundles.manifest import FileSum
+from reconvene.backends.built import load_bundle
+from reconvene.backends.bundles.listed_files import FileSum
 from reconvene.backends.bundles.private_copy import private_copies
 from reconvene.backends.compile import compile
 from reconvene.frontend.base.errors import InputError

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from reconvene.backends.built import Built
-from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.bundles.execution import benchmark_bundle, bundle_emulator, run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs

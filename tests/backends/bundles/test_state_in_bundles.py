@@ -15,8 +15,10 @@ from torch import Tensor
 
 from reconvene.backends.boards.jobs import benchmark_on_board, run_in_turn_on_board, run_on_board
 from reconvene.backends.boards.server import write_server
-from reconvene.backends.bundles.bundle import Bundle, load_bundle, open_bundle
+from reconvene.backends.built import load_bundle
 from reconvene.backends.bundles.execution import benchmark_bundle, bundle_emulator, run_bundle, run_in_turn
+from reconvene.backends.bundles.manifest import Bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.machines.targets import find_target
 from reconvene.frontend.base.errors import InputError

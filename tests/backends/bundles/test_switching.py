@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.bundles.execution import bundle_emulator
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from tests.support.portfolios import INPUTS, WIDTHS, network, small_portfolio
 from tests.support.tools import needs

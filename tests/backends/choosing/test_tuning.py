@@ -54,12 +54,12 @@ def test_what_is_faster_is_used_and_remembered(monkeypatch: pytest.MonkeyPatch, 
     (result,) = built.tuned
     assert result == Tuned("conv2d_transpose", "s", own=2.0, found=1.0, kept=True)
     agrees(built.run(X))
-    assert built.library.objects != compile(network(), (X,)).library.objects
+    assert built.artifact.objects != compile(network(), (X,)).artifact.objects
     # The second time nothing is searched, until what was kept is damaged.
     monkeypatch.setattr(tuning.Tuner, "_searched", lambda *_: [])
     again = compile(network(), (X,), tune=2)
     assert again.tuned == built.tuned
-    assert again.library.objects == built.library.objects
+    assert again.artifact.objects == built.artifact.objects
     (entry,) = folder.iterdir()
     entry.write_bytes(entry.read_bytes()[:-9])
     (lost,) = compile(network(), (X,), tune=2).tuned
@@ -70,7 +70,7 @@ def test_what_is_slower_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     judged(monkeypatch, own=1.01)  # not clearly slower
     built = compile(network(), (X,), tune=2)
     assert [result.kept for result in built.tuned] == [False]
-    assert built.library.objects == compile(network(), (X,)).library.objects
+    assert built.artifact.objects == compile(network(), (X,)).artifact.objects
     agrees(built.run(X))
 
 

@@ -53,7 +53,7 @@ def test_a_second_compile_finds_the_first(compilations: list[object]) -> None:
     first, second = (compile(network(), (X,)) for _ in range(2))
     assert len(compilations) == 1
     assert torch.equal(first.run(X), second.run(X))
-    assert first.library.objects == second.library.objects
+    assert first.artifact.objects == second.artifact.objects
     assert first.memory == second.memory
 
 

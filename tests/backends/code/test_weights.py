@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from reconvene.backends.bundles.bundle import load_bundle
+from reconvene.backends.built import load_bundle
 from reconvene.backends.code.weights import map_weights, pack, weight_bytes, write_weights
 from reconvene.backends.compile import compile
 from reconvene.backends.tensor_spec import ALIGNMENT
@@ -103,7 +103,7 @@ def test_weights_are_mapped_and_private(tmp_path: Path) -> None:
 def test_code_holds_no_weights(pipeline: str) -> None:
     small, large = (nn.Linear(size, size).eval() for size in (8, 512))
     sizes = [
-        sum(map(len, compile(m, (torch.zeros(1, m.in_features),), pipeline=pipeline).library.objects.values()))  # type: ignore[arg-type]
+        sum(map(len, compile(m, (torch.zeros(1, m.in_features),), pipeline=pipeline).artifact.objects.values()))  # type: ignore[arg-type]
         for m in (small, large)
     ]
     assert sizes[1] < sizes[0] + 32768 < 512 * 512

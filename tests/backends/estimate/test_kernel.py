@@ -24,7 +24,7 @@ def convolution(channels: int, size: int = 8) -> IRModule:
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()).eval()
     built = compile(layer, (torch.zeros(1, channels, size, size),), "rpi4", winograd="off")
-    found = {variable.name_hint: function for variable, function in built.scheduled.functions.items()}
+    found = {variable.name_hint: function for variable, function in built.artifact.scheduled.functions.items()}
     return IRModule({"convolution_0": found["convolution_0"]})
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from tests.backends.kernels import test_kernels
 from tests.support.tools import needs
@@ -126,7 +126,7 @@ def test_winograd(winograd: Any, target: str, runtime: Any, tmp_path: Path) -> N
     image = torch.randn(1, 18, 39, 22)
     expected = module(image).detach()
     built = compile(module, (image,), target, winograd=winograd)
-    assert sum("winograd" in variable.name_hint for variable in built.scheduled.functions) == 3
+    assert sum("winograd" in variable.name_hint for variable in built.artifact.scheduled.functions) == 3
     bundle = open_bundle(built.export(tmp_path / "bundle", runtime=runtime))
     (got,) = run_bundle(bundle, (image,), bundle_emulator(bundle))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundles.bundle import open_bundle
 from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.machines.linkers import find_linker, invoke
 from reconvene.backends.machines.targets import find_target

@@ -67,7 +67,7 @@ def test_clones_run_at_the_same_time_on_the_same_weights(
     built: Built, inputs: list[torch.Tensor], answers: list[np.ndarray], threads: int
 ) -> None:
     clones = [replace(built, threads=threads).clone() for _ in range(4)]
-    assert all(clone.weights is built.weights and clone.library is built.library for clone in clones)
+    assert all(clone.weights is built.weights and clone.module is built.module for clone in clones)
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(lambda clone: right(clone, inputs, answers), clones))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundles.bundle import load_bundle
+from reconvene.backends.built import load_bundle
 from reconvene.driver.cli.command_line import main
 from reconvene.driver.portfolio.build import PAGE, Options, build_portfolio
 from reconvene.driver.portfolio.manifest import VARIANTS, open_portfolio

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconvene.backends.bundles.bundle import load_bundle
+from reconvene.backends.built import load_bundle
 from reconvene.driver.portfolio.manifest import (
     Portfolio,
     Variant,

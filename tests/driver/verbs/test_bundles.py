@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundles.bundle import open_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.driver.cli.command_line import main
 from tests.support.tools import needs

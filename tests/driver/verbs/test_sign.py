@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from reconvene.backends.bundles.bundle import load_bundle
+from reconvene.backends.built import load_bundle
 from reconvene.backends.bundles.signing import Signed, verify
 from reconvene.backends.compile import compile
 from reconvene.driver.cli.command_line import main

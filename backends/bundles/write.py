@@ -18,10 +18,8 @@ Beside ``model.so`` and ``model.tar`` lie the weights, ``weights-*.bin`` (see `w
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -30,35 +28,34 @@ from typing import Any
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_text, replacing_folder, sha256, write_sums
 from ...frontend.base.json_text import parse_json
-from ..built import Built
-from ..code.library import Library, load_library
-from ..code.weights import Place, map_weights, write_weights
+from ..artifact import Artifact
+from ..code.weights import Place, write_weights
 from ..machines.linkers import find_linker, link_shared
 from ..machines.object_files import needed_glibc
 from ..machines.targets import Target
 from ..state import write_states
 from .binding import Binding
-from .manifest import FORMAT, MANIFEST, PROGRAM, Bundle, FileSum, Runtime, open_bundle
+from .listed_files import MANIFEST
+from .manifest import FORMAT, PROGRAM, Runtime
 from .materials import bundle_contents
 from .notices import write_notices
-from .private_copy import private_copies
 from .program import model_objects, write_static_program, write_wheel_program
 from .readme import readme
 from .sbom import SBOM, write_sbom
 from .standalone import write_standalone
 
-__all__ = ["FORMAT", "MANIFEST", "Bundle", "Runtime", "check_runtime", "load_bundle", "open_bundle", "write_bundle"]
+__all__ = ["check_runtime", "write_bundle"]
 
 
 def write_bundle(
-    built: Built,
+    artifact: Artifact,
     folder: Path,
     *,
     link: bool = True,
     runtime: Runtime | None = None,
     certificate: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `built` to `folder`, which appears complete or not at all; an older bundle there is replaced.
+    """Writes `artifact` to `folder`, which appears complete or not at all; an older bundle there is replaced.
 
     Args:
         link: False leaves object files (``model.tar``) for a linker elsewhere.
@@ -70,7 +67,7 @@ def write_bundle(
         InputError: the folder holds something else, or cannot be written; or there is no compiler for the target, or it
             fails.
     """
-    chosen = check_runtime(built.target, runtime, link)
+    chosen = check_runtime(artifact.target, runtime, link)
     if folder.exists() and not _replaceable(folder):
         raise InputError(f"'{folder}' exists and is not a bundle; choose an empty or a new folder")
     try:
@@ -78,68 +75,22 @@ def write_bundle(
     except (TypeError, ValueError) as error:
         raise InputError(f"the certificate cannot be written as JSON: {error}; give plain, finite values") from None
     with replacing_folder(folder) as temporary:
-        said = _said(built, chosen, write_states(built.state, temporary), certificate)
+        said = _said(artifact, chosen, write_states(artifact.state, temporary), certificate)
         if not link:
-            with model_objects(built) as objects:
+            with model_objects(artifact) as objects:
                 _archive(temporary / "model.tar", objects)
-            places = write_weights(built.weights, temporary)
+            places = write_weights(artifact.weights, temporary)
         else:
-            places = _WRITERS[chosen](built, temporary, Binding(built.target, said, temporary))
-        contents = bundle_contents(built.target, chosen, link, (temporary / PROGRAM).is_file())
-        write_notices(contents, temporary, f"a model that reconvene compiled for {built.target.name}")
-        text = readme(built, chosen, sorted((*_names(temporary), SBOM)), _figures(temporary))
+            places = _WRITERS[chosen](artifact, temporary, Binding(artifact.target, said, temporary))
+        contents = bundle_contents(artifact.target, chosen, link, (temporary / PROGRAM).is_file())
+        write_notices(contents, temporary, f"a model that reconvene compiled for {artifact.target.name}")
+        text = readme(artifact, chosen, sorted((*_names(temporary), SBOM)), _figures(temporary))
         (temporary / "README.md").write_text(text, encoding="utf-8")
-        write_sbom(built, contents, chosen, temporary)
+        write_sbom(artifact, contents, chosen, temporary)
         manifest = {**said, "weights": [asdict(place) for place in places], **_found(temporary)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         write_sums(temporary)
     return folder
-
-
-def load_bundle(folder: str | os.PathLike[str], *, private: bool = False, manifest_sha256: str | None = None) -> Built:
-    """The model in `folder`, loaded into this process, after all checks.
-
-    Args:
-        private: copy code and weights into sealed memory (Linux). Otherwise the files are mapped: whoever writes into them
-            later changes what the model computes, and whoever shortens them ends the process. A file that is replaced by
-            another one, as `write_bundle` does, is no such case.
-        manifest_sha256: as for `open_bundle`.
-
-    Raises:
-        InputError: as `open_bundle`; or the bundle is for another machine, or holds a program, which is not loaded but
-            run (`reconvene.backends.bundles.execution.run_bundle`).
-    """
-    bundle = open_bundle(folder, manifest_sha256=manifest_sha256)
-    path, target = bundle.folder, bundle.target
-    if "model.tar" in bundle.files:
-        raise InputError(f"bundle '{path}' holds objects that are not linked; link model.tar for {target.triple}")
-    if bundle.runtime != "python":
-        raise InputError(f"bundle '{path}' holds a program, not a library for Python; run it with reconvene run")
-    if bundle.versions.get("apache-tvm") != metadata.version("apache-tvm"):
-        raise InputError(
-            f"bundle '{path}' was compiled with TVM {bundle.versions.get('apache-tvm')}, this is"
-            f" {metadata.version('apache-tvm')}; compile the model again"
-        )
-    if not target.runs_here:
-        raise InputError(f"bundle '{path}' is for '{target.name}' ({target.triple}) and cannot run here; copy it there")
-    assert bundle.arena is not None
-    with private_copies(path, _mapped_files(bundle)) if private else nullcontext(path) as place:
-        weights = map_weights(bundle.weights, place, links=private)
-        code = (Library(load_library(place / "model.so")), weights, bundle.arena)
-    return Built(
-        target,
-        bundle.inputs,
-        bundle.outputs,
-        bundle.signature,
-        bundle.threads,
-        bundle.pipeline,
-        *code,
-        state=bundle.state,
-    )
-
-
-def _mapped_files(bundle: Bundle) -> dict[str, FileSum]:
-    return {name: bundle.files[name] for name in {"model.so", *(place.file for place in bundle.weights)}}
 
 
 def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Runtime:
@@ -159,15 +110,15 @@ def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Run
     return runtime  # type: ignore[return-value]
 
 
-def _write_library(built: Built, folder: Path, binding: Binding) -> tuple[Place, ...]:
-    linker = find_linker(built.target)
-    places = write_weights(built.weights, folder)
-    with model_objects(built) as objects:
+def _write_library(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
+    linker = find_linker(artifact.target)
+    places = write_weights(artifact.weights, folder)
+    with model_objects(artifact) as objects:
         link_shared(linker, folder / "model.so", [*objects, *binding.sources(objects[0].parent, places)])
     return places
 
 
-_WRITERS: dict[str, Callable[[Built, Path, Binding], tuple[Place, ...]]] = {
+_WRITERS: dict[str, Callable[[Artifact, Path, Binding], tuple[Place, ...]]] = {
     "static": write_static_program,
     "wheel": write_wheel_program,
     "none": write_standalone,
@@ -199,7 +150,7 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _said(
-    built: Built,
+    artifact: Artifact,
     runtime: Runtime,
     states: Sequence[Mapping[str, Any]],
     certificate: Mapping[str, Any] | None,
@@ -208,17 +159,17 @@ def _said(
     return {
         "format": FORMAT,
         "runtime": runtime,
-        "target": asdict(built.target),
-        "inputs": [asdict(spec) for spec in built.inputs],
-        "outputs": [asdict(spec) for spec in built.outputs],
+        "target": asdict(artifact.target),
+        "inputs": [asdict(spec) for spec in artifact.inputs],
+        "outputs": [asdict(spec) for spec in artifact.outputs],
         "state": states,
-        "signature": built.signature.plain(),
-        "threads": built.threads,
-        "pipeline": built.pipeline,
+        "signature": artifact.signature.plain(),
+        "threads": artifact.threads,
+        "pipeline": artifact.pipeline,
         "versions": {name: metadata.version(name) for name in ("reconvene", "apache-tvm", "apache-tvm-ffi", "torch")},
         "certificate": None if certificate is None else dict(certificate),
-        "memory": asdict(built.memory),
-        "arena": asdict(built.arena) if runtime in ("python", "wheel") else None,
+        "memory": asdict(artifact.memory),
+        "arena": asdict(artifact.arena) if runtime in ("python", "wheel") else None,
     }
 
 
