@@ -224,6 +224,7 @@ EDITS: list[tuple[Callable[[dict], object], str]] = [
     (lambda m: m["target"].update(speed=1), "an unknown field 'speed'"),
     (lambda m: m["versions"].update({"apache-tvm": "0.1"}), "compiled with TVM 0.1"),
     (lambda m: m["target"].update(triple="riscv64-linux-gnu"), "not for the triple 'riscv64-linux-gnu'"),
+    (lambda m: m["target"].update(lanes=64), "cannot run here"),
     (lambda m: m["target"].update(triple="armv7l-linux-gnueabihf"), "as its manifest says"),
 ]
 
