@@ -27,7 +27,8 @@ def calls_of_family(family: str) -> list[Call]:
     found: dict[object, Call] = {}
     for name, cases in CASES.items():
         if type(registered()[name]).__name__ == family:
-            for case in cases[:1] if family == "Elementwise" else cases:
+            networks = {(case.build, case.shape, case.inputs): case for case in cases}  # Some cases share one.
+            for case in list(networks.values())[: 1 if family == "Elementwise" else None]:
                 exactness = Exactness(randomise(case.build()), case.example(), FIXED)
                 for call in calls_of(exactness.graph, exactness.example, name):
                     found.setdefault(call.kind, call)
