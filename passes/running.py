@@ -60,7 +60,7 @@ class Runner(fx.Interpreter):
         self._state.clear()
         found: list[Any] = []
         with torch.no_grad(), torch.random.fork_rng(devices=[]), default_type(self._dtype):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # The processor's alone; those of others cost a stack trace each.
             for turn in in_turn(inputs, _TURNS if self._written else 1):
                 flat = [self._own(leaf) for leaf in pytree.tree_leaves(turn)]
                 result = pytree.tree_leaves(self.run(*flat, enable_io_processing=False))

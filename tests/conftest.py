@@ -23,7 +23,7 @@ for _name in ("nms", "qnms"):
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
