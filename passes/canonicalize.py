@@ -23,7 +23,7 @@ from ..frontend.writes import storage_of, written_operands, written_places
 from .channel_shuffles import fuse_channel_shuffles
 from .merged_batches import separate_batches
 from .pure_forms import in_own_type, pure_form
-from .rules import rule_for
+from .rules import layer_of
 from .state_writes import write_once
 from .stored import holder_of
 from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, same_shape
@@ -180,13 +180,9 @@ def _is_pure_call(node: fx.Node) -> bool:
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
-    if node.op != "call_function" or type(rule_for(operator_name(node))).__module__.split(".")[-1] != "linear_map":
-        return
-    operation = Operation(node)
-    for name in ("weight", "bias"):
-        operand = operation.get(name)
-        if isinstance(operand, fx.Node):
-            yield operand
+    layer = layer_of(Operation(node)) if node.op == "call_function" else None
+    if layer is not None:
+        yield from (operand for operand in (layer.weight, layer.bias) if operand is not None)
 
 
 def _evaluated(tensors: Mapping[str, Any], node: fx.Node) -> torch.nn.Parameter:

@@ -22,11 +22,13 @@ from torch import fx
 
 from ..frontend.base.limits import check_limit
 from .axes import Axes, AxesBuilder, Freeze
+from .layers import Layer
+from .operations import layers_of, operations_of
 from .outcome import Barrier
 from .rules import rule_of
 from .values import MUTATED, Operation, attribute, is_static, is_tensor, operator_name, shape_of, source_line
 
-__all__ = ["ChannelGroup", "DependencyView", "Slices", "dependency_view", "operations_of"]
+__all__ = ["ChannelGroup", "DependencyView", "Slices", "dependency_view"]
 
 Index = NDArray[np.int64]
 
@@ -106,6 +108,11 @@ class DependencyView:
         return {str(node.target): node for node in self.module.graph.nodes if node.op == "get_attr" and is_tensor(node)}
 
     @cached_property
+    def layers(self) -> dict[str, tuple[Layer, ...]]:
+        """By the name of a stored weight, the convolution or linear layer that each call with it is, in order."""
+        return layers_of(self.operations)
+
+    @cached_property
     def _calls(self) -> dict[str, fx.Node]:
         return {node.name: node for node in self.operations}
 
@@ -154,17 +161,6 @@ def _place(node: fx.Node) -> str:
         return f" at {line}"
     layers = list(node.meta.get("nn_module_stack", {}).values())
     return f" in layer '{layers[-1][0]}'" if layers and layers[-1][0] else ""
-
-
-def operations_of(module: fx.GraphModule) -> dict[fx.Node, Operation]:
-    """Every call of the graph that reads or makes tensors, in order; ``getitem`` belongs to the call it picks from."""
-    return {
-        node: Operation(node, module)
-        for node in module.graph.nodes
-        if node.op == "call_function"
-        and operator_name(node) != "getitem"
-        and (is_tensor(node) or isinstance(node.meta.get("val"), tuple | list))
-    }
 
 
 def dependency_view(module: fx.GraphModule) -> DependencyView:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from ..frontend.calls import set_named_argument
 from ..frontend.graph_module import CapturedModule, captured_module
 from .canonicalize import canonicalize
-from .rules import rule_for
-from .rules.linear_map import LinearMap
+from .rules import layer_of
+from .rules.kernel_blocks import blocks_of, stored_form
 from .stored import holder_of, place_tensor
 from .values import Operation, attribute, operator_name, shape_of
 
@@ -39,39 +40,26 @@ def fold_batch_norm(module: fx.GraphModule) -> CapturedModule:
 
 
 def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[str, torch.Tensor]) -> None:
-    layer = node.args[0]
-    if not isinstance(layer, fx.Node) or layer.op != "call_function" or len(layer.users) > 1:
+    call, norm = node.args[0], Operation(node, module)
+    if not isinstance(call, fx.Node) or call.op != "call_function" or len(call.users) > 1:
         return
-    rule = rule_for(operator_name(layer))
-    norm = Operation(node, module)
-    if not isinstance(rule, LinearMap) or norm["training"] or norm.tensor("running_mean") is None:
+    layer = layer_of(Operation(call, module))
+    if layer is None or layer.axis != 1 or norm["training"] or norm.tensor("running_mean") is None:
         return
-    op = Operation(layer, module)
-    weight = op["weight"]
-    stored = [node for node in (weight, op.get("bias")) if node is not None]
+    stored = [node for node in (layer.weight, layer.bias) if node is not None]
     if any(str(node.target) not in tensors or len(node.users) > 1 for node in stored):
         return
-    geometry = rule.geometry(op)
-    channels = shape_of(layer)[geometry.target_axis]
-    if geometry.target_axis != 1:
-        return
-    scale, shift = _affine(norm, channels)
-    old = tensors[str(weight.target)].detach()
-    kernel = old.double()
-    if geometry.transposed:
-        per_group = kernel.reshape(geometry.groups, -1, *kernel.shape[1:])
-        wide = scale.reshape(geometry.groups, 1, -1, *(1,) * (kernel.dim() - 2))
-        kernel = (per_group * wide).reshape(kernel.shape)
+    scale, shift = _affine(norm, shape_of(call)[layer.axis])
+    old = tensors[str(layer.weight.target)].detach()
+    kernel = blocks_of(old.double(), layer) * scale.reshape(layer.groups, -1, 1, 1)
+    tensors[str(layer.weight.target)] = torch.nn.Parameter(stored_form(kernel, layer).to(old.dtype))
+    bias = tensors[str(layer.bias.target)].detach() if layer.bias is not None else None
+    new_bias = torch.nn.Parameter(((bias.double() if bias is not None else 0.0) * scale + shift).to(old.dtype))
+    if layer.bias is not None:
+        tensors[str(layer.bias.target)] = new_bias
     else:
-        kernel = kernel * scale.reshape(-1, *(1,) * (kernel.dim() - 1))
-    bias = tensors[str(op["bias"].target)].detach() if op.get("bias") is not None else None
-    new_bias = (bias.double() if bias is not None else 0.0) * scale + shift
-    tensors[str(weight.target)] = torch.nn.Parameter(kernel.to(old.dtype))
-    if bias is not None:
-        tensors[str(op["bias"].target)] = torch.nn.Parameter(new_bias.to(old.dtype))
-    else:
-        _add_bias(module, layer, str(weight.target), torch.nn.Parameter(new_bias.to(old.dtype)), tensors)
-    node.replace_all_uses_with(layer)
+        _add_bias(module, call, str(layer.weight.target), new_bias, tensors)
+    node.replace_all_uses_with(call)
     graph.erase_node(node)
 
 
@@ -87,7 +75,7 @@ def _affine(norm: Operation, channels: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _add_bias(
-    module: fx.GraphModule, layer: fx.Node, weight_name: str, bias: torch.nn.Parameter, tensors: dict[str, torch.Tensor]
+    module: fx.GraphModule, call: fx.Node, weight_name: str, bias: torch.nn.Parameter, tensors: dict[str, torch.Tensor]
 ) -> None:
     path = weight_name.rpartition(".")[0]
     name = f"{path}.bias" if path else "bias"
@@ -95,12 +83,7 @@ def _add_bias(
         name += "_"
     tensors[name] = bias
     place_tensor(module, name, bias)
-    with module.graph.inserting_before(layer):
+    with module.graph.inserting_before(call):
         node = module.graph.get_attr(name)
-    node.meta["val"] = layer.meta["val"].new_empty(bias.shape)
-    args = list(layer.args)
-    if len(args) > 2:
-        args[2] = node
-    else:
-        args.append(node)
-    layer.args = tuple(args)
+    node.meta["val"] = call.meta["val"].new_empty(bias.shape)
+    set_named_argument(call, "bias", node)

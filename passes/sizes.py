@@ -8,9 +8,10 @@ import numpy as np
 from torch import fx
 
 from .dependency import DependencyView
+from .layers import Layer
 from .liveness import Liveness
 from .outcome import LayerWidth, Size
-from .rules import Rule, rule_for
+from .rules import Rule, layer_of, rule_for
 from .values import Operation, attribute, example_shape, is_tensor, shape_of
 
 __all__ = ["layer_widths", "module_size", "total_size"]
@@ -33,32 +34,25 @@ def total_size(view: DependencyView, module: fx.GraphModule, live: Liveness | No
 
 
 def layer_widths(view: DependencyView, live: Liveness) -> tuple[LayerWidth, ...]:
-    """Every operator with a stored weight that MACs are counted for, before and after."""
+    """Every convolution and linear layer with a stored weight, before and after."""
     before, after = _shapes(view.module, None), _shapes(view.module, live)
-    layers = []
+    widths = []
     for op in view.operations.values():
-        weight = op.get("weight")
-        if not _counts(op) or not isinstance(weight, fx.Node) or op.tensor("weight") is None:
+        layer = layer_of(op)
+        if layer is None or op.tensor("weight") is None:
             continue
-        axis = _channel_axis(op)
-        sizes = [_layer_size(view, op, shape) for shape in (before, after)]
-        name = str(weight.target).rpartition(".")[0] or str(weight.target)
-        layers.append(LayerWidth(name, op.name, before(op.node)[axis], after(op.node)[axis], *sizes))
-    return tuple(layers)
+        sizes = [_layer_size(view, op, layer, shape) for shape in (before, after)]
+        name = str(layer.weight.target).rpartition(".")[0] or str(layer.weight.target)
+        widths.append(LayerWidth(name, op.name, before(op.node)[layer.axis], after(op.node)[layer.axis], *sizes))
+    return tuple(widths)
 
 
 def _counts(op: Operation) -> bool:
     return type(rule_for(op.name)).macs is not Rule.macs and is_tensor(op.node)
 
 
-def _channel_axis(op: Operation) -> int:
-    return -1 if op.name == "aten.linear" else len(shape_of(op.node)) - len(shape_of(op["weight"])) + 1
-
-
-def _layer_size(view: DependencyView, op: Operation, shape: Shape) -> Size:
-    stored = [
-        op[name] for name in ("weight", "bias") if isinstance(op.get(name), fx.Node) and op.tensor(name) is not None
-    ]
+def _layer_size(view: DependencyView, op: Operation, layer: Layer, shape: Shape) -> Size:
+    stored = [node for node in (layer.weight, layer.bias) if node is not None and node.op == "get_attr"]
     numbers = [int(np.prod(shape(node))) for node in stored]
     widths = [attribute(view.module, str(node.target)).element_size() for node in stored]
     size = sum(number * width for number, width in zip(numbers, widths, strict=True))

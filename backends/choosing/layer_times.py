@@ -6,6 +6,7 @@ starts another vector or another tile, which is what makes some widths not worth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,9 @@ from typing import Any
 
 from torch import fx
 
-from ...passes.dependency import operations_of
+from ...passes.layers import Layer
+from ...passes.operations import operations_of
+from ...passes.rules import layer_of
 from ...passes.values import Operation, example_shape
 from ..kernels.alternatives import alternatives, fitted
 from ..kernels.convolution import ConvolutionSpec
@@ -86,9 +89,10 @@ def layer_times(module: fx.GraphModule, target: Target) -> LayerTimes:
     """The layers of a captured module, for a machine. `module` names weights as pruning does: it must be canonical."""
     layers: dict[str, tuple[LayerShape, ...]] = {}
     for operation in operations_of(module).values():
-        weight, shape = operation.get("weight"), _shape(operation)
-        if shape is not None and isinstance(weight, fx.Node) and operation.tensor("weight") is not None:
-            name = str(weight.target)
+        layer = layer_of(operation)
+        shape = _shape(operation, layer) if layer is not None else None
+        if layer is not None and shape is not None and operation.tensor("weight") is not None:
+            name = str(layer.weight.target)
             layers[name] = (*layers.get(name, ()), shape)
     return LayerTimes(layers, target.machine)
 
@@ -122,26 +126,17 @@ def specification(shape: LayerShape, channels_in: int, channels_out: int, machin
     return fitted(spec, machine, channels_in * shape.kernel[0] * shape.kernel[1])
 
 
-def _shape(operation: Operation) -> LayerShape | None:
-    """The layer that an operation is, or None for another."""
-    if operation.name == "aten.linear":
-        *rows, _ = example_shape(operation.module, operation.node)
-        count = 1
-        for extent in rows:
-            count *= extent
-        return LayerShape((1, 1), (1, 1), (1, 1), 1, 1, count)
-    if operation.name not in ("aten.conv2d", "aten.convolution"):
+def _shape(operation: Operation, layer: Layer) -> LayerShape | None:
+    """The layer without its widths; None for one that this backend has no kernels for."""
+    result = example_shape(operation.module, operation.node)
+    if not layer.convolution:
+        return LayerShape((1, 1), (1, 1), (1, 1), 1, 1, math.prod(result[:-1]))
+    if len(layer.taps) != 2 or len(result) != 4 or layer.transposed:
         return None
-    weight, result = (
-        example_shape(operation.module, operation["weight"]),
-        example_shape(operation.module, operation.node),
-    )
-    if len(weight) != 4 or len(result) != 4 or operation.get("transposed"):
-        return None
-    groups = int(operation.get("groups", 1))
+    kernel = example_shape(operation.module, layer.weight)
     stride, dilation = _pair(operation.get("stride", 1)), _pair(operation.get("dilation", 1))
-    depthwise = groups > 1 and weight[1] == 1 and weight[0] == groups
-    return LayerShape((weight[2], weight[3]), stride, dilation, result[0], result[2], result[3], groups, depthwise)
+    size = (result[0], result[2], result[3])
+    return LayerShape((kernel[2], kernel[3]), stride, dilation, *size, layer.groups, layer.depthwise)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -86,7 +86,7 @@ def _makers(view: DependencyView, groups: Sequence[ChannelGroup]) -> tuple[Weigh
     names = {part.parameter for group in groups for part in group.slices if part.role == "producer"}
     tensors = {name: attribute(view.module, name) for name in view.stored if name in names}
     return tuple(
-        Weight(name, tuple(tensor.shape), False)
+        Weight(name, tuple(tensor.shape), any(layer.convolution for layer in view.layers.get(name, ())))
         for name, tensor in tensors.items()
         if tensor.dim() > 1 and isinstance(tensor, torch.nn.Parameter)
     )

@@ -24,7 +24,7 @@ from . import (
     state,
     windows,
 )
-from .base import Rule, register, registered, rule_for, rule_of
+from .base import Rule, layer_of, register, registered, rule_for, rule_of
 
 _GROUP = "reconvene.rules"
 
@@ -47,6 +47,7 @@ __all__ = [
     "elementwise",
     "embedding",
     "joining",
+    "layer_of",
     "layout",
     "linear_map",
     "load_rules_of_other_packages",

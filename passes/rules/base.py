@@ -17,10 +17,11 @@ from torch import fx
 from ..axes import AxesBuilder
 from ..edit import Edit
 from ..facts import Facts, unknown
+from ..layers import Layer
 from ..liveness import KnownConstants, Liveness
 from ..values import Operation, shape_of
 
-__all__ = ["Rule", "register", "registered", "rule_for", "rule_of"]
+__all__ = ["Rule", "layer_of", "register", "registered", "rule_for", "rule_of"]
 
 
 class Rule:
@@ -50,6 +51,10 @@ class Rule:
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
         """Adapts the call to what is left of its operands."""
+
+    def layer(self, op: Operation) -> Layer | None:
+        """The convolution or linear layer that the call is; None for every other operator."""
+        return None
 
     def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
         """Multiply-accumulates of one call, given the shape of every node. 0 for what is not counted."""
@@ -87,6 +92,11 @@ def rule_for(name: str) -> Rule:
 def rule_of(op: Operation) -> Rule:
     """The rule for a call: that of its operator, unless it draws random numbers (dropout may be switched on)."""
     return _RANDOM if op.draws else rule_for(op.name)
+
+
+def layer_of(op: Operation) -> Layer | None:
+    """The convolution or linear layer that a call is, or None."""
+    return rule_of(op).layer(op)
 
 
 def registered() -> Mapping[str, Rule]:

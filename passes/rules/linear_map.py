@@ -9,7 +9,6 @@ that case it folds into the bias. With it, all removed constant channels togethe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,29 +19,16 @@ from torch import fx
 from ..axes import AxesBuilder
 from ..edit import Edit
 from ..facts import Facts, collapsed, real_numbers, unknown
+from ..layers import Layer
 from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, operator_name, shape_of
 from .base import Rule, optional, register, rule_for
+from .kernel_blocks import Selection, any_of, blocks_of, stored_form, weighted_taps
 
-__all__ = ["Convolution", "Geometry", "Linear", "LinearMap", "TransposedConvolution", "unusable"]
+__all__ = ["Convolution", "Linear", "LinearMap", "TransposedConvolution", "unusable"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How one call is laid out. Kernels are seen as ``groups x out/groups x in/groups x taps``."""
-
-    source: fx.Node
-    source_axis: int
-    target_axis: int
-    groups: int
-    transposed: bool
-    uniform: bool
-    """A constant input channel gives a constant output, border included."""
-    image: bool = True
-    """Axes behind the channel axis are an image."""
 
 
 _WEAK = 16.0
@@ -52,225 +38,201 @@ _WEAK = 16.0
 class LinearMap(Rule):
     """What the three layer kinds share."""
 
-    def geometry(self, op: Operation) -> Geometry:
-        """The layout of a call."""
-        raise NotImplementedError
-
     def reason(self, op: Operation) -> str:
         if op.tensor("weight") is None:
             return f"the weight of {op.name} is computed from other values{_maker(op['weight'])}"
-        if len(shape_of(op["weight"])) < 2:
+        if self.layer(op) is None:
             return f"the weight of {op.name} is a vector"
         if op.get("bias") is not None and op.tensor("bias") is None:
             return f"the bias of {op.name} is computed from other values{_maker(op['bias'])}"
-        if not self._usable(op):
+        if self._usable(op) is None:
             return f"a grouped {op.name} shares its weight with another call"
         return ""
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
-        if not self._usable(op):
+        layer = self._usable(op)
+        if layer is None:
             return
-        geometry = self.geometry(op)
-        weight, out = op["weight"], op.node
-        source, target = (geometry.source, geometry.source_axis), (out, geometry.target_axis)
-        for axis in range(geometry.target_axis):
-            axes.same((geometry.source, axis), (out, axis))
-        out_axis, in_axis = (1, 0) if geometry.transposed else (0, 1)
-        if geometry.groups == 1:
-            axes.same(source, (weight, in_axis))
-            axes.same(target, (weight, out_axis))
-            axes.producer(weight, out_axis)
-            axes.consumer(weight, in_axis)
-        elif _depthwise(op, geometry):
+        weight, source, target = layer.weight, (layer.source, layer.axis), (op.node, layer.axis)
+        for axis in range(layer.axis):
+            axes.same((layer.source, axis), (op.node, axis))
+        if layer.groups == 1:
+            axes.same(source, (weight, layer.in_axis))
+            axes.same(target, (weight, layer.out_axis))
+            axes.producer(weight, layer.out_axis)
+            axes.consumer(weight, layer.in_axis)
+        elif layer.depthwise:
             axes.same(source, target)
             axes.same(target, (weight, 0))
             axes.producer(weight, 0)
         else:
-            axes.grouped(source, target, geometry.groups)
-            axes.same(source if geometry.transposed else target, (weight, 0))
+            axes.grouped(source, target, layer.groups)
+            axes.same(source if layer.transposed else target, (weight, 0))
             axes.freeze((weight, 1), "", barrier=False)  # Sliced block by block in `rewrite`.
-            if not geometry.transposed:
+            if not layer.transposed:
                 axes.producer(weight, 0)
-        for bias in optional(op.get("bias")):
+        for bias in optional(layer.bias):
             axes.same(target, (bias, 0))
             axes.producer(bias, 0)
         axes.mixes(source, target)
 
     def constants(self, op: Operation, facts: KnownConstants) -> Facts:
         rank = len(shape_of(op.node))
-        if op.tensor("weight") is None or len(shape_of(op["weight"])) < 2 or not facts.trusts(op["input"]):
+        layer = self.layer(op)
+        if layer is None or op.tensor("weight") is None or not facts.trusts(layer.source):
             return unknown(rank)
-        geometry = self.geometry(op)
-        value, known = self._input(geometry, facts)
-        moving = ~known | ((value != 0) & (not self._folds(geometry, facts)))
-        constant = ~_any_of(self._reaches(op, geometry), moving.reshape(geometry.groups, -1), 2)
-        total = self._response(op, geometry, np.where(known, value, 0.0), constant)
+        value, known = self._input(layer, facts)
+        moving = ~known | ((value != 0) & (not self._folds(op, layer, facts)))
+        constant = ~any_of(self._reaches(op, layer), moving.reshape(layer.groups, -1), 2)
+        total = self._response(op, layer, np.where(known, value, 0.0), constant)
         bias = op.tensor("bias")
         if op.get("bias") is not None and bias is None:
             return unknown(rank)
         added, real = real_numbers(bias) if bias is not None else (np.zeros(total.shape), np.ones(total.shape, bool))
         flat, constant = total + added, constant & real
         shape = [1] * rank
-        shape[geometry.target_axis] = flat.size
+        shape[layer.axis] = flat.size
         return collapsed(flat.reshape(shape), constant.reshape(shape))
 
     def demand(self, op: Operation, live: Liveness) -> None:
-        geometry = self.geometry(op)
-        reached = self._reached(op, geometry, live)
-        value, known = self._input(geometry, live.facts)
-        needed = reached & (~known | ((value != 0) & (not self._absorbs(op, live.facts))))
-        live.require(geometry.source, geometry.source_axis, needed, f"read by '{op.node.name}'")
+        layer = self.layer(op)
+        if layer is None:
+            return
+        reached = self._reached(op, layer, live)
+        value, known = self._input(layer, live.facts)
+        needed = reached & (~known | ((value != 0) & (not self._absorbs(op, layer, live.facts))))
+        live.require(layer.source, layer.axis, needed, f"read by '{op.node.name}'")
         if live.placing_carriers:
-            self._place_carriers(op, geometry, live, reached)
+            self._place_carriers(op, layer, live, reached)
 
     def rewrite(self, op: Operation, edit: Edit) -> None:
-        if not self._usable(op):
+        layer = self._usable(op)
+        if layer is None:
             return
-        geometry = self.geometry(op)
-        kept_in = edit.kept(geometry.source, geometry.source_axis).reshape(geometry.groups, -1)
-        kept_out = edit.kept(op.node, geometry.target_axis).reshape(geometry.groups, -1)
+        kept_in = edit.kept(layer.source, layer.axis).reshape(layer.groups, -1)
+        kept_out = edit.kept(op.node, layer.axis).reshape(layer.groups, -1)
         if kept_in.all() and kept_out.all():
             return
-        selection = _Selection.of(kept_in, kept_out)
-        absorbs = self._absorbs(op, edit.facts)
-        if geometry.groups > 1:
+        selection = Selection.of(kept_in, kept_out)
+        absorbs = self._absorbs(op, layer, edit.facts)
+        if layer.groups > 1:
             edit.set_argument(op, "groups", len(selection.groups))
         elif not absorbs:
             return  # Plain slicing is right for every reader, and nothing is folded.
-        if absorbs and op.node is not next(iter(op["weight"].users)):
+        if absorbs and op.node is not next(iter(layer.weight.users)):
             return  # The first reader of the weight has done it for all.
-        kernel = self._kernel(op, geometry)
-        new = selection.apply(kernel)
-        folded = None
+        kernel = _kernel(op, layer)
+        new, folded = selection.apply(kernel), None
         if absorbs:
-            new, folded = self._absorb(op, geometry, edit, kernel, selection, new)
-        weight = op.tensor("weight")
-        assert weight is not None
-        edit.set_parameter(op["weight"], self._weight(new, geometry, tuple(weight.shape)).to(weight.dtype))
+            new, folded = self._absorb(op, layer, edit, kernel, selection, new)
+        edit.set_parameter(layer.weight, stored_form(new, layer).to(kernel.dtype))
         if folded is not None:
-            self._add_to_bias(op, edit, folded)
+            _add_to_bias(layer, op, edit, folded)
 
     def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
-        geometry = self.geometry(op)
-        weight = int(np.prod(shape(op["weight"])))
-        counted = shape(geometry.source if geometry.transposed else op.node)
-        axis = geometry.source_axis if geometry.transposed else geometry.target_axis
-        return weight * int(np.prod(counted)) // max(1, counted[axis])
+        weight, layer = int(np.prod(shape(op["weight"]))), self.layer(op)
+        if layer is None:  # A vector: one product for each of its entries and each result.
+            return weight * int(np.prod(shape(op.node)))
+        counted = shape(layer.source if layer.transposed else op.node)
+        return weight * int(np.prod(counted)) // max(1, counted[layer.axis])
 
     # Details ---------------------------------------------------------------------------------------------------
 
-    def _kernel(self, op: Operation, geometry: Geometry) -> torch.Tensor:
-        """The weight as groups x out/groups x in/groups x taps."""
-        weight = op.tensor("weight")
-        assert weight is not None
-        first = weight.shape[0] // geometry.groups
-        kernel = weight.reshape(geometry.groups, first, weight.shape[1], -1)
-        return kernel.transpose(1, 2) if geometry.transposed else kernel
-
-    def _weight(self, kernel: torch.Tensor, geometry: Geometry, old: tuple[int, ...]) -> torch.Tensor:
-        """The inverse of `_kernel`."""
-        stored = kernel.transpose(1, 2) if geometry.transposed else kernel
-        groups, first, second, _ = stored.shape
-        return stored.reshape(groups * first, second, *old[2:]).contiguous()
-
-    def _reaches(self, op: Operation, geometry: Geometry) -> torch.Tensor:
+    def _reaches(self, op: Operation, layer: Layer) -> torch.Tensor:
         """Which input channel of a group reaches which output channel: groups x out/groups x in/groups, bool."""
         if "reaches" not in op.cache:
-            kernel = self._kernel(op, geometry)
+            kernel = _kernel(op, layer)
             op.cache["reaches"] = kernel[..., 0] != 0 if kernel.shape[3] == 1 else (kernel != 0).any(3)
         reaches: torch.Tensor = op.cache["reaches"]
         return reaches
 
-    def _response(self, op: Operation, geometry: Geometry, value: Floats, wanted: Bools) -> Floats:
+    def _response(self, op: Operation, layer: Layer, value: Floats, wanted: Bools) -> Floats:
         """What constant inputs add to the wanted output channels away from the border (length: all output channels)."""
-        by_group = value.reshape(geometry.groups, -1)
-        rows = wanted.reshape(geometry.groups, -1)
+        by_group = value.reshape(layer.groups, -1)
+        rows = wanted.reshape(layer.groups, -1)
         if by_group.any():  # Rows of zeros are constant too, but have no response.
-            rows = rows & _any_of(self._reaches(op, geometry), by_group != 0, 2).reshape(rows.shape)
+            rows = rows & any_of(self._reaches(op, layer), by_group != 0, 2).reshape(rows.shape)
         response = np.zeros(rows.shape)
         if by_group.any() and rows.any():
-            kernel = self._kernel(op, geometry)
+            kernel = _kernel(op, layer)
             places = np.flatnonzero(rows.any(0))
-            response[:, places] = _weighted_taps(kernel, places, by_group).sum(2)
+            response[:, places] = weighted_taps(kernel, places, by_group).sum(2)
         return response.reshape(-1)
 
-    def _reached(self, op: Operation, geometry: Geometry, live: Liveness) -> Bools:
+    def _reached(self, op: Operation, layer: Layer, live: Liveness) -> Bools:
         """Input channels that any kept output channel reads."""
-        rows = live.kept(op.node, geometry.target_axis)
+        rows = live.kept(op.node, layer.axis)
         if "reached" in op.cache and np.array_equal(op.cache["reached"][0], rows):
             return np.asarray(op.cache["reached"][1])
-        reached = _any_of(self._reaches(op, geometry), rows.reshape(geometry.groups, -1), 1)
-        if not reached.all() and not live.facts.ranges[geometry.source].finite:
+        reached = any_of(self._reaches(op, layer), rows.reshape(layer.groups, -1), 1)
+        if not reached.all() and not live.facts.ranges[layer.source].finite:
             # Under a weight of zero, too, an infinite entry gives NaN.
-            reached = np.repeat(rows.reshape(geometry.groups, -1).any(1), reached.size // geometry.groups)
+            reached = np.repeat(rows.reshape(layer.groups, -1).any(1), reached.size // layer.groups)
         op.cache["reached"] = (rows, reached)
         return reached
 
-    def _input(self, geometry: Geometry, facts: KnownConstants) -> tuple[Floats, Bools]:
-        size = shape_of(geometry.source)[geometry.source_axis]
-        given = facts[geometry.source]
+    def _input(self, layer: Layer, facts: KnownConstants) -> tuple[Floats, Bools]:
+        size = shape_of(layer.source)[layer.axis]
+        given = facts[layer.source]
         # A pattern is a plane of the image: along the last axis of a linear layer it is nothing to count on.
-        return (given if geometry.image else given.plain()).along(geometry.source_axis, size)
+        return (given if layer.convolution else given.plain()).along(layer.axis, size)
 
-    def _folds(self, geometry: Geometry, facts: KnownConstants) -> bool:
-        plane = facts[geometry.source].pattern is not None and geometry.image
-        return geometry.uniform and not plane and not _complex(geometry)
+    def _folds(self, op: Operation, layer: Layer, facts: KnownConstants) -> bool:
+        plane = facts[layer.source].pattern is not None and layer.convolution
+        return _uniform(op, layer) and not plane and not _complex(layer)
 
-    def _usable(self, op: Operation) -> bool:
-        """Two grouped calls of one weight could lose different channels of a block; such a weight stays whole."""
-        if op.tensor("weight") is None or (op.get("bias") is not None and op.tensor("bias") is None):
-            return False
-        if len(shape_of(op["weight"])) < 2:
-            return False
-        geometry = self.geometry(op)
-        return geometry.groups == 1 or _depthwise(op, geometry) or len(op["weight"].users) == 1
+    def _usable(self, op: Operation) -> Layer | None:
+        """The layer, if its channels may go. Two grouped calls of one weight could lose different ones of a block."""
+        layer = self.layer(op)
+        if layer is None or op.tensor("weight") is None or (layer.bias is not None and op.tensor("bias") is None):
+            return None
+        return layer if layer.groups == 1 or layer.depthwise or len(layer.weight.users) == 1 else None
 
-    def _absorbs(self, op: Operation, facts: KnownConstants) -> bool:
+    def _absorbs(self, op: Operation, layer: Layer, facts: KnownConstants) -> bool:
         """Returns if what constant inputs add may go into the parameters: it is the same for all who read them."""
-        stored = _stored(op)
-        if op["input"] in stored or _complex(self.geometry(op)):
+        stored = _stored(layer)
+        if layer.source in stored or _complex(layer):
             return False
         if all(len(node.users) == 1 for node in stored):
             return True
         key = ("absorbs", *stored)
         if key not in facts.memo:
-            facts.memo[key] = self._readers_agree(op, facts)
+            facts.memo[key] = self._readers_agree(op, layer, facts)
         return bool(facts.memo[key])
 
-    def _readers_agree(self, op: Operation, facts: KnownConstants) -> bool:
+    def _readers_agree(self, op: Operation, layer: Layer, facts: KnownConstants) -> bool:
         """Returns if all who read the parameters are calls like this one, with the same constants coming in."""
-        stored = _stored(op)
+        stored = _stored(layer)
         readers = set(stored[0].users)
         if any(set(node.users) != readers or operator_name(reader) != op.name for node in stored for reader in readers):
             return False
-        calls = [Operation(reader, op.module) for reader in readers]
-        if any(_stored(call) != stored or call["input"] in stored for call in calls):
-            return False
-        wanted, (value, known) = self._kind(op, facts), self._input(self.geometry(op), facts)
-        for call in calls:
-            other, other_known = self._input(self.geometry(call), facts)
-            same = np.array_equal(known, other_known) and np.array_equal(value[known], other[known])
-            if not same or self._kind(call, facts) != wanted:
+        wanted, (value, known) = self._kind(op, layer, facts), self._input(layer, facts)
+        for call in [Operation(reader, op.module) for reader in readers]:
+            other = self.layer(call)
+            if other is None or _stored(other) != stored or other.source in stored:
+                return False
+            theirs, theirs_known = self._input(other, facts)
+            same = np.array_equal(known, theirs_known) and np.array_equal(value[known], theirs[known])
+            if not same or self._kind(call, other, facts) != wanted:
                 return False
         return True
 
-    def _kind(self, op: Operation, facts: KnownConstants) -> tuple[Any, ...]:
+    def _kind(self, op: Operation, layer: Layer, facts: KnownConstants) -> tuple[Any, ...]:
         """What decides how constants are absorbed, beside their values."""
-        geometry = self.geometry(op)
-        return (geometry.source_axis, geometry.groups, geometry.transposed, self._into_bias(op, geometry, facts))
+        return (layer.axis, layer.groups, layer.transposed, self._into_bias(op, layer, facts))
 
-    def _into_bias(self, op: Operation, geometry: Geometry, facts: KnownConstants) -> bool:
+    def _into_bias(self, op: Operation, layer: Layer, facts: KnownConstants) -> bool:
         """Returns if the bias can take what constant inputs add; readers that share a weight cannot be given a new one."""
-        return self._folds(geometry, facts) and (op.get("bias") is not None or len(op["weight"].users) == 1)
+        return self._folds(op, layer, facts) and (layer.bias is not None or len(layer.weight.users) == 1)
 
-    def _place_carriers(self, op: Operation, geometry: Geometry, live: Liveness, reached: Bools) -> None:
+    def _place_carriers(self, op: Operation, layer: Layer, live: Liveness, reached: Bools) -> None:
         """Makes sure that every group with removed non-zero constants keeps one channel to carry them."""
-        if self._into_bias(op, geometry, live.facts):
+        if self._into_bias(op, layer, live.facts):
             return
-        value, known = self._input(geometry, live.facts)
-        kept = live.kept(geometry.source, geometry.source_axis)
+        value, known = self._input(layer, live.facts)
+        kept = live.kept(layer.source, layer.axis)
         candidates = known & (value != 0)
-        by_group = (geometry.groups, -1)
+        by_group = (layer.groups, -1)
         waiting = (candidates & ~kept & reached).reshape(by_group).any(1)
         # A weak constant is known with a large relative error when it is a difference of large ones: it carries little.
         largest = np.where(candidates & reached, np.abs(value), 0.0).reshape(by_group).max(1, keepdims=True)
@@ -279,21 +241,19 @@ class LinearMap(Rule):
             strength = np.where(candidates, np.abs(value), -1.0).reshape(by_group)[group]
             chosen = np.zeros(by_group[0] * strength.size, bool)
             chosen[group * strength.size + int(strength.argmax())] = True
-            live.require(
-                geometry.source, geometry.source_axis, chosen, f"carries the constants entering '{op.node.name}'"
-            )
+            live.require(layer.source, layer.axis, chosen, f"carries the constants entering '{op.node.name}'")
 
     def _absorb(
         self,
         op: Operation,
-        geometry: Geometry,
+        layer: Layer,
         edit: Edit,
         kernel: torch.Tensor,
-        selection: _Selection,
+        selection: Selection,
         new: torch.Tensor,
     ) -> tuple[torch.Tensor, Floats | None]:
         """`new` with its carriers loaded, or what folds into the bias of the kept output channels instead."""
-        value, known = self._input(geometry, edit.facts)
+        value, known = self._input(layer, edit.facts)
         value = value.reshape(selection.kept_in.shape)
         constant = known.reshape(value.shape) & (value != 0)
         gone = constant & ~selection.kept_in
@@ -302,15 +262,15 @@ class LinearMap(Rule):
             return new, None
         rows = np.flatnonzero(selection.kept_out.any(0))
         rank_of_row = np.cumsum(selection.kept_out.any(0)) - 1
-        if self._into_bias(op, geometry, edit.facts):
+        if self._into_bias(op, layer, edit.facts):
             folded = np.zeros(selection.kept_out.shape)
-            folded[:, rows] = _weighted_taps(kernel, rows, np.where(gone, value, 0.0)).sum(2)
+            folded[:, rows] = weighted_taps(kernel, rows, np.where(gone, value, 0.0)).sum(2)
             return new, folded[selection.kept_out]
         strength = np.where(constant & selection.kept_in, np.abs(value), 0.0)
         carrier = strength.argmax(1)
         strongest = value[np.arange(len(value)), carrier]
         carried = np.where(strength.max(1) > 0, strongest, np.inf)[:, None]
-        load = _weighted_taps(kernel, rows, np.where(gone, value / carried, 0.0))
+        load = weighted_taps(kernel, rows, np.where(gone, value / carried, 0.0))
         rank = np.cumsum(selection.kept_in, 1) - 1
         for place, group in enumerate(selection.groups):
             if np.isfinite(carried[group, 0]):
@@ -319,17 +279,6 @@ class LinearMap(Rule):
                 new[place, :, rank[group, carrier[group]]] = (target.double() + addition).to(new.dtype)
         return new, None
 
-    def _add_to_bias(self, op: Operation, edit: Edit, amount: Floats) -> None:
-        weight = op.tensor("weight")
-        assert weight is not None
-        addition = torch.from_numpy(amount).to(weight.device)
-        if isinstance(op.get("bias"), fx.Node):
-            old = edit.parameter(op["bias"])
-            edit.set_parameter(op["bias"], (old.double() + addition).to(old.dtype))
-        else:
-            node = edit.add_parameter(op, str(op["weight"].target), "bias", addition.to(weight.dtype))
-            edit.set_argument(op, "bias", node)
-
 
 @register
 class Convolution(LinearMap):
@@ -337,13 +286,8 @@ class Convolution(LinearMap):
 
     operators = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution")
 
-    def geometry(self, op: Operation) -> Geometry:
-        spatial = len(shape_of(op["weight"])) - 2
-        axis = len(shape_of(op["input"])) - spatial - 1
-        transposed = bool(op.get("transposed", False))
-        kernel = shape_of(op["weight"])[2:]
-        uniform = not transposed and not _pads(op["padding"], kernel)
-        return Geometry(op["input"], axis, axis, int(op["groups"]), transposed, uniform)
+    def layer(self, op: Operation) -> Layer:
+        return _convolution(op, bool(op.get("transposed", False)))
 
 
 @register
@@ -353,9 +297,8 @@ class TransposedConvolution(LinearMap):
 
     operators = ("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 
-    def geometry(self, op: Operation) -> Geometry:
-        axis = len(shape_of(op["input"])) - len(shape_of(op["weight"])) + 1
-        return Geometry(op["input"], axis, axis, int(op["groups"]), True, False)
+    def layer(self, op: Operation) -> Layer:
+        return _convolution(op, True)
 
 
 @register
@@ -364,9 +307,18 @@ class Linear(LinearMap):
 
     operators = ("aten.linear",)
 
-    def geometry(self, op: Operation) -> Geometry:
-        axis = len(shape_of(op["input"])) - 1
-        return Geometry(op["input"], axis, axis, 1, False, True, image=False)
+    def layer(self, op: Operation) -> Layer | None:
+        if len(shape_of(op["weight"])) < 2:
+            return None
+        return Layer(op["input"], len(shape_of(op["input"])) - 1, op["weight"], op.get("bias"), 0, 1)
+
+
+def _convolution(op: Operation, transposed: bool) -> Layer:
+    weight = op["weight"]
+    axis = len(shape_of(op["input"])) - len(shape_of(weight)) + 1
+    out_axis, in_axis = (1, 0) if transposed else (0, 1)
+    taps = shape_of(weight)[2:]
+    return Layer(op["input"], axis, weight, op.get("bias"), out_axis, in_axis, int(op["groups"]), transposed, taps)
 
 
 def unusable(op: Operation) -> str:
@@ -382,74 +334,38 @@ def _maker(value: Any) -> str:
     return f" by {operator_name(value)}" if isinstance(value, fx.Node) and value.op == "call_function" else ""
 
 
-def _complex(geometry: Geometry) -> bool:
+def _complex(layer: Layer) -> bool:
     """Returns if a layer has complex numbers, whose response to constants is no real one."""
-    return bool(geometry.source.meta["val"].is_complex())
+    return bool(layer.source.meta["val"].is_complex())
 
 
-def _stored(op: Operation) -> list[fx.Node]:
+def _stored(layer: Layer) -> list[fx.Node]:
     """The nodes of the call's parameters."""
-    return [node for name in ("weight", "bias") for node in optional(op.get(name))]
+    return [layer.weight, *optional(layer.bias)]
 
 
-def _weighted_taps(kernel: torch.Tensor, rows: NDArray[np.int64], weight: Floats) -> Floats:
-    """``sum over k of weight[g, k] * kernel[g, rows, k]`` in float64: groups x rows x taps.
-
-    Works through a few rows at a time, so that no float64 copy of a large kernel is made.
-    """
-    columns = np.flatnonzero((weight != 0).any(0))
-    groups, _, width, taps = kernel.shape
-    if 4 * len(columns) > width:  # Picking most columns costs more than multiplying by zero.
-        columns = np.arange(width)
-    factor = torch.from_numpy(np.ascontiguousarray(weight[:, columns]))
-    chunk = max(1, (1 << 21) // max(1, groups * len(columns) * taps))
-    parts = []
-    for start in range(0, len(rows), chunk):
-        part = kernel[:, torch.from_numpy(rows[start : start + chunk])]
-        part = part if len(columns) == width else part[:, :, torch.from_numpy(columns)]
-        parts.append(torch.einsum("gokt,gk->got", part.double().cpu(), factor))
-    return np.asarray(torch.cat(parts, 1).numpy()) if parts else np.zeros((groups, 0, taps))
+def _kernel(op: Operation, layer: Layer) -> torch.Tensor:
+    """The stored weight as groups x out/groups x in/groups x taps."""
+    weight = op.tensor("weight")
+    assert weight is not None
+    return blocks_of(weight, layer)
 
 
-def _any_of(reaches: torch.Tensor, chosen: Bools, axis: int) -> Bools:
-    """For every group, which positions of one axis meet a chosen one of the other (`axis`, 1: rows, 2: columns)."""
-    if chosen.shape[0] == 1 and axis == 1:  # Whole rows are cheap to pick; columns of a row are not.
-        reaches = reaches.index_select(1, torch.from_numpy(np.flatnonzero(chosen[0])))
-    elif not chosen.all():
-        reaches = reaches & torch.from_numpy(np.expand_dims(chosen, 3 - axis))
-    if reaches.shape[axis] == 0:
-        return np.zeros(reaches.shape[0] * reaches.shape[3 - axis], bool)
-    # The largest byte is the same as `any`, and several times faster along rows.
-    return np.asarray(reaches.view(torch.uint8).amax(axis).bool().reshape(-1).cpu().numpy())
+def _add_to_bias(layer: Layer, op: Operation, edit: Edit, amount: Floats) -> None:
+    weight = op.tensor("weight")
+    assert weight is not None
+    addition = torch.from_numpy(amount).to(weight.device)
+    if layer.bias is not None:
+        old = edit.parameter(layer.bias)
+        edit.set_parameter(layer.bias, (old.double() + addition).to(old.dtype))
+    else:
+        node = edit.add_parameter(op, str(layer.weight.target), "bias", addition.to(weight.dtype))
+        edit.set_argument(op, "bias", node)
 
 
-@dataclass(frozen=True, eq=False)
-class _Selection:
-    """Which blocks, rows and columns of a kernel stay. All active blocks keep equally many."""
-
-    kept_in: Bools  # groups x in/groups
-    kept_out: Bools  # groups x out/groups
-    groups: NDArray[np.int64]
-    rows: NDArray[np.int64]  # active groups x kept rows
-    columns: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, kept_in: Bools, kept_out: Bools) -> _Selection:
-        groups = np.flatnonzero(kept_out.any(1))
-        rows, columns = (np.nonzero(kept[groups])[1].reshape(len(groups), -1) for kept in (kept_out, kept_in))
-        return cls(kept_in, kept_out, groups, rows, columns)
-
-    def apply(self, kernel: torch.Tensor) -> torch.Tensor:
-        """The kept part of a groups x out/groups x in/groups x taps kernel."""
-        groups, rows, columns = map(torch.from_numpy, (self.groups, self.rows, self.columns))
-        if len(kernel) == 1:
-            return kernel[0].index_select(0, rows[0]).index_select(1, columns[0])[None]
-        return kernel[groups[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def _depthwise(op: Operation, geometry: Geometry) -> bool:
-    """One input and one output channel a group."""
-    return geometry.groups == shape_of(geometry.source)[geometry.source_axis] == shape_of(op.node)[geometry.target_axis]
+def _uniform(op: Operation, layer: Layer) -> bool:
+    """Returns if a constant input channel gives a constant output, border included."""
+    return not layer.transposed and not _pads(op.get("padding", 0), layer.taps)
 
 
 def _pads(padding: Any, kernel: tuple[int, ...]) -> bool:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
-from reconvene.passes.dependency import operations_of
 from reconvene.passes.facts import constants_of
+from reconvene.passes.operations import operations_of
 from reconvene.passes.propagation import propagate_constants
 from reconvene.passes.ranges import Ranges
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from reconvene.passes.rules.linear_map import _any_of
+from reconvene.passes.rules.kernel_blocks import any_of
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -19,4 +19,4 @@ def test_what_meets_a_chosen_row_or_column_is_told_group_by_group(groups: int, a
     for bits in itertools.product([False, True], repeat=groups * size):
         chosen = np.array(bits).reshape(groups, size)
         spread = chosen[:, :, None] if axis == 1 else chosen[:, None]
-        assert _any_of(reaches, chosen, axis).tolist() == (reaches.numpy() & spread).any(axis).reshape(-1).tolist()
+        assert any_of(reaches, chosen, axis).tolist() == (reaches.numpy() & spread).any(axis).reshape(-1).tolist()

@@ -102,5 +102,4 @@ def _makers(view: DependencyView, group: ChannelGroup) -> tuple[str, ...]:
 
 def _depthwise(view: DependencyView, name: str) -> bool:
     """A weight that hands every channel on by itself; it ties its channels to one layer, not to another branch."""
-    shape = attribute(view.module, name).shape
-    return bool(shape[1] == 1 and shape[0] > 1 and len(shape) > 2)
+    return any(layer.depthwise for layer in view.layers.get(name, ()))

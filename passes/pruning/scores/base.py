@@ -16,10 +16,10 @@ from torch import Tensor, fx
 
 from ....frontend.base.errors import InputError
 from ....frontend.graph_module import CapturedModule, with_own_graph
-from ...values import attribute, is_tensor, operator_name
+from ...operations import layers_of, operations_of
+from ...values import attribute, is_tensor
 
 __all__ = [
-    "CONVOLUTIONS",
     "Batch",
     "Loss",
     "Request",
@@ -36,19 +36,6 @@ Batch = tuple[tuple[Any, ...], Tensor]
 Loss = Callable[[Any, Tensor], Tensor]
 """Takes the model's output and the targets; gives a scalar."""
 Tensors = Mapping[str, Tensor]
-
-CONVOLUTIONS = frozenset(
-    {
-        "aten.conv1d",
-        "aten.conv2d",
-        "aten.conv3d",
-        "aten.convolution",
-        "aten.conv_transpose1d",
-        "aten.conv_transpose2d",
-        "aten.conv_transpose3d",
-    }
-)
-_LINEAR = frozenset({"aten.linear"})
 
 
 @dataclass(frozen=True)
@@ -113,18 +100,12 @@ class Score:
 
 def scored_weights(module: fx.GraphModule) -> tuple[Weight, ...]:
     """The weights of all convolutions and linear layers of a canonical module, in the order they are read."""
-    found: dict[str, Weight] = {}
-    for node in module.graph.nodes:
-        name = operator_name(node) if node.op == "call_function" else ""
-        if name not in CONVOLUTIONS and name not in _LINEAR:
-            continue
-        weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
-        if not is_tensor(weight) or weight.op != "get_attr":
-            continue
-        tensor = attribute(module, str(weight.target))
-        if isinstance(tensor, torch.nn.Parameter) and tensor.dim() > 1:
-            found.setdefault(str(weight.target), Weight(str(weight.target), tuple(tensor.shape), name in CONVOLUTIONS))
-    return tuple(found.values())
+    tensors = {name: (attribute(module, name), uses) for name, uses in layers_of(operations_of(module)).items()}
+    return tuple(
+        Weight(name, tuple(tensor.shape), uses[0].convolution)
+        for name, (tensor, uses) in tensors.items()
+        if isinstance(tensor, torch.nn.Parameter)
+    )
 
 
 def stored_tensors(module: fx.GraphModule) -> dict[str, Tensor]:
