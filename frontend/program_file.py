@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from .archive import Records, read_records, vetted
 from .base.errors import InputError, ReconveneError
 from .base.files import replacing
 from .base.json_text import parse_json
+from .base.tensor_files import has_odd_booleans
 from .base.torch_logs import quiet
 from .claimed_values import check_values
 from .containers import with_names, without_classes
@@ -104,7 +106,19 @@ def read_program(path: str | os.PathLike[str]) -> StoredProgram:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"cannot read '{file}': {reason[0]}; its graph makes no sense, the file is damaged") from error
     check_values(module, f"cannot read '{file}'")
+    _check_booleans(file, module)
     return StoredProgram(file, module, module.meta.get("example_inputs"), records)
+
+
+def _check_booleans(file: Path, module: CapturedModule) -> None:
+    stored = dict(module.state_dict(keep_vars=True))
+    for index, leaf in enumerate(tree_leaves(module.meta.get("example_inputs"))):
+        stored[f"example input {index}"] = leaf
+    for name, value in stored.items():
+        if isinstance(value, torch.Tensor) and has_odd_booleans(value):
+            raise InputError(
+                f"cannot read '{file}': '{name}' holds booleans that are neither true nor false; it is damaged"
+            )
 
 
 def load_program(path: str | os.PathLike[str]) -> tuple[CapturedModule, tuple[Any, ...] | None]:

@@ -345,3 +345,41 @@ def test_a_certificate_of_another_program(
     with pytest.raises(InputError, match=message) as caught:
         assert read_program(spoilt).certificate is None
     assert str(spoilt) in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.ones(64, dtype=torch.bool))
+
+    def forward(self, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        return torch.where(self.mask & given, x, 0)
+
+
+@pytest.mark.parametrize("name", ["mask", "example input 1"])
+def test_booleans_of_other_bytes_than_two_are_refused(name: str, tmp_path: Path) -> None:
+    """One operator takes a 2 for true, and another makes 3 of its opposite."""
+    inputs = (torch.ones(64), torch.ones(64, dtype=torch.bool))
+    torch.export.save(torch.export.export(Masked(), inputs), tmp_path / "a.pt2")
+    with zipfile.ZipFile(tmp_path / "a.pt2") as stored, zipfile.ZipFile(tmp_path / "b.pt2", "w") as changed:
+        for entry in stored.namelist():
+            content = stored.read(entry)
+            if "weights/weight" in entry and name == "mask":
+                assert content.count(b"\1" * 64) == 1
+                content = content.replace(b"\1" * 64, b"\2" * 64)
+            if "sample_inputs/" in entry and name != "mask":
+                content = twos(content)
+            changed.writestr(entry, content)
+    read_program(tmp_path / "a.pt2")
+    with pytest.raises(InputError, match=f"'{name}' holds booleans that are neither true nor false"):
+        read_program(tmp_path / "b.pt2")
+
+
+def twos(content: bytes) -> bytes:
+    """A stored archive in which 64 ones are twos."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as stored, zipfile.ZipFile(made, "w") as changed:
+        for entry in stored.namelist():
+            part = stored.read(entry)
+            changed.writestr(entry, part.replace(b"\1" * 64, b"\2" * 64) if len(part) == 64 else part)
+    return made.getvalue()

@@ -167,6 +167,16 @@ def test_photographs_with_many_scans_are_read(tmp_path: Path) -> None:
     assert read_photograph(tmp_path / "x.jpg", 7).shape == (3, 7, 7)
 
 
+def test_safetensors_of_too_many_and_of_odd_booleans(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = save({"x": np.array([True, False, True])})
+    assert parse_tensors(content)[0]["x"].tolist() == [True, False, True]
+    with pytest.raises(ValueError, match="'x' holds booleans that are neither true nor false"):
+        parse_tensors(content[:-1] + b"\2")
+    monkeypatch.setenv(VARIABLE, "records=1")
+    with pytest.raises(InputError, match="its header claims 2 records"):
+        parse_tensors(save({"x": np.ones(1), "y": np.ones(1)}))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP"])
 def test_images_of_plain_formats_are_read(kind: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(picture(kind))
