@@ -131,11 +131,11 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
     foreign: tuple[str, ...] = ()
     tuner = make_tuner(options.tune, target, llvm, threads, options.choose, options.on) if options.tune else None
     if options.pipeline == "reconvene":
-        cost, memory = kernel_cost(options.choose, target, llvm, threads, options.on)
+        cost, choices = kernel_cost(options.choose, target, llvm, threads, options.on)
         # A microcontroller has little memory, and the workspace of Winograd's algorithm is many times an image.
         winograd = "off" if options.winograd == "auto" and target.bare else options.winograd
         scheduled, foreign = scheduled_module(
-            imported.module, target.machine, llvm, winograd=winograd, cost=cost, memory=memory, tune=tuner
+            imported.module, target.machine, llvm, winograd=winograd, cost=cost, cache=choices, tune=tuner
         )
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
     library = build_library(lowered.module, llvm, target, cached=options.cache)

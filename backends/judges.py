@@ -8,8 +8,8 @@ import tvm
 
 from .boards.place import Place, parse_place
 from .choosing.cache import ChoiceCache
-from .choosing.cost import AnalyticCost, Cost
-from .choosing.kernel_times import HereTimes, TimedCost
+from .choosing.cost import AnalyticCost, Costs, Judged
+from .choosing.kernel_times import HereTimes
 from .machines.targets import Target
 
 if TYPE_CHECKING:
@@ -21,22 +21,23 @@ __all__ = ["kernel_cost", "make_tuner"]
 
 def kernel_cost(
     choose: str, target: Target, llvm: tvm.target.Target, threads: int, on: str | Place | None
-) -> tuple[Cost | None, ChoiceCache | None]:
+) -> tuple[Costs | None, ChoiceCache | None]:
     """What decides between kernels, and where decisions that took time are kept."""
     if choose == "default":
         return None, None
     if on is not None:
-        from .boards.kernels import BoardCost
-
         times = _board_times(target, threads, on)
-        return BoardCost(times), ChoiceCache(llvm, threads, f"time on {times.place}")
+        return Judged(times), ChoiceCache(llvm, threads, f"time on {times.place}")
     if choose == "cycles":
-        from .estimate.choice import CycleCost
+        from .estimate.choice import KernelCycles
 
-        return CycleCost(target), ChoiceCache(llvm, 1, f"cycles of {target.mca_cpu}")
+        # Weights are read once in a pass of a network, so they are not in a cache when their layer begins.
+        stream = target.machine.stream_bytes
+        judged = Judged(KernelCycles(target), lambda spec: spec.weight_bytes / stream)
+        return judged, ChoiceCache(llvm, 1, f"cycles of {target.mca_cpu}")
     if choose == "model" or not target.runs_here:
         return AnalyticCost(target.machine), None
-    return TimedCost(llvm, threads), ChoiceCache(llvm, threads, "time")
+    return Judged(HereTimes(llvm, threads)), ChoiceCache(llvm, threads, "time")
 
 
 def make_tuner(

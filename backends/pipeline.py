@@ -7,8 +7,9 @@ from collections.abc import Callable
 import tvm
 from tvm import IRModule, relax
 
-from .choosing.choice import Memory, Winograd, choose
-from .choosing.cost import Cost
+from .choosing.cache import ChoiceCache
+from .choosing.choice import Winograd, choose
+from .choosing.cost import Costs
 from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
 from .graph.read import read_relax
@@ -27,22 +28,22 @@ def scheduled_module(
     target: tvm.target.Target,
     *,
     winograd: Winograd = "off",
-    cost: Cost | None = None,
-    memory: Memory | None = None,
+    cost: Costs | None = None,
+    cache: ChoiceCache | None = None,
     tune: Callable[[IRModule], IRModule] | None = None,
 ) -> tuple[IRModule, tuple[str, ...]]:
     """The whole pipeline: read, fold, plan, choose, emit, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
-    `winograd`, `cost` and `memory` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
+    `winograd`, `cost` and `cache` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
     foreign kernels before we do.
     """
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
-    chosen = choose(plan.layers, plan.machine, winograd, cost, memory)
-    module = emit_module(plan, chosen.__getitem__)
+    chosen = choose(plan.tasks, plan.machine, winograd, cost, cache)
+    module = emit_module(plan, chosen)
     with target:
         module = tvm.transform.Sequential(
             [

@@ -77,9 +77,9 @@ def measure(network: str, target: Target, options: argparse.Namespace) -> list[d
     fold_margins(graph)
     machine, core = target.machine, core_of(target)
     plan = make_plan(graph, machine)
-    chosen = choose(plan.layers, machine, options.winograd, AnalyticCost(machine))
+    chosen = choose(plan.tasks, machine, options.winograd, AnalyticCost(machine))
     rows = []
-    for use in kernel_uses(plan, chosen.__getitem__):
+    for use in kernel_uses(plan, chosen):
         cost = estimate_kernel(use.spec.function("kernel"), target, caches=False)
         row = {
             "network": network,

@@ -29,14 +29,13 @@ from latency import cpu_name
 from models import build, image_size
 
 from reconvene.backends.choosing.choice import choose
-from reconvene.backends.choosing.cost import AnalyticCost, Cost
-from reconvene.backends.choosing.kernel_times import TimedCost, time_kernels
+from reconvene.backends.choosing.cost import AnalyticCost, Costs, Judged
+from reconvene.backends.choosing.kernel_times import HereTimes
 from reconvene.backends.choosing.width import fitting_plan
 from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.read import read_relax
 from reconvene.backends.importing.importer import import_module
 from reconvene.backends.kernels import loops
-from reconvene.backends.kernels.alternatives import Candidate
 from reconvene.backends.kernels.depthwise import DepthwiseSpec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.kernels.winograd import WinogradSpec
@@ -98,7 +97,7 @@ def measured_peak(target: Target, llvm: Any) -> float:
             loops.store(result, slot * lanes, loops.load(sums, slot * lanes, lanes), lanes)
 
     arguments = [("factors", (3 * lanes,), "float32"), ("result", (count * lanes,), "float32")]
-    seconds = time_kernels({"peak": loops.kernel("peak", arguments, body)}, llvm)["peak"]
+    seconds = HereTimes(llvm, 1)([[loops.kernel("peak", arguments, body)]])[0][0]
     return 2e-9 * _PEAK_STEPS * count * lanes / seconds
 
 
@@ -121,12 +120,17 @@ def measure(network: str, target: Target, llvm: Any, options: argparse.Namespace
     fold_channels(graph)
     fold_margins(graph)
     machine: Machine = target.machine
-    cost: Cost | None = {"time": TimedCost(llvm, 1), "model": AnalyticCost(machine), "default": None}[options.choose]
+    costs: dict[str, Costs | None] = {
+        "time": Judged(HereTimes(llvm, 1)),
+        "model": AnalyticCost(machine),
+        "default": None,
+    }
+    cost = costs[options.choose]
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, options.winograd)
-    chosen = choose(plan.layers, plan.machine, options.winograd, cost)
-    uses = {f"kernel_{i}": use for i, use in enumerate(kernel_uses(plan, chosen.__getitem__)) if use.macs}
-    seconds = time_kernels({name: use.spec.function(name) for name, use in uses.items()}, llvm)
-    return [_row(network, use, seconds[name]) for name, use in uses.items()]
+    chosen = choose(plan.tasks, plan.machine, options.winograd, cost)
+    uses = [use for use in kernel_uses(plan, chosen) if use.macs]
+    seconds = HereTimes(llvm, 1)([[use.spec.function("kernel")] for use in uses])
+    return [_row(network, use, row[0]) for use, row in zip(uses, seconds, strict=True)]
 
 
 def _row(network: str, use: KernelUse, seconds: float) -> dict[str, Any]:
@@ -136,8 +140,7 @@ def _row(network: str, use: KernelUse, seconds: float) -> dict[str, Any]:
     stride = (1, 1) if isinstance(spec, WinogradSpec) else spec.stride
     result = spec.result
     depthwise = isinstance(spec, DepthwiseSpec)
-    weights = result.blocks * result.lanes * kernel[0] * kernel[1] if depthwise else Candidate(spec).weights
-    moved = 4 * (spec.source.size + result.size + weights)
+    moved = 4 * (spec.source.size + result.size) + spec.weight_bytes
     return {
         "network": network,
         "kind": ("depthwise " if depthwise else "") + _kind(kernel, stride, result.height * result.width),

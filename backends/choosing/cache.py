@@ -17,7 +17,7 @@ from ...frontend.base.errors import ReconveneError
 from ...frontend.base.files import read_text, write_text
 from ...frontend.base.json_text import parse_json
 from ..code.code_version import code_version
-from ..kernels.alternatives import Candidate
+from ..kernels.base import LayerSpec
 
 __all__ = ["ChoiceCache"]
 
@@ -34,12 +34,12 @@ class ChoiceCache:
         self._path = (folder or cache_folder()) / f"choices-{digest}.json"
         self._entries = _read(self._path)
 
-    def get(self, layer: Sequence[Candidate]) -> int | None:
+    def get(self, layer: Sequence[LayerSpec]) -> int | None:
         """The index chosen among exactly these candidates before."""
         index = self._entries.get(_key(layer))
         return index if isinstance(index, int) and 0 <= index < len(layer) else None
 
-    def put(self, found: Mapping[int, tuple[Sequence[Candidate], int]]) -> None:
+    def put(self, found: Mapping[int, tuple[Sequence[LayerSpec], int]]) -> None:
         """Adds choices to the file. A cache that cannot be written is done without."""
         self._entries.update({_key(layer): index for layer, index in found.values()})
         # Another process may have added to the file since it was read.
@@ -52,7 +52,7 @@ class ChoiceCache:
             return
 
 
-def _key(layer: Sequence[Candidate]) -> str:
+def _key(layer: Sequence[LayerSpec]) -> str:
     return hashlib.sha256(repr(tuple(layer)).encode()).hexdigest()
 
 

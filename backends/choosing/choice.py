@@ -2,85 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Literal
 
-from ..kernels.alternatives import Candidate, alternatives, winograd_alternatives
-from ..kernels.convolution import ConvolutionSpec
+from ..kernels.base import LayerSpec, Task
+from ..kernels.families import FAMILIES, candidates
 from ..kernels.tiles import Machine
-from .cost import Cost
+from .cache import ChoiceCache
+from .cost import Costs
 
-__all__ = ["WINOGRAD", "Choice", "Memory", "Winograd", "choose", "takes_default"]
+__all__ = ["WINOGRAD", "Winograd", "choose"]
 
 Winograd = Literal["auto", "off", "2x2", "4x4"]
 
-WINOGRAD: dict[str, tuple[int, ...]] = {"auto": (2, 4), "off": (), "2x2": (2,), "4x4": (4,)}
-"""Sizes of Winograd tiles that each setting allows."""
+WINOGRAD: dict[str, tuple[str, ...]] = {
+    "auto": ("winograd 2x2", "winograd 4x4"),
+    "off": (),
+    "2x2": ("winograd 2x2",),
+    "4x4": ("winograd 4x4",),
+}
+"""Which of Winograd's families each setting allows."""
 
-_CLEARLY = 0.95
+_CLEAR_SHARE = 0.95
 """What share of the default's cost another candidate may have at most: measurements are noisy."""
-
-Choice = Mapping[ConvolutionSpec, Candidate]
-"""By the default specification of a layer, how it is computed."""
-
-
-class Memory(Protocol):
-    """Remembers choices: the index of a candidate among those of a layer."""
-
-    def get(self, layer: Sequence[Candidate]) -> int | None:
-        """What was chosen before among these candidates, if anything."""
-        ...
-
-    def put(self, found: Mapping[int, tuple[Sequence[Candidate], int]]) -> None:
-        """Keeps new choices."""
-        ...
-
-
-def takes_default(spec: ConvolutionSpec) -> Candidate:
-    """The direct kernel with the tile it came with."""
-    return Candidate(spec)
 
 
 def choose(
-    layers: Sequence[ConvolutionSpec],
+    tasks: Sequence[Task],
     machine: Machine,
     winograd: Winograd,
-    cost: Cost | None,
-    memory: Memory | None = None,
-) -> dict[ConvolutionSpec, Candidate]:
-    """A candidate for each distinct layer.
+    cost: Costs | None,
+    cache: ChoiceCache | None = None,
+) -> dict[Task, LayerSpec]:
+    """A specification for each distinct task.
 
     Without a `cost` it is the direct kernel, or with ``winograd`` given as a size the Winograd kernel wherever it
-    applies. With one it is the cheapest, if it is clearly cheaper than the first. `memory` saves asking again.
+    applies. With one it is the cheapest, if it is clearly cheaper than the first. `cache` saves asking again.
     """
-    chosen: dict[ConvolutionSpec, Candidate] = {}
-    asked: list[tuple[ConvolutionSpec, tuple[Candidate, ...]]] = []
-    for spec in dict.fromkeys(layers):
-        options = _options(spec, machine, winograd, cost)
-        known = memory.get(options) if memory is not None and len(options) > 1 else None
+    chosen: dict[Task, LayerSpec] = {}
+    asked: list[tuple[Task, tuple[LayerSpec, ...]]] = []
+    for task in dict.fromkeys(tasks):
+        options = _options(task, machine, winograd, cost)
+        known = cache.get(options) if cache is not None and len(options) > 1 else None
         if known is not None or len(options) == 1:
-            chosen[spec] = options[known or 0]
+            chosen[task] = options[known or 0]
         else:
-            asked.append((spec, options))
+            asked.append((task, options))
     if cost is not None and asked:
         figures = cost([options for _, options in asked])
-        found: dict[int, tuple[Sequence[Candidate], int]] = {}
-        for number, ((spec, options), costs) in enumerate(zip(asked, figures, strict=True)):
+        found: dict[int, tuple[Sequence[LayerSpec], int]] = {}
+        for number, ((task, options), costs) in enumerate(zip(asked, figures, strict=True)):
             best = min(range(len(costs)), key=costs.__getitem__)
-            index = best if costs[best] < _CLEARLY * costs[0] else 0
-            chosen[spec] = options[index]
+            index = best if costs[best] < _CLEAR_SHARE * costs[0] else 0
+            chosen[task] = options[index]
             found[number] = (options, index)
-        if memory is not None:
-            memory.put(found)
+        if cache is not None:
+            cache.put(found)
     return chosen
 
 
-def _options(spec: ConvolutionSpec, machine: Machine, winograd: Winograd, cost: Cost | None) -> tuple[Candidate, ...]:
-    forced = winograd in ("2x2", "4x4")
-    if forced:
-        found = winograd_alternatives(spec, machine, WINOGRAD[winograd][0])
+def _options(task: Task, machine: Machine, winograd: Winograd, cost: Costs | None) -> tuple[LayerSpec, ...]:
+    if winograd in ("2x2", "4x4"):
+        forced = [family for family in FAMILIES if family.name in WINOGRAD[winograd]]
+        found = candidates(task, machine, forced)
         if found:
             return found if cost is not None else found[:1]
     if cost is None:
-        return (Candidate(spec),)
-    return alternatives(spec, machine, () if forced else WINOGRAD[winograd])
+        return (task.spec,)
+    left_out = set(WINOGRAD["auto"]) - set(WINOGRAD[winograd])
+    return candidates(task, machine, [family for family in FAMILIES if family.name not in left_out])

@@ -1,32 +1,53 @@
-"""What a kernel costs: the interface, and an analytic model for machines that cannot be asked."""
+"""What candidates cost: by a judge that is given their kernels, or by a formula for machines that cannot be asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..kernels.alternatives import Candidate
-from ..kernels.convolution import ConvolutionSpec, panel_rows
-from ..kernels.tiles import Machine, tile_cycles
-from ..kernels.winograd import WinogradSpec, transform
+from tvm import tirx
 
-__all__ = ["AnalyticCost", "Cost"]
+from ..kernels.base import LayerSpec
+from ..kernels.tiles import Machine
+
+__all__ = ["AnalyticCost", "Costs", "Judge", "Judged"]
+
+Costs = Callable[[Sequence[Sequence[LayerSpec]]], list[list[float]]]
+"""A figure for every candidate of every layer, lower is better, comparable within a layer."""
 
 
-_WAITS = 0.5
-"""Share of the reading that an in-order core does not hide."""
+class Judge(Protocol):
+    """Says what TIR functions cost. A group are functions that compute the same."""
+
+    def __call__(self, groups: Sequence[Sequence[tirx.PrimFunc]]) -> list[list[float]]:
+        """Seconds, or cycles, of one call of each; lower is better, comparable within a group.
+
+        All groups are given at once, so that a judge can build and run them together.
+        """
+        ...
 
 
-class Cost(Protocol):
-    """Compares candidates: times or cycles, comparable within one call; lower is better.
+@dataclass(frozen=True)
+class Judged:
+    """Candidates by their kernels.
 
-    `layers` holds the candidates of several layers, so that an implementation can build and run them together.
+    Attributes:
+        least: what a candidate takes at least, whatever its code: a judge that has all data in caches does not see weights
+            come from memory.
     """
 
-    def __call__(self, layers: Sequence[Sequence[Candidate]]) -> list[list[float]]:
-        """A figure for every candidate of every layer."""
-        ...
+    judge: Judge
+    least: Callable[[LayerSpec], float] | None = None
+
+    def __call__(self, layers: Sequence[Sequence[LayerSpec]]) -> list[list[float]]:
+        figures = self.judge([[spec.function(spec.family) for spec in layer] for layer in layers])
+        if self.least is None:
+            return figures
+        return [
+            [max(figure, self.least(spec)) for spec, figure in zip(layer, row, strict=True)]
+            for layer, row in zip(layers, figures, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -39,48 +60,5 @@ class AnalyticCost:
 
     machine: Machine
 
-    def __call__(self, layers: Sequence[Sequence[Candidate]]) -> list[list[float]]:
-        return [[self.cycles(candidate) for candidate in layer] for layer in layers]
-
-    def cycles(self, candidate: Candidate) -> float:
-        """Estimated cycles of one call on one core."""
-        spec = candidate.spec
-        return self._winograd(spec) if isinstance(spec, WinogradSpec) else self._direct(spec)
-
-    def depthwise(self, channels: int, pixels: int, kernel: tuple[int, int]) -> float:
-        """Cycles of a depthwise convolution: for every vector of outputs, its products, and a load and a store."""
-        blocks = -(-channels // self.machine.lanes)
-        return blocks * pixels * (kernel[0] * kernel[1] / self.machine.rate + 3) + 20 * blocks
-
-    def _direct(self, spec: ConvolutionSpec) -> float:
-        result = spec.result
-        rows = panel_rows(spec)
-        compute = result.batch * tile_cycles(spec.tile, self.machine, result.blocks, result.height, result.width, rows)
-        weights = 4 * spec.tiles * rows * spec.tile.blocks * result.lanes
-        return self._with_memory(compute, weights)
-
-    def _winograd(self, spec: WinogradSpec) -> float:
-        chunks = -(-spec.tiles // spec.chunk)
-        product = tile_cycles(spec.tile, self.machine, spec.result.blocks, 1, spec.chunk, spec.channels)
-        compute = chunks * spec.points * product
-        weights = 4 * spec.panels * spec.points * spec.channels * spec.tile.blocks * spec.result.lanes
-        reread = (chunks - 1) * weights / 4 if weights > self.machine.l2_bytes else 0.0
-        return self._with_memory(compute, weights + reread) + self._transforms(spec)
-
-    def _with_memory(self, compute: float, read: float) -> float:
-        """Cycles of computing while `read` bytes come from memory. Cores that run in order wait for some of them."""
-        memory = read / self.machine.stream_bytes
-        waits = _WAITS * min(compute, memory) if self.machine.in_order else 0.0
-        return max(compute, memory) + waits
-
-    def _transforms(self, spec: WinogradSpec) -> float:
-        """Every vector of a transform is loaded, combined and stored once; spilled ones once more."""
-        moves = transform(spec.size)
-        count = spec.size + 2
-        operations = 2 * count * sum(int((matrix != 0).sum()) for matrix in moves.source)
-        spilled = max(0, spec.points - self.machine.registers)
-        blocks = -(-spec.channels // spec.source.lanes)
-        source = blocks * (operations / self.machine.rate + 2 * spec.points + 2 * spilled)
-        back = (count + spec.size) * sum(int((matrix != 0).sum()) for matrix in moves.result)
-        result = spec.result.blocks * (back / self.machine.rate + spec.points + 3 * spec.size**2)
-        return float(spec.tiles * (source + result))
+    def __call__(self, layers: Sequence[Sequence[LayerSpec]]) -> list[list[float]]:
+        return [[spec.cycles(self.machine) for spec in layer] for layer in layers]

@@ -18,13 +18,15 @@ from ...passes.layers import Layer
 from ...passes.operations import operations_of
 from ...passes.rules import layer_of
 from ...passes.values import Operation, example_shape
-from ..kernels.alternatives import alternatives, fitted
+from ..kernels.base import Task
 from ..kernels.convolution import ConvolutionSpec
+from ..kernels.depthwise import depthwise_cycles
+from ..kernels.direct import fitted
 from ..kernels.epilogue import Epilogue
+from ..kernels.families import candidates
 from ..kernels.tiles import Machine, Tile
 from ..lowering.layout import dense_view, thin
 from ..machines.targets import Target
-from .cost import AnalyticCost
 from .width import widths
 
 __all__ = ["LayerShape", "LayerTimes", "layer_times"]
@@ -77,12 +79,12 @@ class LayerTimes:
 
 def _cycles(shape: LayerShape, channels_in: int, channels_out: int, machine: Machine) -> float:
     """Of the fastest kernel."""
-    model = AnalyticCost(machine)
     if shape.depthwise:
-        return model.depthwise(channels_out, shape.batch * shape.height * shape.width, shape.kernel)
+        blocks, pixels = -(-channels_out // machine.lanes), shape.batch * shape.height * shape.width
+        return depthwise_cycles(machine, blocks, pixels, shape.kernel[0] * shape.kernel[1])
     groups = min(shape.groups, channels_out)
     spec = specification(shape, channels_in, -(-channels_out // groups), machine)
-    return groups * min(model.cycles(candidate) for candidate in alternatives(spec, machine, (2, 4)))
+    return groups * min(candidate.cycles(machine) for candidate in candidates(Task(spec), machine))
 
 
 def layer_times(module: fx.GraphModule, target: Target) -> LayerTimes:

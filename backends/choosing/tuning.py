@@ -33,14 +33,14 @@ from ...frontend.base.progress import stage
 from ..code.code_version import code_version
 from ..kernels.generic import schedule_foreign
 from ..kernels.loops import SCHEDULED
-from .kernel_times import Judge
+from .cost import Judge
 
 __all__ = ["Tuned", "Tuner"]
 
 _ROOM = 64 << 20
 """Bytes that results may take in the cache folder."""
 
-_CLEARLY = 0.95
+_CLEAR_SHARE = 0.95
 """What share of our own schedule's time another may take at most: measurements are noisy."""
 
 _FINALISTS = 3
@@ -125,13 +125,12 @@ class Tuner:
         bare = _bare(function)
         own = schedule_foreign(IRModule({"main": bare}), self._lanes)["main"]
         with stage(f"tuning {name}"):
-            candidates = {"own": own, **{f"found{i}": kernel for i, kernel in enumerate(self._searched(bare))}}
-            costs = self._judge(candidates)
-        others = {key: value for key, value in costs.items() if key != "own"}
-        best = min(others, key=others.__getitem__, default=None)
-        kept = best is not None and others[best] < _CLEARLY * costs["own"]
-        result = Tuned(name, self._unit, costs["own"], None if best is None else others[best], kept)
-        kernel = candidates[best] if kept and best is not None else None
+            searched = self._searched(bare)
+            ((own_cost, *costs),) = self._judge([[own, *searched]])
+        found = min(costs, default=None)
+        kept = found is not None and found < _CLEAR_SHARE * own_cost
+        result = Tuned(name, self._unit, own_cost, found, kept)
+        kernel = searched[costs.index(found)] if kept and found is not None else None
         facts = {"own": result.own, "found": result.found, "kept": kept}
         contents = "" if kernel is None else tvm.ir.save_json(kernel)
         self._cache.put(
@@ -202,7 +201,7 @@ class _Bench:
         if self.failure is not None:
             return None, str(self.failure)
         try:
-            return self._judge({"kernel": _only(self.modules[number])})["kernel"], ""
+            return self._judge([[_only(self.modules[number])]])[0][0], ""
         except ReconveneError as error:
             # It must not pass through TVM, which would make another error of it.
             self.failure = error

@@ -13,7 +13,7 @@ from .cost import AnalyticCost
 
 __all__ = ["fitting_plan", "widths"]
 
-_CLEARLY = 0.92
+_CLEAR_SHARE = 0.92
 """What share of the time with whole vectors half ones may take at most: they need twice the instructions."""
 
 
@@ -32,13 +32,12 @@ def fitting_plan(graph: Graph, machine: Machine, winograd: Winograd) -> Plan:
     """
     whole, *halves = (make_plan(graph, width) for width in widths(machine))
     for half in halves:
-        if _cycles(half, winograd) < _CLEARLY * _cycles(whole, winograd):
+        if _cycles(half, winograd) < _CLEAR_SHARE * _cycles(whole, winograd):
             return half
     return whole
 
 
 def _cycles(plan: Plan, winograd: Winograd) -> float:
     """Cycles of all convolutions."""
-    cost = AnalyticCost(plan.machine)
-    chosen = choose(plan.layers, plan.machine, winograd, cost)
-    return sum(cost.cycles(chosen[spec]) for spec in plan.layers)
+    chosen = choose(plan.tasks, plan.machine, winograd, AnalyticCost(plan.machine))
+    return sum(chosen[task].cycles(plan.machine) for task in plan.tasks)

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 from tvm import tirx
 
+from ..graph.nodes import Array, Convolution, Weights
 from . import loops
 from .epilogue import Epilogue
-from .image import View, clear_border
-from .tiles import Tile
+from .image import Slots, View, clear_border
+from .tiles import Machine, Tile, streamed_cycles, tile_cycles
 
-__all__ = ["ConvolutionSpec", "panel_rows", "row_parts"]
+__all__ = ["ConvolutionSpec", "input_bands", "panel_rows", "row_parts"]
 
 
 _IDLE = 0.05
@@ -63,6 +66,53 @@ class ConvolutionSpec:
         """Tiles of output blocks."""
         return -(-self.result.blocks // self.tile.blocks)
 
+    @property
+    def workspace(self) -> tuple[int, ...]:
+        """It needs none."""
+        return ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution as it is defined, unused lanes included."""
+        result = self.result
+        return result.batch * result.blocks * result.height * result.width * result.lanes * panel_rows(self)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights."""
+        return 4 * self.tiles * panel_rows(self) * self.tile.blocks * self.result.lanes
+
+    def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
+        """Weights as ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, bias by output slot, and for a
+        banded kernel each tile's first input block.
+        """
+        weights = convolution.weights
+        lanes, lanes_in = self.result.lanes, self.source.lanes
+        outputs, inputs, height, width = weights.kernel.shape
+        per_group = outputs // convolution.groups
+        row = self.tile.blocks * lanes
+        starts = np.zeros(self.tiles, "int64")
+        if self.banded:
+            starts = np.minimum(input_bands(self, convolution, slots)[:, 0], self.source.blocks - self.blocks)
+        panels = np.zeros((self.tiles, panel_rows(self) * row), "float32")
+        for tile in range(self.tiles):
+            first, last = _outputs(self, weights, tile)
+            panel = np.zeros((self.blocks * lanes_in, height, width, row), "float32")
+            for group in _groups(first, last, convolution):
+                low, high = max(first, group * per_group), min(last, (group + 1) * per_group)
+                rows = slots[group * inputs : (group + 1) * inputs] - int(starts[tile]) * lanes_in
+                panel[rows, :, :, low - first : high - first] = weights.kernel[low:high].transpose(1, 2, 3, 0)
+            panels[tile] = _by_block(panel.reshape(self.blocks, lanes_in, height, width, row), self.rest)
+        bias = np.zeros(self.result.blocks * lanes, "float32")
+        bias[:outputs] = weights.bias
+        return (panels.reshape(-1), bias, *([starts.astype("int32")] if self.banded else []))
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core: the inner loop's vector products and loads, and weights from memory."""
+        result, rows = self.result, panel_rows(self)
+        tiles = tile_cycles(self.tile, machine, result.blocks, result.height, result.width, rows)
+        return streamed_cycles(machine, result.batch * tiles, self.weight_bytes)
+
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, weights, bias[, starts], leaves..., result)``.
 
@@ -85,6 +135,38 @@ def panel_rows(spec: ConvolutionSpec) -> int:
     """Weight vectors' rows for one tile of output blocks; a row is ``tile.blocks * lanes`` weights."""
     channels = spec.blocks * spec.source.lanes if not spec.rest else (spec.blocks - 1) * spec.source.lanes + spec.rest
     return channels * spec.kernel[0] * spec.kernel[1]
+
+
+def input_bands(spec: ConvolutionSpec, convolution: Convolution, slots: Slots) -> Slots:
+    """For every tile of output blocks the first and last input block that its groups read: ``(tiles, 2)``."""
+    inputs = convolution.weights.kernel.shape[1]
+    bands = []
+    for tile in range(spec.tiles):
+        groups = _groups(*_outputs(spec, convolution.weights, tile), convolution)
+        used = slots[groups.start * inputs : groups.stop * inputs] // spec.source.lanes
+        bands.append((int(used.min()), int(used.max())))
+    return np.array(bands, dtype="int64")
+
+
+def _outputs(spec: ConvolutionSpec, weights: Weights, tile: int) -> tuple[int, int]:
+    """The first output channel of a tile, and the one after its last."""
+    blocks, lanes = spec.tile.blocks, spec.result.lanes
+    first = min(tile * blocks, max(0, spec.result.blocks - blocks)) * lanes
+    return first, min(weights.kernel.shape[0], first + blocks * lanes)
+
+
+def _groups(first: int, last: int, convolution: Convolution) -> range:
+    """The groups that output channels from `first` to before `last` are in."""
+    per_group = convolution.weights.kernel.shape[0] // convolution.groups
+    return range(first // per_group, (last - 1) // per_group + 1)
+
+
+def _by_block(panel: npt.NDArray[np.float32], rest: int) -> npt.NDArray[np.float32]:
+    """Block, KH, KW, channel, output; of the last block only its `rest` channels."""
+    ordered = panel.transpose(0, 2, 3, 1, 4)
+    if not rest:
+        return ordered.reshape(-1)
+    return np.concatenate([ordered[:-1].reshape(-1), ordered[-1, :, :, :rest].reshape(-1)])
 
 
 def row_parts(spec: ConvolutionSpec) -> int:

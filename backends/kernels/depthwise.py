@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from tvm import tirx
 
+from ..graph.nodes import Array, Convolution
 from . import loops
 from .epilogue import Epilogue
-from .image import View, clear_border
+from .image import Slots, View, clear_border
 from .tiles import Machine
 
-__all__ = ["DepthwiseSpec", "depthwise_columns", "weights_stay"]
+__all__ = ["DepthwiseSpec", "depthwise_columns", "depthwise_cycles", "weights_stay"]
 
 
 _UNDER_WAY = 5
@@ -47,6 +49,40 @@ class DepthwiseSpec:
     epilogue: Epilogue
     weights_stay: bool = True
 
+    @property
+    def workspace(self) -> tuple[int, ...]:
+        """It needs none."""
+        return ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution as it is defined, unused lanes included."""
+        result = self.result
+        return result.batch * result.height * result.width * self.weight_bytes // 4
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights."""
+        return 4 * self.result.blocks * self.result.lanes * self.kernel[0] * self.kernel[1]
+
+    def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
+        """Weights ``(blocks, KH, KW, lanes)`` and bias, both by the slots of the source."""
+        weights = convolution.weights
+        height, width = self.kernel
+        blocks, lanes = self.source.blocks, self.source.lanes
+        kernel = np.zeros((blocks * lanes, height, width), "float32")
+        kernel[slots] = weights.kernel[:, 0]
+        bias = np.zeros(blocks * lanes, "float32")
+        bias[slots] = weights.bias
+        blocked = kernel.reshape(blocks, lanes, height, width).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(blocked).reshape(-1), bias
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        result = self.result
+        pixels = result.batch * result.height * result.width
+        return depthwise_cycles(machine, result.blocks, pixels, self.kernel[0] * self.kernel[1])
+
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, weights, bias, leaves..., result)``; weights are ``(blocks, KH, KW,
         lanes)``.
@@ -61,6 +97,11 @@ class DepthwiseSpec:
             ("result", (self.result.size,), "float32"),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
+
+
+def depthwise_cycles(machine: Machine, blocks: int, pixels: int, taps: int) -> float:
+    """For every vector of outputs, its products, and a load and a store."""
+    return blocks * pixels * (taps / machine.rate + 3) + 20 * blocks
 
 
 def depthwise_columns(machine: Machine, width: int, stride: int, taps: int) -> int:
@@ -93,11 +134,8 @@ def _body(
     # A loop over tiles of all rows and blocks has nothing of the kind.
     inner = tiles if spec.weights_stay else 1
     outer = tiles // inner
-    with loops.parallel(view.batch * view.blocks * view.height * outer) as work, loops.serial(inner) as turn:
-        line = work // outer
-        image = line // (view.blocks * view.height) if view.batch > 1 else 0
-        block, row = (line // view.height) % view.blocks, line % view.height
-        left = loops.tile_start(turn if spec.weights_stay else work % outer, spec.columns, view.width)
+    with view.lines(outer) as (image, block, row, part), loops.serial(inner) as turn:
+        left = loops.tile_start(turn if spec.weights_stay else part, spec.columns, view.width)
         sums = loops.local(spec.columns * lanes)
         with loops.unroll(spec.columns) as x:
             loops.store(sums, x * lanes, loops.load(bias, block * lanes, lanes), lanes)

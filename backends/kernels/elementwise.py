@@ -54,13 +54,10 @@ def _elementwise(spec: ElementwiseSpec, *buffers: loops.Buffer) -> None:
     leaves, result = buffers[:-1], buffers[-1]
     view = spec.result
     clear_border(result, view)
-    with loops.parallel(view.batch * view.blocks * view.height) as work:
-        image = work // (view.blocks * view.height) if view.batch > 1 else 0
-        block, row = (work // view.height) % view.blocks, work % view.height
-        with loops.serial(view.width) as column:
-            position = (image, block, row, column)
-            value = spec.epilogue.value(None, leaves, position, view.lanes)
-            loops.store(result, view.offset(*position), value, view.lanes)
+    with view.lines() as (image, block, row, _), loops.serial(view.width) as column:
+        position = (image, block, row, column)
+        value = spec.epilogue.value(None, leaves, position, view.lanes)
+        loops.store(result, view.offset(*position), value, view.lanes)
 
 
 def _concat(spec: ConcatSpec, *buffers: loops.Buffer) -> None:
@@ -69,12 +66,9 @@ def _concat(spec: ConcatSpec, *buffers: loops.Buffer) -> None:
     clear_border(result, view)
     first = 0
     for buffer, part in zip(parts, spec.parts, strict=True):
-        with loops.parallel(view.batch * part.blocks * view.height) as work:
-            image = work // (part.blocks * view.height) if view.batch > 1 else 0
-            block, row = (work // view.height) % part.blocks, work % view.height
-            with loops.serial(view.width) as column:
-                position = (image, first + block, row, column)
-                pixel = loops.load(buffer, part.offset(image, block, row, column), view.lanes)
-                value = spec.epilogue.value(pixel, leaves, position, view.lanes)
-                loops.store(result, view.offset(*position), value, view.lanes)
+        with part.lines() as (image, block, row, _), loops.serial(view.width) as column:
+            position = (image, first + block, row, column)
+            pixel = loops.load(buffer, part.offset(image, block, row, column), view.lanes)
+            value = spec.epilogue.value(pixel, leaves, position, view.lanes)
+            loops.store(result, view.offset(*position), value, view.lanes)
         first += part.blocks

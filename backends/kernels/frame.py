@@ -41,13 +41,10 @@ def _body(spec: FrameSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     leaves, result = rest[:-1], rest[-1]
     view, lanes = spec.result, spec.result.lanes
     clear_border(result, view)
-    with loops.parallel(view.batch * view.blocks * view.height) as work:
-        image = work // (view.blocks * view.height) if view.batch > 1 else 0
-        block, row = (work // view.height) % view.blocks, work % view.height
-        with loops.serial(view.width) as column:
-            position = (image, block, row, column)
-            value = spec.epilogue.value(_pixel(spec, source, position), leaves, position, lanes)
-            loops.store(result, view.offset(*position), value, lanes)
+    with view.lines() as (image, block, row, _), loops.serial(view.width) as column:
+        position = (image, block, row, column)
+        value = spec.epilogue.value(_pixel(spec, source, position), leaves, position, lanes)
+        loops.store(result, view.offset(*position), value, lanes)
 
 
 def _pixel(spec: FrameSpec, source: loops.Buffer, position: tuple[Any, Any, Any, Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,14 @@ class View:
     def offset(self, image: Any, block: Any, row: Any, column: Any) -> Any:
         """Offset of the first lane; rows and columns count from the first pixel inside the halo."""
         return self.start + image * self.image + block * self.block + row * self.row + column * self.column
+
+    @contextmanager
+    def lines(self, parts: int = 1) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """A parallel loop over the rows of all planes, each in so many parts: gives image, block, row and part."""
+        with loops.parallel(self.batch * self.blocks * self.height * parts) as work:
+            line = work // parts
+            image = line // (self.blocks * self.height) if self.batch > 1 else 0
+            yield image, (line // self.height) % self.blocks, line % self.height, work % parts
 
 
 def clear_border(buffer: loops.Buffer, view: View) -> None:

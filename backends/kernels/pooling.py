@@ -73,13 +73,10 @@ def _pool(spec: PoolSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     leaves, result = rest[:-1], rest[-1]
     view, lanes = spec.result, spec.result.lanes
     clear_border(result, view)
-    with loops.parallel(view.batch * view.blocks * view.height) as work:
-        image = work // (view.blocks * view.height) if view.batch > 1 else 0
-        block, row = (work // view.height) % view.blocks, work % view.height
-        with loops.serial(view.width) as column:
-            position = (image, block, row, column)
-            value = _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
-            loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
+    with view.lines() as (image, block, row, _), loops.serial(view.width) as column:
+        position = (image, block, row, column)
+        value = _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
+        loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
 
 
 def _corner(spec: PoolSpec, position: tuple[Any, Any, Any, Any]) -> tuple[Any, Any]:

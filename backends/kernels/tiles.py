@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-__all__ = ["Machine", "Tile", "choose_tile", "ranked_tiles", "strided", "tile_cycles"]
+__all__ = ["Machine", "Tile", "choose_tile", "ranked_tiles", "streamed_cycles", "strided", "tile_cycles"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class Tile:
 
 _LATENCY = 8.0
 """Independent accumulators that keep the multipliers busy."""
+
+_WAITS = 0.5
+"""Share of the reading that an in-order core does not hide."""
 
 
 def choose_tile(machine: Machine, blocks: int, height: int, width: int, steps: int) -> Tile:
@@ -125,3 +128,10 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     panel = tile.blocks * machine.lanes * 4 * steps
     spill = 1.03 if panel > machine.l2_bytes * 3 // 4 else 1.0
     return tiles * (steps * step * spill + 3.0 * products + 20.0)
+
+
+def streamed_cycles(machine: Machine, compute: float, read: float) -> float:
+    """Cycles of computing while `read` bytes come from memory. Cores that run in order wait for some of them."""
+    memory = read / machine.stream_bytes
+    waits = _WAITS * min(compute, memory) if machine.in_order else 0.0
+    return max(compute, memory) + waits

@@ -2,54 +2,30 @@
 
 A tile of ``m x m`` outputs needs ``(m + 2)**2`` products a channel instead of ``9 m**2``: 2.25 times fewer for 2x2,
 4 times for 4x4. S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, Fast Algorithms for
-Convolutional Neural Networks (2015). The transforms come from polynomial interpolation at 0, pairs of opposite points,
-and infinity. The points of F(4x4) are the square roots of 1/2 and 2, whose powers stay near one: that keeps its error
-five times below that of the usual points 1 and 2.
+Convolutional Neural Networks (2015). The transforms are in `winograd_transforms`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
-from numpy.polynomial import polynomial
 from tvm import tirx
 
+from ..graph.nodes import Array, Convolution
 from . import loops
 from .epilogue import Epilogue
-from .image import View, clear_border
-from .tiles import Tile
+from .image import Slots, View, clear_border
+from .tiles import Machine, Tile, streamed_cycles, tile_cycles
+from .winograd_transforms import applied, transform, transformed_weights
 
-__all__ = ["Transform", "WinogradSpec", "depth_of", "transform", "transformed_weights"]
-
-Matrix = npt.NDArray[np.float64]
-
-_POINTS = {2: (1.0,), 4: (math.sqrt(0.5), math.sqrt(2.0))}
-"""By tile size, the positive interpolation points; their opposites, 0 and infinity are points too."""
+__all__ = ["WinogradSpec", "depth_of"]
 
 _CACHE_LINE = 16
 """Channels of a transformed pixel that lie side by side: a cache line of float32."""
-
-
-@dataclass(frozen=True)
-class Transform:
-    """The three linear maps of F(m x m, 3 x 3).
-
-    Attributes:
-        source, result: of one axis, each as sparse factors to apply in order: the shared even and odd parts
-            of opposite points, and their sums and differences.
-        weights: ``(m + 2, 3)``, of one axis.
-    """
-
-    source: tuple[Matrix, Matrix]
-    result: tuple[Matrix, Matrix]
-    weights: Matrix
 
 
 @dataclass(frozen=True)
@@ -132,6 +108,51 @@ class WinogradSpec:
         planes = self.workers if self.split == "tiles" else 1
         return planes * self.plane_size, self.workers * self.product_size
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution as it is defined, unused lanes included."""
+        result = self.result
+        return result.batch * result.blocks * result.height * result.width * result.lanes * self.channels * 9
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the transformed weights."""
+        return 4 * self.panels * self.points * self.channels * self.tile.blocks * self.result.lanes
+
+    def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
+        """Transformed weights as ``(panels, points, channels, tile.blocks * lanes)`` and bias by output slot."""
+        weights = convolution.weights
+        lanes, outputs = self.result.lanes, weights.kernel.shape[0]
+        row = self.tile.blocks * lanes
+        moved = transformed_weights(weights.kernel, self.size).reshape(outputs, -1, self.points).transpose(2, 1, 0)
+        panels = np.zeros((self.panels, self.points, self.channels, row), "float32")
+        for panel in range(self.panels):
+            first = min(panel * self.tile.blocks, self.result.blocks - self.tile.blocks) * lanes
+            last = min(outputs, first + row)
+            panels[panel][:, slots, : last - first] = moved[:, :, first:last]
+        bias = np.zeros(self.result.blocks * lanes, "float32")
+        bias[:outputs] = weights.bias
+        return panels.reshape(-1), bias
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core: products, weights from memory, and transforms.
+
+        Every vector of a transform is loaded, combined and stored once; spilled ones once more.
+        """
+        chunks = -(-self.tiles // self.chunk)
+        product = tile_cycles(self.tile, machine, self.result.blocks, 1, self.chunk, self.channels)
+        compute = chunks * self.points * product
+        weights = self.weight_bytes
+        reread = (chunks - 1) * weights / 4 if weights > machine.l2_bytes else 0.0
+        moves, count = transform(self.size), self.size + 2
+        operations = 2 * count * sum(int((matrix != 0).sum()) for matrix in moves.source)
+        spilled = max(0, self.points - machine.registers)
+        blocks = -(-self.channels // self.source.lanes)
+        source = blocks * (operations / machine.rate + 2 * self.points + 2 * spilled)
+        back = (count + self.size) * sum(int((matrix != 0).sum()) for matrix in moves.result)
+        result = self.result.blocks * (back / machine.rate + self.points + 3 * self.size**2)
+        return streamed_cycles(machine, compute, weights + reread) + float(self.tiles * (source + result))
+
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, weights, bias, leaves..., result, planes, products)``.
 
@@ -157,50 +178,6 @@ def depth_of(lanes: int, by_lane: bool) -> int:
     Loads of single channels use a cache line up before the next. Loads of vectors take neighbouring pixels together.
     """
     return lanes if by_lane else max(lanes, _CACHE_LINE)
-
-
-@cache
-def transform(size: int) -> Transform:
-    """The maps of F(size x size, 3 x 3), for a size of 2 or 4."""
-    positive = _POINTS[size]
-    points = [0.0, *(sign * point for point in positive for sign in (1.0, -1.0))]
-    count = size + 2
-    scale = [math.prod(p - q for q in points if q != p) for p in points]
-    weights = np.zeros((count, 3))
-    weights[:-1] = [[p**k / s for k in range(3)] for p, s in zip(points, scale, strict=True)]
-    weights[-1, -1] = 1.0
-    butterflies = np.eye(count)
-    for pair in range(len(positive)):
-        even, odd = 1 + 2 * pair, 2 + 2 * pair
-        butterflies[even, odd], butterflies[odd, even], butterflies[odd, odd] = 1.0, 1.0, -1.0
-    parts = np.zeros((count, count))
-    for row, point in enumerate(points):
-        others = polynomial.polyfromroots([q for q in points if q != point])
-        parts[row, : len(others)] = others
-    for pair in range(len(positive)):
-        whole = parts[1 + 2 * pair].copy()
-        parts[1 + 2 * pair, 1::2] = 0.0
-        parts[2 + 2 * pair] = np.where(np.arange(count) % 2, whole, 0.0)
-    parts[-1] = [*polynomial.polyfromroots(points)]
-    powers = np.zeros((size, count))
-    powers[0, 0] = powers[-1, -1] = 1.0
-    for power in range(size):
-        for pair, point in enumerate(positive):
-            powers[power, (2 if power % 2 else 1) + 2 * pair] = point**power
-    return Transform((_clean(parts), butterflies), (butterflies, _clean(powers)), weights)
-
-
-def _clean(matrix: Matrix) -> Matrix:
-    """`matrix` with what is zero or one but for rounding made so."""
-    nearest = np.round(matrix * 4) / 4
-    return np.where(np.abs(matrix - nearest) < 1e-12, nearest, matrix)
-
-
-def transformed_weights(kernel: Matrix, size: int) -> Matrix:
-    """``(O, I, 3, 3)`` weights as ``(O, I, m + 2, m + 2)``, in the precision they come in."""
-    matrix = transform(size).weights
-    moved = kernel.reshape(-1, 9) @ np.kron(matrix, matrix).T
-    return moved.reshape(*kernel.shape[:2], size + 2, size + 2)
 
 
 @dataclass(frozen=True)
@@ -311,13 +288,13 @@ class _Kernel:
             at = spec.source.offset(image, block, top + row - spec.padding[0], left + column - spec.padding[1])
             return loops.load(self.source, at, spec.source.lanes)
 
-        for row, value in enumerate(_applied(transform(spec.size).source, pixel, spec.source.lanes)):
+        for row, value in enumerate(applied(transform(spec.size).source, pixel, spec.source.lanes)):
             target.store(row, column, value)
 
     def _source_across(self, half: _Array, row: Any, target: _Array) -> None:
         """Transforms a row of what `_source_down` left."""
         stages, lanes = transform(self.spec.size).source, self.spec.source.lanes
-        for column, value in enumerate(_applied(stages, lambda column: half.load(row, column), lanes)):
+        for column, value in enumerate(applied(stages, lambda column: half.load(row, column), lanes)):
             target.store(row, column, value)
 
     def _multiply(self, panel: Any, plane: Any, product: Any) -> None:
@@ -393,7 +370,7 @@ class _Kernel:
     def _result_down(self, products: _Array, column: Any, target: _Array) -> None:
         """Transforms a column of a tile's products; may work in place."""
         stages, lanes = transform(self.spec.size).result, self.spec.result.lanes
-        for row, value in enumerate(_applied(stages, lambda row: products.load(row, column), lanes)):
+        for row, value in enumerate(applied(stages, lambda row: products.load(row, column), lanes)):
             target.store(row, column, value)
 
     def _result_across(self, half: _Array, row: Any, tile: Any, block: Any) -> None:
@@ -402,7 +379,7 @@ class _Kernel:
         image, top, left, below, beside = self._corner(tile)
         bias = loops.load(self.bias, block * lanes, lanes)
         stages = transform(size).result
-        for column, value in enumerate(_applied(stages, lambda column: half.load(row, column), lanes)):
+        for column, value in enumerate(applied(stages, lambda column: half.load(row, column), lanes)):
             position = (image, block, top + row, left + column)
             # What a tile that was moved back has in common with its neighbour is the neighbour's: two
             # threads must not write two roundings of one output.
@@ -416,28 +393,3 @@ class _Kernel:
 def _own(index: Any, moved: Any, rest: int) -> Any:
     """Whether an output at `index` of a tile that was moved back by `moved` is its own; None for always."""
     return index >= moved if rest else None
-
-
-def _applied(stages: Sequence[Matrix], read: Callable[[int], Any], lanes: int) -> list[Any]:
-    """Vectors from `read`, through sparse matrices one after the other; every intermediate stays in a register."""
-    values = [read(index) for index in range(stages[0].shape[1])]
-    for stage in stages:
-        inputs = loops.local(len(values) * lanes)
-        for index, value in enumerate(values):
-            loops.store(inputs, index * lanes, value, lanes)
-        values = [_combined(row, inputs, lanes) for row in stage]
-    return values
-
-
-def _combined(row: Matrix, inputs: Any, lanes: int) -> Any:
-    """The sum of what `row` has a factor for, positive terms first."""
-    total: Any = None
-    for index in sorted(np.flatnonzero(row).tolist(), key=lambda i: -row[i]):
-        factor, value = float(row[index]), loops.load(inputs, index * lanes, lanes)
-        if total is None:
-            total = value if factor == 1 else value * loops.number(factor, lanes)
-        elif abs(factor) == 1:
-            total = total + value if factor > 0 else total - value
-        else:
-            total = total + value * loops.number(factor, lanes)
-    return total

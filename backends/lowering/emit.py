@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from tvm import IRModule, relax, tirx
 
-from ..graph.nodes import Array, Node, Reference
-from ..kernels.alternatives import Candidate
-from ..kernels.convolution import ConvolutionSpec
-from ..kernels.depthwise import DepthwiseSpec
-from ..kernels.winograd import WinogradSpec
-from .layout import pack_convolution, pack_depthwise, pack_winograd
-from .steps import Kept, Placed, Plan, Value
+from ..graph.nodes import Node, Reference
+from ..kernels.base import Spec
+from .steps import Choice, Kept, Placed, Plan, Value
 
-__all__ = ["Choose", "chosen_spec", "emit_module"]
-
-Choose = Callable[[ConvolutionSpec], Candidate]
-"""How a convolution is computed, given its default specification."""
+__all__ = ["emit_module"]
 
 
-def emit_module(plan: Plan, choose: Choose = Candidate) -> IRModule:
-    """A module whose ``main`` carries the plan out, every layer as `choose` says."""
-    return _Emitter(plan, choose).module()
-
-
-def chosen_spec(placed: Placed, choose: Choose) -> Any:
-    """The specification of the kernel that is called."""
-    return choose(placed.spec).spec if placed.has_alternatives else placed.spec
+def emit_module(plan: Plan, choice: Choice | None = None) -> IRModule:
+    """A module whose ``main`` carries the plan out, its layers as `choice` says."""
+    return _Emitter(plan, choice or {}).module()
 
 
 class _Emitter:
-    def __init__(self, plan: Plan, choose: Choose) -> None:
+    def __init__(self, plan: Plan, choice: Choice) -> None:
         self.plan = plan
-        self.choose = choose
+        self.choice = choice
         self.builder = relax.BlockBuilder()
         self.values: dict[Placed | Kept | Node, Any] = {}
-        self.kernels: dict[Any, Any] = {}
+        self.kernels: dict[Spec, Any] = {}
 
     def module(self) -> IRModule:
         graph = self.plan.graph
@@ -66,11 +53,13 @@ class _Emitter:
 
         A workspace is results that nobody reads, so that Relax plans their memory with all the rest.
         """
-        spec = chosen_spec(placed, self.choose)
-        constants = placed.tables if placed.layer is None else _packed(spec, *placed.layer)
-        arguments = [self._value(value) for value in (*placed.sources, *constants, *placed.leaves)]
+        spec, tables = placed.spec, placed.tables
+        workspace: tuple[int, ...] = ()
+        if (layer := placed.layer) is not None:
+            spec = chosen = layer.chosen(self.choice)
+            tables, workspace = chosen.pack(layer.convolution, layer.slots), chosen.workspace
+        arguments = [self._value(value) for value in (*placed.sources, *tables, *placed.leaves)]
         kernel = self._kernel(spec)
-        workspace = spec.workspace if isinstance(spec, WinogradSpec) else ()
         result = relax.TensorType(list(placed.shape), "float32")
         if not workspace:
             return self.builder.emit(relax.call_tir(kernel, arguments, result))
@@ -78,7 +67,7 @@ class _Emitter:
         every = self.builder.emit(relax.call_tir(kernel, arguments, results))
         return self.builder.emit(relax.TupleGetItem(every, 0))
 
-    def _kernel(self, spec: Any) -> Any:
+    def _kernel(self, spec: Spec) -> Any:
         if spec not in self.kernels:
             name = f"{spec.family}_{sum(1 for known in self.kernels if known.family == spec.family)}"
             self.kernels[spec] = self.builder.add_func(spec.function(name), name)
@@ -101,13 +90,3 @@ class _Emitter:
         if isinstance(argument, tirx.PrimFunc):
             return self.builder.add_func(argument, name)
         return inputs[argument.index] if isinstance(argument, Reference) else argument
-
-
-def _packed(spec: Any, *layer: Any) -> tuple[Array, ...]:
-    """What a layer's kernel reads of it."""
-    convolution, slots = layer
-    if isinstance(spec, WinogradSpec):
-        return pack_winograd(spec, convolution.weights, slots)
-    if isinstance(spec, DepthwiseSpec):
-        return pack_depthwise(spec, convolution.weights, slots)
-    return pack_convolution(spec, convolution, slots)

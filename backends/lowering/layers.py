@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..graph.nodes import Convolution
-from ..kernels.alternatives import fitted
-from ..kernels.convolution import ConvolutionSpec
+from ..kernels.convolution import ConvolutionSpec, input_bands
 from ..kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
+from ..kernels.direct import fitted
 from ..kernels.epilogue import Epilogue
 from ..kernels.image import View
 from ..kernels.tiles import Machine, Tile
-from .layout import Image, in_a_row, input_bands
+from .layout import Image, in_a_row
 
 __all__ = ["convolution_spec", "depthwise_spec"]
 

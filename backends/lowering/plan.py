@@ -14,6 +14,7 @@ import numpy as np
 
 from ..graph.fusion import Group, group_nodes
 from ..graph.nodes import Convolution, Graph, Node
+from ..kernels.base import Task
 from ..kernels.elementwise import ConcatSpec, ElementwiseSpec
 from ..kernels.epilogue import Epilogue, Operand, Step
 from ..kernels.frame import FrameSpec
@@ -24,7 +25,7 @@ from ..kernels.relayout import PackSpec, RearrangeSpec, UnpackSpec
 from ..kernels.tiles import Machine, choose_tile
 from .layers import convolution_spec, depthwise_spec
 from .layout import Image, dense_view, flattened, pack_vector, selected, thin
-from .steps import Kept, Placed, Plan, Value
+from .steps import Kept, Layer, Placed, Plan, Value
 
 __all__ = ["make_plan"]
 
@@ -91,8 +92,8 @@ class _Planner:
         slots = np.arange(outputs, dtype="int64")
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
-        layer, free = (convolution, source.slots), not spec.banded
-        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer, has_alternatives=free)
+        layer = Layer(convolution, source.slots, spec, None if spec.banded else Task(spec))
+        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
         return Image(self._call(step), result, slots)
 
     def _depthwise(self, group: Group, node: Node, convolution: Convolution) -> Image:
@@ -102,7 +103,7 @@ class _Planner:
         result = dense_view(batch, view.blocks, height, width, view.lanes, self.halos.get(group.sink, 0))
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = depthwise_spec(convolution, view, result, epilogue, self.machine)
-        layer = (convolution, source.slots)
+        layer = Layer(convolution, source.slots, spec)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
         return Image(self._call(step), result, source.slots)
 

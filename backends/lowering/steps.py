@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..graph.nodes import Array, Convolution, Graph, Node
-from ..kernels.convolution import ConvolutionSpec
+from ..kernels.base import LayerSpec, Spec, Task
 from ..kernels.image import Slots
 from ..kernels.tiles import Machine
 
-__all__ = ["Kept", "Placed", "Plan", "Value"]
+__all__ = ["Choice", "Kept", "Layer", "Placed", "Plan", "Value"]
+
+Choice = Mapping[Task, LayerSpec]
+"""How tasks are computed; what is not in it, by the default."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A convolution or linear layer that a kernel computes.
+
+    Attributes:
+        slots: of the channels of its source.
+        spec: how it is computed where nothing else is chosen.
+        task: by which a choice names it; None if there are no alternatives.
+    """
+
+    convolution: Convolution
+    slots: Slots
+    spec: LayerSpec
+    task: Task | None = None
+
+    def chosen(self, choice: Choice) -> LayerSpec:
+        """How it is computed."""
+        return choice.get(self.task, self.spec) if self.task is not None else self.spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,23 +42,20 @@ class Placed:
 
     Attributes:
         node: whose value it computes, or lays out anew.
-        spec: of the kernel; of a layer with alternatives the one it is computed by if no other is chosen.
+        spec: of the kernel; of a layer the one it is computed by where no other is chosen.
         sources: what it reads first.
         shape: of the result.
-        tables: what it reads then; of a layer it is packed from `layer` for the specification chosen.
+        tables: what it reads then; for a layer it is packed when the specification is chosen.
         leaves: what its epilogue reads, last.
-        layer: the convolution or linear layer that it computes, with the slots of the channels of its source.
-        has_alternatives: whether the layer may be computed by another specification.
     """
 
     node: Node
-    spec: Any
+    spec: Spec
     sources: tuple[Value, ...]
     shape: tuple[int, ...]
     tables: tuple[Array, ...] = ()
     leaves: tuple[Value, ...] = ()
-    layer: tuple[Convolution, Slots] | None = None
-    has_alternatives: bool = False
+    layer: Layer | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +89,6 @@ class Plan:
         return [step for step in self.steps if isinstance(step, Placed)]
 
     @property
-    def layers(self) -> list[ConvolutionSpec]:
-        """The default specification of every layer that has alternatives, in the order of their steps."""
-        return [step.spec for step in self.kernels if step.has_alternatives]
+    def tasks(self) -> list[Task]:
+        """Of every layer that has alternatives, in the order of their steps."""
+        return [step.layer.task for step in self.kernels if step.layer is not None and step.layer.task is not None]

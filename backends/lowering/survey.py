@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..graph.nodes import Node
-from ..kernels.alternatives import Candidate
-from .emit import Choose, chosen_spec
-from .steps import Plan
+from .steps import Choice, Plan
 
 __all__ = ["KernelUse", "kernel_uses"]
 
@@ -34,9 +32,9 @@ class KernelUse:
     first: bool
 
 
-def kernel_uses(plan: Plan, choose: Choose = Candidate) -> list[KernelUse]:
+def kernel_uses(plan: Plan, choice: Choice | None = None) -> list[KernelUse]:
     """The different kernels that `emit_module` calls, in the order of their first call."""
-    placed = [(chosen_spec(step, choose), step) for step in plan.kernels]
+    placed = [(step.layer.chosen(choice or {}) if step.layer else step.spec, step) for step in plan.kernels]
     calls = Counter(spec for spec, _ in placed)
     last = dict(placed)
     uses = []

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from reconvene.backends.boards.errors import BoardLost
-from reconvene.backends.boards.kernels import BoardCost
+from reconvene.backends.boards.kernels import BoardTimes
 from reconvene.backends.boards.server import write_server
 from reconvene.backends.built import Built
 from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
 from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
-from reconvene.backends.estimate.choice import CycleCost
+from reconvene.backends.estimate.choice import KernelCycles
 from reconvene.backends.machines.targets import find_target
 from reconvene.frontend.base.errors import InputError
 from tests.support.boards import serving
@@ -41,23 +41,23 @@ def agree(built: Built, folder: Path) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
-def spied(cost: type, calls: list[list[list[float]]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Notes what a cost says."""
-    call = cost.__call__
+def spied(judge: type, calls: list[list[list[float]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes what a judge says."""
+    call = judge.__call__
 
     def noting(self: Any, layers: Any) -> Any:
         found = call(self, layers)
         calls.append(found)
         return found
 
-    monkeypatch.setattr(cost, "__call__", noting)
+    monkeypatch.setattr(judge, "__call__", noting)
 
 
 @needs("qemu-aarch64", "aarch64-linux-gnu-g++", "wheels")
 def test_chosen_on_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_server(find_target("rpi4"), tmp_path / "server")
     asked: list[list[list[float]]] = []
-    spied(BoardCost, asked, monkeypatch)
+    spied(BoardTimes, asked, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
         with serving(folder, "rpi4", "--port", "0") as board:
@@ -76,7 +76,7 @@ def test_chosen_on_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @needs("qemu-aarch64", "aarch64-linux-gnu-g++", "llvm-mca")
 def test_chosen_by_modelled_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[list[float]]] = []
-    spied(CycleCost, asked, monkeypatch)
+    spied(KernelCycles, asked, monkeypatch)
     built = None
     for _ in range(2):
         with monkeypatch.context() as patch:

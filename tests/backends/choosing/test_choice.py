@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from tvm import tirx
 
 from reconvene.backends.choosing import cache as choice_cache
 from reconvene.backends.choosing.cache import ChoiceCache
-from reconvene.backends.choosing.choice import choose
+from reconvene.backends.choosing.choice import WINOGRAD, choose
 from reconvene.backends.choosing.cost import AnalyticCost
-from reconvene.backends.choosing.kernel_times import TimedCost
+from reconvene.backends.choosing.kernel_times import HereTimes
 from reconvene.backends.compile import compile
-from reconvene.backends.kernels.alternatives import Candidate, alternatives, fitted, winograd_alternatives
+from reconvene.backends.kernels.base import LayerSpec, Task
 from reconvene.backends.kernels.convolution import ConvolutionSpec
+from reconvene.backends.kernels.direct import Direct, fitted
 from reconvene.backends.kernels.epilogue import Epilogue
+from reconvene.backends.kernels.families import FAMILIES, candidates
 from reconvene.backends.kernels.tiles import Machine, Tile
 from reconvene.backends.kernels.winograd import WinogradSpec
+from reconvene.backends.kernels.winograd_family import Winograd
 from reconvene.backends.lowering.layout import dense_view
 from reconvene.backends.machines.targets import find_target
 
@@ -54,14 +58,14 @@ MACHINE = Machine(16, 32, 2**20, cores=2)
     ],
 )
 def test_where_it_applies(spec: ConvolutionSpec, sizes: tuple[int, ...]) -> None:
-    assert tuple(size for size in (2, 4) if winograd_alternatives(spec, MACHINE, size)) == sizes
+    assert tuple(size for size in (2, 4) if Winograd(size).candidates(Task(spec), MACHINE)) == sizes
 
 
 def test_work_is_cut_evenly_for_the_cores() -> None:
     """Large images give every core the same number of chunks; small ones share the channels of one."""
-    large = winograd_alternatives(specification(56, 56), MACHINE, 2)[0].spec
+    large = Winograd(2).candidates(Task(specification(56, 56)), MACHINE)[0]
     assert large.split == "tiles" and -(-large.tiles // large.chunk) % MACHINE.cores == 0
-    small = winograd_alternatives(specification(7, 7), MACHINE, 4)[0].spec
+    small = Winograd(4).candidates(Task(specification(7, 7)), MACHINE)[0]
     assert small.split == "channels" and small.chunk == small.tiles == 4
 
 
@@ -71,45 +75,61 @@ class Given:
     def __init__(self, index: int, factor: float = 0.5) -> None:
         self.index, self.factor, self.asked = index, factor, 0
 
-    def __call__(self, layers: Sequence[Sequence[Candidate]]) -> list[list[float]]:
+    def __call__(self, layers: Sequence[Sequence[LayerSpec]]) -> list[list[float]]:
         self.asked += len(layers)
         return [[self.factor if i == self.index else 1.0 for i in range(len(layer))] for layer in layers]
 
 
 def test_candidates_are_distinct_and_the_default_comes_first() -> None:
     spec = specification(56, 56)
-    found = alternatives(spec, MACHINE, (2, 4))
-    assert found[0] == Candidate(spec)
+    found = candidates(Task(spec), MACHINE)
+    assert found[0] == spec
     assert len(set(found)) == len(found) > 4
     assert {candidate.family for candidate in found} == {"convolution", "winograd"}
     assert {candidate.macs for candidate in found} == {56 * 56 * 64 * 64 * 9}
-    assert all(candidate.family == "convolution" for candidate in alternatives(spec, MACHINE, ()))
+    assert all(candidate.family == "convolution" for candidate in Direct().candidates(Task(spec), MACHINE))
 
 
 def test_another_candidate_must_be_clearly_better() -> None:
-    spec = specification(56, 56)
-    options = alternatives(spec, MACHINE, (2, 4))
-    assert choose([spec, spec], MACHINE, "auto", Given(3)) == {spec: options[3]}
-    assert choose([spec], MACHINE, "auto", Given(3, 0.97)) == {spec: options[0]}
+    task = Task(specification(56, 56))
+    options = candidates(task, MACHINE)
+    assert choose([task, task], MACHINE, "auto", Given(3)) == {task: options[3]}
+    assert choose([task], MACHINE, "auto", Given(3, 0.97)) == {task: options[0]}
+
+
+def test_layers_of_different_zeros_are_chosen_for_by_themselves() -> None:
+    """What is known of the zeros is part of what a choice is made for; the code for both may be the same."""
+    dense = Task(specification(56, 56))
+    sparse = replace(dense, sparsity=("blocks", 3))
+    cost = Given(0)
+    assert choose([dense, sparse, dense], MACHINE, "off", cost) == {dense: dense.spec, sparse: dense.spec}
+    assert cost.asked == 2
+
+
+def test_families_have_names_of_their_own() -> None:
+    """Settings go by them."""
+    names = [family.name for family in FAMILIES]
+    assert len(set(names)) == len(names)
+    assert {name for allowed in WINOGRAD.values() for name in allowed} <= set(names)
 
 
 def test_settings_of_winograd() -> None:
-    spec = specification(56, 56)
-    assert choose([spec], MACHINE, "auto", None)[spec] == Candidate(spec)
+    task = Task(specification(56, 56))
+    assert choose([task], MACHINE, "auto", None)[task] == task.spec
     for setting, size in (("2x2", 2), ("4x4", 4)):
         for cost in (None, Given(0)):
-            chosen = choose([spec], MACHINE, setting, cost)[spec].spec  # type: ignore[arg-type]
+            chosen = choose([task], MACHINE, setting, cost)[task]  # type: ignore[arg-type]
             assert isinstance(chosen, WinogradSpec) and chosen.size == size
-    small = specification(3, 3)
-    assert choose([small], MACHINE, "4x4", None)[small] == Candidate(small)
+    small = Task(specification(3, 3))
+    assert choose([small], MACHINE, "4x4", None)[small] == small.spec
 
 
 def test_the_model_prefers_fewer_products_and_fewer_weights() -> None:
     """Winograd where there are many pixels for each weight; the direct kernel where weights are most of the traffic."""
     model = AnalyticCost(MACHINE)
-    large, small = specification(56, 56), specification(4, 4, channels=512)
+    large, small = Task(specification(56, 56)), Task(specification(4, 4, channels=512))
     assert choose([large], MACHINE, "auto", model)[large].family == "winograd"
-    chosen = choose([small], MACHINE, "auto", model)[small].spec
+    chosen = choose([small], MACHINE, "auto", model)[small]
     assert not isinstance(chosen, WinogradSpec) or chosen.size == 2
 
 
@@ -117,30 +137,30 @@ def test_the_model_prefers_fewer_products_and_fewer_weights() -> None:
 def test_slow_memory_decides_against_larger_weights(bandwidth: int, family: str) -> None:
     """512 channels on 4x4 pixels: fewer products than the direct kernel's, but nearly twice the weights."""
     machine = replace(find_target("rpi4"), memory_mb_s=bandwidth).machine
-    layer = fitted(specification(4, 4, lanes=4, channels=512), machine, 512 * 9)
+    layer = Task(fitted(specification(4, 4, lanes=4, channels=512), machine, 512 * 9))
     assert choose([layer], machine, "auto", AnalyticCost(machine))[layer].family == family
 
 
 def test_cores_in_order_wait_for_memory() -> None:
-    layer = Candidate(specification(4, 4, channels=512))
-    assert AnalyticCost(replace(MACHINE, in_order=True)).cycles(layer) > AnalyticCost(MACHINE).cycles(layer)
+    layer = specification(4, 4, channels=512)
+    assert layer.cycles(replace(MACHINE, in_order=True)) > layer.cycles(MACHINE)
 
 
 def test_choices_are_remembered(tmp_path: Path) -> None:
-    spec, cost = specification(56, 56), Given(3)
-    first = choose([spec], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
-    again = choose([spec], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
+    task, cost = Task(specification(56, 56)), Given(3)
+    first = choose([task], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
+    again = choose([task], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
     assert first == again and cost.asked == 1
     for other in (("llvm -x", 1, "given"), ("llvm", 2, "given"), ("llvm", 1, "other")):
-        choose([spec], MACHINE, "auto", cost, ChoiceCache(*other, tmp_path))
+        choose([task], MACHINE, "auto", cost, ChoiceCache(*other, tmp_path))
     assert cost.asked == 4
-    choose([specification(28, 28)], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
+    choose([Task(specification(28, 28))], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
     assert cost.asked == 5
 
 
 def test_two_writers_keep_each_others_choices(tmp_path: Path) -> None:
     one, two = (ChoiceCache("llvm", 1, "given", tmp_path) for _ in range(2))
-    left, right = specification(56, 56), specification(28, 28)
+    left, right = Task(specification(56, 56)), Task(specification(28, 28))
     choose([left], MACHINE, "auto", Given(3), one)
     choose([right], MACHINE, "auto", Given(2), two)
     cost = Given(0)
@@ -150,47 +170,47 @@ def test_two_writers_keep_each_others_choices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99, "choices": {}}', '{"format": 1, "choices": 3}'])
 def test_a_broken_cache_is_an_empty_one(tmp_path: Path, content: str) -> None:
-    spec, cost = specification(56, 56), Given(3)
-    choose([spec], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
+    task, cost = Task(specification(56, 56)), Given(3)
+    choose([task], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
     (file,) = tmp_path.iterdir()
     file.write_text(content)
-    choose([spec], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
+    choose([task], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
     assert cost.asked == 2
     assert json.loads(file.read_text())["format"] == 1
 
 
 def test_an_index_that_fits_no_candidate_is_not_used(tmp_path: Path) -> None:
-    spec, cost = specification(56, 56), Given(3)
-    choose([spec], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
+    task, cost = Task(specification(56, 56)), Given(3)
+    choose([task], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
     (file,) = tmp_path.iterdir()
     record = json.loads(file.read_text())
     record["choices"] = {key: 1000 for key in record["choices"]}
     file.write_text(json.dumps(record))
-    choose([spec], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
+    choose([task], MACHINE, "auto", cost, ChoiceCache("llvm", 1, "given", tmp_path))
     assert cost.asked == 2
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    spec = specification(56, 56)
-    chosen = choose([spec], MACHINE, "auto", Given(3), ChoiceCache("llvm", 1, "given", blocked / "folder"))
-    assert chosen[spec] == alternatives(spec, MACHINE, (2, 4))[3]
+    task = Task(specification(56, 56))
+    chosen = choose([task], MACHINE, "auto", Given(3), ChoiceCache("llvm", 1, "given", blocked / "folder"))
+    assert chosen[task] == candidates(task, MACHINE)[3]
 
 
 def test_choosing_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate is built and timed once; a second compile asks the cache alone and computes the same bits."""
     monkeypatch.setattr(choice_cache, "cache_folder", lambda: tmp_path)
     calls: list[int] = []
-    original = TimedCost.__call__
+    original = HereTimes.__call__
 
-    def counted(self: TimedCost, layers: Sequence[Sequence[Candidate]]) -> list[list[float]]:
+    def counted(self: HereTimes, layers: Sequence[Sequence[tirx.PrimFunc]]) -> list[list[float]]:
         times = original(self, layers)
         assert all(0 < time < 60 for row in times for time in row)
         calls.append(len(layers))
         return times
 
-    monkeypatch.setattr(TimedCost, "__call__", counted)
+    monkeypatch.setattr(HereTimes, "__call__", counted)
     torch.manual_seed(0)
     module = nn.Sequential(*[nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()] * 2, nn.Conv2d(16, 20, 1)).eval()
     x = torch.randn(1, 16, 12, 12)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from tvm import tirx
 
 from reconvene.backends.choosing import tuning
 from reconvene.backends.choosing.kernel_times import HereTimes
@@ -36,9 +37,10 @@ def judged(monkeypatch: pytest.MonkeyPatch, *, own: float) -> None:
     """Lets what was found take a second, and our schedule `own`; all are still compiled and run."""
     original = HereTimes.__call__
 
-    def compare(self: HereTimes, functions: Mapping[str, Any]) -> dict[str, float]:
-        assert all(seconds > 0 for seconds in original(self, functions).values())
-        return {name: own if name == "own" else 1.0 for name in functions}
+    def compare(self: HereTimes, groups: Sequence[Sequence[tirx.PrimFunc]]) -> list[list[float]]:
+        assert all(seconds > 0 for group in original(self, groups) for seconds in group)
+        # In the search every schedule is a group of its own; after it ours comes first.
+        return [[own, *[1.0] * (len(group) - 1)] if len(group) > 1 else [1.0] for group in groups]
 
     monkeypatch.setattr(HereTimes, "__call__", compare)
 

@@ -10,10 +10,11 @@ import pytest
 import tvm
 
 from reconvene.backends.choosing.layer_times import LayerShape, specification
-from reconvene.backends.kernels.alternatives import Candidate, winograd_alternatives
+from reconvene.backends.kernels.base import Task
 from reconvene.backends.kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
 from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
 from reconvene.backends.kernels.tiles import Machine
+from reconvene.backends.kernels.winograd_family import Winograd
 from reconvene.backends.lowering.layout import dense_view
 from reconvene.backends.machines.targets import find_target
 
@@ -131,8 +132,7 @@ def test_stack_slots_with_a_register_of_their_own_are_recognised() -> None:
 @pytest.mark.parametrize("board", list(BOARDS))
 @pytest.mark.parametrize("layer", list(LAYERS))
 def test_direct_convolution(layer: str, board: str) -> None:
-    candidate = Candidate(specification(*LAYERS[layer], machine(board)))
-    check_products(candidate.function("kernel"), board)
+    check_products(specification(*LAYERS[layer], machine(board)).function("kernel"), board)
 
 
 @pytest.mark.parametrize("board", list(BOARDS))
@@ -154,5 +154,6 @@ def test_depthwise(window: int, stride: int, board: str) -> None:
 @pytest.mark.parametrize("board", list(BOARDS))
 @pytest.mark.parametrize("size", [2, 4])
 def test_winograd_with_its_transforms(size: int, board: str) -> None:
-    for candidate in winograd_alternatives(specification(*LAYERS["3x3"], machine(board)), machine(board), size):
+    task = Task(specification(*LAYERS["3x3"], machine(board)))
+    for candidate in Winograd(size).candidates(task, machine(board)):
         check_products(candidate.function("kernel"), board)

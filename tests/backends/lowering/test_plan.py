@@ -10,6 +10,7 @@ from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.nodes import Node
 from reconvene.backends.graph.read import read_relax
 from reconvene.backends.importing.importer import import_module
+from reconvene.backends.kernels.base import Task
 from reconvene.backends.kernels.convolution import ConvolutionSpec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.lowering.plan import make_plan
@@ -52,7 +53,7 @@ def test_the_steps_of_a_network() -> None:
         nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(12, 5, 1)), 1, 3, 8, 8
     )
     assert [step.spec.family for step in plan.kernels] == ["pack", "convolution", "pool", "convolution", "unpack"]
-    assert [spec.rest for spec in plan.layers] == [0, 4]
+    assert [task.spec.rest for task in plan.tasks] == [0, 4]
     pack, first, *_, unpack = plan.kernels
     assert pack.spec.result.lanes == 1 and first.spec.source is pack.spec.result and first.sources == (pack,)
     assert plan.results == (unpack,)
@@ -73,7 +74,7 @@ def test_a_layer_in_bands_has_no_alternatives() -> None:
     plan = planned(Branches(), 2, 3, 8, 8)
     specs = [step.spec for step in plan.kernels if isinstance(step.spec, ConvolutionSpec)]
     assert [spec.banded for spec in specs] == [False, True, False]
-    assert plan.layers == [specs[0], specs[2]]
+    assert plan.tasks == [Task(specs[0]), Task(specs[2])]
 
 
 def test_no_weight_is_packed() -> None:

@@ -1,0 +1,90 @@
+"""What kernels and the families of kernels have in common.
+
+A specification is a frozen dataclass of everything that the code of a kernel depends on, so it is the key of choices, of
+kernels in a module, and of caches. It knows its kernel itself; nobody asks of which family it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from tvm import tirx
+
+from ..graph.nodes import Array, Convolution
+from .convolution import ConvolutionSpec
+from .image import Slots
+from .tiles import Machine
+
+__all__ = ["Family", "LayerSpec", "Spec", "Task"]
+
+
+class Spec(Protocol):
+    """One kernel.
+
+    Attributes:
+        family: what its kernels are named after.
+    """
+
+    family: ClassVar[str]
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function."""
+        ...
+
+
+class LayerSpec(Spec, Protocol):
+    """The kernel of a convolution or linear layer: ``(source, packed arrays..., leaves..., result, workspace...)``."""
+
+    @property
+    def workspace(self) -> tuple[int, ...]:
+        """Elements of the float32 arrays that it writes and reads again."""
+        ...
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer as it is defined, unused lanes included."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights, which are read from memory in every pass of a network."""
+        ...
+
+    def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
+        """What the kernel reads of a layer whose input channels lie in `slots`: weights and bias, and tables of where
+        weights are that not all layers of this specification have at the same places.
+        """
+        ...
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core, weights coming from memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be computed: the key of a choice.
+
+    Attributes:
+        spec: the layer as the direct kernel computes it.
+        sparsity: what candidates may depend on of the zeros in its weights, and no more: counts and shapes, not places,
+            which are packed as tables; None where nothing is known.
+    """
+
+    spec: ConvolutionSpec
+    sparsity: Hashable = None
+
+
+class Family(Protocol):
+    """Kernels of one algorithm."""
+
+    @property
+    def name(self) -> str:
+        """By which settings name it."""
+        ...
+
+    def candidates(self, task: Task, machine: Machine) -> tuple[LayerSpec, ...]:
+        """The specifications that are worth a trial, the best by the estimate first; none where it does not apply."""
+        ...

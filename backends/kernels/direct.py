@@ -1,0 +1,47 @@
+"""The family of the direct kernel: which register tiles a layer may be computed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .base import Task
+from .convolution import ConvolutionSpec, panel_rows
+from .tiles import Machine, choose_tile, ranked_tiles, strided
+
+__all__ = ["Direct", "fitted"]
+
+_TRIALS = 3
+"""Register tiles that are worth a trial."""
+_SHORT_SUM, _MANY_REGISTERS = 32, 24
+"""Products of an output that LLVM may write out; vector registers from which on that does no harm."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """The task as it is given, which is the default, then with other tiles."""
+
+    name: str = "direct"
+
+    def candidates(self, task: Task, machine: Machine) -> tuple[ConvolutionSpec, ...]:
+        spec, result = task.spec, task.spec.result
+        if spec.banded:
+            return (spec,)
+        steps = panel_rows(spec)
+        tiles = ranked_tiles(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps)
+        others = [tile for tile in tiles[:_TRIALS] if tile != spec.tile]
+        return (spec, *(replace(spec, tile=tile) for tile in others))
+
+
+def fitted(spec: ConvolutionSpec, machine: Machine, steps: int) -> ConvolutionSpec:
+    """`spec` with the best tile by the estimate, and what else of it depends on the machine.
+
+    `steps` are the products of one output.
+    """
+    result = spec.result
+    return replace(
+        spec,
+        tile=choose_tile(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps),
+        by_lane=machine.by_lane and spec.source.lanes == machine.lanes,
+        one_loop=steps <= _SHORT_SUM and machine.registers < _MANY_REGISTERS,
+        cores=machine.cores,
+    )
