@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .command_options import Choose, Dynamic, InputShapes, Json, KeyFile, Model, Output, Seed, Target, Threads, Winograd
 from .terminal import answer
+
+if TYPE_CHECKING:
+    from ..answer import Answer
 
 __all__ = ["compile_", "estimate", "server", "targets"]
 
@@ -49,22 +52,29 @@ def compile_(
     """Compile a model with TVM into a bundle (a folder)."""
     from ..verbs import compile as verb
 
-    options = {
-        "threads": threads,
-        "winograd": winograd,
-        "choose": choose,
-        "on": on,
-        "key_file": key_file,
-        "cache": cache,
-        "tune": tune,
-        "check": check,
-    }
-    answer(
-        json,
-        lambda: verb.run(
-            model, input or [], target, options, link, runtime, output, seed, check_input or [], dynamic or []
-        ),
-    )
+    def work() -> Answer:
+        request = verb.Request(
+            model=model,
+            target=target,
+            threads=threads,
+            link=link,
+            runtime=runtime,
+            winograd=winograd,
+            choose=choose,
+            on=on,
+            key_file=key_file,
+            cache=cache,
+            tune=tune,
+            check=check,
+            check_files=tuple(check_input or ()),
+            inputs=tuple(input or ()),
+            dynamic=tuple(dynamic or ()),
+            output=output,
+            seed=seed,
+        )
+        return verb.run(request)
+
+    answer(json, work)
 
 
 def estimate(
@@ -78,7 +88,7 @@ def estimate(
     """Estimate instructions, cycles, cache misses and time on the bundle's machine, without the machine."""
     from ..verbs import estimate as verb
 
-    answer(json, lambda: verb.run(bundle, all, assembly))
+    answer(json, lambda: verb.run(verb.Request(bundle, all, assembly)))
 
 
 def targets(json: Json = False) -> None:
@@ -100,4 +110,4 @@ def server(
     """Make an RPC server for a board, which 'run' and 'bench' reach with --on."""
     from ..verbs import board_server as verb
 
-    answer(json, lambda: verb.run(target, runtime, output))
+    answer(json, lambda: verb.run(verb.Request(target, output, runtime)))

@@ -45,7 +45,10 @@ def capture(
     """Capture a model as a graph (.pt2)."""
     from ..verbs import capture as verb
 
-    answer(json, lambda: verb.run(model, input or [], dynamic or [], output, onnx, seed))
+    def work() -> Answer:
+        return verb.run(verb.Request(model, tuple(input or ()), tuple(dynamic or ()), output, onnx, seed))
+
+    answer(json, work)
 
 
 def explain(
@@ -60,7 +63,7 @@ def explain(
     """Show which channels can go together, which cannot, and why."""
     from ..verbs import explain as verb
 
-    answer(json, lambda: verb.run(model, input or [], html, dot, graphml, seed))
+    answer(json, lambda: verb.run(verb.Request(model, html, dot, graphml, tuple(input or ()), seed)))
 
 
 def prune(
@@ -149,7 +152,8 @@ def compact(
     from ..verbs.compacted import Outputs
 
     outputs = Outputs(output, report, plan, onnx)
-    answer(json, lambda: verb.run(model, input or [], masks, apply, outputs, seed, fold, dynamic or []))
+    inputs, sizes = tuple(input or ()), tuple(dynamic or ())
+    answer(json, lambda: verb.run(verb.Request(model, outputs, masks, apply, fold, inputs, sizes, seed)))
 
 
 def one_model(argument: str | None, option: str | None) -> str:

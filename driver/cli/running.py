@@ -52,10 +52,25 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a bundle, or a model compiled for this machine."""
-    from ..verbs import run as run_verb
+    from ..verbs import run as verb
 
-    shapes, keys = input or [], (key_file, public_key)
-    answer(json, lambda: run_verb.run(model, files or [], data, on, shapes, threads, output, seed, timeout, *keys))
+    def work() -> Answer:
+        request = verb.Request(
+            model=model,
+            files=tuple(files or ()),
+            data=data,
+            on=on,
+            key_file=key_file,
+            public_key=public_key,
+            timeout=timeout,
+            threads=threads,
+            inputs=tuple(input or ()),
+            output=output,
+            seed=seed,
+        )
+        return verb.run(request)
+
+    answer(json, work)
 
 
 def bench(
@@ -84,19 +99,25 @@ def bench(
     """Measure latency: of a bundle, or of a model on our TVM pipeline, TVM's default, and PyTorch eager."""
     from ..verbs import bench as verb
 
-    if on is not None or Path(model).is_dir():
-        from ..verbs import bundles
-        from ..verbs.sign import signed_bundle
+    def work() -> Answer:
+        request = verb.Request(
+            model=model,
+            against=against,
+            target=target,
+            threads=threads,
+            batch=batch,
+            repeat=repeat,
+            on=on,
+            key_file=key_file,
+            public_key=public_key,
+            timeout=timeout,
+            engines=tuple(engine or ()),
+            inputs=tuple(input or ()),
+            seed=seed,
+        )
+        return verb.run(request)
 
-        def work() -> Answer:
-            signed = signed_bundle(model, public_key)
-            return bundles.bench_bundle(model, on, threads, repeat, timeout, key_file, signed)
-
-        answer(json, work)
-        return
-    rounds = repeat or 50
-    shapes, engines = input or [], engine or []
-    answer(json, lambda: verb.run(model, against, shapes, target, threads or 1, batch, rounds, engines, seed))
+    answer(json, work)
 
 
 def demo(
@@ -107,4 +128,4 @@ def demo(
     """Prune, prove, compile and time two real networks on real images."""
     from ..verbs import demo as verb
 
-    answer(json, lambda: verb.run(out, repeat))
+    answer(json, lambda: verb.run(verb.Request(out, repeat)))

@@ -69,10 +69,25 @@ def portfolio(
 
     def work() -> Answer:
         request = verb.Request(
-            tuple(sparsity or ()), method, scope, name, tuple(target or ("host",)), dataset, data, test_images, batch,
-            threads, repeat, estimate, seed, {"winograd": winograd, "choose": choose},
-        )  # fmt: skip
-        return verb.portfolio_verb(sources, request, output)
+            sources=tuple(sources),
+            sparsities=tuple(sparsity or ()),
+            method=method,
+            scope=scope,
+            name=name,
+            targets=tuple(target or ("host",)),
+            dataset=dataset,
+            data=data,
+            test_images=test_images,
+            batch=batch,
+            threads=threads,
+            winograd=winograd,
+            choose=choose,
+            repeat=repeat,
+            estimate=estimate,
+            output=output,
+            seed=seed,
+        )
+        return verb.run(request)
 
     answer(json, work)
 
@@ -132,7 +147,8 @@ def serve(
     """Serve a portfolio over HTTP, and switch between its variants while it answers."""
     from ..verbs import serve as verb
 
-    options = verb.Options(
+    request = verb.Request(
+        portfolio=portfolio,
         host=host,
         port=port,
         unix=unix,
@@ -156,7 +172,7 @@ def serve(
         state=state,
         public_key=public_key,
     )
-    answer(json, lambda: verb.serve_verb(portfolio, options))
+    answer(json, lambda: verb.run(request))
 
 
 def sign(
@@ -170,6 +186,6 @@ def sign(
     json: Json = False,
 ) -> None:
     """Sign a bundle or a portfolio, so that --public-key tells who made it."""
-    from ..verbs.sign import sign_verb
+    from ..verbs import sign as verb
 
-    answer(json, lambda: sign_verb(folder, secret_key, new_key))
+    answer(json, lambda: verb.run(verb.Request(folder, secret_key, new_key)))

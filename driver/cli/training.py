@@ -55,11 +55,22 @@ def train(
     from ..verbs import train as verb
 
     def work() -> Answer:
-        machine = verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads)
-        options = verb.Options(
-            dataset, data, preset, tuple(setting or ()), masks, machine, width, checkpoint_every, restart, seed
+        request = verb.Request(
+            model=model,
+            dataset=dataset,
+            data=data,
+            preset=preset,
+            settings=tuple(setting or ()),
+            masks=masks,
+            machine=verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads),
+            width=width,
+            checkpoint_every=checkpoint_every,
+            restart=restart,
+            inputs=tuple(input or ()),
+            output=output,
+            seed=seed,
         )
-        return verb.train_verb(model, input or [], options, output)
+        return verb.run(request)
 
     answer(json, work)
 
@@ -89,16 +100,22 @@ def sparsify(
     json: Json = False,
 ) -> None:
     """Train sparse models, level by level, by iterative magnitude pruning; or go on where that was killed."""
-    from ..training import levels as training_levels
-    from ..verbs import sparsify as sparsify_verb
-    from ..verbs import train as verb
+    from ..verbs import train_levels as verb
 
     def work() -> Answer:
-        machine = verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads)
-        options = verb.Options(
-            dataset, data, preset, tuple(setting or ()), None, machine, width, checkpoint_every, False, seed
+        request = verb.Request(
+            model=model,
+            ladder=verb.Ladder(levels, share, method, rewind, tuple(ignore or ())),
+            dataset=dataset,
+            data=data,
+            preset=preset,
+            settings=tuple(setting or ()),
+            machine=verb.Machine(device, "bfloat16" if bfloat16 else "float32", threads),
+            width=width,
+            checkpoint_every=checkpoint_every,
+            output=output,
+            seed=seed,
         )
-        ladder = training_levels.Ladder(levels, share, method, rewind, tuple(ignore or ()))
-        return sparsify_verb.sparsify_verb(model, ladder, options, output)
+        return verb.run(request)
 
     answer(json, work)

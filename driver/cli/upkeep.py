@@ -24,4 +24,4 @@ def cache_(
     """Show how much is kept in the cache folder, or remove it."""
     from ..verbs import cache as verb
 
-    answer(json, lambda: verb.run(clear or []))
+    answer(json, lambda: verb.run(verb.Request(tuple(clear or ()))))

@@ -1,113 +1,32 @@
-"""Running and timing a bundle: in this process, as a program here, on an emulated board, or on one over the network."""
+"""Where a bundle runs: in this process, as a program here, on an emulated board, or on one over the network."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...backends.built import load_bundle
-from ...backends.bundles.execution import benchmark_bundle, bundle_emulator
-from ...backends.bundles.execution import run_bundle as run_program
+from ...backends.bundles.execution import bundle_emulator
 from ...backends.bundles.manifest import Bundle
-from ...backends.bundles.read import open_bundle
 from ...backends.dtypes import torch_dtype
-from ...backends.state import described as described_state
 from ...frontend.base.errors import InputError
-from ...frontend.base.progress import stage
-from ..answer import Answer, says
-from ..arrays import Given, check_array_file, in_order
 from ..example_inputs import random_input
-from ..wording import kept
 
 if TYPE_CHECKING:
     from ...backends.boards.session import Done
     from ...backends.machines.emulation import Emulator
-    from ...backends.measure import Timing
 
-__all__ = ["bench_bundle", "lost_lines", "run_bundle"]
-
-
-def run_bundle(
-    folder: str,
-    given: Sequence[Given],
-    on: str | None,
-    threads: int | None,
-    seed: int,
-    timeout: int,
-    output: Path | None = None,
-    key_file: Path | None = None,
-    manifest_sha256: str | None = None,
-) -> tuple[Bundle, list[torch.Tensor], dict[str, Any]]:
-    """A bundle, its outputs, and facts on where they were computed. `manifest_sha256` is for `open_bundle`."""
-    bundle = open_bundle(folder, manifest_sha256=manifest_sha256)
-    check_array_file(output, len(bundle.outputs))
-    check_threads_of(bundle, threads)
-    inputs = in_order(given, [spec.name for spec in bundle.inputs]) if given else example_inputs_of(bundle, seed)
-    state = {"state": described_state(bundle.state)}
-    if on is not None and on != "qemu":
-        from ...backends.boards.jobs import run_on_board
-
-        with stage(f"running on {on}"):
-            done = run_on_board(bundle, inputs, checked_place(on, key_file), threads, limits(timeout))
-        return bundle, list(done.value), {**state, **board_facts(done)}
-    emulator = emulator_for(bundle, on)
-    with stage("running"):
-        if bundle.runtime == "python" and emulator is None:
-            built = load_bundle(folder, manifest_sha256=manifest_sha256)
-            outputs = replace(built, threads=threads or built.threads).run_tensors(inputs)
-        else:
-            outputs = run_program(bundle, inputs, emulator, threads)
-        return bundle, list(outputs), state
-
-
-def bench_bundle(
-    folder: str,
-    on: str | None,
-    threads: int | None,
-    repeat: int | None,
-    timeout: int,
-    key_file: Path | None = None,
-    manifest_sha256: str | None = None,
-) -> Answer:
-    """Times a bundle. On an emulated board it only runs, since emulated seconds say nothing of the board's."""
-    bundle = open_bundle(folder, manifest_sha256=manifest_sha256)
-    check_threads_of(bundle, threads)
-    data: dict[str, Any] = {"bundle": folder, "target": bundle.target.name, "state": described_state(bundle.state)}
-    keeps = kept(data["state"])
-    if on is not None and on != "qemu":
-        from ...backends.boards.jobs import benchmark_on_board
-
-        with stage(f"running on {on}"):
-            done = benchmark_on_board(
-                bundle, repeat or 50, checked_place(on, key_file), threads=threads, limits=limits(timeout)
-            )
-        facts = board_facts(done)
-        found = {**data, "repeats": repeat or 50, "emulated": None, **facts, "timing": dataclasses.asdict(done.value)}
-        return Answer(found, says(*lost_lines(facts), f"board {done.board}: {described(done.value)}", *keeps))
-    emulator = emulator_for(bundle, on)
-    rounds = repeat or (1 if emulator else 50)
-    data["repeats"] = rounds
-    timing: Timing | None
-    with stage("running"):
-        if bundle.runtime == "python" and emulator is None:
-            timing = load_bundle(folder, manifest_sha256=manifest_sha256).benchmark(repeat=rounds, threads=threads)
-        else:
-            timing = benchmark_bundle(bundle, rounds, 0 if emulator else 5, emulator, threads)
-    if timing is None:
-        cpu = emulator.cpu if emulator else ""
-        line = f"ran {rounds} times on an emulated {cpu}; an emulator's time is not the board's, so none is given"
-        return Answer({**data, "emulated": cpu, "timing": None}, says(line, *keeps))
-    return Answer({**data, "emulated": None, "timing": dataclasses.asdict(timing)}, says(described(timing), *keeps))
-
-
-def described(timing: Timing) -> str:
-    spread = f"p10 {timing.p10_ms:.3f}, p90 {timing.p90_ms:.3f}; {timing.repeats} runs, {timing.threads} threads"
-    return f"median {timing.median_ms:.3f} ms ({spread})"
+__all__ = [
+    "board_facts",
+    "check_threads_of",
+    "checked_place",
+    "emulator_for",
+    "example_inputs_of",
+    "limits",
+    "lost_lines",
+]
 
 
 def check_threads_of(bundle: Bundle, threads: int | None) -> None:

@@ -17,7 +17,7 @@ from ...frontend.base.errors import InputError
 from ..answer import Answer, table
 from ..wording import size
 
-__all__ = ["ALL", "KINDS", "Kept", "clear", "kept", "run"]
+__all__ = ["ALL", "KINDS", "Kept", "Request", "clear", "kept", "run"]
 
 KINDS: dict[str, tuple[str, ...]] = {
     "libraries": ("libraries/*",),
@@ -66,9 +66,17 @@ def clear(kinds: Sequence[str]) -> None:
         raise InputError(f"cannot remove '{error.filename}': {error.strerror}") from None
 
 
-def run(kinds: Sequence[str]) -> Answer:
-    """What the user's cache folder holds, after `kinds` were removed from it."""
-    clear(kinds)
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene cache`` is told; see its help."""
+
+    clear: tuple[str, ...] = ()
+    """Kinds."""
+
+
+def run(request: Request) -> Answer:
+    """What the user's cache folder holds, after what was to be cleared was removed from it."""
+    clear(request.clear)
     found = kept()
 
     def show(console: Console) -> None:
@@ -78,7 +86,7 @@ def run(kinds: Sequence[str]) -> Answer:
         console.print(made)
         console.print(f"in {cache_folder()}", markup=False, highlight=False, soft_wrap=True)
 
-    data = {"folder": str(cache_folder()), "cleared": list(kinds)}
+    data = {"folder": str(cache_folder()), "cleared": list(request.clear)}
     return Answer({**data, "kinds": [dataclasses.asdict(entry) for entry in found]}, show)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,27 @@ from ..answer import Answer, files_line, says
 from ..models import load_model
 from ..outputs import check_different, check_file, suffixed
 
-__all__ = ["run"]
+__all__ = ["Request", "run"]
 
 
-def run(
-    model: str, inputs: Sequence[str], dynamic: Sequence[str], output: Path | None, onnx: Path | None, seed: int
-) -> Answer:
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene capture`` is told; see its help."""
+
+    model: str
+    inputs: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    output: Path | None = None
+    onnx: Path | None = None
+    seed: int = 0
+
+
+def run(request: Request) -> Answer:
+    output, onnx = request.output, request.onnx
     check_file(output)
     check_file(onnx)
-    check_different(model, output, onnx)
-    loaded = load_model(model, inputs, seed, dynamic)
+    check_different(request.model, output, onnx)
+    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
     if onnx is not None:
         check_onnx(loaded.module)
     path = output or suffixed(loaded.beside, ".pt2")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...frontend.program_file import check_onnx
@@ -14,26 +14,32 @@ from ..models import load_model
 from ..outputs import check_different, suffixed
 from .compacted import Outputs, compacted
 
-__all__ = ["run"]
+__all__ = ["Request", "run"]
 
 
-def run(
-    model: str,
-    inputs: Sequence[str],
-    masks: Path | None,
-    apply: Path | None,
-    outputs: Outputs,
-    seed: int,
-    fold: bool,
-    dynamic: Sequence[str] = (),
-) -> Answer:
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene compact`` is told; see its help."""
+
+    model: str
+    outputs: Outputs
+    masks: Path | None = None
+    apply: Path | None = None
+    fold: bool = False
+    inputs: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def run(request: Request) -> Answer:
+    outputs = request.outputs
     outputs.checked(Path("model.pt2"))
-    check_different(model, *outputs.places())
-    zeros = None if masks is None else read_masks(masks)
-    plan = None if apply is None else Plan.load(apply)
-    loaded = load_model(model, inputs, seed, dynamic)
+    check_different(request.model, *outputs.places())
+    masks = None if request.masks is None else read_masks(request.masks)
+    plan = None if request.apply is None else Plan.load(request.apply)
+    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
     if outputs.onnx is not None:
         check_onnx(loaded.module)
     places = outputs.checked(suffixed(loaded.beside, "-compact.pt2"))
-    found = api.compact(loaded.module, loaded.example_inputs, zeros, plan=plan, fold_batch_norm=fold)
+    found = api.compact(loaded.module, loaded.example_inputs, masks, plan=plan, fold_batch_norm=request.fold)
     return compacted(loaded, found, places)

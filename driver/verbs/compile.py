@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
@@ -16,71 +16,104 @@ from ..models import load_model
 from ..outputs import check_folder, suffixed
 from ..wording import kept, size
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from ...backends.built import Built
+    from ...backends.bundles.manifest import Runtime
+
+__all__ = ["Request", "run"]
 
 
-def run(
-    model: str,
-    inputs: Sequence[str],
-    target: str,
-    options: Mapping[str, Any],
-    link: bool,
-    runtime: str | None,
-    output: Path | None,
-    seed: int,
-    check_files: Sequence[Path] = (),
-    dynamic: Sequence[str] = (),
-) -> Answer:
-    """`options` are those of `api.compile`, and the board's ``key_file``; `check_files` hold the inputs of one call each.
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene compile`` is told; see its help."""
 
-    The model must be one whose `dynamic` sizes may vary; the code is for those of the inputs.
-    """
-    from ...backends.bundles.write import check_runtime
-    from ...backends.machines.targets import find_target
-    from ...backends.state import described
+    model: str
+    target: str = "host"
+    threads: int = 1
+    link: bool = True
+    runtime: str | None = None
+    winograd: str = "auto"
+    choose: str = "model"
+    on: str | None = None
+    key_file: Path | None = None
+    cache: bool = True
+    tune: int = 0
+    check: bool = True
+    check_files: tuple[Path, ...] = ()
+    """Inputs of one call each."""
+    inputs: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    """Sizes that the model must let vary; the code is for those of the inputs."""
+    output: Path | None = None
+    seed: int = 0
+
+    def runtime_chosen(self) -> Runtime:
+        """What the bundle runs with. Raises InputError if the target has no such runtime, or that has no threads."""
+        from ...backends.bundles.write import check_runtime
+        from ...backends.machines.targets import find_target
+
+        chosen = check_runtime(find_target(self.target), self.runtime, self.link)
+        if chosen == "none" and self.threads > 1:
+            raise InputError(
+                f"--threads has no meaning for '{self.target}' without a runtime, whose kernels run in turn; leave it out,"
+                " or name another --runtime"
+            )
+        return chosen
+
+    def options(self) -> dict[str, Any]:
+        """Those of `api.compile`. Raises InputError if the board is none, or its key cannot be read."""
+        from ...backends.boards.place import parse_place
+
+        return {
+            "threads": self.threads,
+            "winograd": self.winograd,
+            "choose": self.choose,
+            "on": None if self.on is None else parse_place(self.on, self.key_file),
+            "cache": self.cache,
+            "tune": self.tune,
+            "check": self.check,
+        }
+
+
+def run(request: Request) -> Answer:
     from ..arrays import read_arrays
 
-    chosen = check_runtime(find_target(target), runtime, link)
-    if chosen == "none" and options["threads"] > 1:
-        raise InputError(
-            f"--threads has no meaning for '{target}' without a runtime, whose kernels run in turn; leave it out, or name"
-            " another --runtime"
-        )
-    if output is not None:
-        check_folder(output)
-    options = with_board(options)
-    loaded = load_model(model, inputs, seed, dynamic)
-    check_inputs = [nested(read_arrays(path), loaded.example_inputs) for path in check_files]
-    folder = output or suffixed(loaded.beside, f"-{Path(target).stem}")
+    runtime = request.runtime_chosen()
+    if request.output is not None:
+        check_folder(request.output)
+    options = request.options()
+    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
+    check_inputs = [nested(read_arrays(path), loaded.example_inputs) for path in request.check_files]
+    folder = request.output or suffixed(loaded.beside, f"-{Path(request.target).stem}")
     check_folder(folder)
-    built = api.compile(loaded.module, loaded.example_inputs, target, check_inputs=check_inputs, **options)
+    built = api.compile(loaded.module, loaded.example_inputs, request.target, check_inputs=check_inputs, **options)
     with stage("writing the bundle"):
-        runtime_ = None if not link else chosen
-        built.export(folder, link=link, runtime=runtime_, certificate=loaded.certificate)
-    files = {"bundle": str(folder)}
-    memory = built.memory
-    facts = {"model": loaded.name, "target": target, "runtime": chosen, "threads": options["threads"]}
+        linked_with = runtime if request.link else None
+        built.export(folder, link=request.link, runtime=linked_with, certificate=loaded.certificate)
+    return _answer(request, built, loaded.name, runtime, {"bundle": str(folder)})
+
+
+def _answer(request: Request, built: Built, name: str, runtime: Runtime, files: dict[str, str]) -> Answer:
+    from ...backends.state import described
+
+    memory, state = built.memory, described(built.state)
     needs = (
         f"memory: weights {size(memory.weights_bytes)}; values between kernels {size(memory.arena_bytes)}, of which"
         f" {size(memory.live_bytes)} are needed at the same time"
     )
     if built.state:
         needs += f"; state {size(memory.state_bytes)}"
-    state = described(built.state)
     better = sum(kernel.kept for kernel in built.tuned)
-    tuned = (
-        [f"tuned: {better} of {len(built.tuned)} kernels are faster than with our schedule"] if options["tune"] else []
-    )
-    found = [dataclasses.asdict(kernel) for kernel in built.tuned]
-    data = {**facts, "memory": dataclasses.asdict(memory), "state": state, "tuned": found, "files": files}
-    what = f"{loaded.name} compiled for {target}, for inputs of {', '.join(map(str, built.inputs))}"
-    return Answer(data, says(what, needs, *kept(state), *tuned, files_line(files)))
-
-
-def with_board(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `api.compile`, with the board that ``on`` and ``key_file`` name in place of the two."""
-    from ...backends.boards.place import parse_place
-
-    on, key_file = options["on"], options["key_file"]
-    kept = {name: value for name, value in options.items() if name != "key_file"}
-    return kept if on is None else {**kept, "on": parse_place(on, key_file)}
+    tuned = f"tuned: {better} of {len(built.tuned)} kernels are faster than with our schedule"
+    data = {
+        "model": name,
+        "target": request.target,
+        "runtime": runtime,
+        "threads": request.threads,
+        "memory": dataclasses.asdict(memory),
+        "state": state,
+        "tuned": [dataclasses.asdict(kernel) for kernel in built.tuned],
+        "files": files,
+    }
+    what = f"{name} compiled for {request.target}, for inputs of {', '.join(map(str, built.inputs))}"
+    return Answer(data, says(what, needs, *kept(state), *([tuned] if request.tune else []), files_line(files)))

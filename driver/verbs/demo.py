@@ -29,7 +29,7 @@ from ..wording import change, milliseconds, relative, times
 if TYPE_CHECKING:
     from ...backends.built import Built
 
-__all__ = ["run"]
+__all__ = ["Request", "run"]
 
 THREADS = 1
 SEED = 0
@@ -51,21 +51,31 @@ class Part:
     """Takes the number of measured runs."""
 
 
-def run(out: Path, repeat: int) -> Answer:
-    """Runs both parts and writes ``report.html`` and ``report.json`` into the folder `out`.
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene demo`` is told; see its help."""
+
+    out: Path
+    """A folder."""
+    repeat: int = 50
+
+
+def run(request: Request) -> Answer:
+    """Runs both parts and writes ``report.html`` and ``report.json`` into the folder that is asked for.
 
     A part whose packages or data are missing is left out, and named in the answer and the report.
 
     Raises:
         CheckError: a compacted network does not compute what the masked one does.
     """
+    out = request.out
     check_folder(out)
     reports: list[Report] = []
     skipped: dict[str, str] = {}
     for part in (Part("VGG-16 on CIFAR-10", vgg), Part("EfficientNet-Lite0 on ImageNet", efficientnet)):
         try:
             with stage(part.name):
-                reports.append(part.make(repeat))
+                reports.append(part.make(request.repeat))
         except InputError as error:
             skipped[part.name] = str(error)
     notes = [f"Skipped: {name}. {reason}" for name, reason in skipped.items()]

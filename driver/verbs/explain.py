@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,27 +14,38 @@ from ..answer import Answer, files_line, table
 from ..models import load_model
 from ..outputs import check_different, check_file
 
-__all__ = ["run"]
+__all__ = ["Request", "run"]
 
 
-def run(
-    model: str, inputs: Sequence[str], html: Path | None, dot: Path | None, graphml: Path | None, seed: int
-) -> Answer:
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene explain`` is told; see its help."""
+
+    model: str
+    html: Path | None = None
+    dot: Path | None = None
+    graphml: Path | None = None
+    inputs: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def run(request: Request) -> Answer:
     from ...passes.canonicalize import canonicalize
     from ...passes.dependency import dependency_view
     from ..reports.explanation import explain as explain_view
 
-    for path in (html, dot, graphml):
+    places = (request.html, request.dot, request.graphml)
+    for path in places:
         check_file(path)
-    check_different(model, html, dot, graphml)
-    loaded = load_model(model, inputs, seed)
+    check_different(request.model, *places)
+    loaded = load_model(request.model, request.inputs, request.seed)
     with stage("finding the channel groups"):
         found = explain_view(dependency_view(canonicalize(loaded.module)), loaded.name)
     files = {}
     writers: tuple[tuple[str, Path | None, Callable[[], str]], ...] = (
-        ("page", html, found.to_html),
-        ("Graphviz", dot, found.to_dot),
-        ("GraphML", graphml, found.to_graphml),
+        ("page", request.html, found.to_html),
+        ("Graphviz", request.dot, found.to_dot),
+        ("GraphML", request.graphml, found.to_graphml),
     )
     for what, path, text in writers:
         if path is not None:

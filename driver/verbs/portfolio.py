@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -23,37 +21,46 @@ from ..portfolio.sources import Source, levels_sources, program_sources, pruned_
 from ..training.levels import LEVELS_FILE
 from ..wording import count, milliseconds, size
 
-__all__ = ["Request", "portfolio_verb"]
+__all__ = ["Request", "run"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What ``reconvene portfolio`` is told beside its sources; see its help."""
+    """What ``reconvene portfolio`` is told; see its help."""
 
-    sparsities: tuple[float, ...]
-    method: str
-    scope: str
-    name: str | None
-    targets: tuple[str, ...]
-    dataset: str | None
-    data: Path | None
-    test_images: int
-    batch: int
-    threads: int
-    repeat: int
-    estimate: bool
-    seed: int
-    compile: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...]
+    """A folder of levels, or programs."""
+    sparsities: tuple[float, ...] = ()
+    method: str = "magnitude"
+    scope: str = "layer"
+    name: str | None = None
+    targets: tuple[str, ...] = ("host",)
+    dataset: str | None = None
+    data: Path | None = None
+    test_images: int = 0
+    batch: int = 1
+    threads: int = 1
+    winograd: str = "auto"
+    choose: str = "model"
+    repeat: int = 50
+    estimate: bool = False
+    output: Path | None = None
+    seed: int = 0
+
+    def options(self) -> Options:
+        """How the portfolio is built. Raises InputError if one of them makes no sense."""
+        options = Options(
+            self.targets, None, self.test_images, self.batch, self.threads, self.repeat, self.estimate,
+            {"winograd": self.winograd, "choose": self.choose},
+        )  # fmt: skip
+        options.check()
+        return options
 
 
-def portfolio_verb(given: Sequence[str], request: Request, output: Path | None) -> Answer:
-    options = Options(
-        request.targets, None, request.test_images, request.batch, request.threads, request.repeat, request.estimate,
-        request.compile,
-    )  # fmt: skip
-    options.check()
-    sources, beside = _sources(given, request)
-    folder = output or suffixed(beside, "-portfolio")
+def run(request: Request) -> Answer:
+    options = request.options()
+    sources, beside = _sources(request)
+    folder = request.output or suffixed(beside, "-portfolio")
     check_folder(folder.absolute().parent)
     if request.dataset is not None:
         dataset = find_dataset(request.dataset)
@@ -70,8 +77,9 @@ def portfolio_verb(given: Sequence[str], request: Request, output: Path | None) 
     return Answer({"name": portfolio.name, "variants": variants, "files": files}, show)
 
 
-def _sources(given: Sequence[str], request: Request) -> tuple[tuple[Source, ...], Path]:
+def _sources(request: Request) -> tuple[tuple[Source, ...], Path]:
     """What the person named, and the path that results go beside."""
+    given = request.sources
     first = Path(given[0])
     if (first / LEVELS_FILE).is_file() or (first.is_dir() and len(given) == 1):
         if len(given) > 1 or request.sparsities:

@@ -5,75 +5,118 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...backends.built import load_bundle
+from ...backends.bundles.execution import run_bundle
+from ...backends.bundles.read import open_bundle
 from ...backends.signature import Signature, TensorSpec
 from ...backends.state import described
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
 from .. import api
 from ..answer import Answer, files_line, says
-from ..arrays import array_names, check_array_file, in_order, read_given, write_arrays
+from ..arrays import Given, array_names, check_array_file, in_order, read_given, write_arrays
 from ..models import load_model
 from ..outputs import check_file
 from ..wording import kept
+from .bundles import board_facts, check_threads_of, checked_place, emulator_for, example_inputs_of, limits, lost_lines
+from .signatures import signed_bundle
 
-__all__ = ["run"]
-
-
-def run(
-    model: str,
-    files: Sequence[str],
-    data: Path | None,
-    on: str | None,
-    inputs: Sequence[str],
-    threads: int | None,
-    output: Path | None,
-    seed: int,
-    timeout: int = 600,
-    key_file: Path | None = None,
-    public_key: str | None = None,
-) -> Answer:
-    from .bundles import lost_lines, run_bundle
-    from .sign import signed_bundle
-
-    signed = signed_bundle(model, public_key)
-    check_file(output)
-    check_array_file(output)
-    if files and data is not None:
-        raise InputError("inputs were given as files and with --data; give one of the two")
-    if inputs and (files or data is not None):
-        raise InputError("inputs were given as arrays and as shapes; leave out --input, arrays have shapes")
-    given = read_given([str(data)] if data is not None else files)
-    where: dict[str, Any] = {}
-    if on is not None or Path(model).is_dir():
-        bundle, outputs, where = run_bundle(model, given, on, threads, seed, timeout, output, key_file, signed)
-        signature, specs = bundle.signature, bundle.outputs
-    else:
-        loaded = load_model(model, inputs, seed, given=given)
-        built = api.compile(loaded.module, loaded.example_inputs, "host", threads=threads or 1)
-        signature, specs = built.signature, built.outputs
-        where = {"state": described(built.state)}
-        check_array_file(output, len(specs))
-        names = [spec.name for spec in built.inputs]
-        used = in_order(given, names) if given else signature.tensors(loaded.example_inputs, {})
-        with stage("running"):
-            outputs = list(built.run_tensors(used))
-    return answer_of(outputs, specs, signature, where, output, lost_lines(where))
+__all__ = ["Request", "run"]
 
 
-def answer_of(
-    outputs: Sequence[torch.Tensor],
-    specs: Sequence[TensorSpec],
-    signature: Signature,
-    where: Mapping[str, Any],
-    output: Path | None,
-    lost: Sequence[str],
-) -> Answer:
-    names = array_names(specs)
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene run`` is told; see its help."""
+
+    model: str
+    """A model, or the folder of a bundle."""
+    files: tuple[str, ...] = ()
+    data: Path | None = None
+    on: str | None = None
+    key_file: Path | None = None
+    public_key: str | None = None
+    timeout: int = 600
+    """Seconds."""
+    threads: int | None = None
+    inputs: tuple[str, ...] = ()
+    output: Path | None = None
+    seed: int = 0
+
+    def given(self) -> list[Given]:
+        """The arrays. Raises InputError where they are given in two ways, or cannot be read."""
+        if self.files and self.data is not None:
+            raise InputError("inputs were given as files and with --data; give one of the two")
+        if self.inputs and (self.files or self.data is not None):
+            raise InputError("inputs were given as arrays and as shapes; leave out --input, arrays have shapes")
+        return read_given([str(self.data)] if self.data is not None else self.files)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What was computed, and where."""
+
+    outputs: Sequence[torch.Tensor]
+    specs: Sequence[TensorSpec]
+    signature: Signature
+    facts: Mapping[str, Any]
+    """For the answer: ``state``, and of a board its name and those that were lost."""
+
+
+def run(request: Request) -> Answer:
+    signed = signed_bundle(request.model, request.public_key)
+    check_file(request.output)
+    check_array_file(request.output)
+    given = request.given()
+    is_bundle = request.on is not None or Path(request.model).is_dir()
+    ran = _run_bundle(request, given, signed) if is_bundle else _run_model(request, given)
+    return _answer(ran, request.output)
+
+
+def _run_model(request: Request, given: Sequence[Given]) -> Ran:
+    loaded = load_model(request.model, request.inputs, request.seed, given=given)
+    built = api.compile(loaded.module, loaded.example_inputs, "host", threads=request.threads or 1)
+    check_array_file(request.output, len(built.outputs))
+    names = [spec.name for spec in built.inputs]
+    used = in_order(given, names) if given else built.signature.tensors(loaded.example_inputs, {})
+    with stage("running"):
+        outputs = built.run_tensors(used)
+    return Ran(outputs, built.outputs, built.signature, {"state": described(built.state)})
+
+
+def _run_bundle(request: Request, given: Sequence[Given], manifest_sha256: str | None) -> Ran:
+    """`manifest_sha256` is for `open_bundle`."""
+    bundle = open_bundle(request.model, manifest_sha256=manifest_sha256)
+    check_array_file(request.output, len(bundle.outputs))
+    check_threads_of(bundle, request.threads)
+    names = [spec.name for spec in bundle.inputs]
+    inputs = in_order(given, names) if given else example_inputs_of(bundle, request.seed)
+    facts = {"state": described(bundle.state)}
+    if request.on is not None and request.on != "qemu":
+        from ...backends.boards.jobs import run_on_board
+
+        place = checked_place(request.on, request.key_file)
+        with stage(f"running on {request.on}"):
+            done = run_on_board(bundle, inputs, place, request.threads, limits(request.timeout))
+        return Ran(done.value, bundle.outputs, bundle.signature, {**facts, **board_facts(done)})
+    emulator = emulator_for(bundle, request.on)
+    with stage("running"):
+        if bundle.runtime == "python" and emulator is None:
+            built = load_bundle(request.model, manifest_sha256=manifest_sha256)
+            outputs = replace(built, threads=request.threads or built.threads).run_tensors(inputs)
+        else:
+            outputs = run_bundle(bundle, inputs, emulator, request.threads)
+    return Ran(outputs, bundle.outputs, bundle.signature, facts)
+
+
+def _answer(ran: Ran, output: Path | None) -> Answer:
+    outputs, constants = ran.outputs, ran.signature.constants()
+    names = array_names(ran.specs)
     written = {}
     if output is not None:
         write_arrays(output, names, outputs)
@@ -82,12 +125,11 @@ def answer_of(
         {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), **extremes(value)}
         for name, value in zip(names, outputs, strict=True)
     ]
-    constants = signature.constants()
     lines = [f"{titled(name)}: {summary(value)}" for name, value in zip(names, outputs, strict=True)]
     lines += [f"{name}: {value!r}, whatever the inputs are" for name, value in constants.items()]
     found = {"outputs": facts, "constants": {name: plain(value) for name, value in constants.items()}}
-    shown = [*lost, *lines, *kept(where["state"]), *([files_line(written)] if written else [])]
-    return Answer({**where, **found, "files": written}, says(*shown))
+    shown = [*lost_lines(ran.facts), *lines, *kept(ran.facts["state"]), *([files_line(written)] if written else [])]
+    return Answer({**ran.facts, **found, "files": written}, says(*shown))
 
 
 def titled(name: str) -> str:

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from ..serving.policies import Policy
     from ..serving.service import Service
 
-__all__ = ["Options", "serve_verb"]
+__all__ = ["Request", "run"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What ``reconvene serve`` is told beside PORTFOLIO; see its help."""
+class Request:
+    """What ``reconvene serve`` is told; see its help."""
 
+    portfolio: str
+    """A folder."""
     host: str = "127.0.0.1"
     port: int | None = None
     unix: Path | None = None
@@ -48,8 +50,8 @@ class Options:
     public_key: str | None = None
 
 
-def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None = None) -> Answer:
-    """Serves the portfolio in `folder` until a signal comes; the answer says what was done."""
+def run(request: Request, say: Callable[[str], None] | None = None) -> Answer:
+    """Serves the portfolio until a signal comes; the answer says what was done."""
     try:
         from ..serving.control import read_token
         from ..serving.server import Address, listening, run_server
@@ -60,42 +62,42 @@ def serve_verb(folder: str, options: Options, say: Callable[[str], None] | None 
     from ..portfolio.manifest import open_portfolio
     from ..serving.governor import Governor
     from ..serving.limits import Limits
-    from .sign import signed_portfolio
+    from .signatures import signed_portfolio
 
     tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
-    if options.threads > available_threads():
-        raise InputError(f"this machine runs at most {available_threads()} threads, got --threads {options.threads}")
-    if options.state is not None:
-        check_folder(options.state.absolute().parent)
-        if options.state.is_dir():
+    if request.threads > available_threads():
+        raise InputError(f"this machine runs at most {available_threads()} threads, got --threads {request.threads}")
+    if request.state is not None:
+        check_folder(request.state.absolute().parent)
+        if request.state.is_dir():
             raise InputError(
-                f"cannot note what is served in '{options.state}': it is a folder; name a file with --state"
+                f"cannot note what is served in '{request.state}': it is a folder; name a file with --state"
             )
-    signed = signed_portfolio(folder, options.public_key)
-    portfolio = open_portfolio(folder, files=False, manifest_sha256=signed)
+    signed = signed_portfolio(request.portfolio, request.public_key)
+    portfolio = open_portfolio(request.portfolio, files=False, manifest_sha256=signed)
     settings = Settings(
-        target=options.target,
-        variant=options.variant,
-        threads=options.threads,
-        private=options.private,
-        policy=_policy(options),
-        governor=Governor(options.dwell),
+        target=request.target,
+        variant=request.variant,
+        threads=request.threads,
+        private=request.private,
+        policy=_policy(request),
+        governor=Governor(request.dwell),
         limits=Limits(
-            connections=options.connections,
-            queue=options.queue,
-            timeout=options.timeout,
-            body=options.body_mib << 20,
-            bodies=options.bodies_mib << 20,
+            connections=request.connections,
+            queue=request.queue,
+            timeout=request.timeout,
+            body=request.body_mib << 20,
+            bodies=request.bodies_mib << 20,
         ),
-        control=options.control,
-        token=read_token(options.control_token) if options.control else None,
-        hosts=options.hosts,
-        state=options.state,
+        control=request.control,
+        token=read_token(request.control_token) if request.control else None,
+        hosts=request.hosts,
+        state=request.state,
     )
-    port = options.port if options.port is not None or options.unix is not None else 8000
+    port = request.port if request.port is not None or request.unix is not None else 8000
     service = Service(portfolio, settings, tell)
     _spare_the_collector()
-    with listening(Address(options.host, port, options.unix)) as sockets:
+    with listening(Address(request.host, port, request.unix)) as sockets:
         service.load()
         run_server(service, sockets, lambda places: tell(f"serving '{portfolio.name}' at {' and '.join(places)}"))
     return _answer(service)
@@ -126,21 +128,21 @@ def _answer(service: Service) -> Answer:
     return Answer(data, lambda console: console.print(line, markup=False, highlight=False, soft_wrap=True))
 
 
-def _policy(options: Options) -> Policy:
+def _policy(request: Request) -> Policy:
     from ..serving.policies import ByHand, Combined, LatencyObjective, MemoryAvailable, PowerHint, QueueLength
 
-    if "latency" in options.policies and options.objective_ms is None:
+    if "latency" in request.policies and request.objective_ms is None:
         raise InputError("the policy latency needs --objective-ms")
-    if "latency" not in options.policies and options.objective_ms is not None:
+    if "latency" not in request.policies and request.objective_ms is not None:
         raise InputError("--objective-ms is for --policy latency")
     made: dict[str, Callable[[], Policy]] = {
         "hand": ByHand,
-        "latency": lambda: LatencyObjective(options.objective_ms or 0.0),
-        "queue": lambda: QueueLength(options.queue_high, options.queue_high / 4),
-        "memory": lambda: MemoryAvailable(options.reserve_mib << 20),
+        "latency": lambda: LatencyObjective(request.objective_ms or 0.0),
+        "queue": lambda: QueueLength(request.queue_high, request.queue_high / 4),
+        "memory": lambda: MemoryAvailable(request.reserve_mib << 20),
         "power": PowerHint,
     }
-    unknown = [name for name in options.policies if name not in made]
+    unknown = [name for name in request.policies if name not in made]
     if unknown:
         raise InputError(f"no policy is called '{unknown[0]}'; there are {', '.join(made)}")
-    return Combined(tuple(made[name]() for name in dict.fromkeys(options.policies))) if options.policies else ByHand()
+    return Combined(tuple(made[name]() for name in dict.fromkeys(request.policies))) if request.policies else ByHand()

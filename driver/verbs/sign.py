@@ -1,49 +1,34 @@
-"""``reconvene sign``, and ``--public-key`` of the verbs that run what somebody else may have made."""
+"""``reconvene sign``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...backends.bundles.listed_files import MANIFEST as BUNDLE
 from ...backends.bundles.read import open_bundle
-from ...backends.bundles.signing import SIGNATURE, read_public_key, sign, verify, write_keys
+from ...backends.bundles.signing import SIGNATURE, sign, write_keys
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import SUMS, read_sums
 from ..answer import Answer, files_line, says
 from ..portfolio.manifest import MANIFEST as PORTFOLIO
 from ..portfolio.manifest import open_portfolio
 
-__all__ = ["sign_verb", "signed_bundle", "signed_portfolio"]
+__all__ = ["Request", "run"]
 
 
-def signed_bundle(folder: str, public_key: str | None) -> str | None:
-    """The SHA-256 that the manifest of the bundle in `folder` was signed with; None without a key.
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene sign`` is told; see its help."""
 
-    Raises:
-        InputError: the folder is no bundle, or was not signed with this key.
-    """
-    return _signed(folder, public_key, BUNDLE, "bundle")
-
-
-def signed_portfolio(folder: str, public_key: str | None) -> str | None:
-    """The same of `portfolio.json`. A folder that was signed as a bundle is no signed portfolio, whatever lies in it."""
-    return _signed(folder, public_key, PORTFOLIO, "portfolio")
+    folder: str | None = None
+    secret_key: Path | None = None
+    new_key: Path | None = None
 
 
-def _signed(folder: str, public_key: str | None, manifest: str, kind: str) -> str | None:
-    if public_key is None:
-        return None
-    key, path = read_public_key(public_key), Path(folder)
-    if not path.is_dir():
-        raise InputError(f"'{folder}' is no bundle and no portfolio, which are what is signed; leave out --public-key")
-    listed = verify(path, key).sums
-    if manifest not in listed:
-        raise InputError(f"what was signed in '{folder}' is no {kind}: it lists no {manifest}; do not use it")
-    return listed[manifest]
-
-
-def sign_verb(folder: str | None, secret_key: Path | None, new_key: Path | None) -> Answer:
+def run(request: Request) -> Answer:
     """Signs a bundle or portfolio, or makes a pair of keys to do so."""
+    folder, secret_key, new_key = request.folder, request.secret_key, request.new_key
     if new_key is not None:
         if folder is not None or secret_key is not None:
             raise InputError("--new-key makes keys and signs nothing; sign afterwards, with --secret-key")

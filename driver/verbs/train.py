@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -20,37 +19,45 @@ from ..training.loop import Machine, Trained, train
 from ..training.presets import find_preset
 from .settings import method_settings
 
-__all__ = ["Machine", "Options", "train_verb"]
+__all__ = ["Machine", "Request", "run"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What ``reconvene train`` is told beside MODEL; see its help."""
+class Request:
+    """What ``reconvene train`` is told; see its help."""
 
-    dataset: str
-    data: Path | None
-    preset: str
-    settings: tuple[str, ...]
-    masks: Path | None
-    machine: Machine
-    width: float
-    checkpoint_every: int
-    restart: bool
-    seed: int
+    model: str
+    dataset: str = "cifar10"
+    data: Path | None = None
+    preset: str = "laptop"
+    settings: tuple[str, ...] = ()
+    """``NAME=VALUE``, of the preset."""
+    masks: Path | None = None
+    machine: Machine = field(default_factory=Machine)
+    width: float = 1.0
+    checkpoint_every: int = 100
+    """Steps."""
+    restart: bool = False
+    inputs: tuple[str, ...] = ()
+    output: Path | None = None
+    """A folder."""
+    seed: int = 0
 
 
-def train_verb(model: str, inputs: Sequence[str], options: Options, output: Path | None) -> Answer:
-    preset = find_preset(options.preset).changed(method_settings(None, options.settings))
-    options.machine.checked()
-    dataset = find_dataset(options.dataset)
-    if output is not None:
-        check_folder(output)
-    masks = None if options.masks is None else read_masks(options.masks)
-    loaded = load_model(model, inputs, options.seed, ("batch",), dataset=options.dataset, width=options.width)
-    folder = output or suffixed(loaded.beside, "-training")
+def run(request: Request) -> Answer:
+    preset = find_preset(request.preset).changed(method_settings(None, request.settings))
+    request.machine.checked()
+    dataset = find_dataset(request.dataset)
+    if request.output is not None:
+        check_folder(request.output)
+    masks = None if request.masks is None else read_masks(request.masks)
+    loaded = load_model(
+        request.model, request.inputs, request.seed, ("batch",), dataset=request.dataset, width=request.width
+    )
+    folder = request.output or suffixed(loaded.beside, "-training")
     check_folder(folder)
-    with stage(f"reading {options.dataset}"):
-        training, test = (dataset.load(options.data, split) for split in ("train", "test"))
+    with stage(f"reading {request.dataset}"):
+        training, test = (dataset.load(request.data, split) for split in ("train", "test"))
     assert isinstance(loaded.module, CapturedModule)
     done = train(
         loaded.module,
@@ -59,10 +66,10 @@ def train_verb(model: str, inputs: Sequence[str], options: Options, output: Path
         preset,
         folder,
         masks=masks,
-        machine=options.machine,
-        seed=options.seed,
-        checkpoint_every=options.checkpoint_every,
-        restart=options.restart,
+        machine=request.machine,
+        seed=request.seed,
+        checkpoint_every=request.checkpoint_every,
+        restart=request.restart,
     )
     with stage("writing"):
         save_program(done.module, loaded.example_inputs, folder / "model.pt2")
@@ -71,7 +78,7 @@ def train_verb(model: str, inputs: Sequence[str], options: Options, output: Path
     data = {
         "model": loaded.name,
         "data": training.name,
-        "preset": options.preset,
+        "preset": request.preset,
         "settings": {**asdict(preset), "milestones": list(preset.milestones)},
         "seconds": done.seconds,
         "rows": list(done.rows),

@@ -25,16 +25,16 @@ TEXT = (Path(__file__).parents[3] / "docs" / "tutorial-serve.md").read_text(enco
 
 
 def test_ports_names_and_sizes_are_those_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[verb.Options] = []
-    monkeypatch.setattr(verb, "serve_verb", lambda folder, options: calls.append(options) or 1 // 0)
+    calls: list[verb.Request] = []
+    monkeypatch.setattr(verb, "run", lambda request: calls.append(request) or 1 // 0)
     with pytest.raises(ZeroDivisionError):
         command_line.app(shlex.split(CALL), standalone_mode=False)
-    (options,) = calls
-    assert set(re.findall(r"proxy_pass http://127\.0\.0\.1:(\d+);", PROXY)) == {str(options.port)}
-    assert (options.host, inspect.signature(verb.Options).parameters["host"].default) == ("127.0.0.1", "127.0.0.1")
-    assert re.findall(r"client_max_body_size (\d+)m;", PROXY) == [str(options.body_mib)]
-    assert re.findall(r"server_name (\S+);", PROXY) == list(options.hosts)
-    assert options.control_token is not None
+    (request,) = calls
+    assert set(re.findall(r"proxy_pass http://127\.0\.0\.1:(\d+);", PROXY)) == {str(request.port)}
+    assert (request.host, inspect.signature(verb.Request).parameters["host"].default) == ("127.0.0.1", "127.0.0.1")
+    assert re.findall(r"client_max_body_size (\d+)m;", PROXY) == [str(request.body_mib)]
+    assert re.findall(r"server_name (\S+);", PROXY) == list(request.hosts)
+    assert request.control_token is not None
 
 
 def test_only_switching_goes_without_a_password(original: Portfolio, tmp_path: Path) -> None:

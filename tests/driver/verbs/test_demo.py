@@ -27,7 +27,7 @@ def refused(repeat: int) -> Report:
 def test_a_part_that_cannot_run_is_skipped_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "vgg", a_report)
     monkeypatch.setattr(demo, "efficientnet", refused)
-    answer = demo.run(tmp_path, 3)
+    answer = demo.run(demo.Request(tmp_path, 3))
     console = Console(file=io.StringIO(), width=150)
     answer.show(console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -45,7 +45,7 @@ def test_a_failed_check_ends_the_demo(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(demo, "vgg", differs)
     with pytest.raises(CheckError):
-        demo.run(tmp_path, 3)
+        demo.run(demo.Request(tmp_path, 3))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,7 +17,7 @@ from reconvene.backends.bundles.signing import Signed, verify
 from reconvene.backends.compile import compile
 from reconvene.driver.cli.command_line import main
 from reconvene.driver.portfolio.manifest import write_manifest
-from reconvene.driver.verbs import sign as signatures
+from reconvene.driver.verbs import signatures
 from reconvene.frontend.base.errors import InputError
 from tests.support.bundles import edit
 from tests.support.portfolios import small_portfolio

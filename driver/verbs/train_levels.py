@@ -1,7 +1,8 @@
-"""``reconvene sparsify``."""
+"""``reconvene train-levels``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -14,31 +15,53 @@ from ..models import load_model
 from ..outputs import check_folder, suffixed
 from ..scoring_data import scoring_batches
 from ..training.levels import Ladder, Level, train_levels
+from ..training.loop import Machine
 from ..training.presets import find_preset
 from .settings import method_settings
-from .train import Options
 
-__all__ = ["sparsify_verb"]
+__all__ = ["Ladder", "Machine", "Request", "run"]
 
 
-def sparsify_verb(model: str, ladder: Ladder, options: Options, output: Path | None) -> Answer:
+@dataclass(frozen=True)
+class Request:
+    """What ``reconvene train-levels`` is told; see its help."""
+
+    model: str
+    ladder: Ladder
+    """Which levels there are, and how their masks are found."""
+    dataset: str = "cifar10"
+    data: Path | None = None
+    preset: str = "laptop"
+    settings: tuple[str, ...] = ()
+    """``NAME=VALUE``, of the preset."""
+    machine: Machine = field(default_factory=Machine)
+    width: float = 1.0
+    checkpoint_every: int = 100
+    """Steps."""
+    output: Path | None = None
+    """A folder."""
+    seed: int = 0
+
+
+def run(request: Request) -> Answer:
+    ladder = request.ladder
     ladder.check()
-    preset = find_preset(options.preset).changed(method_settings(None, options.settings))
-    options.machine.checked()
-    dataset = find_dataset(options.dataset)
-    if output is not None:
-        check_folder(output)
-    loaded = load_model(model, (), options.seed, ("batch",), dataset=options.dataset, width=options.width)
-    folder = output or suffixed(loaded.beside, "-levels")
+    preset = find_preset(request.preset).changed(method_settings(None, request.settings))
+    request.machine.checked()
+    dataset = find_dataset(request.dataset)
+    if request.output is not None:
+        check_folder(request.output)
+    loaded = load_model(request.model, (), request.seed, ("batch",), dataset=request.dataset, width=request.width)
+    folder = request.output or suffixed(loaded.beside, "-levels")
     check_folder(folder)
-    with stage(f"reading {options.dataset}"):
-        training, test = (dataset.load(options.data, split) for split in ("train", "test"))
-        batches = scoring_batches(loaded, ladder.method, options.dataset, options.data, False, options.seed)
+    with stage(f"reading {request.dataset}"):
+        training, test = (dataset.load(request.data, split) for split in ("train", "test"))
+        batches = scoring_batches(loaded, ladder.method, request.dataset, request.data, False, request.seed)
     assert isinstance(loaded.module, CapturedModule)
     levels = tuple(
         train_levels(
-            loaded.module, loaded.example_inputs, training, test, preset, ladder, folder, machine=options.machine,
-            seed=options.seed, batches=batches, checkpoint_every=options.checkpoint_every,
+            loaded.module, loaded.example_inputs, training, test, preset, ladder, folder, machine=request.machine,
+            seed=request.seed, batches=batches, checkpoint_every=request.checkpoint_every,
         )
     )  # fmt: skip
     files = {"levels": str(folder)}
