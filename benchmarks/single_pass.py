@@ -16,7 +16,8 @@ from torch import Tensor, fx
 
 from reconvene.frontend.graph_module import CapturedModule, cloned
 from reconvene.passes.canonicalize import canonicalize
-from reconvene.passes.dependency import ChannelGroup, DependencyView, dependency_view
+from reconvene.passes.dependency import DependencyView, dependency_view
+from reconvene.passes.groups import ChannelGroup
 from reconvene.passes.pruning.decisions import Decision, masks_of
 from reconvene.passes.values import attribute
 

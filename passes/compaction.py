@@ -13,8 +13,9 @@ from torch import fx
 
 from ..frontend.base.errors import CheckError, InputError
 from ..frontend.base.progress import stage
-from .dependency import ChannelGroup, DependencyView, dependency_view
+from .dependency import DependencyView, dependency_view
 from .fold_batch_norm import fold_batch_norm
+from .groups import ChannelGroup
 from .liveness import Liveness
 from .masks import canonical_and_masked, check_finite
 from .outcome import Compaction, GroupOutcome

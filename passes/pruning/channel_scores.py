@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...frontend.base.errors import InputError
-from ..dependency import ChannelGroup, DependencyView, Slices
+from ..dependency import DependencyView
+from ..groups import ChannelGroup, Slices
 from ..values import attribute
 from .scores import SCORES, Batch, Loss, Request, Weight
 

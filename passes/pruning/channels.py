@@ -17,7 +17,8 @@ from ...frontend.base.errors import InputError
 from ...frontend.source_line import source_line
 from ..canonicalize import canonicalize
 from ..compaction import compact
-from ..dependency import ChannelGroup, DependencyView, dependency_view
+from ..dependency import DependencyView, dependency_view
+from ..groups import ChannelGroup
 from ..masks import check_finite
 from ..outcome import Compaction
 from ..rules import rule_of

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..dependency import ChannelGroup, DependencyView
+from ..dependency import DependencyView
+from ..groups import ChannelGroup
 from ..outcome import GroupOutcome
 from ..values import attribute
 

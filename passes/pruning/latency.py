@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from ...frontend.base.errors import InputError
-from ..dependency import ChannelGroup, DependencyView
+from ..dependency import DependencyView
+from ..groups import ChannelGroup
 from ..values import attribute
 from .channels import Scored, allot
 from .decisions import Decision, rounded

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import fx
 
 from ..compaction import analyse, causes_of_channels, channels_where
-from ..dependency import ChannelGroup, DependencyView
+from ..dependency import DependencyView
+from ..groups import ChannelGroup
 from ..liveness import Liveness
 from .decisions import Decision, masks_of
 

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from ....frontend.base.errors import InputError
-from ...dependency import ChannelGroup, DependencyView
+from ...dependency import DependencyView
+from ...groups import ChannelGroup
 from ...values import attribute
 from ..channel_scores import summed_scores
 from ..channels import check_patterns, ignored_by
