@@ -19,6 +19,7 @@ from tvm import rpc
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.json_text import json_object, json_text, parse_json
+from ..machines.architectures import machine_name
 from ..machines.targets import Target
 from .errors import BoardError, BoardLost, printable
 from .place import Place
@@ -35,8 +36,6 @@ _MOST_ABOUT = 4096
 
 _HEAD_BYTES = 4096
 """Of an answer, beside what it is about; far more than there are."""
-
-_MACHINES = {"armv7l": "arm", "armv6l": "arm", "armv8l": "arm", "arm64": "aarch64", "amd64": "x86_64"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Board:
     def check(self, target: Target) -> None:
         """Raises BoardError unless the board's architecture is the target's, as far as the board says."""
         machine = self.about.get("machine")
-        if machine is not None and _MACHINES.get(machine, machine) != target.architecture:
+        if machine is not None and machine_name(machine) != target.architecture:
             raise BoardError(
                 f"board '{self.name}' is {machine}, but '{target.name}' is {target.triple}; compile for it"
             )

@@ -84,7 +84,7 @@ def bound_digest(manifest: Mapping[str, Any], data: Mapping[str, str]) -> bytes:
 
 def note_source(digest: bytes, target: Target) -> str:
     """Assembly of the note. It takes no memory where the code runs."""
-    mark = "%" if target.architecture == "arm" else "@"
+    mark = target.isa.section_mark
     values = ", ".join(map(str, digest))
     return f"""// Which manifest this code was linked for.
     .section {_SECTION}, "", {mark}note

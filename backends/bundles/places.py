@@ -57,7 +57,7 @@ def state_source(offsets: Sequence[int | None]) -> str:
 
 def constants_assembly(target: Target, symbol: str, alignment: int, file: str) -> str:
     """Assembly that makes `file` part of a program, among its constants, as `symbol`."""
-    mark = "%" if target.architecture == "arm" else "@"
+    mark = target.isa.section_mark
     return f"""// {file.rpartition("/")[2]}, as it is, among a program's constants.
     .section .rodata.{symbol}, "a", {mark}progbits
     .balign {alignment}

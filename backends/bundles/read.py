@@ -11,7 +11,7 @@ from typing import Any, get_args
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import SUMS, read_regular, sha256_of
 from ...frontend.base.json_text import json_object, json_text, parse_json, shortened
-from ..machines.object_files import ELF_MACHINES, machine_of
+from ..machines.object_files import machine_of
 from ..machines.targets import Target
 from .binding import check_binding
 from .listed_files import MANIFEST, FileSum, check_file, check_sums, file_sum
@@ -111,7 +111,7 @@ def _check_names(runtime: object, sums: Mapping[str, FileSum]) -> None:
 
 def _check_machine(folder: Path, name: str, target: Target) -> None:
     found = machine_of(folder / name)
-    if found is not None and found != ELF_MACHINES.get(target.architecture, found):
+    if found is not None and found != target.isa.elf:
         raise InputError(
             f"{name} in bundle '{folder}' is not for {target.triple} as its manifest says; export it again"
         )

@@ -19,8 +19,6 @@ from .runtime_library import digest, made_once
 
 __all__ = ["WHEEL_LIBRARIES", "has_wheel", "wheel_runtime"]
 
-_PLATFORMS = {"aarch64": "manylinux_2_28_aarch64", "x86_64": "manylinux_2_28_x86_64"}
-
 WHEEL_LIBRARIES = {
     "apache-tvm": "tvm/lib/libtvm_runtime.so",
     "apache-tvm-ffi": "tvm_ffi/lib/libtvm_ffi.so",
@@ -32,7 +30,7 @@ _ADVICE = "or use --runtime static"
 
 def has_wheel(target: Target) -> bool:
     """Whether the registry has a wheel of TVM's runtime for the target's architecture."""
-    return target.architecture in _PLATFORMS
+    return target.isa.wheel is not None
 
 
 def wheel_runtime(target: Target) -> tuple[Path, ...]:
@@ -42,7 +40,7 @@ def wheel_runtime(target: Target) -> tuple[Path, ...]:
         InputError: there is no wheel for the architecture, it cannot be downloaded, or what came is not the file whose
             checksum is known.
     """
-    platform = _PLATFORMS.get(target.architecture)
+    platform = target.isa.wheel
     if platform is None:
         raise InputError(
             f"there is no wheel of TVM for {target.triple}, so no runtime to put into the bundle; use --runtime static"

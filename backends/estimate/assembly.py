@@ -6,12 +6,12 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 
+from ..machines.architectures import ARCHITECTURES
 from .tools import llvm_tool
 
 __all__ = ["disassemble", "is_multiply_add", "modelled"]
 
 _UNKNOWN = re.compile(r"^<stdin>:(\d+):\d+: warning:", re.MULTILINE)
-_FEATURES = {"aarch64": "+v8.6a", "x86_64": ""}
 
 # Post-indexed: a register or a literal behind the bracket. Pre-indexed: an exclamation mark.
 _POST = re.compile(r"^((?:ld|st)\S* .*\[(\w+))\], (#-?\d+|x\d+)$")
@@ -27,8 +27,8 @@ def disassemble(codes: Iterable[bytes], architecture: str) -> dict[bytes, str]:
     wanted = sorted(set(codes))
     given = "".join(f"[{' '.join(f'0x{byte:02x}' for byte in code)}]\n" for code in wanted)
     command = [llvm_tool("llvm-mc"), "--disassemble", f"-triple={architecture}-linux-gnu"]
-    if _FEATURES[architecture]:
-        command.append(f"-mattr={_FEATURES[architecture]}")
+    if ARCHITECTURES[architecture].model_attributes:
+        command.append(f"-mattr={ARCHITECTURES[architecture].model_attributes}")
     result = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     unknown = {int(line) - 1 for line in _UNKNOWN.findall(result.stderr)}
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]

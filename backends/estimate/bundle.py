@@ -12,6 +12,7 @@ from ...frontend.base.progress import stage
 from ..bundles.execution import bundle_emulator
 from ..bundles.manifest import Bundle
 from ..bundles.read import open_bundle
+from ..machines.architectures import ARCHITECTURES
 from ..state import described
 from .blocks import blocks_of, steady
 from .board import Board, board_of, core_of, levels_of
@@ -26,8 +27,6 @@ __all__ = ["OTHER", "estimate_bundle"]
 OTHER = "(runtime)"
 """What is not a kernel's: TVM's virtual machine, the program, the C library."""
 
-_ARCHITECTURES = ("aarch64", "x86_64")
-
 
 def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
     """What one pass of the model in `folder` costs on its target, one thread, with all memory touched before.
@@ -40,10 +39,9 @@ def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
     """
     bundle = open_bundle(folder)
     target = bundle.target
-    if target.architecture not in _ARCHITECTURES:
-        raise InputError(
-            f"bundle '{folder}' is for {target.triple}; estimates are for {' and '.join(_ARCHITECTURES)} only"
-        )
+    if target.isa.multiply_add is None:
+        modelled = [name for name, entry in sorted(ARCHITECTURES.items()) if entry.multiply_add is not None]
+        raise InputError(f"bundle '{folder}' is for {target.triple}; estimates are for {' and '.join(modelled)} only")
     if bundle.program is None:
         raise InputError(f"bundle '{folder}' holds no program; compile it with --runtime static")
     core, levels, board = core_of(target), levels_of(target), board_of(target)

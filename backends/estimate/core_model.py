@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from ...frontend.base.errors import InputError
+from ..machines.architectures import ARCHITECTURES
 from .tools import llvm_tool, llvm_version, output_of
 
 __all__ = ["CORES", "BlockCycles", "Core", "block_cycles", "find_core"]
@@ -41,8 +42,6 @@ _PREFIXES = {
 }
 _PREFIX = re.compile(r"^(Zn\d|.*?)(Unit|AGU|ALU)")
 
-_FEATURES = {"aarch64": "+v8.6a", "x86_64": ""}
-_TRIALS = {"aarch64": "fmla v{0}.4s, v16.4s, v17.4s", "x86_64": "vfmadd231ps %ymm14, %ymm15, %ymm{0}"}
 _SHORT, _LONG = 50, 150
 
 
@@ -85,7 +84,8 @@ def find_core(architecture: str, cpu: str, whose: str = "") -> Core:
     Raises:
         InputError: there is no llvm-mca, or it has no model for the core.
     """
-    trial = [_TRIALS[architecture].format(register) for register in range(14)] if architecture in _TRIALS else []
+    multiply_add = ARCHITECTURES[architecture].multiply_add
+    trial = [multiply_add.format(register) for register in range(14)] if multiply_add else []
     target = f" of '{whose}'" if whose else ""
     if not trial or not cpu:
         raise InputError(f"LLVM has no model of the core{target}; it has one of {', '.join(CORES)}")
@@ -132,8 +132,8 @@ def _analyse(architecture: str, cpu: str, blocks: Sequence[Sequence[str]], turns
         lines += [f"# LLVM-MCA-BEGIN b{index}", *block, f"# LLVM-MCA-END b{index}"]
     command = [llvm_tool("llvm-mca"), f"-mtriple={architecture}-linux-gnu", f"-mcpu={cpu}", f"-iterations={turns}"]
     command += ["-json", "-instruction-info=false", "-resource-pressure=false"]
-    if _FEATURES[architecture]:
-        command.append(f"-mattr={_FEATURES[architecture]}")
+    if ARCHITECTURES[architecture].model_attributes:
+        command.append(f"-mattr={ARCHITECTURES[architecture].model_attributes}")
     if llvm_version() >= 18:
         command.append("-skip-unsupported-instructions=any")
     return json.loads(output_of(command, "\n".join(lines) + "\n"))

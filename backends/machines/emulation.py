@@ -14,8 +14,6 @@ from .targets import Target
 
 __all__ = ["Emulator", "find_emulator"]
 
-_NAMES = {"aarch64": "aarch64", "arm": "arm", "x86_64": "x86_64"}
-
 
 @dataclass(frozen=True)
 class Emulator:
@@ -41,12 +39,11 @@ def find_emulator(target: Target, *, libraries: bool = False) -> Emulator:
     """
     if target.bare:
         return _whole_machine(target)
-    name = _NAMES.get(target.architecture)
-    found = next((n for n in (f"qemu-{name}", f"qemu-{name}-static") if name and shutil.which(n)), None)
+    name = target.architecture
+    found = next((n for n in (f"qemu-{name}", f"qemu-{name}-static") if shutil.which(n)), None)
     if found is None:
         raise InputError(
-            f"running programs for '{target.name}' here needs QEMU (qemu-{name or target.architecture}); install it:"
-            " apt-get install qemu-user"
+            f"running programs for '{target.name}' here needs QEMU (qemu-{name}); install it: apt-get install qemu-user"
         )
     cpu = target.qemu_cpu or "max"
     return Emulator((found, "-cpu", cpu, *(_library_options(target) if libraries else ())), cpu)
@@ -69,14 +66,12 @@ def _whole_machine(target: Target) -> Emulator:
 
 
 def _library_options(target: Target) -> tuple[str, ...]:
-    # Debian has one name for all 32-bit ARM with hard floats.
-    folder = Path("/usr") / ("arm-linux-gnueabihf" if target.architecture == "arm" else target.triple)
+    folder = Path("/usr") / target.isa.library_folder
     if target.runs_here:
         return ()
     if not (folder / "lib").is_dir():
-        package = {"aarch64": "libstdc++6-arm64-cross", "arm": "libstdc++6-armhf-cross"}.get(target.architecture, "")
         raise InputError(
             f"this bundle uses the C++ library of its machine, which is not in {folder}; install it: apt-get install"
-            f" {package}, or compile with --runtime static"
+            f" {target.isa.library_package}, or compile with --runtime static"
         )
     return ("-L", str(folder))

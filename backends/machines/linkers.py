@@ -35,14 +35,7 @@ class Linker:
     found: str
 
 
-_PACKAGES = {"aarch64": "g++-aarch64-linux-gnu", "arm": "g++-arm-linux-gnueabihf", "x86_64": "g++"}
 _BARE_PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi"
-_ZIG = {
-    # The C library's version is the oldest that the runtime of TVM's own wheel runs on.
-    "aarch64": ("aarch64-linux-gnu.2.28", "aarch64-linux-musl"),
-    "arm": ("arm-linux-gnueabihf.2.28", "arm-linux-musleabihf"),
-    "x86_64": ("x86_64-linux-gnu.2.28", "x86_64-linux-musl"),
-}
 
 
 def find_linker(target: Target, purpose: Purpose = "library", *, cxx: bool = False) -> Linker:
@@ -59,10 +52,11 @@ def find_linker(target: Target, purpose: Purpose = "library", *, cxx: bool = Fal
     if purpose == "library" and shutil.which("clang++") and shutil.which("ld.lld"):
         call: tuple[str, ...] = ("clang++", f"--target={target.triple}", "-fuse-ld=lld", "-nostdlib")
         return Linker(call, "clang", "'clang++' and 'ld.lld' on the path")
-    if target.architecture in _ZIG and not target.bare and importlib.util.find_spec("ziglang") is not None:
-        dynamic, static = _ZIG[target.architecture]
+    if not target.bare and importlib.util.find_spec("ziglang") is not None:
+        dynamic, static = target.isa.zig
         triple = static if purpose == "static" else dynamic
-        zig = (sys.executable, "-m", "ziglang", "c++" if cxx else "cc", "-target", triple, f"-mcpu={_zig_cpu(target)}")
+        compiler = "c++" if cxx else "cc"
+        zig = (sys.executable, "-m", "ziglang", compiler, "-target", triple, f"-mcpu={target.isa.zig_cpu}")
         return Linker(zig, "zig", "the Python package 'ziglang'")
     raise InputError(f"no compiler for '{target.name}' ({target.triple}) was found; install one: {_advice(target)}")
 
@@ -83,13 +77,7 @@ def invoke(linker: Linker, arguments: Sequence[str], what: str, folder: Path | N
         raise InputError(f"'{linker.command[0]}' cannot {what}: {(telling or lines)[0].strip()}")
 
 
-def _zig_cpu(target: Target) -> str:
-    """What the runtime is compiled for: the least of the architecture, since one serves all its cores."""
-    return {"aarch64": "generic", "arm": "cortex_a7"}.get(target.architecture, "x86_64")
-
-
 def _advice(target: Target) -> str:
-    package = _BARE_PACKAGES if target.bare else _PACKAGES.get(target.architecture)
-    known = f"apt-get install {package}" if package else "a cross compiler, named in the target's 'link'"
-    zig = ", or without root: pip install 'reconvene[cross]'" if target.architecture in _ZIG and not target.bare else ""
-    return known + zig
+    if target.bare:
+        return f"apt-get install {_BARE_PACKAGES}"
+    return f"apt-get install {target.isa.compiler_package}, or without root: pip install 'reconvene[cross]'"

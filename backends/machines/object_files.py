@@ -11,10 +11,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
 
-__all__ = ["ELF_MACHINES", "Sizes", "defined_symbols", "machine_of", "needed_glibc", "section_sizes", "sizes_of"]
-
-ELF_MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64", "arm": "EM_ARM"}
-"""By the name of the architecture."""
+__all__ = ["Sizes", "defined_symbols", "machine_of", "needed_glibc", "section_sizes", "sizes_of"]
 
 _ALLOCATED, _WRITABLE = 2, 1
 

@@ -1,0 +1,197 @@
+"""Instruction sets that code is made for: all that differs between them is in one record each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ...frontend.base.json_text import shortened
+
+__all__ = ["ARCHITECTURES", "Architecture", "architecture_of", "llvm_triple", "machine_name", "unsupported"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An instruction set, what its code is scheduled by, and what the tools that make, run and model its code call it.
+
+    Attributes:
+        name: as LLVM's tools and QEMU's programs are named by it.
+        triples: a pattern of the first parts of the triples that mean it.
+        machines: what ``uname -m`` calls it beside `name`.
+        elf: its machine in the header of an ELF file.
+        section_mark: what stands before a section's type in assembly; the usual ``@`` begins a comment on ARM.
+        attributes: LLVM's, beyond those of a core, for machines with an operating system.
+
+        vectors: float32 elements of a vector register, and such registers, that every core for systems has.
+        wider_vectors: the same for cores with an attribute of LLVM's, the widest first.
+        reserved_registers: vector registers that no tile may fill.
+        pixel_registers: that the input of each pixel of a tile takes, as in `kernels.tiles.Machine`.
+        by_lane: whether multiply-adds take one lane of a register as a factor.
+        keeps_nans: whether the maximum of two vectors is NaN where one of them is.
+        stream_bytes: weights that a core reads from memory in a cycle; None where a target's clock and memory say it.
+        in_order: cores, as LLVM names them, that start instructions in the order of the code.
+        halving: cores that carry an instruction on 512 bits out in two halves.
+
+        compiler_package: Debian's, of the C++ compiler for it.
+        library_package: Debian's, of the C++ library for it.
+        library_folder: where Debian puts its libraries on other machines, below ``/usr``.
+        zig: what ziglang calls it, with the machine's C library and with its own; of the former the version is the oldest
+            that the runtime of TVM's own wheel runs on.
+        zig_cpu: the least of its cores, as ziglang calls it, since one compiled runtime serves all.
+        wheel: the platform of TVM's wheel for it; None where there is none.
+
+        model_attributes: LLVM's, with which its code is disassembled and modelled.
+        multiply_add: assembly of a vector multiply-add to the register ``{0}``, whose factors are none of the registers 0 to
+            13; None where LLVM models no core.
+    """
+
+    name: str
+    triples: re.Pattern[str]
+    machines: tuple[str, ...]
+    elf: str
+    section_mark: str
+    attributes: tuple[str, ...]
+
+    vectors: tuple[int, int]
+    wider_vectors: tuple[tuple[str, int, int], ...]
+    reserved_registers: int
+    pixel_registers: int
+    by_lane: bool
+    keeps_nans: bool
+    stream_bytes: float | None
+    in_order: frozenset[str]
+    halving: frozenset[str]
+
+    compiler_package: str
+    library_package: str
+    library_folder: str
+    zig: tuple[str, str]
+    zig_cpu: str
+    wheel: str | None
+
+    model_attributes: str
+    multiply_add: str | None
+
+
+_ARM_IN_ORDER = frozenset(
+    f"cortex-{core}"
+    for core in ("a5", "a7", "a34", "a35", "a53", "a55", "a65", "a510", "a520", "m4", "m7", "m33", "m55")
+) | {"generic"}
+"""Code for any ARM core is made for the least of them."""
+
+_X86_64 = Architecture(
+    name="x86_64",
+    triples=re.compile("x86_64"),
+    machines=("amd64",),
+    elf="EM_X86_64",
+    section_mark="@",
+    attributes=(),
+    vectors=(4, 16),
+    wider_vectors=(("avx512f", 16, 32), ("avx2", 8, 16)),
+    reserved_registers=0,
+    pixel_registers=0,
+    by_lane=False,
+    keeps_nans=False,
+    stream_bytes=6.0,
+    in_order=frozenset(),
+    halving=frozenset({"znver4"}),
+    compiler_package="g++",
+    library_package="libstdc++6-amd64-cross",
+    library_folder="x86_64-linux-gnu",
+    zig=("x86_64-linux-gnu.2.28", "x86_64-linux-musl"),
+    zig_cpu="x86_64",
+    wheel="manylinux_2_28_x86_64",
+    model_attributes="",
+    multiply_add="vfmadd231ps %ymm14, %ymm15, %ymm{0}",
+)
+
+_AARCH64 = Architecture(
+    name="aarch64",
+    triples=re.compile("aarch64|arm64"),
+    machines=("arm64",),
+    elf="EM_AARCH64",
+    section_mark="@",
+    attributes=(),
+    vectors=(4, 32),
+    wider_vectors=(),
+    # LLVM loads inputs ahead into registers of their own: a tile that fills all of them spills.
+    reserved_registers=3,
+    pixel_registers=1,
+    by_lane=True,
+    keeps_nans=True,
+    stream_bytes=None,
+    in_order=_ARM_IN_ORDER,
+    halving=frozenset(),
+    compiler_package="g++-aarch64-linux-gnu",
+    library_package="libstdc++6-arm64-cross",
+    library_folder="aarch64-linux-gnu",
+    zig=("aarch64-linux-gnu.2.28", "aarch64-linux-musl"),
+    zig_cpu="generic",
+    wheel="manylinux_2_28_aarch64",
+    model_attributes="+v8.6a",
+    multiply_add="fmla v{0}.4s, v16.4s, v17.4s",
+)
+
+_ARM = Architecture(
+    name="arm",
+    triples=re.compile(r"arm|armv\w+|thumbv\w+", re.ASCII),
+    machines=("armv6l", "armv7l", "armv8l"),
+    elf="EM_ARM",
+    section_mark="%",
+    # LLVM's scheduler that counts registers, and fused multiply-adds. LLVM avoids these on some cores, since a sum of them
+    # waits for itself; ours are many sums at once.
+    attributes=("+use-misched", "-slowfpvfmx", "-vmlx-hazards"),
+    vectors=(4, 16),
+    wider_vectors=(),
+    # 32-bit instructions for fused multiply-adds take no lane; it has to be spread over a register before, which LLVM does
+    # ahead, as it loads inputs.
+    reserved_registers=1,
+    pixel_registers=3,
+    by_lane=True,
+    keeps_nans=True,
+    stream_bytes=None,
+    in_order=_ARM_IN_ORDER,
+    halving=frozenset(),
+    compiler_package="g++-arm-linux-gnueabihf",
+    library_package="libstdc++6-armhf-cross",
+    # Debian has one name for all 32-bit ARM with hard floats.
+    library_folder="arm-linux-gnueabihf",
+    zig=("arm-linux-gnueabihf.2.28", "arm-linux-musleabihf"),
+    zig_cpu="cortex_a7",
+    wheel=None,
+    model_attributes="",
+    multiply_add=None,
+)
+
+ARCHITECTURES = {entry.name: entry for entry in (_X86_64, _AARCH64, _ARM)}
+"""By name."""
+
+
+def architecture_of(triple: str) -> Architecture | None:
+    """The instruction set that `triple` names first; None for one that code is not made for."""
+    first = triple.partition("-")[0]
+    return next((entry for entry in ARCHITECTURES.values() if entry.triples.fullmatch(first)), None)
+
+
+def machine_name(machine: str) -> str:
+    """The name of the instruction set that ``uname -m`` calls `machine`; `machine` itself where it is none of ours."""
+    return next((entry.name for entry in ARCHITECTURES.values() if machine in entry.machines), machine)
+
+
+def unsupported(triple: object) -> str:
+    """Why there is no code for `triple`, for messages."""
+    *others, last = ARCHITECTURES
+    return (
+        f"code is made for {', '.join(others)} and {last}, on Linux, macOS or without a system, not for the triple"
+        f" {shortened(triple)}"
+    )
+
+
+def llvm_triple(triple: str) -> str:
+    """The triple with all four parts.
+
+    LLVM takes the three that compilers are named by for architecture, vendor and system. It then knows no environment,
+    and on 32-bit ARM calls helpers of the C library with arguments in the wrong registers.
+    """
+    parts = triple.split("-")
+    return "-".join([parts[0], "unknown", *parts[1:]]) if len(parts) == 3 else triple
