@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,11 +17,13 @@ from reconvene.passes.rules import registered
 
 from ..support.models import Exactness, masked_copy, randomise
 from ..support.operators import CASES
-from ..support.probes import Call, calls_of, probe, probes_of
+from ..support.probes import Call, Question, calls_of, probe, probes_of
 
 FAMILIES = sorted({type(registered()[name]).__name__ for name in CASES})
 WEIGHTED = ("Convolution", "Recurrent", "RecurrentCell", "TransposedConvolution")
 """They keep all channels where a weight is computed."""
+TOGETHER = 16
+"""Questions in one graph."""
 
 
 def calls_of_family(family: str) -> list[Call]:
@@ -35,16 +39,27 @@ def calls_of_family(family: str) -> list[Call]:
     return list(found.values())
 
 
+def fault(questions: Sequence[Question]) -> str | None:
+    """Why a graph of them cannot be compacted."""
+    try:
+        compact(*probe(questions))
+    except ReconveneError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_operands_lose_together_what_they_share(family: str) -> None:
-    wrong = []
-    for call in calls_of_family(family):
-        for asked in probes_of(call, computed=family in WEIGHTED):
-            module, inputs, masks = probe(call, *asked)
-            try:
-                compact(module, inputs, masks)
-            except ReconveneError as error:
-                wrong.append(f"{call.node.format_node()} {asked}: {error}")
+    computed = family in WEIGHTED
+    questions = [(call, *asked) for call in calls_of_family(family) for asked in probes_of(call, computed=computed)]
+    wrong: list[str] = []
+    for start in range(0, len(questions), TOGETHER):
+        asked = questions[start : start + TOGETHER]
+        told = fault(asked)
+        if told is not None:
+            alone = [(question, fault([question])) for question in asked]
+            named = [f"{call.node.format_node()} {place} {axis}: {why}" for (call, place, axis), why in alone if why]
+            wrong += named or [f"{len(asked)} calls together: {told}"]
     assert not wrong, "\n".join(wrong[:5])
 
 

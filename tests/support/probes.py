@@ -1,5 +1,5 @@
-"""One operator alone in a graph, with channels to lose on one axis of one operand, and a reader that leaves out some of
-every axis of its results.
+"""Operators beside each other in a graph, each with channels to lose on one axis of one operand, and a reader that leaves out
+some of every axis of its results.
 
 All other operands are stored, whole, and of the same shapes as before. So where a rule forgets that two operands share
 an axis, one of them shrinks and the other does not, and the certificate of the compaction says so.
@@ -8,7 +8,7 @@ an axis, one of them shrinks and the other does not, and the certificate of the 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from reconvene.passes.rules.elementwise import Elementwise
 from reconvene.passes.stored import place_tensor
 from reconvene.passes.values import is_tensor, operator_name
 
-__all__ = ["Call", "calls_of", "probe", "probes_of"]
+__all__ = ["Call", "Question", "calls_of", "probe", "probes_of"]
 
 Tensor = torch.Tensor
 A = torch.ops.aten
@@ -46,6 +46,10 @@ class Call:
         alike = type(rule_for(operator_name(self.node))) is Elementwise  # One rule, which does not ask for the name.
         name = "" if alike else str(self.node.target)
         return (name, shapes, "" if alike else str(settings), len(self.node.kwargs))
+
+
+Question = tuple[Call, int, int]
+"""An operand of a call by its place, and an axis of it."""
 
 
 class _Values(fx.Interpreter):
@@ -76,24 +80,42 @@ def probes_of(call: Call, *, computed: bool = False) -> Iterator[tuple[int, int]
                     yield place, axis
 
 
-def probe(call: Call, place: int, axis: int) -> tuple[CapturedModule, tuple[Any, ...], dict[str, Tensor]]:
-    """The graph, inputs for it, and masks: every other channel is not made, and a third of every result is not read."""
+def probe(questions: Sequence[Question]) -> tuple[CapturedModule, tuple[Any, ...], dict[str, Tensor]]:
+    """One graph, inputs for it, and masks: every other channel is not made, and a third of every result is not read."""
     maker = _Maker()
+    inputs: list[Tensor] = []
+    masks: dict[str, Tensor] = {}
+    sums: list[fx.Node] = []
+    for number, question in enumerate(questions):
+        maker.within = f"question_{number}"
+        given, made, size = _made(maker, question)
+        inputs.append(given)
+        makes = torch.arange(size) % 2 == 0
+        masks[f"{maker.within}.make.weight"] = makes[:, None].expand(-1, _FEATURES).clone()
+        masks[f"{maker.within}.make.bias"] = makes
+        sums += _read(maker, question, made)
+    return maker.finished(tuple(sums), tuple(inputs)), tuple(inputs), masks
+
+
+def _made(maker: _Maker, question: Question) -> tuple[Tensor, fx.Node, int]:
+    """An input, the operand that a layer makes of it, and how many channels the layer has."""
+    call, place, axis = question
     value = call.values[call.operands[place]]
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*sizes: int) -> Tensor:
-        return torch.randn(sizes, generator=generator, dtype=torch.float64)
-
     size = value.shape[axis]
-    given = normal(*value.movedim(axis, -1).shape[:-1], _FEATURES)
+    given = maker.normal(*value.movedim(axis, -1).shape[:-1], _FEATURES)
     made = maker.call(
         A.linear.default,
         maker.input(given),
-        maker.stored("make.weight", normal(size, _FEATURES)),
-        maker.stored("make.bias", normal(size)),
+        maker.stored("make.weight", maker.normal(size, _FEATURES)),
+        maker.stored("make.bias", maker.normal(size)),
     )
-    made = _in_domain(maker, maker.call(A.contiguous.default, maker.call(A.movedim.int, made, -1, axis)), value)
+    moved = maker.call(A.contiguous.default, maker.call(A.movedim.int, made, -1, axis))
+    return given, _in_domain(maker, moved, value), size
+
+
+def _read(maker: _Maker, question: Question, made: fx.Node) -> list[fx.Node]:
+    """Weighted sums of all results of the call, on `made` and stored operands."""
+    call, place, _ = question
     standing = {
         operand: made if position == place else maker.stored(f"operand_{position}", call.values[operand])
         for position, operand in enumerate(call.operands)
@@ -105,7 +127,7 @@ def probe(call: Call, place: int, axis: int) -> tuple[CapturedModule, tuple[Any,
     sums = []
     for number, part in enumerate(parts):
         shape = maker.values[part].shape
-        weights = normal(*shape)
+        weights = maker.normal(*shape)
         for along, width in enumerate(shape):
             if width > 1:
                 weights.index_fill_(along, torch.arange(1, width, 3), 0.0)
@@ -113,9 +135,7 @@ def probe(call: Call, place: int, axis: int) -> tuple[CapturedModule, tuple[Any,
             part = maker.call(A.to.dtype, part, torch.float64)
         weighted = maker.call(A.mul.Tensor, part, maker.stored(f"reads_{number}", weights))
         sums.append(maker.call(A.sum.default, weighted))
-    makes = torch.arange(size) % 2 == 0
-    masks = {"make.weight": makes[:, None].expand(-1, _FEATURES).clone(), "make.bias": makes}
-    return maker.finished(tuple(sums), (given,)), (given,), masks
+    return sums
 
 
 def _in_domain(maker: _Maker, made: fx.Node, value: Tensor) -> fx.Node:
@@ -135,17 +155,23 @@ def is_several(value: Any) -> bool:
 
 
 class _Maker:
-    """A captured graph, made call by call on example values."""
+    """A captured graph, made call by call on example values. What it stores is named within `within`."""
 
     def __init__(self) -> None:
         self.graph = fx.Graph()
+        self.within = ""
+        self._generator = torch.Generator().manual_seed(0)
         self.values: dict[fx.Node, Any] = {}
         self._tensors: dict[str, Tensor] = {}
 
+    def normal(self, *sizes: int) -> Tensor:
+        return torch.randn(sizes, generator=self._generator, dtype=torch.float64)
+
     def input(self, value: Tensor) -> fx.Node:
-        return self._known(self.graph.placeholder("x"), value)
+        return self._known(self.graph.placeholder(f"given_to_{self.within}"), value)
 
     def stored(self, name: str, value: Tensor) -> fx.Node:
+        name = f"{self.within}.{name}"
         own = value.detach().clone()
         floating = own.is_floating_point()
         self._tensors[name] = torch.nn.Parameter(own) if floating else own
