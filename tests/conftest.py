@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from tests.support.golden import OPTION, golden  # noqa: F401
 from tests.support.tools import INSTALL, OPTIONAL, missing
 
 # torchvision's registry build declares two operators in a library made for CUDA. Its models need only the
@@ -24,6 +25,12 @@ for _name in ("nms", "qnms"):
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.default_generator.manual_seed(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        OPTION, action="store_true", help="write the texts that tests compare with, see tests/support/golden.py"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -140,13 +140,14 @@ class Foreign:
 
 @dataclass
 class Graph:
-    """Nodes in an order in which every node follows its inputs."""
+    """Nodes in an order in which every node follows its inputs. `names` are those that texts give them."""
 
     nodes: list[Node]
     inputs: list[Node]
     outputs: list[Node]
     returns_tuple: bool
     users: dict[Node, list[Node]] = field(default_factory=dict)
+    names: dict[Node, str] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Drops nodes that no output needs and recounts the users of the rest."""
