@@ -58,10 +58,9 @@ def _value(value: Value, names: dict[Node | Placed | Kept, str]) -> str:
 def _layer(step: Placed) -> Iterator[str]:
     """The weights' shape, and the slots of the channels that they are packed for."""
     if step.layer is not None:
-        convolution, slots = step.layer
-        yield f"weights {by(convolution.weights.kernel.shape)} for slots {runs(slots.tolist())}"
-    if step.has_alternatives:
-        yield "by default"
+        yield f"weights {by(step.layer.convolution.weights.kernel.shape)} for slots {runs(step.layer.slots.tolist())}"
+        if step.layer.task is not None:
+            yield "by default"
 
 
 def _spec(spec: Any) -> Iterator[str]:
