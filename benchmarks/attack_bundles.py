@@ -4,8 +4,8 @@
 
 Three in ten edits are of a manifest as it lies there, three in ten of one whose checksums were all made anew, two of a
 portfolio's manifest (its checksums made anew in half of them), and two of other files: bits of code, weights and checksums,
-links, pipes, devices, and libraries that nobody listed. What is loaded runs, and its outputs are compared bit for bit. Another
-process does it, so that what ended it would be seen.
+links, pipes, devices, and libraries that nobody listed, there or in folders. What is loaded runs, and its outputs are compared
+bit for bit. Another process does it, so that what ended it would be seen.
 
 Exit code 1 if an output was wrong, an error was no InputError or more than a line, one took longer than --patience seconds, or
 the process ended.
@@ -111,7 +111,7 @@ def sum_up(bundle: Path) -> None:
 def other_file(bundle: Path, source: random.Random) -> str:
     names = sorted(entry.name for entry in bundle.iterdir() if entry.name not in ("README.md", "manifest.json"))
     path = bundle / source.choice([name for name in names if name.startswith(("model", "weights", "state", "SHA"))])
-    kind = source.choice(("bits", "bits", "cut", "pipe", "device", "link", "gone", "exchanged", "unlisted"))
+    kind = source.choice(("bits", "bits", "cut", "pipe", "device", "link", "gone", "exchanged", "unlisted", "folder"))
     if kind == "bits":
         path.write_bytes(edited_bytes(path.read_bytes(), source))
     elif kind == "cut":
@@ -122,6 +122,10 @@ def other_file(bundle: Path, source: random.Random) -> str:
         path.write_bytes(both[1]), other.write_bytes(both[0])
     elif kind == "unlisted":
         (bundle / source.choice(("libm.so.6", "libtvm_ffi.so", "x.so"))).write_bytes(b"\x7fELF")
+    elif kind == "folder":
+        place = bundle / source.choice(("glibc-hwcaps/x86-64-v2", "tls/x86_64", "x86_64", "a"))
+        place.mkdir(parents=True)
+        (place / "libtvm_ffi.so").write_bytes(b"\x7fELF")
     else:
         path.unlink()
         goals = {"device": "/dev/zero", "link": f"../../{source.choice(('large', 'small'))}/host/{path.name}"}

@@ -21,6 +21,7 @@ from ...frontend.base.array_files import parse_npy
 from ...frontend.base.arrays import as_tensor
 from ...frontend.base.errors import InputError
 from ..bundles.execution import failure, output_files, program_timing
+from ..bundles.listed_files import read_listed
 from ..bundles.manifest import Bundle
 from ..code.weights import map_weights
 from ..dtypes import tensor_bytes
@@ -142,7 +143,7 @@ def _program(board: Board, bundle: Bundle, words: Sequence[str]) -> str:
             f"board '{board.name}' has TVM's own server, which loads libraries but runs no programs; compile with"
             " --runtime python, or start reconvene-server there"
         )
-    name = board.upload(bundle.program)
+    name = board.upload(_listed(bundle, bundle.program.name))
     with answering(board.name):
         answer = str(run(name, int(board.session_seconds), *words))
     head, _, rest = answer.partition("\n")
@@ -202,6 +203,11 @@ def _there(board: Board, spec: TensorSpec, tensor: Any) -> torch.Tensor:
         return torch.from_numpy(tensor.numpy())
 
 
+def _listed(bundle: Bundle, name: str) -> bytes:
+    """A file of the bundle as it was when the bundle was opened; it may have been exchanged since."""
+    return read_listed(bundle.folder, name, bundle.files[name])
+
+
 def _answer_bytes(bundle: Bundle) -> int:
     """What one answer may have: an output, or the file that it is in."""
     return max((tensor_bytes(spec.shape, spec.dtype) for spec in bundle.outputs), default=0)
@@ -240,7 +246,7 @@ def _machine(board: Board, bundle: Bundle, threads: int | None) -> tuple[relax.V
             f" {bundle.versions.get('apache-tvm')}; compile it again"
         )
     assert bundle.arena is not None
-    library = board.load(bundle.folder / _LIBRARY)
+    library = board.load(_listed(bundle, _LIBRARY))
     with answering(board.name):
         device = board.remote.cpu(0)
         machine = relax.VirtualMachine(library, device)

@@ -56,7 +56,7 @@ class BoardTimes:
 
     def _times(self, board: Board, library: Path, functions: Mapping[str, tirx.PrimFunc]) -> dict[str, float]:
         board.check(self.target)
-        module, device = board.load(library), board.remote.cpu(0)
+        module, device = board.load(library.read_bytes()), board.remote.cpu(0)
         board.call("runtime.config_threadpool", _STRONGEST_CORES_FIRST, self.threads)
         flush = 2 * (self.target.last_cache_bytes or self.target.l2_bytes)
         found = {}

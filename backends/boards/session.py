@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tvm
@@ -92,14 +91,14 @@ class Board:
         with answering(self.name):
             return bytes(self.remote.download(name))
 
-    def upload(self, file: Path | bytes, suffix: str = "") -> str:
+    def upload(self, file: bytes, suffix: str = "") -> str:
         """Puts a file into the session's folder, under a name that no other upload has. Returns the name.
 
         Raises:
             BoardError: the board's disk is full.
         """
         name = f"{uuid.uuid4().hex}{suffix}"
-        contents = bytearray(file if isinstance(file, bytes) else file.read_bytes())
+        contents = bytearray(file)
         self._uploads.append(name)
         with answering(self.name):
             self.remote.upload(contents, name)
@@ -111,14 +110,14 @@ class Board:
             )
         return name
 
-    def load(self, library: Path) -> Any:
-        """An uploaded library as a module. Raises BoardError if the board cannot load it."""
+    def load(self, library: bytes) -> Any:
+        """A library as a module. Raises BoardError if the board cannot load it."""
         name = self.upload(library, ".so")
         try:
             with answering(self.name):
                 return self.remote.load_module(name)
         except tvm.error.RPCError as error:
-            raise BoardError(f"board '{self.name}' cannot load {library.name}: {_last_line(error)}") from None
+            raise BoardError(f"board '{self.name}' cannot load the library: {_last_line(error)}") from None
 
     def check(self, target: Target) -> None:
         """Raises BoardError unless the board's architecture is the target's, as far as the board says."""

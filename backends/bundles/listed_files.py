@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...frontend.base.errors import InputError
-from ...frontend.base.files import SUMS, open_regular, read_sums, sha256
+from ...frontend.base.files import SUMS, open_regular, read_regular, read_sums, sha256, sha256_of
 from ...frontend.base.json_text import json_count, json_object, shortened
 
-__all__ = ["MANIFEST", "FileSum", "check_file", "check_sums", "file_sum"]
+__all__ = ["MANIFEST", "FileSum", "check_file", "check_sums", "file_sum", "read_listed"]
 
 MANIFEST = "manifest.json"
 
@@ -71,6 +71,19 @@ def _check_unlisted(folder: Path, listed: Collection[str]) -> None:
             raise InputError(
                 f"bundle '{folder}' holds a folder {shortened(entry.name)}, and a bundle has none; remove it"
             )
+
+
+def read_listed(folder: Path, name: str, expected: FileSum) -> bytes:
+    """The file `name` in `folder`, if these very bytes are what is `expected`. Raises InputError else."""
+    try:
+        found = read_regular(folder / name, within=folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot read '{name}' in bundle '{folder}': {error.strerror}; copy the bundle again"
+        ) from None
+    if FileSum(len(found), sha256_of(found)) != expected:
+        raise InputError(f"'{name}' in bundle '{folder}' does not have its checksum; copy the bundle again")
+    return found
 
 
 def check_file(folder: Path, name: str, expected: FileSum) -> None:

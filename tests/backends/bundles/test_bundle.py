@@ -15,6 +15,7 @@ from torch import nn
 
 from reconvene.backends.built import Built, load_bundle
 from reconvene.backends.bundles.binding import note_of
+from reconvene.backends.bundles.listed_files import read_listed
 from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.bundles.write import check_runtime
 from reconvene.backends.compile import compile
@@ -273,3 +274,22 @@ def test_objects_are_not_loaded(built: Built, tmp_path: Path) -> None:
     built.export(tmp_path / "bundle", link=False)
     with pytest.raises(InputError, match="holds objects that are not linked"):
         load_bundle(tmp_path / "bundle")
+
+
+def test_what_goes_to_a_board_is_what_was_opened(bundle: Path) -> None:
+    """And not what lies there by then."""
+    listed = open_bundle(bundle).files["model.so"]
+    contents = (bundle / "model.so").read_bytes()
+    assert read_listed(bundle, "model.so", listed) == contents
+    (bundle / "model.so").unlink()
+    changes: list[tuple[Callable[[Path], object], str]] = [
+        (lambda path: path.write_bytes(contents[::-1]), "does not have its checksum"),
+        (lambda path: os.mkfifo(path), "no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "leads out of"),
+        (lambda path: None, "No such file"),
+    ]
+    for make, message in changes:
+        make(bundle / "model.so")
+        with pytest.raises(InputError, match=message):
+            read_listed(bundle, "model.so", listed)
+        (bundle / "model.so").unlink(missing_ok=True)
