@@ -12,8 +12,9 @@ from torch import nn
 from reconvene.frontend.networks.papers import resnet20_cifar, vgg16_cifar
 from reconvene.frontend.networks.pretrained import efficientnet_lite0
 from reconvene.passes.dependency import DependencyView
-from reconvene.passes.pruning.channels import decide
 from reconvene.passes.pruning.decisions import masks_of
+from reconvene.passes.pruning.methods.one_shot import Random
+from reconvene.passes.pruning.scores import Evidence
 
 __all__ = ["EXACTNESS", "build", "image_size", "masked_copy", "masks_for", "randomise"]
 
@@ -95,7 +96,7 @@ def masks_for(view: DependencyView, kind: str, share: float = 0.5, seed: int = 0
     M1 zeroes the weights that make a channel and leaves biases and normalisation alone, so a dead channel is a constant
     that need not be zero; M2 zeroes all of its affine parameters.
     """
-    masks = masks_of(view, decide(view, "random", share, seed=seed))
+    masks = masks_of(view, Random().decide(view, Evidence(seed=seed), share))
     return masks if kind == "M2" else {name: mask for name, mask in masks.items() if mask.dim() > 1}
 
 

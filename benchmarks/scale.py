@@ -35,8 +35,9 @@ from reconvene.frontend.graph_module import CapturedModule, captured_module
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import analyse
 from reconvene.passes.dependency import dependency_view
-from reconvene.passes.pruning.channels import decide
 from reconvene.passes.pruning.decisions import masks_of
+from reconvene.passes.pruning.methods.one_shot import Random
+from reconvene.passes.pruning.scores import Evidence
 from reconvene.passes.rewriting import rewrite
 from reconvene.passes.stored import place_tensor
 
@@ -134,7 +135,7 @@ def measure(kind: str, nodes: int, repeats: int) -> dict[str, Any]:
     groups = view.groups
     grouping = time.perf_counter() - began
     free = any(group.prunable for group in groups)
-    masks = masks_of(view, decide(view, "random", 0.5)) if free else {}
+    masks = masks_of(view, Random().decide(view, Evidence(), 0.5)) if free else {}
     del view
     before = reset_peak()
     phases: list[tuple[float, float]] = []

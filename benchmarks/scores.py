@@ -27,8 +27,9 @@ from reconvene.driver.reports.profile import profile
 from reconvene.driver.reports.report import environment
 from reconvene.frontend.capture import capture
 from reconvene.frontend.networks.papers import find_network
-from reconvene.passes.pruning.methods.reconvene import Rectified, recipe_options, run_recipe
-from reconvene.passes.pruning.scores import SCORES, synthetic_batches
+from reconvene.passes.pruning.methods.base import Aim, Pruned
+from reconvene.passes.pruning.methods.reconvene import Reconvene
+from reconvene.passes.pruning.scores import SCORES, Evidence, synthetic_batches
 
 _STEP = 200
 
@@ -42,7 +43,8 @@ def measure(network: str, score: str, sparsity: float, batch: int, seed: int) ->
     module = capture(model, inputs)
     captured = time.perf_counter() - wall
     batches = synthetic_batches(model, inputs, size=batch, seed=seed) if SCORES[score].needs_data else ()
-    result = run_recipe(module, inputs, sparsity, recipe_options({"score": score}), batches=batches, seed=seed)
+    result = Reconvene(score=score).prune(module, Evidence(inputs, batches, seed=seed), Aim(sparsity))
+    assert result.sensitivity is not None
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     sizes = result.compaction
     return {
@@ -77,11 +79,11 @@ def find(network: str, ratio: float, threads: int, seed: int) -> dict[str, Any]:
     built = find_network(network)
     inputs = (torch.randn(built.shape),)
     module = capture(built.build().eval(), inputs)
-    best: tuple[float, Rectified] | None = None
+    best: tuple[float, Pruned] | None = None
     low, high = 0, _STEP - 1
     while low < high:
         middle = (low + high) // 2
-        result = run_recipe(module, inputs, middle / _STEP, recipe_options({}), seed=seed)
+        result = Reconvene().prune(module, Evidence(inputs, seed=seed), Aim(middle / _STEP))
         enough = result.compaction.before.parameters >= ratio * result.compaction.after.parameters
         low, high = (low, middle) if enough else (middle + 1, high)
         best = (middle / _STEP, result) if enough else best

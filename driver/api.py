@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,10 +21,12 @@ from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
 from ..passes.outcome import Certificate, Compaction
 from ..passes.plan import Plan
-from ..passes.pruning import channels as pruning
-from ..passes.pruning.methods.reconvene import Recipe, Rectified, recipe_options, run_recipe
+from ..passes.pruning.channels import MergedWithBatch, held_by_batch
+from ..passes.pruning.decisions import Widths
+from ..passes.pruning.methods import find_method
+from ..passes.pruning.methods.base import Aim, ChannelMethod, Pruned
 from ..passes.pruning.methods.sensitivity import Sensitivity
-from ..passes.pruning.scores import Batch, Loss
+from ..passes.pruning.scores import Batch, Evidence, Loss
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report
 from .wording import size
@@ -35,12 +37,9 @@ if TYPE_CHECKING:
     from ..backends.boards.place import Place
     from ..backends.built import Built
     from ..backends.machines.targets import Target
-    from ..passes.pruning.latency import LatencyGoal
+    from ..passes.pruning.latency import LayerTime
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
-
-RECONVENE = "reconvene"
-"""The method of the paper, beside those that only score channels."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,6 @@ def compact(
     return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
 
 
-@tracing_in_turn
 def prune(
     model: Model,
     example_inputs: Inputs | None = None,
@@ -138,8 +136,8 @@ def prune(
     Args:
         model: as for `capture`.
         example_inputs: as for `capture`.
-        method: how channels are scored, ``reconvene.passes.pruning.channels.METHODS`` lists them; or ``reconvene``, the
-            method of the paper, for models that are not trained yet.
+        method: how channels are scored, or ``reconvene``, the method of the paper, for models that are not trained yet;
+            ``reconvene.passes.pruning.methods.METHODS`` has them all.
         sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
             first step removes, p.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
@@ -156,69 +154,83 @@ def prune(
         batches: inputs and targets, ``[((inputs, ...), targets), ...]``, for the scores snip and grasp.
         loss: for these scores; takes the model's output and the targets.
         dynamic_shapes: as for `compact`. None: the batch may vary, unless it is what keeps every channel.
-        method_options: of ``reconvene``: the fields of `reconvene.passes.pruning.methods.reconvene.Recipe`.
+        method_options: those of the method: of ``reconvene``, the fields of
+            `reconvene.passes.pruning.methods.reconvene.Reconvene`.
 
     Raises:
         InputError: the model, the inputs or an option cannot be used.
         CheckError: as for `compact`.
     """
-    checked_sparsity(sparsity)
-    checked_method(method)
-    batches = as_tensors(batches)
-    multiple = channel_multiple if channel_multiple is not None else multiple_of(target)
-    if multiple < 1 or minimum_channels < 1:
-        raise InputError(f"channel multiple {multiple} and minimum channels {minimum_channels} must be 1 or more")
+    told = asked(
+        method, sparsity, target, latency=latency, scope=scope, channel_multiple=channel_multiple,
+        minimum_channels=minimum_channels, ignore=ignore, fold=fold_batch_norm, options=method_options,
+    )  # fmt: skip
+    return prune_as_asked(model, example_inputs, told, Evidence((), as_tensors(batches), loss, seed), dynamic_shapes)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `prune` is asked for, found right before anything is captured."""
+
+    method: ChannelMethod
+    aim: Aim
+    target: str | Target | None = None
+
+
+def asked(
+    method: str,
+    sparsity: float,
+    target: str | Target | None = None,
+    *,
+    latency: float | None = None,
+    scope: str = "layer",
+    channel_multiple: int | None = None,
+    minimum_channels: int = 1,
+    ignore: Sequence[str] = (),
+    fold: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Asked:
+    """The arguments of `prune` by these names, `options` being those of the method. Raises InputError as it does."""
+    chosen = find_method(method, ChannelMethod).with_options(options)
     if latency is not None and target is None:
-        raise InputError("a latency can be aimed at for a target only; name one, such as target='host' or 'rpi4'")
-    if latency is not None and not 0 < latency <= 1:
-        raise InputError(f"latency {latency} is outside 0..1; give the share of the dense time to reach, such as 0.5")
-    if latency is not None and method == RECONVENE:
-        raise InputError("a latency cannot be aimed at by the method reconvene; its sparsity decides, or name a score")
+        raise InputError("a latency goal needs a target; name one, such as target='host' or 'rpi4'")
+    multiple = multiple_of(target)
+    if channel_multiple is not None:
+        multiple = channel_multiple
+    aim = Aim(sparsity, Widths(scope, multiple, minimum_channels, tuple(ignore)), latency, fold=fold)
+    chosen.check_aim(aim)
+    return Asked(chosen, aim, target)
+
+
+@tracing_in_turn
+def prune_as_asked(
+    model: Model, example_inputs: Inputs | None, told: Asked, evidence: Evidence, dynamic_shapes: Any = None
+) -> Result:
+    """`prune` with what `asked` checked, and data, loss and seed as evidence; its inputs are those of the model."""
     module, inputs = captured(model, example_inputs, dynamic_shapes)
-    choices: dict[str, Any] = {
-        "scope": scope,
-        "channel_multiple": multiple,
-        "minimum_channels": minimum_channels,
-        "ignore": tuple(ignore),
-        "seed": seed,
-    }
-    options = {
-        "action": "prune",
-        "method": method,
-        "sparsity": float(sparsity),
-        "target": name_of(target),
-        **choices,
-        "ignore": list(ignore),
-    }
-    if method == RECONVENE:
-        recipe = recipe_options(method_options)
-        if scope != "layer" or fold_batch_norm:
-            raise InputError(
-                "scope and folded normalisation are not for reconvene; its 'allocation' says what p holds over"
-            )
-        choices.pop("scope")
-        options = {key: value for key, value in options.items() if key != "scope"} | dataclasses.asdict(recipe)
-        rectified = run_recipe(module, inputs, sparsity, recipe, batches=batches, loss=loss, **choices)
-        return recipe_result(rectified, module, inputs, recipe, title_of(model), options)
-    if method_options:
-        raise InputError(
-            f"the method {method} has no option '{min(method_options)}'; {RECONVENE} has options of its own"
-        )
-    goal = None if latency is None or target is None else _goal(module, target, latency)
-    choices |= {"batches": batches, "loss": loss, "latency": goal, "fold": fold_batch_norm}
+    aim = told.aim
+    if aim.latency is not None and told.target is not None:
+        aim = dataclasses.replace(aim, time=_times(module, told.target))
+
+    def pruned() -> Pruned:
+        return told.method.prune(module, dataclasses.replace(evidence, inputs=inputs), aim)
+
     try:
-        found = pruning.prune(module, inputs, method, sparsity, **choices)
-        held = pruning.held_by_batch(found)
-    except pruning.MergedWithBatch as error:
+        found = pruned()
+        held = held_by_batch(found.compaction)
+    except MergedWithBatch as error:
         if dynamic_shapes is not None:
             raise
         held = str(error)
     if held and dynamic_shapes is None:
         module, inputs = _with_fixed_batch(model, example_inputs, held)
-        found = pruning.prune(module, inputs, method, sparsity, **choices)
-    if goal is not None:
-        options |= {key: found.plan.origin[key] for key in ("sparsity", "latency", "modelled_latency")}
-    return result(found, title_of(model), options)
+        found = pruned()
+    origin = found.compaction.plan.origin
+    first = {"action": "prune", "method": told.method.name, "sparsity": origin["sparsity"]}
+    options = {**first, "target": name_of(told.target), **origin}
+    made = result(found.compaction, title_of(model), options)
+    report = _with_findings(made.report, found, {"dense": (module, inputs), "compacted": (made.module, inputs)})
+    return dataclasses.replace(made, report=report, sensitivity=found.sensitivity, reinitialized=found.reinitialized)
 
 
 def _with_fixed_batch(
@@ -231,14 +243,13 @@ def _with_fixed_batch(
     return module, inputs
 
 
-def _goal(module: fx.GraphModule, target: str | Target, share: float) -> LatencyGoal:
-    """What `prune` aims at on `target`."""
+def _times(module: fx.GraphModule, target: str | Target) -> LayerTime:
+    """What tells the time of the layers of a captured module on `target`."""
     from ..backends.choosing.layer_times import layer_times
     from ..backends.machines.targets import find_target
     from ..passes.canonicalize import canonicalize
-    from ..passes.pruning.latency import LatencyGoal
 
-    return LatencyGoal(share, layer_times(canonicalize(module), find_target(target)))
+    return layer_times(canonicalize(module), find_target(target))
 
 
 @tracing_in_turn
@@ -310,44 +321,25 @@ def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
     return Result(found.module, found.plan, make_report(found, title, options), found.certificate)
 
 
-def recipe_result(
-    found: Rectified,
-    dense: fx.GraphModule,
-    inputs: tuple[Any, ...],
-    recipe: Recipe,
-    title: str,
-    options: Mapping[str, Any],
-) -> Result:
-    """The result of the method ``reconvene``, with what its evaluator and, if asked, the profiler found."""
-    sensitivity, small = found.sensitivity, found.compaction.module
-    facts = [
-        Fact(
-            f"layers above the threshold, {sensitivity.threshold:.1%} of weights pruned",
-            f"{len(sensitivity.layers)} compared",
-            f"{len(sensitivity.resilient)} resilient",
+def _with_findings(
+    report: Report, found: Pruned, variants: Mapping[str, tuple[fx.GraphModule, tuple[Any, ...]]]
+) -> Report:
+    """The report with what a method's evaluator and, if asked, the profiler found."""
+    facts = []
+    if found.sensitivity is not None:
+        facts.append(
+            Fact(
+                f"layers above the threshold, {found.sensitivity.threshold:.1%} of weights pruned",
+                f"{len(found.sensitivity.layers)} compared",
+                f"{len(found.sensitivity.resilient)} resilient",
+            )
         )
-    ]
-    report = make_report(found.compaction, title, options)
-    if recipe.profile:
+    if found.profile:
         with stage("profiling"):
-            profiles = profile({"dense": (dense, inputs), "compacted": (small, inputs)})
-        before, after = profiles["dense"], profiles["compacted"]
+            before, after = profile(variants).values()
         facts.append(Fact("peak memory of one call", size(before.peak_bytes), size(after.peak_bytes)))
         report = report.with_latency([before.latency, after.latency])
-    report = dataclasses.replace(report, facts=tuple(facts))
-    return Result(small, found.compaction.plan, report, found.compaction.certificate, sensitivity, found.reinitialized)
-
-
-def checked_sparsity(sparsity: float) -> None:
-    """Raises InputError unless `sparsity` is a number from 0 to below 1."""
-    if not (math.isfinite(sparsity) and 0 <= sparsity < 1):
-        raise InputError(f"sparsity {sparsity} is not a share from 0 to below 1; 0.5 removes half of the channels")
-
-
-def checked_method(method: str) -> None:
-    """Raises InputError unless there is a scoring method of that name."""
-    if method != RECONVENE and method not in pruning.METHODS:
-        raise InputError(f"no method is called '{method}'; there are {', '.join([*pruning.METHODS, RECONVENE])}")
+    return dataclasses.replace(report, facts=(*report.facts, *facts))
 
 
 def multiple_of(target: str | Target | None) -> int:

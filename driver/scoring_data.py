@@ -17,14 +17,14 @@ _BATCH = 100
 
 
 def scoring_batches(
-    loaded: LoadedModel, score: str, dataset: str | None, data: Path | None, synthetic: bool, seed: int
+    loaded: LoadedModel, score: str | None, dataset: str | None, data: Path | None, synthetic: bool, seed: int
 ) -> tuple[Batch, ...]:
-    """Batches for `score` if it needs any, else none.
+    """Batches for `score`, if there is one and it needs any, else none.
 
     Raises:
         InputError: it needs some and there is no data set, or the data are not on this machine.
     """
-    if score not in SCORES or not SCORES[score].needs_data:
+    if score is None or score not in SCORES or not SCORES[score].needs_data:
         return ()
     if synthetic:
         return synthetic_batches(loaded.module, loaded.example_inputs, size=_BATCH, seed=seed)

@@ -29,11 +29,12 @@ from ..frontend.base.progress import track
 from ..frontend.data.datasets import find_dataset
 from ..frontend.graph_module import CapturedModule
 from ..passes.pruning.baselines import Candidate, Setting, make_candidate
+from ..passes.pruning.scores import Evidence
 from .models import LoadedModel, load_model
 from .reports.latency import measure
 from .reports.report import environment
 from .scoring_data import scoring_batches
-from .training.loop import Machine, train
+from .training.loop import Machine, Trained, train
 from .training.presets import find_preset
 
 __all__ = ["ENGINES", "Place", "Run", "grid", "read_results", "run_one", "sweep", "timed_again"]
@@ -76,7 +77,7 @@ def grid(
     """Every method (with its score) at every sparsity with every seed; the dense network once for every seed.
 
     Args:
-        methods: pairs of a name of `baselines.BASELINES` and a score.
+        methods: pairs of a name of `baselines.BASELINES` or `methods.METHODS` and a score.
         sparsities: degrees p.
         seeds: of weights, pruning and training.
         common: the other fields of `Run`.
@@ -101,7 +102,7 @@ def run_one(run: Run, place: Place) -> dict[str, Any]:
         training, test = (dataset.load(place.data, split) for split in ("train", "test"))
         done = train(
             candidate.module, training, test, preset, place.work / run.key, masks=candidate.masks,
-            machine=place.machine, seed=run.seed,
+            method=candidate.method, machine=place.machine, seed=run.seed,
         )  # fmt: skip
         latency = _latency(candidate, loaded.example_inputs, place.machine.threads or 1, ("eager",))
     return {
@@ -110,7 +111,7 @@ def run_one(run: Run, place: Place) -> dict[str, Any]:
         "settings": dict(run.settings),
         "data": training.name,
         "parameters": candidate.size.parameters,
-        "weights": candidate.weights,
+        "weights": _weights_left(candidate, done),
         "macs": candidate.size.macs,
         "latency_ms": latency["eager"],
         "prune_seconds": pruned,
@@ -241,9 +242,19 @@ def _candidate(run: Run, place: Place) -> tuple[LoadedModel, Candidate, float]:
     assert isinstance(loaded.module, CapturedModule)
     batches = scoring_batches(loaded, run.score, run.dataset, place.data, False, run.seed)
     started = time.perf_counter()
-    setting = Setting(loaded.example_inputs, run.score, run.sparsity, batches, seed=run.seed)
+    evidence = Evidence(loaded.example_inputs, batches, seed=run.seed)
+    setting = Setting(evidence, run.score, run.sparsity)
     candidate = make_candidate(run.method, loaded.module, setting)
     return loaded, candidate, time.perf_counter() - started
+
+
+def _weights_left(candidate: Candidate, done: Trained) -> int:
+    """Parameters that are not zero for good: those that no mask holds, and no method has zeroed in training."""
+    if candidate.method is None:
+        return candidate.weights
+    assert isinstance(done.module, CapturedModule)
+    seen = candidate.method.weights(done.module).values()
+    return candidate.weights - sum(int((weight == 0).sum()) for weight in seen)
 
 
 def _latency(candidate: Candidate, inputs: Sequence[Any], threads: int, engines: Sequence[str]) -> dict[str, float]:

@@ -85,9 +85,15 @@ def _fitted(given: Given) -> None:
         given.refuse(["width"], "for a model that is there already; it is for networks by name")
 
 
+def _scored_by(given: Given) -> str:
+    """The score that is named for the method, or else the method, which most often is one."""
+    named = [value.removeprefix("score=") for value in given["setting"] or () if value.startswith("score=")]
+    return str(given["score"] or next(iter(named), given["method"]))
+
+
 def _prune(given: Given) -> None:
     model = given["model"] or given["named"] or ""
-    method = (given["score"] or "magnitude") if given["method"] == "reconvene" else given["method"]
+    method = _scored_by(given)
     scored_on_data = method in ("snip", "grasp")
     _fitted(given)
     if not scored_on_data:

@@ -113,22 +113,29 @@ def prune(
     from ..verbs.compacted import Outputs
     from ..verbs.settings import method_settings
 
-    outputs = Outputs(output, report, plan, onnx)
-    options = {
-        "scope": scope,
-        "latency": latency,
-        "channel_multiple": channel_multiple,
-        "minimum_channels": minimum_channels,
-        "ignore": tuple(ignore or ()),
-        "seed": seed,
-        "fold_batch_norm": fold,
-    }
-
     def work() -> Answer:
-        settings = method_settings(score, setting or [])
-        told = verb.PruningData(dataset, data, width, synthetic, settings, tuple(dynamic or ()))
-        chosen = one_model(model, named)
-        return verb.run(chosen, input or [], method, sparsity, target, options, told, outputs)
+        request = verb.Request(
+            model=one_model(model, named),
+            outputs=Outputs(output, report, plan, onnx),
+            method=method,
+            settings=method_settings(score, setting or []),
+            sparsity=sparsity,
+            scope=scope,
+            target=target,
+            latency=latency,
+            channel_multiple=channel_multiple,
+            minimum_channels=minimum_channels,
+            ignore=tuple(ignore or ()),
+            fold=fold,
+            inputs=tuple(input or ()),
+            dynamic=tuple(dynamic or ()),
+            dataset=dataset,
+            data=data,
+            width=width,
+            synthetic=synthetic,
+            seed=seed,
+        )
+        return verb.run(request)
 
     answer(json, work)
 

@@ -10,7 +10,10 @@ from typing import Any
 from ...frontend.base.errors import InputError
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import load_program
-from ...passes.pruning.channels import prune
+from ...passes.pruning.decisions import AS_WANTED, Widths
+from ...passes.pruning.methods import find_method
+from ...passes.pruning.methods.base import Aim, ChannelMethod
+from ...passes.pruning.scores import Evidence
 from ..training.levels import open_levels
 
 __all__ = ["Loaded", "Source", "levels_sources", "program_sources", "pruned_sources"]
@@ -69,7 +72,12 @@ def program_sources(paths: Sequence[Path]) -> tuple[Source, ...]:
 
 
 def pruned_sources(
-    module: CapturedModule, inputs: tuple[Any, ...], sparsities: Sequence[float], method: str, **options: Any
+    module: CapturedModule,
+    inputs: tuple[Any, ...],
+    sparsities: Sequence[float],
+    method: str,
+    widths: Widths = AS_WANTED,
+    seed: int = 0,
 ) -> tuple[Source, ...]:
     """One network pruned to several degrees by `method`, without training after it.
 
@@ -77,19 +85,26 @@ def pruned_sources(
         module: a captured, trained network.
         inputs: that fit it.
         sparsities: shares of the channels to remove; 0 is the network as it is.
-        method: of `passes.pruning.METHODS`.
-        options: of `passes.pruning.prune`.
+        method: of `passes.pruning.methods.METHODS`.
+        widths: how wide layers may end.
+        seed: of random methods.
 
     Raises:
-        InputError: a sparsity is given twice, or is out of range.
+        InputError: a sparsity is given twice, or is out of range, or the method gives new weights, which would want training.
     """
     if len(set(sparsities)) < len(sparsities):
         raise InputError("a sparsity is given twice; name each variant's once")
+    chosen = find_method(method, ChannelMethod)
+    if not chosen.keeps_weights:
+        raise InputError(f"the method {method} gives layers new weights, which are not trained here; choose another")
+    aims, evidence = {sparsity: Aim(sparsity, widths) for sparsity in sparsities}, Evidence(inputs, seed=seed)
+    for aim in aims.values():
+        chosen.check_aim(aim)
 
     def load(sparsity: float) -> Loaded:
         if not sparsity:
             return module, inputs
-        made = prune(module, inputs, method, sparsity, **options).module
+        made = chosen.prune(module, evidence, aims[sparsity]).compaction.module
         assert isinstance(made, CapturedModule)
         return made, inputs
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from ...frontend.base.tensor_files import parse_tensors
 __all__ = ["Progress", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
 
 _FORMAT = "reconvene-training/1"
-_MODEL, _MOMENTUM = "model/", "momentum/"
+_MODEL, _MOMENTUM, _STATE = "model/", "momentum/", "method/"
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,31 @@ def fingerprint(settings: Mapping[str, Any], module: nn.Module, masks: Mapping[s
 
 
 def save_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: str
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    identity: str,
+    state: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
-    """Writes everything a training needs to go on. Raises InputError if that cannot be done."""
+    """Writes everything a training needs to go on, the method's state included. Raises InputError if that cannot be done."""
     tensors = {_MODEL + name: tensor.detach().cpu() for name, tensor in _tensors(module).items()}
     for name, parameter in module.named_parameters():
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[_MOMENTUM + name] = momentum.detach().cpu()
+    tensors |= {_STATE + name: tensor.detach().cpu() for name, tensor in state.items()}
     metadata = {"format": _FORMAT, "identity": identity, "progress": json.dumps(asdict(progress))}
     with replacing(path) as temporary:
         temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress | None:
-    """Puts `module` and `optimizer` into the state of a checkpoint; None, and nothing is done, where there is none.
+def load_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str
+) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Puts `module` and `optimizer` into the state of a checkpoint; gives the progress, and the method's state on the CPU.
+
+    None, and nothing is done, where there is no checkpoint.
 
     Raises:
         InputError: the file is damaged, or of another training.
@@ -97,7 +108,8 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
                 optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
                     saved[_MOMENTUM + name]
                 )
-    return progress
+    state = {name.removeprefix(_STATE): tensor for name, tensor in saved.items() if name.startswith(_STATE)}
+    return progress, state
 
 
 def _progress(text: str) -> Progress:

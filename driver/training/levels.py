@@ -1,9 +1,10 @@
 """Sparse training: levels of rising sparsity, each trained to its end.
 
-Two ways to the masks. *Iterative* magnitude pruning with rewinding (Frankle et al., "Stabilizing the Lottery Ticket
-Hypothesis", 2019, arXiv:1903.01611; DNNShifter's way): every level removes the smallest weights of the level before, puts
-what stays back to its values of an early step, and trains again. *At initialization*: each level's mask is found by a score
-on the untrained network, so that levels do not wait for each other.
+Three ways to the zeros. *Iterative* magnitude pruning with rewinding (Frankle et al., "Stabilizing the Lottery Ticket
+Hypothesis", 2019, arXiv:1903.01611; DNNShifter's way) follows: every level removes the smallest weights of the level before,
+puts what stays back to its values of an early step, and trains again. *At initialization*: each level's mask is found by a
+score on the untrained network, so that levels do not wait for each other. *In training*: each level begins with the initial
+weights, and the method's hooks find its zeros.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from ...frontend.base.tensor_files import parse_tensors
 from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import load_program, save_program
-from ...passes.pruning.scores import SCORES, Batch
-from ...passes.pruning.weights import sparsify
+from ...passes.pruning.methods import find_method
+from ...passes.pruning.methods.base import SparseMethod, TrainingMethod, WeightMethod
+from ...passes.pruning.methods.iterative import Iterative
+from ...passes.pruning.scores import Batch, Evidence
 from .checkpoint import fingerprint
 from .loop import CHECKPOINT, Machine, steps_per_epoch, train
 from .presets import Preset
 
-__all__ = ["ITERATIVE", "LEVELS_FILE", "Ladder", "Level", "open_levels", "rewind_step", "train_levels"]
+__all__ = ["LEVELS_FILE", "Ladder", "Level", "open_levels", "rewind_step", "train_levels"]
 
-ITERATIVE = "iterative"
 _HERE = Machine()
 LEVELS_FILE = "levels.json"
 _FORMAT = "reconvene-levels/1"
@@ -49,14 +51,15 @@ class Ladder:
     Attributes:
         levels: how many beside the dense one, which is level 0.
         share: of the weights that remain, removed at every level; level n keeps ``(1 - share) ** n``.
-        method: ``iterative``, or a score of `pruning.scores.SCORES` for masks found at initialization.
-        rewind: for ``iterative``: where the weights go back to, in steps (``500it``) or epochs (``1ep``).
+        method: of `pruning.methods.METHODS`, one that zeroes weights.
+        rewind: for a method that follows, such as ``iterative``: where the weights go back to, in steps (``500it``) or
+            epochs (``1ep``).
         ignore: patterns (``fnmatch``) of weights that stay whole and do not count.
     """
 
     levels: int = 8
     share: float = 0.2
-    method: str = ITERATIVE
+    method: str = Iterative.name
     rewind: str = "0it"
     ignore: tuple[str, ...] = ()
 
@@ -66,9 +69,18 @@ class Ladder:
             raise InputError(f"{self.levels} levels prune nothing; give 1 or more")
         if not (math.isfinite(self.share) and 0 < self.share < 1):
             raise InputError(f"a share of {self.share} is not between 0 and 1; 0.2 is what DNNShifter takes")
-        if self.method != ITERATIVE and self.method not in SCORES:
-            raise InputError(f"there is no method '{self.method}'; choose {ITERATIVE} or one of {', '.join(SCORES)}")
+        _ = self.chosen
         rewind_step(self.rewind, 1, 1 << 62)
+
+    @property
+    def chosen(self) -> SparseMethod:
+        """The method. Raises InputError if there is none of that name that zeroes weights."""
+        return find_method(self.method, SparseMethod)
+
+    @property
+    def follows(self) -> bool:
+        """Whether a level begins with what the level before it left."""
+        return isinstance(self.chosen, WeightMethod) and self.chosen.follows
 
     def sparsity(self, level: int) -> float:
         """Share of all weights that are zero at a level."""
@@ -234,21 +246,29 @@ def _climb(task: _Task, steps: int) -> Iterator[Level]:
 
 
 def _masks(task: _Task, number: int, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a level, from the level before it or from the initial weights."""
-    ladder, sparsity = task.ladder, task.ladder.sparsity(number)
-    common: dict[str, Any] = {"ignore": ladder.ignore, "seed": task.seed}
-    if ladder.method != ITERATIVE:
-        return dict(sparsify(task.module, task.inputs, ladder.method, sparsity, batches=task.batches, **common).masks)
-    if not number:
-        return dict(sparsify(task.module, task.inputs, "magnitude", 0.0, **common).masks)
-    model, _ = load_program(task.folder / f"level-{number - 1:02d}" / _MODEL)
-    return dict(sparsify(model, task.inputs, "magnitude", sparsity, rounds=1, masks=before, **common).masks)
+    """Of a level, from the level before it or from the initial weights; none where the training finds them."""
+    method, model = task.ladder.chosen, task.module
+    if not isinstance(method, WeightMethod):
+        return {}
+    if task.ladder.follows and number:
+        model, _ = load_program(task.folder / f"level-{number - 1:02d}" / _MODEL)
+    evidence = Evidence(task.inputs, task.batches, seed=task.seed)
+    return method.masks(model, evidence, task.ladder.sparsity(number), before=before, ignore=task.ladder.ignore)
+
+
+def _trainer(task: _Task, number: int) -> TrainingMethod | None:
+    """What finds a level's zeros in training."""
+    method, ladder = task.ladder.chosen, task.ladder
+    if not isinstance(method, TrainingMethod):
+        return None
+    return method.with_options({"sparsity": ladder.sparsity(number), "ignore": ladder.ignore})
 
 
 def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor], steps: int) -> Level:
     """Trains a level from where the ladder rewinds to, and writes it; its last file says that it is whole."""
     begin = rewind_step(task.ladder.rewind, steps, task.preset.epochs * steps)
-    begin = begin if task.ladder.method == ITERATIVE else 0
+    begin = begin if task.ladder.follows else 0
+    method = _trainer(task, number)
     common: dict[str, Any] = {
         "machine": task.machine,
         "seed": task.seed,
@@ -261,7 +281,12 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
         )
         assert isinstance(early.module, CapturedModule)
         start = early.module
-    done = train(start, task.training, task.test, task.preset, place, masks=masks, first_step=begin, **common)
+    done = train(
+        start, task.training, task.test, task.preset, place, masks=masks, method=method, first_step=begin, **common
+    )
+    assert isinstance(done.module, CapturedModule)
+    if method is not None:
+        masks = {name: weight.detach() != 0 for name, weight in method.weights(done.module).items()}
     save_program(done.module, task.inputs, place / _MODEL)
     with replacing(place / _MASKS) as temporary:
         temporary.write_bytes(save({name: mask.to(torch.uint8).contiguous() for name, mask in masks.items()}))

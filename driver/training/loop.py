@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +13,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import track
 from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule, cloned
-from ...passes.masks import spread_mask
+from ...passes.pruning.methods.base import Hooks, State, TrainingMethod
+from ...passes.pruning.methods.masked import Masked
 from .batches import Batches, generator_for
 from .checkpoint import Progress, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
 from .log import curves, write_log
@@ -77,6 +79,7 @@ def train(
     folder: Path,
     *,
     masks: Mapping[str, Tensor] | None = None,
+    method: TrainingMethod | None = None,
     machine: Machine = Machine(),
     seed: int = 0,
     checkpoint_every: int = 100,
@@ -94,6 +97,7 @@ def train(
         folder: for the checkpoint, ``log.csv``, ``log.json`` and ``curves.html``; it is made if need be.
         masks: parameters' entries that stay zero (boolean, True where a weight is): set to zero before the first step and
             after every one.
+        method: what finds zeros in training, instead of masks; see `reconvene.passes.pruning.methods.base`.
         machine: where and how to compute.
         seed: of the images' order and changes, and of dropout.
         checkpoint_every: steps between checkpoints; there is one after every epoch, too.
@@ -103,8 +107,8 @@ def train(
         last_step: do the steps before this one only; None for all.
 
     Raises:
-        InputError: the folder holds another training, a mask does not fit, data and model do not, or there are no such
-            steps.
+        InputError: the folder holds another training, a mask does not fit, data and model do not, there are no such
+            steps, or masks and a method were given.
     """
     preset.check()
     device = machine.checked()
@@ -114,7 +118,9 @@ def train(
     if restart:
         path.unlink(missing_ok=True)
     model = cloned(module)
-    kept = _checked_masks(model, masks or {})
+    if method is not None and masks:
+        raise InputError(f"masks and the method {method.name} were given; one of the two says what is zero, give that")
+    masked = Masked.of(model, masks or {})
     settings = {
         **asdict(preset),
         **asdict(machine),
@@ -122,12 +128,13 @@ def train(
         "data": [training.name, len(training), test.name, len(test)],
         "steps": [first_step, last_step],
     }
-    identity = fingerprint(settings, model, kept)
+    if method is not None:
+        settings["method"] = {"name": method.name, **asdict(method)}
+    identity = fingerprint(settings, model, masked.masks)
     model.to(device)
-    kept = {name: mask.to(device) for name, mask in kept.items()}
     run = _Run(
         model, Batches.of(training, preset.train_images, device), Batches.of(test, preset.test_images, device), preset,
-        kept, machine, seed, path, identity, checkpoint_every, first_step, last_step,
+        method or masked.to(device), machine, seed, path, identity, checkpoint_every, first_step, last_step,
     )  # fmt: skip
     with _computing(machine, device):
         rows, seconds = run.finish(lambda rows: write_log(folder, rows, settings))
@@ -141,10 +148,10 @@ class _Run:
     """One training under way."""
 
     def __init__(
-        self, model: CapturedModule, training: Batches, test: Batches, preset: Preset, masks: Mapping[str, Tensor],
+        self, model: CapturedModule, training: Batches, test: Batches, preset: Preset, hooks: Hooks,
         machine: Machine, seed: int, path: Path, identity: str, every: int, first: int, last: int | None,
     ) -> None:  # fmt: skip
-        self.model, self.training, self.test, self.preset, self.masks = model, training, test, preset, masks
+        self.model, self.training, self.test, self.preset, self.hooks = model, training, test, preset, hooks
         self.machine, self.seed, self.path, self.identity, self.every = machine, seed, path, identity, every
         self.memory_order = best_order(model)
         arrange(model, self.memory_order)
@@ -157,17 +164,29 @@ class _Run:
         self.optimizer = torch.optim.SGD(
             model.parameters(), preset.rate, momentum=preset.momentum, weight_decay=preset.weight_decay
         )
-        self.progress = load_checkpoint(path, model, self.optimizer, identity) or Progress(step=first)
-        self._masked()
+        self.weights = hooks.weights(model)
+        self.progress, self.state = Progress(step=first), State()
         self._since = time.perf_counter()
 
     def finish(self, log: Any) -> tuple[tuple[dict[str, Any], ...], float]:
         """Trains what is left, and gives the log and the seconds it took in all."""
+        self._begin()
         while self.progress.step < self.last:
             self._epoch(self.progress.step // self.steps)
             log(self.progress.rows)
         log(self.progress.rows)
         return self.progress.rows, self.progress.seconds
+
+    def _begin(self) -> None:
+        """From the checkpoint, if there is one."""
+        found = load_checkpoint(self.path, self.model, self.optimizer, self.identity)
+        if found is not None:
+            self.progress, state = found
+            self.state = {name: value.to(self.training.labels.device) for name, value in state.items()}
+            return
+        torch.manual_seed(generator_for(self.seed, 2).initial_seed())
+        with torch.no_grad():
+            self.state = self._owned(self.hooks.begin(self.weights))
 
     def _epoch(self, epoch: int) -> None:
         order = self.training.order(self.seed, epoch)
@@ -202,12 +221,18 @@ class _Run:
         self.optimizer.zero_grad()
         outputs = self._outputs(images)
         loss = F.cross_entropy(outputs, labels)
-        loss.backward()
+        penalty = self.hooks.penalty(self.weights, self.state)
+        (loss if penalty is None else loss + penalty).backward()
+        with torch.no_grad():
+            self.hooks.gradients(self.weights, self.state)
         self.optimizer.step()
-        self._masked()
+        done = (self.progress.step + 1) / (self.preset.epochs * self.steps)
+        with torch.no_grad():
+            self.state = self._owned(self.hooks.after_step(self.weights, self.state, done))
         value = loss.item()
-        if value != value or value in (float("inf"), float("-inf")):
-            raise InputError(f"the loss is {value} in epoch {epoch + 1}, step {step + 1}; choose a smaller rate")
+        for what, found in (("loss", value), ("penalty", 0.0 if penalty is None else penalty.item())):
+            if not math.isfinite(found):
+                raise InputError(f"the {what} is {found} in epoch {epoch + 1}, step {step + 1}; choose a smaller rate")
         self.progress = dataclasses.replace(
             self.progress,
             step=self.progress.step + 1,
@@ -238,10 +263,13 @@ class _Run:
             reason = str(error).splitlines()[0]
             raise InputError(f"the model does not take images {tuple(images.shape)}: {reason}") from error
 
-    def _masked(self) -> None:
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                self.model.get_parameter(name).mul_(mask)
+    def _owned(self, state: State) -> State:
+        """The state as a checkpoint would give it back: contiguous, so that sums over it come out the same."""
+        taken = {weight.untyped_storage().data_ptr() for weight in self.weights.values()}
+        for name, value in state.items():
+            if value.untyped_storage().data_ptr() in taken:
+                raise ValueError(f"the state '{name}' is a weight itself, which training changes; keep a clone of it")
+        return {name: value.detach().contiguous() for name, value in state.items()}
 
     def _clocked(self) -> None:
         now = time.perf_counter()
@@ -250,7 +278,7 @@ class _Run:
 
     def _save(self) -> None:
         self._clocked()
-        save_checkpoint(self.path, self.model, self.optimizer, self.progress, self.identity)
+        save_checkpoint(self.path, self.model, self.optimizer, self.progress, self.identity, self.state)
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
@@ -258,14 +286,6 @@ def steps_per_epoch(images: int, batch: int) -> int:
     if images < batch:
         raise InputError(f"{images} training images are fewer than one batch of {batch}")
     return images // batch
-
-
-def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    parameters = dict(model.named_parameters())
-    for name in masks:
-        if name not in parameters:
-            raise InputError(f"there is no parameter '{name}' to keep masked")
-    return {name: spread_mask(name, mask, parameters[name]).contiguous() for name, mask in masks.items()}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
 from ...frontend.data.datasets import find_dataset
 from ...frontend.graph_module import CapturedModule
+from ...passes.pruning.decisions import Widths
 from ..answer import Answer, files_line, table
 from ..models import load_model
 from ..outputs import check_folder, suffixed
@@ -91,8 +92,8 @@ def _sources(request: Request) -> tuple[tuple[Source, ...], Path]:
         loaded = load_model(given[0], (), request.seed)
         assert isinstance(loaded.module, CapturedModule)
         sources = pruned_sources(
-            loaded.module, loaded.example_inputs, request.sparsities, request.method, scope=request.scope,
-            seed=request.seed,
+            loaded.module, loaded.example_inputs, request.sparsities, request.method, Widths(request.scope),
+            request.seed,
         )  # fmt: skip
         return sources, loaded.beside
     if len(given) == 1:

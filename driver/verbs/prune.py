@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...frontend.program_file import check_onnx
-from ...passes.pruning.methods.reconvene import recipe_options
+from ...passes.pruning.scores import Evidence
 from .. import api
 from ..answer import Answer
 from ..models import load_model
@@ -17,46 +16,56 @@ from ..outputs import check_different, suffixed
 from ..scoring_data import scoring_batches
 from .compacted import Outputs, compacted
 
-__all__ = ["PruningData", "run"]
-
-
-def run(
-    model: str,
-    inputs: Sequence[str],
-    method: str,
-    sparsity: float,
-    target: str | None,
-    options: Mapping[str, Any],
-    data: PruningData,
-    outputs: Outputs,
-) -> Answer:
-    # What can be found wrong at once is, before minutes of loading.
-    api.checked_sparsity(sparsity)
-    api.checked_method(method)
-    api.multiple_of(target)
-    outputs.checked(Path("model.pt2"))
-    check_different(model, *outputs.places())
-    if method == api.RECONVENE:
-        recipe_options(data.settings)
-    loaded = load_model(model, inputs, options["seed"], data.dynamic, dataset=data.dataset, width=data.width)
-    if outputs.onnx is not None:
-        check_onnx(loaded.module)
-    places = outputs.checked(suffixed(loaded.beside, "-pruned.pt2"))
-    score = str(data.settings.get("score", "magnitude")) if method == api.RECONVENE else method
-    batches = scoring_batches(loaded, score, data.dataset, data.folder, data.synthetic, options["seed"])
-    found = api.prune(
-        loaded.module, loaded.example_inputs, method, sparsity, target, batches=batches, **options, **data.settings
-    )
-    return compacted(loaded, found, places)
+__all__ = ["Request", "run"]
 
 
 @dataclass(frozen=True)
-class PruningData:
-    """What `prune` is told beside the channels: a data set, the settings of the method, and sizes that must vary."""
+class Request:
+    """What ``reconvene prune`` is told; see its help."""
 
+    model: str
+    outputs: Outputs
+    method: str = "magnitude"
+    settings: Mapping[str, Any] | None = None
+    """Of the method."""
+    sparsity: float = 0.5
+    scope: str = "layer"
+    target: str | None = None
+    latency: float | None = None
+    channel_multiple: int | None = None
+    minimum_channels: int = 1
+    ignore: tuple[str, ...] = ()
+    fold: bool = False
+    inputs: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
     dataset: str | None = None
-    folder: Path | None = None
+    data: Path | None = None
     width: float = 1.0
     synthetic: bool = False
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    dynamic: Sequence[str] = ()
+    seed: int = 0
+
+    def asked(self) -> api.Asked:
+        """What the API is asked for. Raises InputError if that is found wrong without the model."""
+        return api.asked(
+            self.method, self.sparsity, self.target, latency=self.latency, scope=self.scope,
+            channel_multiple=self.channel_multiple, minimum_channels=self.minimum_channels, ignore=self.ignore,
+            fold=self.fold, options=self.settings or {},
+        )  # fmt: skip
+
+
+def run(request: Request) -> Answer:
+    # What can be found wrong at once is, before minutes of loading.
+    asked, outputs = request.asked(), request.outputs
+    outputs.checked(Path("model.pt2"))
+    check_different(request.model, *outputs.places())
+    loaded = load_model(
+        request.model, request.inputs, request.seed, request.dynamic, dataset=request.dataset, width=request.width
+    )
+    if outputs.onnx is not None:
+        check_onnx(loaded.module)
+    places = outputs.checked(suffixed(loaded.beside, "-pruned.pt2"))
+    batches = scoring_batches(
+        loaded, asked.method.scored_by, request.dataset, request.data, request.synthetic, request.seed
+    )
+    evidence = Evidence(batches=batches, seed=request.seed)
+    return compacted(loaded, api.prune_as_asked(loaded.module, loaded.example_inputs, asked, evidence), places)

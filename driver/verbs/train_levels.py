@@ -56,7 +56,8 @@ def run(request: Request) -> Answer:
     check_folder(folder)
     with stage(f"reading {request.dataset}"):
         training, test = (dataset.load(request.data, split) for split in ("train", "test"))
-        batches = scoring_batches(loaded, ladder.method, request.dataset, request.data, False, request.seed)
+        score = ladder.chosen.scored_by
+        batches = scoring_batches(loaded, score, request.dataset, request.data, False, request.seed)
     assert isinstance(loaded.module, CapturedModule)
     levels = tuple(
         train_levels(

@@ -1,18 +1,18 @@
-"""Reconvene, what it is compared with, and its ablations, under one roof: a name, an untrained network and p give a candidate.
+"""What methods are compared with, and their ablations: a name, an untrained network and p give a network to train.
 
 UPaI (unstructured pruning at initialization) keeps the dense shapes and masks weights; SPaI (structured) removes channels.
+Every method of `methods.METHODS` takes part by its own name; `BASELINES` are made of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...frontend.base.errors import InputError
@@ -23,12 +23,13 @@ from ..dependency import DependencyView, dependency_view
 from ..outcome import Size
 from ..sizes import total_size
 from ..values import attribute
-from .channels import decide
-from .decisions import Decision, masks_of
-from .methods.reconvene import Recipe, run_recipe
-from .scores import Batch, Loss
+from .decisions import AS_WANTED, Decision, Widths, masks_of
+from .methods import METHODS, find_method
+from .methods.base import Aim, ChannelMethod, Method, TrainingMethod, WeightMethod
+from .methods.one_shot import OneShot
+from .methods.reconvene import Reconvene
+from .scores import Evidence
 from .trial import tried
-from .weights import sparsify
 
 __all__ = ["BASELINES", "Candidate", "Setting", "make_candidate"]
 
@@ -40,20 +41,14 @@ class Setting:
     """What a method is given.
 
     Attributes:
-        inputs: example inputs.
-        score: of `pruning.scores.SCORES`.
+        evidence: example inputs, data if the score needs some, and the seed.
+        score: of `pruning.scores.SCORES`; for methods with the option, and for those that are none but a score.
         sparsity: p.
-        batches: for scores that need data.
-        loss: for these scores.
-        seed: of everything random.
     """
 
-    inputs: tuple[Any, ...]
+    evidence: Evidence
     score: str = "magnitude"
     sparsity: float = 0.9
-    batches: Sequence[Batch] = ()
-    loss: Loss = F.cross_entropy
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,99 +61,107 @@ class Candidate:
     size: Size
     """As stored and computed: masked weights count, because nothing is saved by them."""
     weights: int
-    """Parameters that are not masked."""
+    """Parameters that are not masked before training."""
+    method: TrainingMethod | None = None
+    """What finds more zeros in training."""
 
 
-Method = Callable[[CapturedModule, Setting], tuple[CapturedModule, Mapping[str, Tensor]]]
+Baseline = Callable[[CapturedModule, Setting], Candidate]
 
 
-def make_candidate(method: str, module: CapturedModule, setting: Setting) -> Candidate:
-    """The network that `method` makes of a captured untrained one, which is left as it was.
+def make_candidate(name: str, module: CapturedModule, setting: Setting) -> Candidate:
+    """The network that a method makes of a captured untrained one, which is left as it was.
 
     Raises:
         InputError: there is no such method, or it cannot prune this network.
     """
-    if method not in BASELINES:
-        raise InputError(f"there is no method '{method}' to compare; there are {', '.join(BASELINES)}")
-    made, masks = BASELINES[method](module, setting)
-    size = total_size(dependency_view(canonicalize(made)), made)
-    return Candidate(made, masks, size, size.parameters - sum(int((~mask).sum()) for mask in masks.values()))
+    if name in BASELINES:
+        return BASELINES[name](module, setting)
+    if name not in METHODS:
+        raise InputError(f"there is no method '{name}' to compare; there are {', '.join([*BASELINES, *METHODS])}")
+    return made_by(METHODS[name])(module, setting)
 
 
-def dense(module: CapturedModule, setting: Setting) -> tuple[CapturedModule, Mapping[str, Tensor]]:
+def made_by(method: Method, widths: Widths = AS_WANTED) -> Baseline:
+    """What a method makes, of the setting's score if it has that option: it removes channels if it can, else masks weights,
+    or is to be trained with."""
+
+    def make(module: CapturedModule, setting: Setting) -> Candidate:
+        chosen = with_score(method, setting.score)
+        if isinstance(chosen, ChannelMethod):
+            found = chosen.prune(module, setting.evidence, Aim(setting.sparsity, widths))
+            return _candidate(_captured(found.compaction.module))
+        if isinstance(chosen, WeightMethod):
+            return _candidate(module, chosen.masks(module, setting.evidence, setting.sparsity))
+        if isinstance(chosen, TrainingMethod):
+            trained = chosen.with_options({"sparsity": setting.sparsity})
+            return dataclasses.replace(_candidate(module), method=trained)
+        raise InputError(f"the method {chosen.name} makes no network to compare")
+
+    return make
+
+
+def with_score(method: Method, score: str) -> Method:
+    """The method with that score, if that is one of its options."""
+    known = {entry.name for entry in dataclasses.fields(method)}
+    return method.with_options({"score": score}) if "score" in known else method
+
+
+def dense(module: CapturedModule, setting: Setting) -> Candidate:
     """The network as it is."""
-    return module, {}
+    return _candidate(module)
 
 
-def upai(module: CapturedModule, setting: Setting) -> tuple[CapturedModule, Mapping[str, Tensor]]:
+def upai(module: CapturedModule, setting: Setting) -> Candidate:
     """Unstructured pruning at initialization."""
-    found = sparsify(
-        module, setting.inputs, setting.score, setting.sparsity, batches=setting.batches, loss=setting.loss,
-        seed=setting.seed,
-    )  # fmt: skip
-    return module, found.masks
+    masks = find_method(setting.score, OneShot).masks(module, setting.evidence, setting.sparsity)
+    return _candidate(module, masks)
 
 
-def spai(scope: str) -> Method:
+def spai(scope: str) -> Baseline:
     """Structured pruning at initialization with as many parameters as Reconvene leaves at the same p.
 
     ``layer``: a uniform width; ``global``: the channels of lowest score, over all layers. The score of a channel is that of
     its weights. What stays keeps its initial weights.
     """
 
-    def pruned(module: CapturedModule, setting: Setting) -> tuple[CapturedModule, Mapping[str, Tensor]]:
-        wanted = _parameters(reconvene(Recipe())(module, setting)[0])
+    def pruned(module: CapturedModule, setting: Setting) -> Candidate:
+        wanted = _parameters(made_by(Reconvene())(module, setting).module)
         view = dependency_view(canonicalize(module))
+        method, widths = find_method(setting.score, OneShot), Widths(scope)
         low, high = 0.0, 1.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            smaller = _left(module, view, _decided(view, setting, scope, middle)) < wanted
-            low, high = (low, middle) if smaller else (middle, high)
-        trial = tried(module, view, _decided(view, setting, scope, low))
-        return _captured(compact(module, setting.inputs, trial.masks, analysis=trial.analysis).module), {}
+            decisions = method.decide(view, setting.evidence, middle, widths)
+            low, high = (low, middle) if _left(module, view, decisions) < wanted else (middle, high)
+        trial = tried(module, view, method.decide(view, setting.evidence, low, widths))
+        found = compact(module, setting.evidence.inputs, trial.masks, analysis=trial.analysis)
+        return _candidate(_captured(found.module))
 
     return pruned
 
 
-def reconvene(recipe: Recipe, channel_multiple: int = 1) -> Method:
-    """Reconvene, with the setting's score in place of the recipe's.
-
-    `channel_multiple` is that of a target, to which the rectifier rounds the channels kept up.
-    """
-
-    def pruned(module: CapturedModule, setting: Setting) -> tuple[CapturedModule, Mapping[str, Tensor]]:
-        chosen = Recipe(**{**vars(recipe), "score": setting.score})
-        found = run_recipe(
-            module, setting.inputs, setting.sparsity, chosen, batches=setting.batches, loss=setting.loss,
-            channel_multiple=channel_multiple, seed=setting.seed,
-        )  # fmt: skip
-        return _captured(found.compaction.module), {}
-
-    return pruned
-
-
-BASELINES: Mapping[str, Method] = MappingProxyType(
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "dense": dense,
         "upai": upai,
         "spai-uniform": spai("layer"),
         "spai-global": spai("global"),
-        "reconvene": reconvene(Recipe()),
-        "reconvene-multiple-of-8": reconvene(Recipe(), channel_multiple=8),
-        "reconvene-global-threshold": reconvene(Recipe(threshold="global")),
-        "reconvene-random-layers": reconvene(Recipe(evaluator="random")),
-        "reconvene-inherit": reconvene(Recipe(reinitialize="none")),
-        "reconvene-reinitialize-all": reconvene(Recipe(reinitialize="all")),
-        "reconvene-inside-blocks": reconvene(Recipe(residual="inside")),
+        "reconvene-multiple-of-8": made_by(Reconvene(), Widths(multiple=8)),
+        "reconvene-global-threshold": made_by(Reconvene(threshold="global")),
+        "reconvene-random-layers": made_by(Reconvene(evaluator="random")),
+        "reconvene-inherit": made_by(Reconvene(reinitialize="none")),
+        "reconvene-reinitialize-all": made_by(Reconvene(reinitialize="all")),
+        "reconvene-inside-blocks": made_by(Reconvene(residual="inside")),
     }
 )
+"""Beside the methods themselves."""
 
 
-def _decided(view: DependencyView, setting: Setting, scope: str, share: float) -> tuple[Decision, ...]:
-    return decide(
-        view, setting.score, share, scope=scope, seed=setting.seed, example_inputs=setting.inputs,
-        batches=setting.batches, loss=setting.loss,
-    )  # fmt: skip
+def _candidate(module: CapturedModule, masks: Mapping[str, Tensor] | None = None) -> Candidate:
+    size = total_size(dependency_view(canonicalize(module)), module)
+    masked = sum(int((~mask).sum()) for mask in (masks or {}).values())
+    return Candidate(module, masks or {}, size, size.parameters - masked)
 
 
 def _left(module: CapturedModule, view: DependencyView, decisions: Sequence[Decision]) -> int:

@@ -3,74 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...frontend.base.errors import InputError
 from ..dependency import DependencyView
 from ..groups import ChannelGroup, Slices
 from ..values import attribute
-from .scores import SCORES, Batch, Loss, Request, Weight
+from .scores import Evidence, Request, Weight, score_for
 
-__all__ = ["METHODS", "channel_scores", "summed_scores"]
+__all__ = ["channel_scores", "summed_scores"]
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Method:
-    """A score of weights, and how those of a channel become one number."""
-
-    score: str
-    order: int = 1
-    """1: their sum; 2: the root of the sum of their squares."""
-
-
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "magnitude": Method("magnitude", 2),
-        "magnitude-l1": Method("magnitude", 1),
-        "magnitude-l2": Method("magnitude", 2),
-        "random": Method("random"),
-        "snip": Method("snip"),
-        "grasp": Method("grasp"),
-        "synflow": Method("synflow"),
-    }
-)
-"""By the method name that the command line and `prune` use. Magnitudes are those of Li et al. (2017)."""
-
-
 def channel_scores(
-    view: DependencyView,
-    groups: Sequence[ChannelGroup],
-    method: str,
-    example_inputs: Sequence[Any] = (),
-    *,
-    batches: Sequence[Batch] = (),
-    loss: Loss = F.cross_entropy,
-    seed: int = 0,
+    view: DependencyView, groups: Sequence[ChannelGroup], score: str, evidence: Evidence, order: int = 1
 ) -> dict[ChannelGroup, Floats]:
     """Float64 scores, one per channel of every group, in one round.
 
+    Args:
+        view: of the model.
+        groups: those to score.
+        score: of weights, see `pruning.scores.SCORES`.
+        evidence: what the score may look at.
+        order: 1: a channel's score is the sum of its weights'; 2: the root of the sum of their squares.
+
     Raises:
-        InputError: the method needs data and there are none.
+        InputError: the score needs data and there are none.
     """
-    if method == "random":
+    if score == "random":
         # One number a channel: sums of many random numbers would be all but equal.
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(evidence.seed)
         return {group: generator.random(group.size) for group in groups}
-    chosen, order = SCORES[METHODS[method].score], METHODS[method].order
-    if chosen.needs_data and not batches:
-        raise InputError(f"{method} scores channels on data; give batches (inputs, targets)")
-    request = Request(view.module, _makers(view, groups), tuple(example_inputs), {}, batches, loss)
-    scores = chosen.weigh(request)
+    scores = score_for(score, evidence).weigh(Request(view.module, _makers(view, groups), evidence))
     return {group: summed_scores(group, scores, order) for group in groups}
 
 

@@ -1,24 +1,79 @@
-"""What a pruning method decides of a channel group: which channels to zero, and the masks that do it."""
+"""What a pruning method decides of a channel group: how wide it may end, which channels to zero, and the masks that do it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from numbers import Real
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...frontend.base.errors import InputError
 from ..dependency import DependencyView
 from ..groups import ChannelGroup
 from ..outcome import GroupOutcome
 from ..values import attribute
 
-__all__ = ["Decision", "masks_of", "rounded", "with_asked"]
+__all__ = [
+    "AS_WANTED",
+    "Decision",
+    "Scored",
+    "Widths",
+    "allot",
+    "check_patterns",
+    "check_sparsity",
+    "ignored_by",
+    "masks_of",
+    "rounded",
+    "with_asked",
+]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+
+
+SCOPES = ("layer", "global")
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How a share is spread over the layers, and how wide they may end.
+
+    Attributes:
+        scope: ``layer`` takes the share of every group; ``global`` compares all channels, each divided by its group's mean
+            score.
+        multiple: the channels kept of a group are rounded up to a multiple of this.
+        minimum: no group keeps fewer.
+        ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
+
+    Raises:
+        InputError: one of them is out of range.
+    """
+
+    scope: str = "layer"
+    multiple: int = 1
+    minimum: int = 1
+    ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise InputError(f"there is no scope '{self.scope}'; choose {' or '.join(SCOPES)}")
+        if self.multiple < 1 or self.minimum < 1:
+            raise InputError(f"channel multiple {self.multiple} and minimum channels {self.minimum} must be at least 1")
+
+
+AS_WANTED = Widths()
+"""The share of every layer, rounded to nothing."""
+
+
+def check_sparsity(sparsity: float) -> None:
+    """Raises InputError unless it is a number from 0 to below 1."""
+    if not (isinstance(sparsity, Real) and math.isfinite(sparsity) and 0 <= sparsity < 1):
+        raise InputError(f"sparsity {sparsity} is outside 0..1; give the share to remove, such as 0.5")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +95,7 @@ class Decision:
     score: Floats | None = None
 
 
-def rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, minimum: int) -> Decision:
+def rounded(group: ChannelGroup, score: Floats, wanted: int, widths: Widths = AS_WANTED) -> Decision:
     """The decision that drops the lowest scores, equally many in every block, keeping a multiple and at least the floor."""
     width = group.size // group.blocks
     reasons = []
@@ -48,19 +103,85 @@ def rounded(group: ChannelGroup, score: Floats, wanted: int, multiple: int, mini
     if keep * group.blocks > group.size - wanted:
         reasons.append(f"{group.blocks} blocks lose equally many")
     before = keep
-    while keep < width and (keep * group.blocks < minimum):
+    while keep < width and (keep * group.blocks < widths.minimum):
         keep += 1
     if keep != before:
-        reasons.append(f"at least {minimum} channels stay")
+        reasons.append(f"at least {widths.minimum} channels stay")
     before = keep
-    while keep < width and keep * group.blocks % multiple:
+    while keep < width and keep * group.blocks % widths.multiple:
         keep += 1
     if keep != before:
-        reasons.append(f"{(keep - before) * group.blocks} more stay to reach a multiple of {multiple}")
+        reasons.append(f"{(keep - before) * group.blocks} more stay to reach a multiple of {widths.multiple}")
     order = np.argsort(score.reshape(group.blocks, width), axis=1, kind="stable")
     drop = np.zeros((group.blocks, width), bool)
     np.put_along_axis(drop, order[:, : width - keep], True, axis=1)
     return Decision(group, wanted, drop.reshape(-1), tuple(reasons), score)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of the channels of every group that may lose some; for the others, the pattern that leaves it alone, or what
+    was found to hold its channels."""
+
+    scores: Mapping[ChannelGroup, Floats]
+    ignored: Mapping[ChannelGroup, str | None]
+    held: Mapping[ChannelGroup, str] = field(default_factory=dict)
+
+    def without(self, held: Mapping[ChannelGroup, str]) -> Scored:
+        """The same but for groups whose channels turned out to stay, each with the reason."""
+        scores = {group: score for group, score in self.scores.items() if group not in held}
+        return Scored(scores, self.ignored, {**self.held, **held})
+
+
+def allot(
+    view: DependencyView,
+    scored: Scored,
+    sparsity: float,
+    widths: Widths = AS_WANTED,
+) -> tuple[Decision, ...]:
+    """One decision for every group of the view from scores and a share to remove."""
+    scores, ignored = scored.scores, scored.ignored
+    wanted = _wanted(list(scores), scores, sparsity, widths.scope)
+    decisions = []
+    for group in view.groups:
+        if group not in scores:
+            reason = group.reason or scored.held.get(group) or _left_alone(ignored[group])
+            count = 0 if ignored[group] else round(sparsity * group.size)
+            decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
+        else:
+            decisions.append(rounded(group, scores[group], wanted[group], widths))
+    return tuple(decisions)
+
+
+def _left_alone(pattern: str | None) -> str:
+    return f"left alone by '{pattern}'" if pattern else "only one channel"
+
+
+def _wanted(
+    groups: Sequence[ChannelGroup], scores: Mapping[ChannelGroup, Floats], sparsity: float, scope: str
+) -> dict[ChannelGroup, int]:
+    """How many channels of each group fall to the sparsity."""
+    if scope == "layer" or not groups:
+        return {group: round(sparsity * group.size) for group in groups}
+    relative = {group: scores[group] / max(float(scores[group].mean()), 1e-300) for group in groups}
+    everything = np.sort(np.concatenate(list(relative.values())))
+    count = round(sparsity * everything.size)
+    threshold = everything[count - 1] if count else -math.inf
+    return {group: int((values <= threshold).sum()) for group, values in relative.items()}
+
+
+def ignored_by(group: ChannelGroup, patterns: Sequence[str]) -> str | None:
+    """The first pattern that names a parameter (or its layer) that makes the group's channels."""
+    names = [part.parameter for part in group.slices if part.role == "producer"]
+    layers = [name.rpartition(".")[0] for name in names]
+    return next((p for p in patterns if any(fnmatch(name, p) for name in [*names, *layers])), None)
+
+
+def check_patterns(view: DependencyView, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(ignored_by(group, [pattern]) for group in view.groups):
+            example = view.groups[0].name if view.groups else "conv1.weight"
+            raise InputError(f"the pattern '{pattern}' matches no layer; names look like '{example}'")
 
 
 def with_asked(found: Sequence[GroupOutcome], decisions: Sequence[Decision]) -> tuple[GroupOutcome, ...]:

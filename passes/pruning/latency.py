@@ -10,10 +10,9 @@ from ...frontend.base.errors import InputError
 from ..dependency import DependencyView
 from ..groups import ChannelGroup
 from ..values import attribute
-from .channels import Scored, allot
-from .decisions import Decision, rounded
+from .decisions import AS_WANTED, Decision, Scored, Widths, allot, rounded
 
-__all__ = ["LatencyGoal", "LatencyOutcome", "LayerTime", "decide_for_latency", "layer_channels"]
+__all__ = ["LatencyGoal", "LatencyOutcome", "LayerTime", "check_latency", "decide_for_latency", "layer_channels"]
 
 LayerTime = Callable[[str, int, int], float]
 """Time of one layer by its weight's name and the sizes of that weight's second and first axis (channels in and out).
@@ -22,8 +21,8 @@ Any unit; 0 for weights it does not know.
 """
 
 _STEPS = 12
-_MOST = 0.999
-_WORSE = 1.05
+_MAX_SPARSITY = 0.999
+_GIVE_UP_RATIO = 1.05
 """Past this much more time, still wider layers are not tried."""
 
 
@@ -33,6 +32,15 @@ class LatencyGoal:
 
     share: float
     time: LayerTime
+
+    def __post_init__(self) -> None:
+        check_latency(self.share)
+
+
+def check_latency(share: float) -> None:
+    """Raises InputError unless it is a number above 0 and up to 1."""
+    if not 0 < share <= 1:
+        raise InputError(f"latency {share} is outside 0..1; give the share of the dense time to reach, such as 0.5")
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,7 @@ def decide_for_latency(
     view: DependencyView,
     scored: Scored,
     goal: LatencyGoal,
-    *,
-    scope: str = "layer",
-    channel_multiple: int = 1,
-    minimum_channels: int = 1,
+    widths: Widths = AS_WANTED,
 ) -> LatencyOutcome:
     """The least sparsity at which the layers take the goal's share of their time.
 
@@ -59,35 +64,26 @@ def decide_for_latency(
     as a larger one.
 
     Raises:
-        InputError: the share is out of range, or cannot be reached.
+        InputError: the share cannot be reached, or no layer's time is known.
     """
-    if not 0 < goal.share <= 1:
-        raise InputError(
-            f"latency {goal.share} is outside 0..1; give the share of the dense time to reach, such as 0.5"
-        )
     time = cache(goal.time)
     dense = _total(view, (), time)
     if dense <= 0:
         raise InputError("no layer of this model has a known time, so a latency cannot be aimed at; give a sparsity")
 
-    def at(sparsity: float) -> tuple[Decision, ...]:
-        return allot(
-            view, scored, sparsity, scope=scope, channel_multiple=channel_multiple, minimum_channels=minimum_channels
-        )
-
-    low, high = 0.0, _MOST
-    best = at(high)
+    low, high = 0.0, _MAX_SPARSITY
+    best = allot(view, scored, high, widths)
     if _total(view, best, time) > goal.share * dense:
         least = _total(view, best, time) / dense
         raise InputError(f"latency {goal.share} cannot be reached: with every layer at its least it is {least:.2f}")
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        found = at(middle)
+        found = allot(view, scored, middle, widths)
         if _total(view, found, time) <= goal.share * dense:
             best, high = found, middle
         else:
             low = middle
-    widened = _widened(view, best, scored, time, channel_multiple, minimum_channels)
+    widened = _widened(view, best, scored, time, widths)
     return LatencyOutcome(widened, high, _total(view, widened, time) / dense)
 
 
@@ -116,8 +112,7 @@ def _widened(
     decisions: Sequence[Decision],
     scored: Scored,
     time: LayerTime,
-    multiple: int,
-    minimum: int,
+    widths: Widths,
 ) -> tuple[Decision, ...]:
     """Every group in turn at the largest width that makes the network no slower, until none changes."""
     current = list(decisions)
@@ -130,13 +125,13 @@ def _widened(
             if score is None or not decision.drop.any():
                 continue
             kept = int((~decision.drop).sum())
-            for wider in _wider(decision.group, kept, multiple):
+            for wider in _wider(decision.group, kept, widths.multiple):
                 lost = max(0, decision.group.size - wider)
-                trial = rounded(decision.group, score, lost, multiple, minimum)
+                trial = rounded(decision.group, score, lost, widths)
                 total = _total(view, [*current[:number], trial, *current[number + 1 :]], time)
                 if total <= best:
                     current[number], best, changed = _as_wanted(trial, decision), total, True
-                elif total > _WORSE * best:
+                elif total > _GIVE_UP_RATIO * best:
                     break
     return tuple(current)
 

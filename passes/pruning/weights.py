@@ -20,9 +20,10 @@ from ...frontend.base.progress import track
 from ..canonicalize import canonicalize
 from ..masks import check_finite
 from .allocation import ALLOCATIONS
-from .scores import Batch, Loss, Request, Weight, find_score, scored_weights
+from .decisions import check_sparsity
+from .scores import Batch, Evidence, Loss, Request, Weight, score_for, scored_weights
 
-__all__ = ["SCHEDULES", "LayerSparsity", "Sparsification", "sparsify"]
+__all__ = ["SCHEDULES", "LayerSparsity", "Sparsification", "sparsify", "weight_masks"]
 
 Bools = NDArray[np.bool_]
 
@@ -94,24 +95,39 @@ def sparsify(
     Raises:
         InputError: an option is out of range, data are missing, or there is nothing to prune.
     """
-    chosen = find_score(score)
+    evidence = Evidence(tuple(example_inputs), batches, loss, seed)
+    return weight_masks(
+        module, evidence, score, sparsity, allocation=allocation, rounds=rounds, schedule=schedule, ignore=ignore,
+        masks=masks,
+    )  # fmt: skip
+
+
+def weight_masks(
+    module: fx.GraphModule,
+    evidence: Evidence,
+    score: str,
+    sparsity: float,
+    *,
+    allocation: str = "global",
+    rounds: int | None = None,
+    schedule: str = "exponential",
+    ignore: Sequence[str] = (),
+    masks: Mapping[str, Tensor] | None = None,
+) -> Sparsification:
+    """`sparsify`, for callers that have their evidence together."""
+    chosen = score_for(score, evidence)
     _check(sparsity, allocation, rounds, schedule)
-    if chosen.needs_data and not batches:
-        raise InputError(
-            f"{score} scores weights on data; give batches (inputs, targets),"
-            " or those of reconvene.passes.pruning.scores.synthetic_batches"
-        )
     canonical = canonicalize(module)
     check_finite(canonical)
     weights = tuple(w for w in scored_weights(canonical) if not any(fnmatch(w.name, pattern) for pattern in ignore))
     if not weights:
         raise InputError("this model has no convolution or linear layer whose weights could be pruned")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(evidence.seed)
     ranking = _Ranking(weights, masks or {})
     scores: dict[str, Tensor] = {}
     count = rounds or chosen.rounds
     for number in track(range(1, count + 1), f"scoring weights by {score}"):
-        request = Request(canonical, weights, tuple(example_inputs), ranking.masks(), batches, loss, generator)
+        request = Request(canonical, weights, evidence, ranking.masks(), generator)
         scores = {name: value.detach() for name, value in chosen.weigh(request).items()}
         _check_scores(score, scores)
         ranking.remove_lowest(scores, SCHEDULES[schedule](sparsity, number / count), allocation)
@@ -124,8 +140,7 @@ def sparsify(
 
 
 def _check(sparsity: float, allocation: str, rounds: int | None, schedule: str) -> None:
-    if not (isinstance(sparsity, int | float) and math.isfinite(sparsity) and 0 <= sparsity < 1):
-        raise InputError(f"sparsity {sparsity} is outside 0..1; give the share of weights to remove, such as 0.9")
+    check_sparsity(sparsity)
     if allocation != "global" and allocation not in ALLOCATIONS:
         raise InputError(f"there is no allocation '{allocation}'; choose global, {', '.join(ALLOCATIONS)}")
     if schedule not in SCHEDULES:

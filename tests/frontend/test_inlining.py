@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.passes.pruning.channels import prune
+from tests.support.pruning import prune
 
 VECTORS = torch.randn(3, 8)
 

@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
-from reconvene.passes.pruning.channels import prune
+from tests.support.pruning import prune
 
 BATCH = ({0: Dim.DYNAMIC},)
 

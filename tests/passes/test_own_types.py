@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.compaction import compact
-from reconvene.passes.pruning.channels import prune
+from tests.support.pruning import prune
 
 from ..support.models import assert_same_outputs, masked_copy
 

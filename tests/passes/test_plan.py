@@ -16,7 +16,7 @@ from reconvene.frontend.capture import capture
 from reconvene.passes.compaction import apply_plan, compact
 from reconvene.passes.outcome import Compaction
 from reconvene.passes.plan import Plan
-from reconvene.passes.pruning.channels import prune
+from tests.support.pruning import prune
 
 from ..support.models import randomise
 

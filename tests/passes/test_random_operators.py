@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from reconvene.frontend.capture import capture
 from reconvene.passes.dependency import dependency_view
-from reconvene.passes.pruning.channels import prune
+from tests.support.pruning import prune
 
 from ..support.models import masked_copy
 

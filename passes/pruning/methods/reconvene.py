@@ -1,21 +1,20 @@
 """Reconvene: structured pruning at initialization (Eccles, Wong, Varghese; CCGrid 2024; arXiv 2404.16877).
 
 Three modules, each a file of its own: the pre-processor profiles the untrained model with synthetic inputs
-(`profile`) and prunes its weights to degree p (`passes.sparsification`); the evaluator compares every convolution's
-sparsity with the average (`passes.sensitivity`); the rectifier removes channels of resilient convolutions
-(`passes.rectifier`) and re-initialises the layers that this touched (`passes.reinitialization`). What the paper leaves open
-is an option of `Recipe`.
+(`driver.reports.profile`) and prunes its weights to degree p (`pruning.weights`); the evaluator compares every convolution's
+sparsity with the average (`sensitivity`); the rectifier removes channels of resilient convolutions (`rectifier`) and
+re-initialises the layers that this touched (`reinitialization`). What the paper leaves open
+is an option of the method.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from torch import fx
 
 from ....frontend.base.errors import InputError
@@ -23,24 +22,24 @@ from ....frontend.base.progress import stage
 from ...canonicalize import canonicalize
 from ...compaction import compact
 from ...dependency import dependency_view
-from ...outcome import Compaction
 from ..decisions import Decision, with_asked
-from ..scores import Batch, Loss
+from ..scores import Evidence
 from ..trial import tried
-from ..weights import sparsify
+from ..weights import weight_masks
+from .base import Aim, ChannelMethod, Pruned
 from .rectifier import rectify
 from .reinitialization import INITIALIZERS, WHICH, reinitialize
-from .sensitivity import Sensitivity, evaluate, shuffled
+from .sensitivity import evaluate, shuffled
 
-__all__ = ["LAYERS", "Recipe", "Rectified", "recipe_options", "run_recipe"]
+__all__ = ["Reconvene"]
 
 LAYERS = ("convolutions", "all")
 EVALUATORS = ("sparsity", "random")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The options of the method ``reconvene``.
+class Reconvene(ChannelMethod):
+    """Channels of the layers that an unstructured pruning to degree p found resilient. For models that are not trained yet.
 
     Attributes:
         score: what ranks weights, of `pruning.scores.SCORES`; the paper names magnitude.
@@ -53,9 +52,11 @@ class Recipe:
         residual: layers that share channels lose them together (``groups``) or not at all (``inside`` blocks only).
         channels: those of the ``lowest`` score go, or ``random`` ones.
         reinitialize: ``affected`` layers, ``all``, or ``none``, which inherits weights.
-        initializer: of `passes.reinitialization.INITIALIZERS`.
+        initializer: of `methods.reinitialization.INITIALIZERS`.
         profile: whether the public function also profiles the model before and after.
     """
+
+    name = "reconvene"
 
     score: str = "magnitude"
     allocation: str = "global"
@@ -70,117 +71,92 @@ class Recipe:
     initializer: str = "own"
     profile: bool = True
 
+    @property
+    def scored_by(self) -> str:
+        return self.score
 
-@dataclass(frozen=True)
-class Rectified:
-    """A pruned, dense, partly re-initialised model, with what led to it."""
+    @property
+    def keeps_weights(self) -> bool:
+        return self.reinitialize == "none"
 
-    compaction: Compaction
-    """Of the removal; its module has the new initial weights."""
-    sensitivity: Sensitivity
-    reinitialized: tuple[str, ...]
-    """Layers with new initial weights."""
+    def check(self) -> None:
+        if not isinstance(self.profile, bool):
+            raise InputError(f"profile is {self.profile!r}; choose true or false")
+        choices = {
+            "evaluator": EVALUATORS,
+            "layers": LAYERS,
+            "reinitialize": WHICH,
+            "initializer": tuple(INITIALIZERS),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"there is no {name} '{getattr(self, name)}'; choose one of {', '.join(allowed)}")
 
+    def check_aim(self, aim: Aim) -> None:
+        if aim.latency is not None:
+            raise InputError(
+                "a latency cannot be aimed at by the method reconvene; its sparsity decides, or name a score"
+            )
+        if aim.widths.scope != "layer" or aim.fold:
+            raise InputError(
+                "scope and folded normalisation are not for reconvene; its 'allocation' says what p holds over"
+            )
 
-def recipe_options(given: Mapping[str, Any]) -> Recipe:
-    """A `Recipe` from loose options. Raises InputError for an option or a choice that there is not."""
-    known = [field.name for field in dataclasses.fields(Recipe)]
-    for name in given:
-        if name not in known:
-            raise InputError(f"the method reconvene has no option '{name}'; it has {', '.join(known)}")
-    recipe = Recipe(**given)
-    if not isinstance(recipe.profile, bool):
-        raise InputError(f"profile is {recipe.profile!r}; choose true or false")
-    choices = {
-        "evaluator": EVALUATORS,
-        "layers": LAYERS,
-        "reinitialize": WHICH,
-        "initializer": tuple(INITIALIZERS),
-    }
-    for name, allowed in choices.items():
-        if getattr(recipe, name) not in allowed:
-            raise InputError(f"there is no {name} '{getattr(recipe, name)}'; choose one of {', '.join(allowed)}")
-    return recipe
+    def prune(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
+        """`aim.sparsity` is p, a share of the weights.
 
-
-def run_recipe(
-    module: fx.GraphModule,
-    example_inputs: Sequence[Any],
-    sparsity: float,
-    recipe: Recipe,
-    *,
-    batches: Sequence[Batch] = (),
-    loss: Loss = F.cross_entropy,
-    channel_multiple: int = 1,
-    minimum_channels: int = 1,
-    ignore: Sequence[str] = (),
-    seed: int = 0,
-    **check: Any,
-) -> Rectified:
-    """Runs the three modules on a captured model, which is left as it was.
-
-    The certificate is that of the removal: the compacted model equals the masked one. Re-initialising comes after it, and
-    changes weights on purpose.
-
-    Args:
-        module: a captured module with its initial weights.
-        example_inputs: positional inputs that fit it.
-        sparsity: the degree p of the unstructured pruning.
-        recipe: the options of the method.
-        batches: inputs and targets for scores that need data.
-        loss: for these scores.
-        channel_multiple: channels kept are rounded up to a multiple.
-        minimum_channels: no pruned layer keeps fewer.
-        ignore: patterns of parameter or layer names that keep their channels.
-        seed: of random scores, random channels and new weights.
-        check: options of the certificate, see `passes.compaction.compact`.
-
-    Raises:
-        InputError: an option is out of range, data are missing, or there is nothing to prune.
-        CheckError: the compacted model differs from the masked one.
-    """
-    started = time.perf_counter()
-    unstructured = {key: getattr(recipe, key) for key in ("allocation", "rounds", "schedule")}
-    sparse = sparsify(
-        module, example_inputs, recipe.score, sparsity, **unstructured, batches=batches, loss=loss, seed=seed
-    )
-    scored = time.perf_counter()
-    with stage("evaluating sensitivity"):
-        sensitivity = evaluate(
-            sparse.layers, sparsity, recipe.threshold, convolutions_only=recipe.layers == "convolutions"
+        The certificate is that of the removal: the compacted model equals the masked one. Re-initialising comes after it,
+        and changes weights on purpose.
+        """
+        self.check_aim(aim)
+        started = time.perf_counter()
+        sparse = weight_masks(
+            module, evidence, self.score, aim.sparsity, allocation=self.allocation, rounds=self.rounds,
+            schedule=self.schedule,
+        )  # fmt: skip
+        scored = time.perf_counter()
+        with stage("evaluating sensitivity"):
+            sensitivity = evaluate(
+                sparse.layers, aim.sparsity, self.threshold, convolutions_only=self.layers == "convolutions"
+            )
+            if self.evaluator == "random":
+                sensitivity = shuffled(sensitivity, evidence.seed)
+            view = dependency_view(canonicalize(module))
+            pruned_scores = {name: value * sparse.masks[name] for name, value in sparse.scores.items()}
+            decisions = rectify(
+                view, sensitivity, pruned_scores, aim.widths, residual=self.residual, channels=self.channels,
+                seed=evidence.seed,
+            )  # fmt: skip
+            trial = tried(module, view, decisions, aim.widths.multiple)
+        evaluated = time.perf_counter()
+        found = compact(
+            module, evidence.inputs, trial.masks, origin=self._origin(evidence, aim), analysis=trial.analysis
         )
-        if recipe.evaluator == "random":
-            sensitivity = shuffled(sensitivity, seed)
-        view = dependency_view(canonicalize(module))
-        decisions = rectify(
-            view,
-            sensitivity,
-            {name: value * sparse.masks[name] for name, value in sparse.scores.items()},
-            residual=recipe.residual,
-            channels=recipe.channels,
-            channel_multiple=channel_multiple,
-            minimum_channels=minimum_channels,
-            ignore=ignore,
-            seed=seed,
+        compacted = time.perf_counter()
+        with stage("re-initialising"):
+            layers = reinitialize(found.module, view.module, self.reinitialize, self.initializer, evidence.seed)
+        phases = {
+            "score": scored - started,
+            "evaluation": evaluated - scored,
+            **found.seconds,
+            "re-initialisation": time.perf_counter() - compacted,
+        }
+        done = dataclasses.replace(
+            found, groups=with_asked(found.groups, trial.decisions), seconds=phases, refusals=_refusals(trial.decisions)
         )
-        trial = tried(module, view, decisions, channel_multiple)
-        decisions = trial.decisions
-    evaluated = time.perf_counter()
-    origin = {"method": "reconvene", "sparsity": sparsity, "seed": seed, **dataclasses.asdict(recipe)}
-    found = compact(module, example_inputs, trial.masks, origin=origin, analysis=trial.analysis, **check)
-    compacted = time.perf_counter()
-    with stage("re-initialising"):
-        layers = reinitialize(found.module, view.module, recipe.reinitialize, recipe.initializer, seed)
-    phases = {
-        "score": scored - started,
-        "evaluation": evaluated - scored,
-        **found.seconds,
-        "re-initialisation": time.perf_counter() - compacted,
-    }
-    done = dataclasses.replace(
-        found, groups=with_asked(found.groups, decisions), seconds=phases, refusals=_refusals(decisions)
-    )
-    return Rectified(done, sensitivity, layers)
+        return Pruned(done, sensitivity, layers, self.profile)
+
+    def _origin(self, evidence: Evidence, aim: Aim) -> dict[str, Any]:
+        """What the plan says about where it came from."""
+        return {
+            "method": self.name,
+            "sparsity": float(aim.sparsity),
+            "channel_multiple": aim.widths.multiple,
+            "minimum_channels": aim.widths.minimum,
+            "ignore": list(aim.widths.ignore),
+            "seed": evidence.seed,
+            **dataclasses.asdict(self),
+        }
 
 
 def _refusals(decisions: Sequence[Decision]) -> tuple[str, ...]:

@@ -17,8 +17,7 @@ from ...dependency import DependencyView
 from ...groups import ChannelGroup
 from ...values import attribute
 from ..channel_scores import summed_scores
-from ..channels import check_patterns, ignored_by
-from ..decisions import Decision, rounded
+from ..decisions import AS_WANTED, Decision, Widths, check_patterns, ignored_by, rounded
 from .sensitivity import Sensitivity
 
 __all__ = ["CHANNELS", "RESIDUAL", "rectify"]
@@ -31,12 +30,10 @@ def rectify(
     view: DependencyView,
     sensitivity: Sensitivity,
     scores: Mapping[str, Tensor],
+    widths: Widths = AS_WANTED,
     *,
     residual: str = "groups",
     channels: str = "lowest",
-    channel_multiple: int = 1,
-    minimum_channels: int = 1,
-    ignore: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[Decision, ...]:
     """One decision for every group of the view.
@@ -45,11 +42,10 @@ def rectify(
         view: of the dense model.
         sensitivity: what the evaluator found for it.
         scores: of weights, by name; those that were pruned should have zeros.
+        widths: what the layers' widths are rounded to, and which are left alone; the sensitivity has the shares, so that the
+            scope has no meaning.
         residual: ``groups``: layers that share channels lose them together; ``inside``: they lose none.
         channels: those of ``lowest`` score go, or ``random`` ones.
-        channel_multiple: channels kept are rounded up to a multiple.
-        minimum_channels: no layer keeps fewer.
-        ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
         seed: of random channels.
 
     Raises:
@@ -58,17 +54,17 @@ def rectify(
     for name, value, known in (("residual", residual, RESIDUAL), ("channels", channels, CHANNELS)):
         if value not in known:
             raise InputError(f"there is no choice '{value}' of {name}; choose one of {', '.join(known)}")
-    check_patterns(view, ignore)
+    check_patterns(view, widths.ignore)
     generator = np.random.default_rng(seed)
     decisions = []
     for group in view.groups:
-        reason = _untouched(view, group, sensitivity, residual, ignore)
+        reason = _untouched(view, group, sensitivity, residual, widths.ignore)
         if reason is not None:
             decisions.append(Decision(group, 0, np.zeros(group.size, bool), (reason,)))
             continue
         wanted = group.size - max(1, round((1 - sensitivity.pooled(_makers(view, group))) * group.size))
         score = summed_scores(group, scores) if channels == "lowest" else generator.random(group.size)
-        decisions.append(rounded(group, score, wanted, channel_multiple, minimum_channels))
+        decisions.append(rounded(group, score, wanted, widths))
     return tuple(decisions)
 
 

@@ -52,7 +52,7 @@ def evaluate(
     """Compares every layer's sparsity with the average.
 
     Args:
-        layers: what an unstructured pruning left, see `passes.sparsification`.
+        layers: what an unstructured pruning left, see `pruning.weights`.
         sparsity: the share it was asked for.
         threshold: ``mean`` over the layers compared, or ``global``, the share asked for.
         convolutions_only: linear layers are neither compared nor pruned.

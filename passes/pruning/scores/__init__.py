@@ -6,14 +6,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ....frontend.base.errors import InputError
-from .base import Batch, Loss, Request, Score, Weight, scored_weights, synthetic_batches
+from .base import Batch, Evidence, Loss, Request, Score, Weight, scored_weights, synthetic_batches
 from .grasp import GRASP
 from .magnitude import MAGNITUDE
 from .random import RANDOM
 from .snip import SNIP
 from .synflow import SYNFLOW
 
-__all__ = ["SCORES", "Batch", "Loss", "Request", "Score", "Weight", "find_score", "scored_weights", "synthetic_batches"]
+__all__ = [
+    "SCORES",
+    "Batch",
+    "Evidence",
+    "Loss",
+    "Request",
+    "Score",
+    "Weight",
+    "find_score",
+    "score_for",
+    "scored_weights",
+    "synthetic_batches",
+]
 
 SCORES: Mapping[str, Score] = MappingProxyType(
     {score.name: score for score in (MAGNITUDE, RANDOM, SNIP, GRASP, SYNFLOW)}
@@ -26,3 +38,14 @@ def find_score(name: str) -> Score:
     if name not in SCORES:
         raise InputError(f"no score is called '{name}'; there are {', '.join(SCORES)}")
     return SCORES[name]
+
+
+def score_for(name: str, evidence: Evidence) -> Score:
+    """The score called `name`. Raises InputError where there is none, or where it needs data that the evidence has not."""
+    score = find_score(name)
+    if score.needs_data and not evidence.batches:
+        raise InputError(
+            f"{name} scores weights on data; give batches (inputs, targets),"
+            " or those of reconvene.passes.pruning.scores.synthetic_batches"
+        )
+    return score

@@ -21,6 +21,7 @@ from ...values import attribute, is_tensor
 
 __all__ = [
     "Batch",
+    "Evidence",
     "Loss",
     "Request",
     "Score",
@@ -53,25 +54,38 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a decision may look at beside the weights.
+
+    Attributes:
+        inputs: positional inputs of one call; data-free scores take their shapes.
+        batches: inputs and targets, for scores that need data.
+        loss: for these scores; takes the model's output and the targets.
+        seed: of all that is random.
+    """
+
+    inputs: tuple[Any, ...] = ()
+    batches: Sequence[Batch] = ()
+    loss: Loss = F.cross_entropy
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Request:
     """What a score is asked.
 
     Attributes:
         module: canonical module in inference mode; it is not changed.
         weights: those to score.
-        inputs: example inputs; data-free scores take their shapes.
+        evidence: example inputs, data and loss.
         masks: what is pruned already, by name, True where a weight is still there.
-        batches: data for scores that need some.
-        loss: for scores that need one.
         generator: of random scores.
     """
 
     module: fx.GraphModule
     weights: tuple[Weight, ...]
-    inputs: tuple[Any, ...]
+    evidence: Evidence
     masks: Tensors = field(default_factory=dict)
-    batches: Sequence[Batch] = ()
-    loss: Loss = F.cross_entropy
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def tensor(self, weight: Weight) -> Tensor:
@@ -88,7 +102,7 @@ class Score:
     Attributes:
         name: what `prune` and the command line call it.
         weigh: gives the scores by weight's name, in the weight's shape; may leave pruned entries at anything.
-        needs_data: whether it wants `Request.batches`.
+        needs_data: whether it wants `Evidence.batches`.
         rounds: over how many rounds its authors spread the pruning.
     """
 
@@ -130,7 +144,7 @@ def gradients(
     """The masked weights, in the order of ``request.weights``, and the loss's gradients by them on one batch.
 
     Args:
-        request: model, weights, masks and loss.
+        request: model, weights, masks and the evidence with the loss.
         batch: inputs and targets.
         training: whether normalisation uses the batch's statistics and dropout drops.
         create_graph: whether the gradients can be differentiated again.
@@ -144,7 +158,7 @@ def gradients(
     inputs, targets = batch
     try:
         outputs = torch.func.functional_call(module, stored_tensors(module) | leaves, inputs)
-        loss = request.loss(outputs / temperature if temperature != 1.0 else outputs, targets)
+        loss = request.evidence.loss(outputs / temperature if temperature != 1.0 else outputs, targets)
         found = torch.autograd.grad(
             loss, list(leaves.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
         )

@@ -18,14 +18,14 @@ TEMPERATURE = 200.0
 
 
 def weigh(request: Request) -> dict[str, Tensor]:
-    total = sum(len(targets) for _, targets in request.batches)
-    shares = [len(targets) / total for _, targets in request.batches]
+    total = sum(len(targets) for _, targets in request.evidence.batches)
+    shares = [len(targets) / total for _, targets in request.evidence.batches]
     mean = [torch.zeros_like(request.tensor(weight)) for weight in request.weights]
-    for batch, share in zip(request.batches, shares, strict=True):
+    for batch, share in zip(request.evidence.batches, shares, strict=True):
         _, slopes = gradients(request, batch, temperature=TEMPERATURE)
         mean = [entry + slope * share for entry, slope in zip(mean, slopes, strict=True)]
     scores = {weight.name: torch.zeros_like(request.tensor(weight)) for weight in request.weights}
-    for batch, share in zip(request.batches, shares, strict=True):
+    for batch, share in zip(request.evidence.batches, shares, strict=True):
         values, slopes = gradients(request, batch, create_graph=True, temperature=TEMPERATURE)
         flow = sum(((slope * fixed).sum() for slope, fixed in zip(slopes, mean, strict=True)), torch.zeros(()))
         bent = torch.autograd.grad(flow, values, allow_unused=True, materialize_grads=True)

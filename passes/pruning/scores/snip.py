@@ -15,9 +15,9 @@ __all__ = ["SNIP"]
 
 
 def weigh(request: Request) -> dict[str, Tensor]:
-    total = sum(len(targets) for _, targets in request.batches)
+    total = sum(len(targets) for _, targets in request.evidence.batches)
     scores = {weight.name: torch.zeros_like(request.tensor(weight)) for weight in request.weights}
-    for batch in request.batches:
+    for batch in request.evidence.batches:
         values, slopes = gradients(request, batch)
         for weight, value, slope in zip(request.weights, values, slopes, strict=True):
             scores[weight.name] += (value.detach() * slope).abs() * (len(batch[1]) / total)

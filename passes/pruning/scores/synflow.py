@@ -34,7 +34,7 @@ def weigh(request: Request) -> dict[str, Tensor]:
     }
     fixed |= {name: torch.zeros_like(fixed[name]) for name in means}
     try:
-        outputs = torch.func.functional_call(module, fixed | leaves, pytree.tree_map(_ones, request.inputs))
+        outputs = torch.func.functional_call(module, fixed | leaves, pytree.tree_map(_ones, request.evidence.inputs))
     except RuntimeError as error:
         reason = (str(error) or "no message").splitlines()[0]
         raise InputError(f"SynFlow needs a model that runs in double precision: {reason}; use another score") from error

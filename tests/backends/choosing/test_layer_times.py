@@ -14,9 +14,9 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.dependency import dependency_view
-from reconvene.passes.pruning.channels import score
 from reconvene.passes.pruning.decisions import rounded
 from reconvene.passes.pruning.latency import LatencyGoal, decide_for_latency, layer_channels
+from tests.support.pruning import by_magnitude
 
 X = (torch.randn(1, 3, 32, 32),)
 
@@ -83,7 +83,7 @@ def test_pruning_reaches_half_the_time() -> None:
 def test_no_width_costs_as_much_as_a_larger_one() -> None:
     """Of every group, each larger width would make the network slower."""
     view = dependency_view(canonicalize(capture(network(), X)))
-    times, scored = layer_times(view.module, find_target("host")), score(view, "magnitude")
+    times, scored = layer_times(view.module, find_target("host")), by_magnitude(view)
     found = decide_for_latency(view, scored, LatencyGoal(0.6, times)).decisions
 
     def total(decisions: object) -> float:
@@ -94,14 +94,14 @@ def test_no_width_costs_as_much_as_a_larger_one() -> None:
         if decision.group not in scored.scores:
             continue
         for lost in range(int(decision.drop.sum())):
-            wider = rounded(decision.group, scored.scores[decision.group], lost, 1, 1)
+            wider = rounded(decision.group, scored.scores[decision.group], lost)
             assert total([*found[:number], wider, *found[number + 1 :]]) > best
             checked += 1
     assert checked
 
 
 def test_bad_goals_are_refused() -> None:
-    with pytest.raises(InputError, match="for a target only"):
+    with pytest.raises(InputError, match="needs a target"):
         reconvene.prune(network(), X, latency=0.5)
     with pytest.raises(InputError, match="is outside"):
         reconvene.prune(network(), X, target="rpi4", latency=2.0)

@@ -9,7 +9,8 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.frontend.networks.papers import network_for
 from reconvene.passes.pruning.baselines import BASELINES, Candidate, Setting, make_candidate
-from reconvene.passes.pruning.scores import synthetic_batches
+from reconvene.passes.pruning.methods import METHODS
+from reconvene.passes.pruning.scores import Evidence, synthetic_batches
 
 INPUTS = (torch.randn(2, 3, 32, 32),)
 torch.manual_seed(0)
@@ -19,10 +20,10 @@ DENSE = sum(parameter.numel() for parameter in MODULE.parameters())
 
 def candidate(method: str, score: str = "magnitude", sparsity: float = 0.9) -> Candidate:
     batches = synthetic_batches(MODULE, INPUTS, size=4)
-    return make_candidate(method, MODULE, Setting(INPUTS, score, sparsity, batches))
+    return make_candidate(method, MODULE, Setting(Evidence(INPUTS, batches), score, sparsity))
 
 
-@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("method", [*BASELINES, *METHODS])
 def test_candidates_run_and_the_network_stays(method: str) -> None:
     before = {name: value.clone() for name, value in MODULE.state_dict().items()}
     made = candidate(method)
@@ -30,7 +31,7 @@ def test_candidates_run_and_the_network_stays(method: str) -> None:
     assert all(torch.equal(value, before[name]) for name, value in MODULE.state_dict().items())
     assert made.size.parameters == sum(parameter.numel() for parameter in made.module.parameters())
     assert (made.weights < DENSE) is (method != "dense")
-    assert (made.size.parameters < DENSE) is (method not in ("dense", "upai"))
+    assert (made.size.parameters < DENSE) is (method not in ("dense", "upai", "iterative"))
 
 
 @pytest.mark.parametrize("score", ["magnitude", "snip", "synflow", "random"])

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.passes.pruning.channels import METHODS, prune
 
 from ...support.models import assert_same_outputs, masked_copy, randomise, widths
+from ...support.pruning import ONE_SHOT, prune
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 
@@ -33,7 +33,7 @@ def refusal(model: nn.Module, inputs: Any = IMAGE, **options: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ONE_SHOT)
 def test_every_method_takes_its_share_exactly(method: str) -> None:
     model = randomise(net()).double()
     example = (torch.randn(2, 3, 8, 8, dtype=torch.float64),)
@@ -70,7 +70,7 @@ def test_global_scope_takes_more_where_scores_are_even() -> None:
 
 
 def test_survivors_are_rounded_up_to_a_multiple() -> None:
-    result = prune(capture(randomise(net()), IMAGE), IMAGE, "magnitude", 0.6, channel_multiple=4)
+    result = prune(capture(randomise(net()), IMAGE), IMAGE, "magnitude", 0.6, multiple=4)
     assert widths(result) == {"0": 8, "3": 8, "7": 5}
     outcome = next(group for group in result.groups if group.name == "0.weight")
     assert (outcome.asked, outcome.got) == (10, 8)
@@ -78,7 +78,7 @@ def test_survivors_are_rounded_up_to_a_multiple() -> None:
 
 
 def test_a_floor_is_kept() -> None:
-    result = prune(capture(randomise(net()), IMAGE), IMAGE, "magnitude", 0.9, minimum_channels=7)
+    result = prune(capture(randomise(net()), IMAGE), IMAGE, "magnitude", 0.9, minimum=7)
     assert widths(result)["0"] == widths(result)["3"] == 7
 
 
@@ -87,7 +87,7 @@ def test_at_least_one_channel_stays() -> None:
 
 
 def test_layers_that_a_pattern_names_are_left_alone() -> None:
-    result = prune(capture(randomise(net()), IMAGE), IMAGE, "magnitude", 0.5, ignore=["3*"])
+    result = prune(capture(randomise(net()), IMAGE), IMAGE, "magnitude", 0.5, ignore=("3*",))
     assert widths(result) == {"0": 8, "3": 12, "7": 5}
     outcome = next(group for group in result.groups if group.name == "3.weight")
     assert outcome.got == 0
@@ -138,20 +138,20 @@ def test_unknown_choices_are_named_with_the_known_ones() -> None:
     assert "choose layer or global" in refusal(net(), scope="galaxy")
 
 
-@pytest.mark.parametrize("option", ["channel_multiple", "minimum_channels"])
+@pytest.mark.parametrize("option", ["multiple", "minimum"])
 def test_counts_below_one_are_refused(option: str) -> None:
     assert "at least 1" in refusal(net(), **{option: 0})
 
 
 def test_a_pattern_that_matches_nothing_is_named() -> None:
-    message = refusal(net(), ignore=["features*"])
+    message = refusal(net(), ignore=("features*",))
     assert "'features*'" in message
     assert "0.weight" in message
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_a_model_where_all_is_left_alone_stays_whole(scope: str) -> None:
-    found = prune(capture(net(), IMAGE), IMAGE, sparsity=0.5, ignore=["*"], scope=scope)
+    found = prune(capture(net(), IMAGE), IMAGE, sparsity=0.5, ignore=("*",), scope=scope)
     assert found.after == found.before
     assert all("left alone by '*'" in decision for group in found.groups for decision in group.reasons)
 

@@ -13,8 +13,10 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.dependency import DependencyView, dependency_view
-from reconvene.passes.pruning.channels import allot, prune, score
+from reconvene.passes.pruning.decisions import Widths, allot
 from reconvene.passes.pruning.latency import LatencyGoal, _wider, decide_for_latency, layer_channels
+
+from ...support.pruning import by_magnitude, prune
 
 
 def network() -> nn.Sequential:
@@ -42,23 +44,23 @@ def steps_of_eight(name: str, channels_in: int, channels_out: int) -> float:
 
 
 def kept(view: DependencyView, goal: LatencyGoal, **options: int) -> dict[str, tuple[int, int]]:
-    found = decide_for_latency(view, score(view, "magnitude"), goal, **options)
+    found = decide_for_latency(view, by_magnitude(view), goal, Widths(**options))
     return layer_channels(view, found.decisions)
 
 
 def test_channels_after_a_decision(view: DependencyView) -> None:
     """The linear layer loses the sixteen pixels of every channel."""
-    decisions = allot(view, score(view, "magnitude"), 0.5)
+    decisions = allot(view, by_magnitude(view), 0.5)
     assert layer_channels(view, decisions) == {"0.weight": (3, 16), "2.weight": (16, 32), "5.weight": (512, 10)}
     assert layer_channels(view, ())["5.weight"] == (1024, 10)
 
 
 def test_a_width_never_takes_as_long_as_a_larger_one(view: DependencyView) -> None:
     """12 vectors dense; 6 are half of that: 16 of 32 and 32 of 64 channels, though fewer would be in the same vectors."""
-    found = decide_for_latency(view, score(view, "magnitude"), LatencyGoal(0.5, steps_of_eight))
+    found = decide_for_latency(view, by_magnitude(view), LatencyGoal(0.5, steps_of_eight))
     assert found.share == 0.5
     assert layer_channels(view, found.decisions) == {"0.weight": (3, 16), "2.weight": (16, 32), "5.weight": (512, 10)}
-    nearly = decide_for_latency(view, score(view, "magnitude"), LatencyGoal(0.49, steps_of_eight))
+    nearly = decide_for_latency(view, by_magnitude(view), LatencyGoal(0.49, steps_of_eight))
     widths = [channels[1] for channels in layer_channels(view, nearly.decisions).values()][:2]
     assert nearly.share < 0.49 and all(width % 8 == 0 for width in widths)
 
@@ -76,12 +78,12 @@ def test_all_of_the_time_keeps_everything(view: DependencyView) -> None:
 
 
 def test_multiples_and_floors_hold(view: DependencyView) -> None:
-    channels = kept(view, LatencyGoal(0.4, products), channel_multiple=12, minimum_channels=20)
+    channels = kept(view, LatencyGoal(0.4, products), multiple=12, minimum=20)
     assert channels["0.weight"][1] in (24, 32) and channels["2.weight"][1] in (24, 36, 48, 60, 64)
 
 
 def test_what_cannot_be_reached_is_refused(view: DependencyView) -> None:
-    scored = score(view, "magnitude")
+    scored = by_magnitude(view)
     with pytest.raises(InputError, match=r"latency 0.01 cannot be reached: .* it is 0.17"):
         decide_for_latency(view, scored, LatencyGoal(0.01, steps_of_eight))
     for share in (0.0, 1.5):

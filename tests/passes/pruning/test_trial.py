@@ -16,11 +16,13 @@ from reconvene.passes import compaction
 from reconvene.passes.outcome import Compaction
 from reconvene.passes.pruning import trial
 from reconvene.passes.pruning.baselines import Setting, make_candidate
-from reconvene.passes.pruning.channels import METHODS, prune
 from reconvene.passes.pruning.latency import LatencyGoal
-from reconvene.passes.pruning.methods.reconvene import Recipe, run_recipe
+from reconvene.passes.pruning.methods.base import Aim
+from reconvene.passes.pruning.methods.reconvene import Reconvene
+from reconvene.passes.pruning.scores import Evidence
 
 from ...support.models import randomise, widths
+from ...support.pruning import ONE_SHOT, prune
 
 IMAGE = (torch.randn(2, 3, 12, 12),)
 
@@ -74,7 +76,7 @@ def test_channels_that_would_stay_are_not_zeroed(frame: str) -> None:
         assert torch.equal(stored["held.weight"], model.held.weight)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ONE_SHOT)
 def test_this_holds_for_every_method(method: str) -> None:
     batches = [(IMAGE, torch.tensor([0, 1]))]
     result = prune(capture(randomise(Framed(FRAMES["a frame of 0.7"])), IMAGE), IMAGE, method, 0.5, batches=batches)
@@ -96,11 +98,15 @@ def test_this_holds_for_global_scope_and_for_a_goal_of_time() -> None:
 
 def test_this_holds_for_reconvene_and_what_it_is_compared_with() -> None:
     module = capture(randomise(Framed(FRAMES["a frame of 0.7"])), IMAGE)
-    found = run_recipe(module, IMAGE, 0.9, Recipe(layers="all", evaluator="random", reinitialize="none")).compaction
+    found = (
+        Reconvene(layers="all", evaluator="random", reinitialize="none")
+        .prune(module, Evidence(IMAGE), Aim(0.9))
+        .compaction
+    )
     assert all_masked_are_gone(found)
     assert widths(found)["held"] == 16
     for method in ("spai-uniform", "spai-global", "reconvene"):
-        assert make_candidate(method, module, Setting(IMAGE)).module.held.weight.shape[0] == 16
+        assert make_candidate(method, module, Setting(Evidence(IMAGE))).module.held.weight.shape[0] == 16
 
 
 class Halved(nn.Module):
@@ -121,7 +127,7 @@ def test_the_other_channels_of_a_layer_go(multiple: int, left: int) -> None:
     with torch.no_grad():  # Four of the lowest eight are in either half.
         order = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15])
         model.first.weight[order] = torch.arange(1.0, 17).reshape(16, 1, 1, 1).expand(16, 3, 3, 3) * 0.1
-    result = prune(capture(model, IMAGE), IMAGE, sparsity=0.5, channel_multiple=multiple)
+    result = prune(capture(model, IMAGE), IMAGE, sparsity=0.5, multiple=multiple)
     assert all_masked_are_gone(result)
     assert widths(result)["first"] == left
     made = [group for group in result.groups if "first" in group.name]

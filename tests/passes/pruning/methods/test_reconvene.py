@@ -15,7 +15,7 @@ import reconvene
 from reconvene.driver.cli.command_line import main
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.networks.papers import network_for
-from reconvene.passes.pruning.methods.reconvene import recipe_options
+from reconvene.passes.pruning.methods.reconvene import Reconvene
 from reconvene.passes.pruning.scores import SCORES, synthetic_batches
 
 IMAGES = torch.randn(1, 3, 32, 32)
@@ -146,7 +146,7 @@ def test_options_that_there_are_not(options: dict[str, Any], message: str) -> No
 def test_other_methods_have_no_such_options() -> None:
     with pytest.raises(InputError, match="no option 'threshold'"):
         reconvene.prune(vgg(0.125), (IMAGES,), threshold="mean")
-    assert recipe_options({}).score == "magnitude"
+    assert Reconvene().score == "magnitude"
 
 
 def test_from_untrained_to_trained_on_the_command_line(

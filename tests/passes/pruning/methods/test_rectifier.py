@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reconvene.frontend.base.errors import InputError
-from reconvene.passes.pruning.decisions import Decision
+from reconvene.passes.pruning.decisions import Decision, Widths
 from reconvene.passes.pruning.methods.rectifier import rectify
 from reconvene.passes.pruning.methods.sensitivity import Sensitivity
 from reconvene.passes.pruning.weights import LayerSparsity
@@ -94,13 +94,13 @@ def test_random_channels_follow_the_seed() -> None:
 
 
 def test_floor_multiple_and_at_least_one() -> None:
-    assert removed(found(inner=0.75), channel_multiple=4) == {"inner.weight": 8}
-    assert removed(found(inner=0.75), minimum_channels=5) == {"inner.weight": 7}
+    assert removed(found(inner=0.75), widths=Widths(multiple=4)) == {"inner.weight": 8}
+    assert removed(found(inner=0.75), widths=Widths(minimum=5)) == {"inner.weight": 7}
     assert removed(found(inner=1.0)) == {"inner.weight": 11}
 
 
 def test_layers_named_by_a_pattern_stay() -> None:
-    assert removed(found(inner=0.75, point=0.8, depth=0.8), ignore=["inner"]) == {"point.weight": 8}
+    assert removed(found(inner=0.75, point=0.8, depth=0.8), widths=Widths(ignore=("inner",))) == {"point.weight": 8}
 
 
 def test_what_is_not_compared_is_not_touched() -> None:
@@ -108,7 +108,9 @@ def test_what_is_not_compared_is_not_touched() -> None:
     assert reasons == ("made by a layer that the evaluator does not compare",)
 
 
-@pytest.mark.parametrize("options", [{"residual": "all"}, {"channels": "best"}, {"ignore": ["nothing*"]}])
+@pytest.mark.parametrize(
+    "options", [{"residual": "all"}, {"channels": "best"}, {"widths": Widths(ignore=("nothing*",))}]
+)
 def test_unknown_choices_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"choose one of|matches no layer"):
         decisions(found(inner=0.75), **options)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
-from reconvene.passes.pruning.scores import Request, scored_weights
+from reconvene.passes.pruning.scores import Evidence, Request, scored_weights
 
 FIRST, SECOND = "0.weight", "1.weight"
 X = torch.tensor([[1.0, 2.0]])
@@ -30,4 +30,5 @@ def weighted_sum(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def request(model: nn.Module | None = None, inputs: Any = (X,), **options: Any) -> Request:
     module = canonicalize(capture(model or network(), inputs))
-    return Request(module, scored_weights(module), inputs, **options)
+    given = {name: options.pop(name) for name in ("batches", "loss") if name in options}
+    return Request(module, scored_weights(module), Evidence(inputs, **given), **options)
