@@ -121,10 +121,14 @@ def test_tvms_own_server(theirs: Place, tmp_path: Path) -> None:
     library = bundle_for("host", "python", tmp_path)
     agree(run_on_board(library, (X,), theirs, limits=QUICK).value)
     assert benchmark_on_board(library, 3, theirs, limits=QUICK).value.repeats == 3
-    with pytest.raises(BoardError, match=r"runs no programs; compile with --runtime python, or start reconvene-server"):
-        run_on_board(bundle_for("host", "static", tmp_path), (X,), theirs, limits=QUICK)
     with pytest.raises(BoardError, match=f"board '127.0.0.1:{theirs.port}' goes by another name than 'chair'"):
         run_on_board(library, (X,), Place("rpc", theirs.host, theirs.port, "chair"), limits=QUICK)
+
+
+@emulated
+def test_tvms_own_server_runs_no_programs(theirs: Place, program: Bundle) -> None:
+    with pytest.raises(BoardError, match=r"runs no programs; compile with --runtime python, or start reconvene-server"):
+        run_on_board(program, (X,), theirs, limits=QUICK)
 
 
 @emulated
