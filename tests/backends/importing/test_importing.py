@@ -16,6 +16,7 @@ from reconvene.frontend.base.errors import CaptureError
 
 from ...support.functions import FUNCTIONS, IMAGE
 from ...support.functions import REFUSED as REFUSED_FUNCTIONS
+from ...support.numbers import UNARY
 from ...support.operators import CASES
 from ...support.together import Together, compared
 
@@ -87,7 +88,8 @@ REFUSED = {"_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "grid_sampler_3d
 UNEQUAL = {"grid_sampler"}
 """Operators some of whose cases are refused."""
 
-OPERATORS = sorted(name for name in CASES if name.removeprefix("aten.") not in REFUSED | UNEQUAL)
+OPERATORS = sorted(name for name in CASES if name.removeprefix("aten.") not in REFUSED | UNEQUAL | UNARY.keys())
+"""Functions of one number are compiled in test_numbers.py, on all kinds of numbers."""
 CHUNKS = 12
 
 

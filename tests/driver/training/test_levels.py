@@ -23,6 +23,7 @@ from tests.driver.training.test_loop import SHAPE, images, killed_at, network
 
 PRESET = Preset(epochs=2, batch=8, rate=0.05, milestones=(1,), augment="crop-flip")
 INPUTS = (torch.zeros(SHAPE),)
+Climb = tuple[Path, tuple[Level, ...]]
 LADDER = Ladder(levels=3, share=0.5, rewind="4it")
 
 
@@ -43,8 +44,15 @@ def same(first: tuple[Level, ...], second: tuple[Level, ...]) -> bool:
     return all(torch.equal(one[name], two[name]) for one, two in pairs for name in one)
 
 
-def test_every_level_removes_its_share_of_what_remained(tmp_path: Path) -> None:
-    levels = climbed(tmp_path)
+@pytest.fixture(scope="module")
+def climb(tmp_path_factory: pytest.TempPathFactory) -> Climb:
+    """A folder with all levels, in one go. Tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("levels")
+    return folder, climbed(folder)
+
+
+def test_every_level_removes_its_share_of_what_remained(climb: Climb) -> None:
+    folder, levels = climb
     total = 3 * 8 * 9 + 8 * 8 * 9 + 8 * 2
     assert [level.weights for level in levels] == [total] * 4
     assert [level.zeros for level in levels] == [round(total * (1 - 0.5**n)) for n in range(4)]
@@ -52,20 +60,20 @@ def test_every_level_removes_its_share_of_what_remained(tmp_path: Path) -> None:
         for name, mask in masks(after).items():
             assert not (mask & ~masks(before)[name]).any()
             assert not weights(after)[name][~mask].any()
-    assert open_levels(tmp_path) == levels
+    assert open_levels(folder) == levels
 
 
-def test_a_level_keeps_the_largest_weights_of_the_level_before(tmp_path: Path) -> None:
-    levels = climbed(tmp_path)
+def test_a_level_keeps_the_largest_weights_of_the_level_before(climb: Climb) -> None:
+    levels = climb[1]
     trained, kept = weights(levels[1]), masks(levels[2])
     left = torch.cat([trained[name][mask].abs() for name, mask in kept.items()])
     gone = torch.cat([trained[name][masks(levels[1])[name] & ~mask].abs() for name, mask in kept.items()])
     assert left.min() >= gone.max()
 
 
-def test_survivors_begin_where_the_dense_network_was_early(tmp_path: Path) -> None:
+def test_survivors_begin_where_the_dense_network_was_early(climb: Climb, tmp_path: Path) -> None:
     """The same as training by hand from an early state, under the level's masks."""
-    level = climbed(tmp_path / "levels")[2]
+    level = climb[1][2]
     early = train(network(), images(), images(32, 1), PRESET, tmp_path / "early", last_step=4)
     again = train(early.module, images(), images(32, 1), PRESET, tmp_path / "again", masks=masks(level), first_step=4)  # type: ignore[arg-type]
     assert all(torch.equal(value, weights(level)[name]) for name, value in again.module.state_dict().items())
@@ -79,11 +87,12 @@ def test_without_rewinding_a_level_begins_with_the_initial_weights(tmp_path: Pat
 
 
 @pytest.mark.parametrize("moment", [2, 9, 14, 23])
-def test_killed_levels_go_on_to_the_same_weights(moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = climbed(tmp_path / "whole")
+def test_killed_levels_go_on_to_the_same_weights(
+    moment: int, climb: Climb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with killed_at(moment, monkeypatch):
         climbed(tmp_path / "killed", checkpoint_every=2)
-    assert same(whole, climbed(tmp_path / "killed", checkpoint_every=2))
+    assert same(climb[1], climbed(tmp_path / "killed", checkpoint_every=2))
 
 
 def test_finished_levels_are_not_repeated_and_more_may_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
