@@ -1,6 +1,6 @@
 """A portfolio made of sparse levels: sizes, accuracies and latencies, beside DNNShifter's own conversion of the same levels.
 
-    reconvene sparsify vgg16 --dataset cifar10 --width 0.25 --levels 8 --share 0.5 --rewind 1ep -o out/levels
+    reconvene train-levels vgg16 --dataset cifar10 --width 0.25 --levels 8 --share 0.5 --rewind 1ep -o out/levels
     python benchmarks/portfolio.py out/levels -o out/portfolio --json docs/results/portfolio.json
 
 For every level: accuracy of the sparse network, of the shrunk one (the same), and of what the original's single pass over

@@ -183,7 +183,7 @@ The same protocol with half of VGG-16 in place of a quarter: how much of the dis
 
 PORTFOLIO = """## A portfolio of sparse levels
 
-Iterative magnitude pruning with rewinding (`reconvene sparsify`), every level shrunk without loss and compiled
+Iterative magnitude pruning with rewinding (`reconvene train-levels`), every level shrunk without loss and compiled
 (`reconvene portfolio`), beside what the original's single pass over all-zero filters leaves of the same level and how that
 network then answers. Sparse networks are stored and computed with their zeros; latencies are for one image and one thread.
 """

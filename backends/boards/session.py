@@ -132,7 +132,7 @@ class Board:
         theirs, ours = self.about.get("tvm"), metadata.version("apache-tvm")
         if theirs is not None and theirs != ours:
             raise BoardError(
-                f"board '{self.name}' serves TVM {theirs}, this is {ours}; make its server again: reconvene server"
+                f"board '{self.name}' serves TVM {theirs}, this is {ours}; make its server again: reconvene board-server"
             )
 
     def clean(self) -> None:

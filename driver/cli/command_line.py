@@ -14,20 +14,22 @@ from typing import Annotated
 
 import typer
 
-from .compiling import compile_, estimate, server, targets
+from .compiling import board_server, compile_, estimate, targets
 from .ending import INTERRUPTED, explained, failed, unheard
 from .meaningless import Verb
 from .pruning import capture, compact, explain, prune
+from .renamed import Verbs
 from .running import bench, demo, run
 from .serving import portfolio, serve, sign
 from .terminal import answer
-from .training import sparsify, train
+from .training import train, train_levels
 from .upkeep import cache_
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="reconvene",
+    cls=Verbs,
     help="A compiler for pruned neural networks: proves which channels can go, removes them exactly, and compiles"
     " what is left.",
     add_completion=False,
@@ -49,14 +51,14 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("prune", prune),
     ("compact", compact),
     ("train", train),
-    ("sparsify", sparsify),
+    ("train-levels", train_levels),
     ("compile", compile_),
     ("portfolio", portfolio),
     ("run", run),
     ("bench", bench),
     ("serve", serve),
     ("sign", sign),
-    ("server", server),
+    ("board-server", board_server),
     ("estimate", estimate),
     ("explain", explain),
     ("targets", targets),

@@ -13,7 +13,7 @@ from .terminal import answer
 if TYPE_CHECKING:
     from ..answer import Answer
 
-__all__ = ["compile_", "estimate", "server", "targets"]
+__all__ = ["board_server", "compile_", "estimate", "targets"]
 
 
 def compile_(
@@ -98,7 +98,7 @@ def targets(json: Json = False) -> None:
     answer(json, verb.run)
 
 
-def server(
+def board_server(
     target: Annotated[str, typer.Option("--target", "-t", help="The board it is for, from 'reconvene targets'.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     runtime: Annotated[

@@ -180,7 +180,7 @@ def _serve(given: Given) -> None:
         given.refuse(["control_token", "allow_host"], "with --no-control")
 
 
-def _sparsify(given: Given) -> None:
+def _train_levels(given: Given) -> None:
     _fitted(given)
     if given["method"] != "iterative":
         given.refuse(["rewind"], "for masks that are found before training: weights start from where they are")
@@ -195,7 +195,7 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "capture": _capture,
     "prune": _prune,
     "train": _fitted,
-    "sparsify": _sparsify,
+    "train-levels": _train_levels,
     "compile": _compile,
     "portfolio": _portfolio,
     "run": _run,

@@ -30,7 +30,9 @@ __all__ = ["portfolio", "serve", "sign"]
 def portfolio(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="LEVELS|MODEL...", help="What sparsify wrote, or several .pt2; or one with --sparsity."),
+        typer.Argument(
+            metavar="LEVELS|MODEL...", help="What train-levels wrote, or several .pt2; or one with --sparsity."
+        ),
     ],
     sparsity: Annotated[
         list[float] | None,

@@ -26,7 +26,7 @@ from .terminal import answer
 if TYPE_CHECKING:
     from ..answer import Answer
 
-__all__ = ["sparsify", "train"]
+__all__ = ["train", "train_levels"]
 
 
 def train(
@@ -75,7 +75,7 @@ def train(
     answer(json, work)
 
 
-def sparsify(
+def train_levels(
     model: Model,
     levels: Annotated[int, typer.Option(min=1, max=100, help="Levels of rising sparsity, beside the dense one.")] = 8,
     share: Annotated[float, typer.Option(help="Of the weights that remain, removed at every level.")] = 0.2,

@@ -37,7 +37,7 @@ class Source:
 
 
 def levels_sources(folder: Path) -> tuple[Source, ...]:
-    """The finished levels in the folder that ``reconvene sparsify`` wrote.
+    """The finished levels in the folder that ``reconvene train-levels`` wrote.
 
     Raises:
         InputError: there are none.

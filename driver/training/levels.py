@@ -181,7 +181,7 @@ def open_levels(folder: Path) -> tuple[Level, ...]:
     _described(folder)
     found = [level for place in sorted(folder.glob("level-*")) if (level := _finished(place)) is not None]
     if not found:
-        raise InputError(f"'{folder}' has no finished level yet; run reconvene sparsify again, it goes on")
+        raise InputError(f"'{folder}' has no finished level yet; run reconvene train-levels again, it goes on")
     return tuple(sorted(found, key=lambda level: level.number))
 
 
@@ -229,7 +229,7 @@ def _described(folder: Path) -> dict[str, Any]:
             raise ValueError
         return {"identity": found["identity"], "settings": dict(found["settings"])}
     except OSError:
-        raise InputError(f"'{folder}' holds no levels; make some with reconvene sparsify") from None
+        raise InputError(f"'{folder}' holds no levels; make some with reconvene train-levels") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"'{folder / LEVELS_FILE}' is damaged; train the levels into another folder") from None
 

@@ -1,4 +1,4 @@
-"""``reconvene server``."""
+"""``reconvene board-server``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Request", "run"]
 
 @dataclass(frozen=True)
 class Request:
-    """What ``reconvene server`` is told; see its help."""
+    """What ``reconvene board-server`` is told; see its help."""
 
     target: str
     output: Path

@@ -170,7 +170,7 @@ REFUSED = {
     "prune names.py:pair -s 0.5 --latency 0.5 --target host": "--sparsity has no meaning with --latency",
     "prune names.py:pair --channel-multiple 4 --target host": "--target has no meaning with --channel-multiple",
     "train names.py:pair --width 0.5": "--width has no meaning for a model that is there already",
-    "sparsify names.py:pair --method magnitude --rewind 5it": "--rewind has no meaning for masks that are found before",
+    "train-levels names.py:pair --method magnitude --rewind 5it": "--rewind has no meaning for masks that are found before",
     "compile names.py:pair --no-check --check-input all.npz": "--check-input has no meaning with --no-check",
     "compile names.py:pair --target cortex-m7 --threads 2": "--threads has no meaning for 'cortex-m7'",
     "portfolio a.pt2 b.pt2 --method random": "--method has no meaning without --sparsity",

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from reconvene.driver.cli import command_line
 from reconvene.driver.cli.command_line import main
+from reconvene.driver.cli.renamed import RENAMED
 from reconvene.driver.verbs import capture, compact, prune, targets
 from reconvene.frontend.base.errors import CheckError
 from reconvene.frontend.program_file import load_program
@@ -254,7 +255,14 @@ def test_bad_input_is_one_line_and_leaves_no_file(
     assert sorted(path for path in folder.rglob("*") if "__pycache__" not in str(path)) == before
 
 
-NEEDED = {"prune": [], "targets": [], "cache": [], "demo": [], "sign": [], "server": ["-t", "rpi4", "-o", "server"]}
+NEEDED = {
+    "prune": [],
+    "targets": [],
+    "cache": [],
+    "demo": [],
+    "sign": [],
+    "board-server": ["-t", "rpi4", "-o", "server"],
+}
 """What a verb needs beside one argument."""
 
 
@@ -342,3 +350,17 @@ def test_help_names_every_verb(arguments: list[str], capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert all(verb in out for verb in ("capture", "prune", "compact", "compile", "run", "bench", "explain", "targets"))
     assert command_line.app.info.name == "reconvene"
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_names_of_verbs_work_and_tell_the_new(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([new, "--help"]) == 0
+    told = capsys.readouterr()
+    assert main([old, "--help"]) == 0
+    also = capsys.readouterr()
+    assert (told.err, also.err) == ("", f"note: 'reconvene {old}' is now called 'reconvene {new}'\n")
+    assert also.out == told.out and new in told.out
+    assert main([old, *NEEDED.get(new, ["x"]), "--no-such-option"]) == 2
+    assert "--no-such-option" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert f"\n  {old} " not in capsys.readouterr().out

@@ -173,7 +173,7 @@ def test_ladders_that_cannot_be_climbed(ladder: Ladder, message: str, tmp_path: 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "data")
     call = (
-        f"sparsify resnet20 --dataset cifar10 --data {tmp_path / 'data'} --width 0.25 --preset smoke --set epochs=1"
+        f"train-levels resnet20 --dataset cifar10 --data {tmp_path / 'data'} --width 0.25 --preset smoke --set epochs=1"
         f" --set test_images=32 --levels 1 --share 0.6 --rewind 2it --threads 1 -o {tmp_path / 'levels'} --json"
     ).split()
     assert main(call) == 0

@@ -1,4 +1,4 @@
-"""``run``, ``bench`` and ``server`` with boards over the network, from the command line."""
+"""``run``, ``bench`` and ``board-server`` with boards over the network, from the command line."""
 
 from __future__ import annotations
 
@@ -64,12 +64,14 @@ def test_places_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 @needs("aarch64-linux-gnu-g++", "wheels")
 def test_making_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = called(capsys, 0, "server", "--target", "rpi4", "-o", str(tmp_path / "server"))
+    made = called(capsys, 0, "board-server", "--target", "rpi4", "-o", str(tmp_path / "server"))
     assert made == {"target": "rpi4", "runtime": "wheel", "files": {"server": str(tmp_path / "server")}}
     text = (tmp_path / "server" / "README.md").read_text()
     # As old as that of the wheel's libraries, and no newer for what we compiled.
     assert "glibc 2.27 or later" in text and "may run programs on the board" in text
-    assert "no operating system" in called(capsys, 2, "server", "--target", "cortex-m7", "-o", str(tmp_path / "m7"))
+    assert "no operating system" in called(
+        capsys, 2, "board-server", "--target", "cortex-m7", "-o", str(tmp_path / "m7")
+    )
     assert not (tmp_path / "m7").exists()
 
 
