@@ -44,7 +44,7 @@ def make_tuner(
     trials: int, target: Target, llvm: tvm.target.Target, threads: int, choose: str, on: str | Place | None
 ) -> Tuner:
     """Tunes foreign kernels by who decides between ours, or by this machine's clock where that is a formula."""
-    # MetaSchedule takes a second to import, which only those who tune shall wait for.
+    # MetaSchedule takes a second to import, and only those who tune should wait for it.
     from .choosing.tuning import Tuner
 
     if on is not None:

@@ -18,7 +18,7 @@ from .graph_module import CapturedModule
 
 __all__ = ["batch_shapes", "computes_the_same", "enlarged", "first_of_batch"]
 
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+_RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-4, 1e-5
 
 
 def batch_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -118,6 +118,6 @@ def _seeded(call: Callable[[], Any]) -> list[Any] | None:
 def _close(expected: list[Any], found: list[Any]) -> bool:
     return len(expected) == len(found) and all(
         (one.shape, one.dtype) == (other.shape, other.dtype)
-        and torch.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True)
+        and torch.allclose(one, other, _RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE, equal_nan=True)
         for one, other in zip(expected, found, strict=True)
     )

@@ -25,7 +25,7 @@ __all__ = ["ApplyMasks", "Canonicalize", "Compact", "FoldBatchNorm", "GraphPass"
 
 
 class PassOutcome(PassResult):
-    """``graph_module`` and ``modified`` as pass managers expect, and what the pass would have liked to do but refused."""
+    """``graph_module`` and ``modified`` as pass managers expect, and what the pass did not do, with the reasons."""
 
     refused: tuple[str, ...]
     compaction: Compaction | None

@@ -26,7 +26,7 @@ __all__ = ["Range", "Ranges"]
 
 _INF = math.inf
 _LARGE = 1 << 12
-"""Parameters of more entries than this are finite, which was checked; their bounds are of no use."""
+"""Parameters of more entries than this are finite, which was checked; their bounds are not needed."""
 
 
 class Ranges:

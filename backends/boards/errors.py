@@ -16,10 +16,10 @@ class BoardLost(BoardError):
     """A board is not there, does not answer, or went away: another try, or another board, may do."""
 
 
-_MOST = 300
+_MAX_CHARACTERS = 300
 
 
 def printable(text: str) -> str:
     """What a board or a tracker said, for a line of a message: control characters and the like escaped, and not too long."""
-    plain = shown(text[: _MOST + 1]).replace("\n", "\\n")
-    return plain if len(text) <= _MOST else f"{plain[:_MOST]}..."
+    plain = shown(text[: _MAX_CHARACTERS + 1]).replace("\n", "\\n")
+    return plain if len(text) <= _MAX_CHARACTERS else f"{plain[:_MAX_CHARACTERS]}..."

@@ -8,7 +8,7 @@ from ...frontend.base.secret_files import read_secret
 
 __all__ = ["read_key"]
 
-_LEAST, _MOST = 16, 4095
+_MIN_BYTES, _MAX_BYTES = 16, 4095
 """Bytes."""
 
 
@@ -18,4 +18,4 @@ def read_key(path: str | os.PathLike[str]) -> bytes:
     Raises:
         InputError: it cannot be read, others may read it, or it is too short or too long.
     """
-    return read_secret(path, "the key", _LEAST, _MOST, "make one: openssl rand -hex 32")
+    return read_secret(path, "the key", _MIN_BYTES, _MAX_BYTES, "make one: openssl rand -hex 32")

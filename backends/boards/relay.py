@@ -1,6 +1,6 @@
 """Between TVM's client and a board: what passes bytes on, and gives up on boards that are gone.
 
-TVM's client waits for ever, for a connection as for an answer. So it is connected to a socket of this machine, whose other
+TVM's client waits forever, for a connection as for an answer. So it is connected to a socket of this machine, whose other
 end has time-outs. What ended a connection is known there, while TVM's client sees no more than that it ended. It is a
 process, not a thread: TVM's destructors talk to the board while they hold Python's lock.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import BoardError, BoardLost
-from .replies import MOST
+from .replies import MAX_BYTES
 
 __all__ = ["Ending", "Relay"]
 
@@ -41,7 +41,7 @@ class Relay:
         answer: float,
         session: float,
         key: bytes = b"",
-        most: int = MOST,
+        most: int = MAX_BYTES,
     ) -> None:
         """Connects, and proves to know the board's `key`; empty for boards without one.
 

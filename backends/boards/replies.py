@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 import struct
 
-__all__ = ["MAGIC", "MOST", "Nonsense", "Replies"]
+__all__ = ["MAGIC", "MAX_BYTES", "Nonsense", "Replies"]
 
 MAGIC = 0xFF271
-MOST = 1 << 26
+MAX_BYTES = 1 << 26
 """Bytes that one message may have, unless more is expected."""
 
 _MOST_KEY = 1024
@@ -43,7 +43,7 @@ class Replies:
         most: bytes of one message.
     """
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MAX_BYTES) -> None:
         self._most = most
         self._held = bytearray()
         self._step = self._magic

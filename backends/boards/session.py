@@ -23,7 +23,7 @@ from ..machines.targets import Target
 from .errors import BoardError, BoardLost, printable
 from .place import Place
 from .relay import Ending, Relay
-from .replies import MOST
+from .replies import MAX_BYTES
 from .tracker import Offer, request_board
 
 __all__ = ["Board", "Done", "Limits", "answering", "checked_seconds", "on_board", "open_board"]
@@ -210,7 +210,7 @@ def open_board(place: Place, limits: Limits, answer_bytes: int = 0) -> Iterator[
     else:
         offer, name = Offer(place.host, place.port, place.key), f"{place.host}:{place.port}"
     seconds = (limits.connect, limits.answer, limits.session)
-    relay = Relay(offer.host, offer.port, name, *seconds, place.secret, max(MOST, answer_bytes + _HEAD_BYTES))
+    relay = Relay(offer.host, offer.port, name, *seconds, place.secret, max(MAX_BYTES, answer_bytes + _HEAD_BYTES))
     board: Board | None = None
     try:
         board = _begun(offer, name, relay, limits)

@@ -33,7 +33,7 @@ __all__ = [
     "run_in_turn",
 ]
 
-_MOST = 1 << 31
+_MAX_COUNT = 1 << 31
 
 
 def bundle_emulator(bundle: Bundle) -> Emulator:
@@ -90,7 +90,7 @@ def program_timing(bundle: Bundle, text: str) -> Timing:
     """What a bundle's program says of its runs. Raises InputError if it says something else."""
     try:
         said = json_object(parse_json(text), [field.name for field in fields(Timing)])
-        counts = {name: json_count(said.pop(name), name, _MOST) for name in ("repeats", "threads", "batch")}
+        counts = {name: json_count(said.pop(name), name, _MAX_COUNT) for name in ("repeats", "threads", "batch")}
         milliseconds = {name: json_number(value, name) for name, value in said.items()}
         values: dict[str, Any] = {**counts, **milliseconds}
         return Timing(**values)

@@ -29,7 +29,7 @@ _UNTRUSTED, _TRUSTED = "untrusted comment: ", "trusted comment: "
 _ED25519, _HASHED, _BLAKE2B = b"Ed", b"ED", b"B2"
 _NO_PASSWORD = bytes(2)
 _SCRYPT = b"Sc"
-_MOST = 8192
+_MAX_FILE_BYTES = 8192
 """Bytes of a file with a key or signature."""
 
 
@@ -189,7 +189,7 @@ def _opened(found: bytes, password: bytes, path: Path) -> bytes:
 def _lines(path: Path, count: int, within: Path | None = None) -> list[str]:
     try:
         contents = read_regular(path, within=within, limit="text")
-        lines = contents.decode().splitlines() if len(contents) <= _MOST else []
+        lines = contents.decode().splitlines() if len(contents) <= _MAX_FILE_BYTES else []
     except FileNotFoundError:
         raise InputError(f"there is no '{path}', so nobody says who made it; have it signed") from None
     except OSError as error:

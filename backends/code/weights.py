@@ -36,7 +36,7 @@ __all__ = [
     "write_weights",
 ]
 
-_LARGE = 16 << 10
+_OWN_FILE_BYTES = 16 << 10
 """Bytes from which a tensor has a file to itself."""
 
 
@@ -85,11 +85,11 @@ def write_weights(weights: Sequence[Any], folder: Path) -> tuple[Place, ...]:
     """Writes TVM's tensors to files in `folder`; the place of each, in order. Equal tensors are written once."""
     arrays = [_array(weight) for weight in weights]
     together = BytesIO()
-    starts = iter(pack([array for array in arrays if array.nbytes < _LARGE], together))
-    common = _write(together.getbuffer(), folder) if any(array.nbytes < _LARGE for array in arrays) else ""
+    starts = iter(pack([array for array in arrays if array.nbytes < _OWN_FILE_BYTES], together))
+    common = _write(together.getbuffer(), folder) if any(array.nbytes < _OWN_FILE_BYTES for array in arrays) else ""
     return tuple(
         Place(common, next(starts), array.shape, str(array.dtype))
-        if array.nbytes < _LARGE
+        if array.nbytes < _OWN_FILE_BYTES
         else Place(_write(_contents(array), folder), 0, array.shape, str(array.dtype))
         for array in arrays
     )

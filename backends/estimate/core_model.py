@@ -42,7 +42,7 @@ _PREFIXES = {
 }
 _PREFIX = re.compile(r"^(Zn\d|.*?)(Unit|AGU|ALU)")
 
-_SHORT, _LONG = 50, 150
+_SHORT_TURNS, _LONG_TURNS = 50, 150
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def find_core(architecture: str, cpu: str, whose: str = "") -> Core:
     llvm_tool("llvm-mca")
     try:
         # Sums that do not wait for each other show how many may begin in a cycle.
-        answer = _analyse(architecture, cpu, [trial], _SHORT)
+        answer = _analyse(architecture, cpu, [trial], _SHORT_TURNS)
     except InputError:
         raise InputError(
             f"LLVM {llvm_version()} has no model of the core '{cpu}'{target}; it has one of {', '.join(CORES)}"
@@ -111,10 +111,10 @@ def block_cycles(core: Core, blocks: Sequence[Sequence[str]]) -> list[BlockCycle
     """
     if not blocks:
         return []
-    short, long = (_cycles(core, blocks, turns) for turns in (_SHORT, _LONG))
+    short, long = (_cycles(core, blocks, turns) for turns in (_SHORT_TURNS, _LONG_TURNS))
     return [
         # The first and last turns of a run are not like the others; the difference of two runs has neither.
-        BlockCycles((b[0] - a[0]) / (_LONG - _SHORT), a[1])
+        BlockCycles((b[0] - a[0]) / (_LONG_TURNS - _SHORT_TURNS), a[1])
         for a, b in zip(short, long, strict=True)
     ]
 

@@ -19,7 +19,7 @@ from torch.fx.node import map_arg
 
 __all__ = ["fold_constants"]
 
-_LARGEST = 1 << 20
+_MAX_FOLDED_BYTES = 1 << 20
 """Bytes that a folded value may have where the values that it is made of have fewer."""
 
 
@@ -73,7 +73,9 @@ def _value(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
 
 def _fits(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
     """Asked before it is computed, since that may need more memory than there is."""
-    return _bytes(node.meta["val"]) <= max(_LARGEST, sum(_bytes(values[source]) for source in node.all_input_nodes))
+    return _bytes(node.meta["val"]) <= max(
+        _MAX_FOLDED_BYTES, sum(_bytes(values[source]) for source in node.all_input_nodes)
+    )
 
 
 def _bytes(value: Any) -> int:

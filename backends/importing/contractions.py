@@ -20,7 +20,7 @@ A = torch.ops.aten
 
 
 def whole_product(first: Tensor, second: Tensor) -> Any:
-    """Of integers, whose products TVM has not: a sum of products."""
+    """Of integers, whose products TVM does not support: a sum of products."""
     if first.is_floating_point() or first.is_complex():
         return NotImplemented
     return (first.unsqueeze(-1) * second.unsqueeze(-3)).sum(-2, dtype=first.dtype)

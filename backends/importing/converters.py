@@ -61,7 +61,9 @@ def _shifted(function: Callable[..., Any]) -> Converter:
     def convert(node: fx.Node, importer: Any) -> Any:
         kind = node.meta["val"].dtype
         if kind.is_floating_point:
-            raise ValueError("floating-point numbers are shifted, which TVM has not; multiply by a power of two")
+            raise ValueError(
+                "floating-point numbers are shifted, which TVM does not support; multiply by a power of two"
+            )
         dtype = str(kind).removeprefix("torch.")
         emit = importer.block_builder.emit
         tensors = [
@@ -119,7 +121,7 @@ def _computed_in(name: str, *types: torch.dtype) -> Converter:
         dtype = (value if isinstance(value, Tensor) else value[0]).dtype
         if dtype not in types:
             raise ValueError(
-                f"'{node.name}' is computed in {dtype}, which TVM has not; convert the model with .float()"
+                f"'{node.name}' is computed in {dtype}, which TVM does not support; convert the model with .float()"
             )
         return importer.create_convert_map()[name](node)
 

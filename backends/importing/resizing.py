@@ -51,7 +51,7 @@ def interpolated(axes: int, taps: Taps, from_zero: bool) -> Decomposition:
     ) -> Any:
         if not x.is_floating_point():
             raise ValueError(
-                f"an image of {x.dtype} is interpolated, which TVM has not; convert it with .float() before"
+                f"an image of {x.dtype} is interpolated, which TVM does not support; convert it with .float() before"
             )
         plan = _plan(x, axes, size, factors)
         if (

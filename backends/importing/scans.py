@@ -1,4 +1,5 @@
-"""Cumulative operators that TVM has not: each step joins a window of results with the one before it, so that windows double.
+"""Cumulative operators that TVM does not have: each step joins a window of results with the one before it, so that they
+double.
 
 A scan of n entries takes the logarithm of n steps over the whole tensor (Hillis and Steele, 1986), all of them parallel.
 """

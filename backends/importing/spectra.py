@@ -1,8 +1,8 @@
 """Fourier transforms as matrix products with stored tables, which our kernels take as they take a linear layer.
 
-A length up to `_DIRECT` is one product. A longer one that has divisors is two transforms of their lengths with a turn between
-(Cooley and Tukey, 1965), so that tables and products stay small; one that is prime is one product, too. Tables are found in
-float64 from angles that are reduced exactly.
+A length up to `_DIRECT_LENGTH` is one product. A longer one that has divisors is two transforms of their lengths with a turn
+between (Cooley and Tukey, 1965), so that tables and products stay small; one that is prime is one product, too. Tables come
+from angles in float64 that are reduced exactly.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["SPECTRA"]
 
 A = torch.ops.aten
 
-_DIRECT = 128
+_DIRECT_LENGTH = 128
 """The longest transform that is one product: 64 KB for each of its tables, and no slower than two with a turn between."""
 
-_LARGEST = 4096
+_MAX_PRIME_LENGTH = 4096
 """The longest prime length; its tables have 64 MB."""
 
 _COSINE, _SINE = 0, 1
@@ -83,8 +83,8 @@ def _transformed(x: Pair, sign: int, count: int | None = None) -> tuple[Tensor, 
     length = int(x[0].shape[-1])
     count = count or length
     rows = _divisor(length)
-    if length <= _DIRECT or rows == 1:
-        if length > _LARGEST:
+    if length <= _DIRECT_LENGTH or rows == 1:
+        if length > _MAX_PRIME_LENGTH:
             raise ValueError(
                 f"a Fourier transform of the prime length {length} would need tables of {length * length * 8 >> 20} MB;"
                 f" pad it to a length that has small divisors, such as {2 ** length.bit_length()}"
@@ -154,7 +154,7 @@ def fft_c2r(x: Tensor, axes: Sequence[int], normalization: int, last_size: int) 
     for axis in others:
         found = _along(found, axis, 1)
     real, imaginary = (part.transpose(last, -1).narrow(-1, 0, last_size // 2 + 1) for part in found)
-    if last_size <= _DIRECT or _divisor(last_size) == 1:
+    if last_size <= _DIRECT_LENGTH or _divisor(last_size) == 1:
         cosines, sines = (half_spectrum_table(part, last_size, _bits(real)) for part in (_COSINE, _SINE))
         result = torch.matmul(real, cosines) - torch.matmul(imaginary, sines)
     else:

@@ -38,7 +38,7 @@ _KINDS: dict[str, type] = {
     "qemu_machine": str,
 }
 
-_MOST = {
+_MAX_VALUE = {
     "lanes": 64,
     "registers": 256,
     "cores": 4096,
@@ -137,7 +137,7 @@ def _wanted(name: str, value: Any) -> str | None:
     if value is None and name in _OPTIONAL and _OPTIONAL[name] is None:
         return None
     if kind is None:
-        most = _MOST.get(name, _MOST_BYTES)
+        most = _MAX_VALUE.get(name, _MOST_BYTES)
         good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
         return None if good else f"a positive whole number up to {most}, got {shortened(value)}"
     if name == "name" and isinstance(value, str) and not _NAME.fullmatch(value):

@@ -1,7 +1,7 @@
 """On which threads compiled code runs, and on how many.
 
 TVM keeps a pool of threads for every thread that calls it, as large as the machine, and waits for it when that thread ends;
-in a process that was forked it waits for ever. So code for one thread runs where it is called, without a pool, and code
+in a process that was forked it waits forever. So code for one thread runs where it is called, without a pool, and code
 for several runs on a worker, which has a pool of just that size and is kept for later calls.
 """
 

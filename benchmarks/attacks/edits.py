@@ -42,7 +42,7 @@ def edited_json(value: Any, source: random.Random) -> Any:
 
 
 def edited_text(value: Any, source: random.Random) -> bytes:
-    """`value` as JSON that was edited as text: cut, with a byte flipped, a field twice, or a number that JSON has not."""
+    """`value` as JSON that was edited as text: cut, with a byte flipped, a field twice, or a number that JSON does not have."""
     text = json.dumps(value, indent=2)
     kind = source.randrange(4)
     if kind == 0:

@@ -94,7 +94,7 @@ def build_portfolio(sources: Iterable[Source], folder: Path, name: str, options:
         options: how variants are compiled and measured.
 
     Raises:
-        InputError: the folder holds something else, an option is of no use, or a network does not fit the others, or keeps
+        InputError: the folder holds something else, an option is not usable, or a network does not fit the others, or keeps
             state.
         CheckError: a shrunk network differs from its sparse one.
     """

@@ -12,7 +12,7 @@ from ..wording import count, kept, milliseconds
 
 __all__ = ["estimate_table", "show_estimate"]
 
-_SHOWN = 24
+_SHOWN_KERNELS = 24
 """Kernels with a line of their own; the rest of a large network share one."""
 
 
@@ -44,7 +44,9 @@ def estimate_table(estimate: Estimate, *, everything: bool = False) -> Table:
     numbers = ("instr.", "cycles", "bound", "fma", "L1 miss", "L2 miss", "MB", "ms")
     made = table("kernel", *numbers, right=numbers, title=f"One pass on {estimate.target}, one thread")
     made.box, made.padding = box.SIMPLE_HEAD, 0
-    shown = estimate.kernels if everything or len(estimate.kernels) <= _SHOWN else estimate.kernels[:_SHOWN]
+    shown = (
+        estimate.kernels if everything or len(estimate.kernels) <= _SHOWN_KERNELS else estimate.kernels[:_SHOWN_KERNELS]
+    )
     for kernel in shown:
         made.add_row(*_cells(kernel))
     rest = estimate.kernels[len(shown) :]

@@ -22,7 +22,7 @@ __all__ = ["Connection", "Phase", "refusal"]
 _SLICE = 4 << 10
 """Bytes that the parser takes at a time, so that limits are met soon after they are passed."""
 
-_YOUNG = 0.5
+_YOUNG_SECONDS = 0.5
 """Seconds for which a new connection counts as one whose request is on its way."""
 
 
@@ -299,7 +299,7 @@ class Connection(HttpToolsProtocol):
         if self._stuck is not None:
             return 4
         if self.starting:
-            return 0 if crowded or now - self.since > _YOUNG else 2
+            return 0 if crowded or now - self.since > _YOUNG_SECONDS else 2
         if self.phase is not Phase.BUSY:
             return 1
         sends = self._answering is self.cycle and not self._received and not self.cycle.response_started

@@ -21,7 +21,7 @@ __all__ = ["TOKEN_VARIABLE", "Control", "read_token"]
 TOKEN_VARIABLE = "RECONVENE_CONTROL_TOKEN"
 """Environment variable with the token."""
 
-_SHORTEST, _LONGEST = 16, 4096
+_MIN_CHARACTERS, _MAX_CHARACTERS = 16, 4096
 """Characters of a token."""
 
 _ADVICE = "make one with: openssl rand -hex 32"
@@ -89,12 +89,13 @@ def read_token(path: Path | None) -> str | None:
         if found is None:
             return None
     else:
-        contents = read_secret(path, "the control token", _SHORTEST, _LONGEST, _ADVICE)
+        contents = read_secret(path, "the control token", _MIN_CHARACTERS, _MAX_CHARACTERS, _ADVICE)
         found, where = contents.decode("ascii", "replace"), f"in '{path}'"
     token = found.strip()
-    if not _SHORTEST <= len(token) <= _LONGEST or not all("!" <= letter <= "~" for letter in token):
+    if not _MIN_CHARACTERS <= len(token) <= _MAX_CHARACTERS or not all("!" <= letter <= "~" for letter in token):
         raise InputError(
-            f"the control token {where} is not {_SHORTEST} to {_LONGEST} printable characters without spaces; {_ADVICE}"
+            f"the control token {where} is not {_MIN_CHARACTERS} to {_MAX_CHARACTERS} printable characters without spaces;"
+            f" {_ADVICE}"
         )
     return token
 

@@ -19,10 +19,10 @@ __all__ = ["Gate", "most_connections"]
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-_PAUSE = 0.1
+_PAUSE_SECONDS = 0.1
 """Seconds without accepting after descriptors ran out."""
 
-_CALM = 5.0
+_CALM_SECONDS = 5.0
 """Seconds without such a lack after which it counts as over."""
 
 _RESERVE = 32
@@ -96,10 +96,10 @@ class Gate:
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._exhausted(error)
-                    await asyncio.sleep(_PAUSE)
+                    await asyncio.sleep(_PAUSE_SECONDS)
                 # Else that client has gone already.
                 continue
-            if self._lack is not None and loop.time() - self._lack >= _CALM:
+            if self._lack is not None and loop.time() - self._lack >= _CALM_SECONDS:
                 self._lack = None
                 self._say("there are file descriptors for all connections again")
             if len(self._connections) >= self._most and not self._make_room():

@@ -33,7 +33,7 @@ def head_fault(target: bytes, version: str, headers: Sequence[tuple[bytes, bytes
     if not _AUTHORITY.fullmatch(host):
         return "the request has a Host that is no name with a port"
     if version != "1.1" and any(name == b"transfer-encoding" for name, _ in headers):
-        return "the request has a Transfer-Encoding, which HTTP/1.0 has not"
+        return "the request has a Transfer-Encoding, which HTTP/1.0 does not have"
     return _target_fault(target, host)
 
 

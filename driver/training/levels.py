@@ -159,7 +159,7 @@ def train_levels(
         checkpoint_every: steps between checkpoints.
 
     Raises:
-        InputError: an option is of no use, or the folder holds other levels.
+        InputError: an option is not usable, or the folder holds other levels.
     """
     ladder.check()
     preset.check()

@@ -52,7 +52,7 @@ class Preset:
         """The same with other values, written as text or given as numbers.
 
         Raises:
-            InputError: there is no such setting, or its value is of no use.
+            InputError: there is no such setting, or its value is not usable.
         """
         types = {field.name: type(getattr(self, field.name)) for field in dataclasses.fields(self)}
         values: dict[str, Any] = {}

@@ -59,7 +59,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def open_regular(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> BufferedReader:
-    """`path` opened for reading its bytes, if it is a regular file: a pipe or a socket would block for ever, and a device
+    """`path` opened for reading its bytes, if it is a regular file: a pipe or a socket would block forever, and a device
     never end. `path` may be a link to one; with `within` only to one below that folder.
 
     Raises:

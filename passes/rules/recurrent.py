@@ -2,7 +2,7 @@
 
 In a GRU ``h' = (1 - z) n + z h`` with ``n = tanh(W_in x + b_in + r (W_hn h + b_hn))``; in an LSTM ``c' = f c + i g``,
 ``h' = o tanh(c')`` with ``g = tanh(W_ig x + b_ig + W_hg h + b_hg)``. Where the rows of n (of g) are zero and the state
-starts at zero, the unit is zero for ever. All layers and directions of one call share the width of the state, so a unit
+starts at zero, the unit is zero forever. All layers and directions of one call share the width of the state, so a unit
 goes when it is zero in every one of them. Constant input features fold into the input bias of the first layer.
 
 With projections the state is ``h' = W_hr (o tanh(c'))``: there are units, and what they are projected to, which is zero where

@@ -19,7 +19,7 @@ def layer(name: str, before: int, after: int) -> LayerWidth:
 
 
 def compaction(layers: int = 13) -> Compaction:
-    """A compaction of `layers` layers. Its module and plan are of no use."""
+    """A compaction of `layers` layers. Its module and plan are not usable."""
     return Compaction(
         module=cast(Any, SimpleNamespace()),
         plan=cast(Any, SimpleNamespace()),

@@ -1048,7 +1048,7 @@ around("zeros_like", lambda x: torch.maximum(x, torch.zeros_like(x)))
 around("ones_like", lambda x: x + torch.ones_like(x))
 around("full_like", lambda x: torch.maximum(x, torch.full_like(x, 0.2)))
 
-# Recurrent layers and cells: input features fold into biases; a unit that is zero for ever goes --------------------
+# Recurrent layers and cells: input features fold into biases; a unit that is zero forever goes --------------------
 
 
 def recurrent(name: str, layer: Callable[..., nn.Module]) -> None:

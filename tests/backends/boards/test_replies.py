@@ -22,7 +22,7 @@ from reconvene.backends.boards.errors import BoardError, BoardLost
 from reconvene.backends.boards.jobs import _there
 from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.relay_process import KEYED
-from reconvene.backends.boards.replies import MAGIC, MOST, Nonsense, Replies
+from reconvene.backends.boards.replies import MAGIC, MAX_BYTES, Nonsense, Replies
 from reconvene.backends.boards.session import Limits, checked_seconds, open_board
 from reconvene.backends.boards.tracker import request_board
 from reconvene.backends.signature import TensorSpec
@@ -94,7 +94,7 @@ FALSE = {
     "another code": struct.pack("<Qi", 4, 1 << 20),
     "an empty message": bytes(8) + VOID,
     "a short message": struct.pack("<Q", 3) + bytes(9),
-    "a long message": struct.pack("<Qi", MOST + 1, 8),
+    "a long message": struct.pack("<Qi", MAX_BYTES + 1, 8),
     "a message without end": struct.pack("<Qi", (1 << 64) - 1, 4),
     "no values": message(4),
     "fewer values than none": message(4, count=-1),
@@ -164,8 +164,8 @@ def test_names_and_refusals() -> None:
 
 
 def test_more_is_taken_where_more_is_expected() -> None:
-    head = struct.pack("<Qi", MOST + 4, 8)
-    assert Replies(MOST + 4).passed(GREETING + head) == GREETING + head
+    head = struct.pack("<Qi", MAX_BYTES + 4, 8)
+    assert Replies(MAX_BYTES + 4).passed(GREETING + head) == GREETING + head
     with pytest.raises(Nonsense, match="a message claims 67108868 bytes"):
         Replies().passed(GREETING + head)
 

@@ -34,7 +34,7 @@ BOARDS = [
 
 
 def read(pipe: IO[bytes]) -> np.ndarray:
-    """One array. NumPy's own reading of files asks for their position, which a pipe has not."""
+    """One array. NumPy's own reading of files asks for their position, which a pipe does not have."""
     return np.lib.format.read_array(SimpleNamespace(read=pipe.read))  # type: ignore[arg-type]
 
 

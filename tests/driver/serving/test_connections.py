@@ -390,8 +390,8 @@ def test_no_descriptors_are_left(monkeypatch: pytest.MonkeyPatch, calm: float) -
             return found
 
         monkeypatch.setattr(loop, "sock_accept", failing)
-        monkeypatch.setattr("reconvene.driver.serving.gate._PAUSE", 0.01)
-        monkeypatch.setattr("reconvene.driver.serving.gate._CALM", calm)
+        monkeypatch.setattr("reconvene.driver.serving.gate._PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr("reconvene.driver.serving.gate._CALM_SECONDS", calm)
         assert await (await door.connect(GET)).answer() == (200, b"/")  # It was being accepted already.
         lost = [await door.connect(GET) for _ in range(4)]
         assert [await client.rest() for client in lost] == [b""] * 4
@@ -419,7 +419,7 @@ def test_heads_that_two_readers_read_in_two_ways() -> None:
             b"GET / HTTP/1.1\r\nHost: a@x\r\n\r\n": "Host that is no name with a port",
             b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n": "2 Host headers instead of one",
             HEAD + b"Origin: http://x\r\nOrigin: http://evil\r\n\r\n": "2 Origin headers instead of one",
-            b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": "which HTTP/1.0 has not",
+            b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": "which HTTP/1.0 does not have",
             b"GET / HTTP/1.1\r\n Host: evil\r\nHost: x\r\n\r\n": "is not HTTP/1.1",
             HEAD + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na": "is not HTTP/1.1",
             HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": "is not HTTP/1.1",

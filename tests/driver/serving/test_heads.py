@@ -80,5 +80,5 @@ def test_what_can_be_read_in_two_ways(target: bytes, headers: list[tuple[bytes, 
 def test_an_older_version() -> None:
     assert head_fault(b"/", "1.0", []) is None
     found = head_fault(b"/", "1.0", [(b"transfer-encoding", b"chunked")])
-    assert found == "the request has a Transfer-Encoding, which HTTP/1.0 has not"
+    assert found == "the request has a Transfer-Encoding, which HTTP/1.0 does not have"
     assert head_fault(b"/", "1.1", [HOST, (b"transfer-encoding", b"chunked")]) is None
