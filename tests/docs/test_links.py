@@ -16,3 +16,12 @@ def test_links_lead_to_files(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
         assert "://" in target or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_files_that_are_named_are_there(page: Path) -> None:
+    """Also where a file has moved since."""
+    text = page.read_text(encoding="utf-8")
+    folders = "frontend|passes|backends|driver|reconvene|tests|benchmarks|docs|requirements"
+    for name in re.findall(rf"`((?:{folders})/[\w./*-]*)`", text):
+        assert any(TOP.glob(name.rstrip("/"))), name
