@@ -12,6 +12,7 @@ from .choosing.choice import Winograd, choose
 from .choosing.cost import Costs
 from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
+from .graph.precision import assign_types
 from .graph.read import read_relax
 from .kernels.generic import schedule_foreign
 from .kernels.tiles import Machine
@@ -32,7 +33,7 @@ def scheduled_module(
     cache: ChoiceCache | None = None,
     tune: Callable[[IRModule], IRModule] | None = None,
 ) -> tuple[IRModule, tuple[str, ...]]:
-    """The whole pipeline: read, fold, plan, choose, emit, schedule; what is foreign goes TVM's way with our
+    """The whole pipeline: read, fold, give types, plan, choose, emit, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
     `winograd`, `cost` and `cache` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
@@ -41,6 +42,7 @@ def scheduled_module(
     graph = read_relax(imported)
     fold_channels(graph)
     fold_margins(graph)
+    assign_types(graph)
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
     chosen = choose(plan.tasks, plan.machine, winograd, cost, cache)
     module = emit_module(plan, chosen)
@@ -57,4 +59,4 @@ def scheduled_module(
         )(module)
     foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
     tuned = module if tune is None else tune(module)
-    return schedule_foreign(tuned, plan.machine.lanes), foreign
+    return schedule_foreign(tuned, plan.machine.lanes()), foreign

@@ -88,7 +88,7 @@ def measure(network: str, target: Target, options: argparse.Namespace) -> list[d
             "output": output(use),
             "calls": use.calls,
             "macs": use.macs,
-            "floor": use.macs / machine.lanes / core.multiply_adds,
+            "floor": use.macs / machine.lanes() / core.multiply_adds,
             "cycles": cost.cycles,
             "throughput_cycles": cost.throughput_cycles,
             "instructions": cost.instructions,

@@ -84,7 +84,7 @@ def _options() -> argparse.Namespace:
 def measured_peak(target: Target, llvm: Any) -> float:
     """GF/s of multiply-adds on as many independent accumulators as the machine needs, one thread."""
     machine = target.machine
-    count, lanes = 12, machine.lanes
+    count, lanes = 12, machine.lanes()
 
     def body(factors: Any, result: Any) -> None:
         sums = loops.local(count * lanes)

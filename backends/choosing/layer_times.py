@@ -80,7 +80,7 @@ class LayerTimes:
 def _cycles(shape: LayerShape, channels_in: int, channels_out: int, machine: Machine) -> float:
     """Of the fastest kernel."""
     if shape.depthwise:
-        blocks, pixels = -(-channels_out // machine.lanes), shape.batch * shape.height * shape.width
+        blocks, pixels = -(-channels_out // machine.lanes()), shape.batch * shape.height * shape.width
         return depthwise_cycles(machine, blocks, pixels, shape.kernel[0] * shape.kernel[1])
     groups = min(shape.groups, channels_out)
     spec = specification(shape, channels_in, -(-channels_out // groups), machine)
@@ -101,7 +101,7 @@ def layer_times(module: fx.GraphModule, target: Target) -> LayerTimes:
 
 def specification(shape: LayerShape, channels_in: int, channels_out: int, machine: Machine) -> ConvolutionSpec:
     """The layer as the backend lays it out, alone in the network."""
-    lanes = machine.lanes
+    lanes = machine.lanes()
     lanes_in = 1 if channels_in <= thin(machine) and shape.kernel != (1, 1) else lanes
     batch, height, width = shape.batch, shape.height, shape.width
     if shape.kernel == shape.stride == (1, 1):

@@ -21,7 +21,7 @@ def widths(machine: Machine) -> tuple[Machine, ...]:
     """`machine`, and the same with half as many lanes where it runs half vectors at twice the rate."""
     if not machine.halves:
         return (machine,)
-    return machine, replace(machine, lanes=machine.lanes // 2, halves=False, rate=2 * machine.rate)
+    return machine, replace(machine, vector_bytes=machine.vector_bytes // 2, halves=False, rate=2 * machine.rate)
 
 
 def fitting_plan(graph: Graph, machine: Machine, winograd: Winograd) -> Plan:

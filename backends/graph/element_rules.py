@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .nodes import Array, Node, Scalar, constant
+from .precision import takes
 from .relax_calls import Rule, computed_image, known_array, node_for, shape_and_dtype, unrowed
 
 __all__ = ["ELEMENTS"]
@@ -20,7 +21,7 @@ def _unary(function: str, *names: str) -> Rule:
         scalar = Scalar(function, tuple(float(getattr(call.attrs, name)) for name in names))
         if isinstance(data, Node) and data.op == "reshape" and len(data.inputs[0].shape) == 2:
             matrix = data.inputs[0]
-            return unrowed(Node("scalar", [matrix], matrix.shape, "float32", scalar), data.shape)
+            return unrowed(Node("scalar", [matrix], matrix.shape, matrix.dtype, scalar), data.shape)
         return node_for("scalar", call, [data], scalar) if computed_image(data) else None
 
     return rule
@@ -39,7 +40,7 @@ def _binary(function: str) -> Rule:
     def rule(call: Any, arguments: Sequence[Any]) -> Node | None:
         left, right = arguments
         shape, dtype = shape_and_dtype(call)
-        if dtype != "float32" or 0 in shape:
+        if not takes(dtype) or 0 in shape:
             return None
         by_row = _by_row(function, arguments, shape) if function != "divide" else None
         if by_row is not None or len(shape) not in (2, 4):
@@ -77,7 +78,7 @@ def _by_row(function: str, sides: Sequence[Any], shape: tuple[int, ...]) -> Node
             continue
         operands = [matrix, constant(vector.reshape(1, -1))]
         ordered = operands if index == 0 else operands[::-1]
-        return unrowed(Node("scalar", ordered, matrix.shape, "float32", Scalar(function)), shape)
+        return unrowed(Node("scalar", ordered, matrix.shape, matrix.dtype, Scalar(function)), shape)
     return None
 
 
@@ -86,16 +87,16 @@ def _inverse(divisor: Array | None) -> Array | None:
     if divisor is None or not np.all(divisor):
         return None
     inverse = 1.0 / divisor.astype("float64")
-    limits = np.finfo("float32")
+    limits = np.finfo(divisor.dtype)
     normal = (abs(inverse) >= limits.tiny) & (abs(inverse) <= limits.max)
-    return inverse.astype("float32") if bool(np.all(normal)) else None
+    return inverse.astype(divisor.dtype) if bool(np.all(normal)) else None
 
 
 def _aligned(side: Any, shape: tuple[int, ...]) -> Node | None:
     """`side` as a node that broadcasts along whole dimensions to `shape`, or None when a kernel cannot read
     it so.
     """
-    if not isinstance(side, Node) or side.dtype != "float32":
+    if not isinstance(side, Node) or not takes(side.dtype):
         return None
     if side.op == "constant":
         value = side.detail

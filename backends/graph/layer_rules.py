@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .nodes import Convolution, Node, Pool, Scalar, Weights
+from .precision import takes
 from .relax_calls import Rule, as_rows, float_image, known_array, node_for, shape_and_dtype, unrowed
 
 __all__ = ["LAYERS"]
@@ -37,13 +38,13 @@ def _matmul(call: Any, arguments: Sequence[Any]) -> Node | None:
     data, kernel = arguments[0], known_array(arguments[1])
     if kernel is None or kernel.ndim != 2:
         return _product(call, arguments)
-    if kernel.dtype != np.float32:
+    if not isinstance(data, Node) or not takes(data.dtype) or len(data.shape) < 2 or 0 in data.shape:
         return None
-    if not isinstance(data, Node) or data.dtype != "float32" or len(data.shape) < 2 or 0 in data.shape:
+    if str(kernel.dtype) != data.dtype:
         return None
     weights = Weights(kernel.T.astype("float64")[:, :, None, None], np.zeros(kernel.shape[1]))
     rows = as_rows(data)
-    product = Node("convolution", [rows], (rows.shape[0], kernel.shape[1]), "float32", Convolution(weights))
+    product = Node("convolution", [rows], (rows.shape[0], kernel.shape[1]), data.dtype, Convolution(weights))
     return unrowed(product, shape_and_dtype(call)[0])
 
 
@@ -51,7 +52,7 @@ def _product(call: Any, arguments: Sequence[Any]) -> Node | None:
     """Matrices times matrices of one batch, as in attention."""
     left, right = arguments
     shape, dtype = shape_and_dtype(call)
-    if dtype != "float32" or len(shape) < 2 or 0 in (*left.shape, *right.shape):
+    if not takes(dtype) or len(shape) < 2 or 0 in (*left.shape, *right.shape):
         return None
     if left.dtype != dtype or left.shape[:-2] != shape[:-2] or right.shape[:-2] != shape[:-2]:
         return None
@@ -62,7 +63,7 @@ def _softmax(call: Any, arguments: Sequence[Any]) -> Node | None:
     """Along the last axis. Images of ``(N, C)`` are such rows too."""
     data = arguments[0]
     shape, dtype = shape_and_dtype(call)
-    if dtype != "float32" or 0 in shape or not shape or int(call.attrs.axis) % len(shape) != len(shape) - 1:
+    if not takes(dtype) or 0 in shape or not shape or int(call.attrs.axis) % len(shape) != len(shape) - 1:
         return None
     return node_for("softmax", call, [data], None)
 
@@ -78,11 +79,11 @@ def _batch_norm(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     scale = (gamma if attrs.scale else 1.0) / np.sqrt(variance + float(attrs.epsilon))
     shift = (beta if attrs.center else 0.0) - mean * scale
     channels = (1, -1, *[1] * (len(data.shape) - 2))
-    factors = Node("constant", [], (), "float32", scale.reshape(channels))
+    factors = Node("constant", [], (), data.dtype, scale.reshape(channels))
     factors.shape = factors.detail.shape
-    offsets = Node("constant", [], factors.shape, "float32", shift.reshape(channels))
-    scaled = Node("scalar", [data, factors], data.shape, "float32", Scalar("multiply"))
-    normal = Node("scalar", [scaled, offsets], data.shape, "float32", Scalar("add"))
+    offsets = Node("constant", [], factors.shape, data.dtype, shift.reshape(channels))
+    scaled = Node("scalar", [data, factors], data.shape, data.dtype, Scalar("multiply"))
+    normal = Node("scalar", [scaled, offsets], data.shape, data.dtype, Scalar("add"))
     return normal, arguments[3], arguments[4]
 
 

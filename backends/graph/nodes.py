@@ -54,8 +54,8 @@ class Node:
 
     @property
     def is_image(self) -> bool:
-        """Whether the value can live in the packed layout: float32 ``(N, C, H, W)`` or ``(N, C)``."""
-        return self.dtype == "float32" and len(self.shape) in (2, 4) and 0 not in self.shape
+        """Whether the value has the shape of an image, ``(N, C, H, W)`` or ``(N, C)``, which can live in the packed layout."""
+        return len(self.shape) in (2, 4) and 0 not in self.shape
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 from tvm import relax
 
 from .nodes import Array, Node
+from .precision import takes
 
 __all__ = [
     "Rule",
@@ -51,8 +52,8 @@ def known_array(value: Any) -> Array | None:
 
 
 def float_image(*values: Any) -> bool:
-    """Whether all of them can live in the packed layout, see `Node.is_image`."""
-    return all(isinstance(value, Node) and value.is_image for value in values)
+    """Whether all of them can live in the packed layout: ``(N, C, H, W)`` or ``(N, C)``, of a type that kernels take."""
+    return all(isinstance(value, Node) and value.is_image and takes(value.dtype) for value in values)
 
 
 def computed_image(value: Any) -> bool:
@@ -67,9 +68,9 @@ def as_rows(node: Node) -> Node:
     shape = (math.prod(node.shape[:-1]), node.shape[-1])
     if node.op == "reshape" and node.inputs[0].shape == shape:
         return node.inputs[0]
-    return Node("reshape", [node], shape)
+    return Node("reshape", [node], shape, node.dtype)
 
 
 def unrowed(node: Node, shape: tuple[int, ...]) -> Node:
     """A matrix with its rows along the axes of `shape` again."""
-    return node if node.shape == shape else Node("reshape", [node], shape)
+    return node if node.shape == shape else Node("reshape", [node], shape, node.dtype)

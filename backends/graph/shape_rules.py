@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .nodes import Frame, Node, Reindex, constant
+from .precision import takes
 from .relax_calls import Rule, float_image, known_array, node_for, shape_and_dtype
 
 __all__ = ["SHAPES"]
@@ -33,7 +34,7 @@ def _split(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     for kind in call.ty.fields:
         shape = tuple(int(extent) for extent in kind.shape)
         source = tuple(range(start, start + shape[1]))
-        parts.append(Node("reindex", [data], shape, "float32", Reindex(source)))
+        parts.append(Node("reindex", [data], shape, data.dtype, Reindex(source)))
         start += shape[1]
     return tuple(parts)
 
@@ -62,14 +63,14 @@ def _strided_slice(call: Any, arguments: Sequence[Any]) -> Node | None:
         return None
     node: Node = data
     if kept[1] != range(data.shape[1]):
-        node = Node("reindex", [node], (*shape[:2], *data.shape[2:]), "float32", Reindex(tuple(kept[1])))
+        node = Node("reindex", [node], (*shape[:2], *data.shape[2:]), data.dtype, Reindex(tuple(kept[1])))
     area = list(zip(kept[2:], data.shape[2:], strict=True))
     if any(axis.step < 0 for axis, _ in area):
         return None
     if any(axis != range(extent) for axis, extent in area):
         (rows, height), (columns, width) = area
         margins = (-rows.start, -columns.start, rows[-1] + 1 - height, columns[-1] + 1 - width)
-        node = Node("frame", [node], shape, "float32", Frame(margins, (rows.step, columns.step)))
+        node = Node("frame", [node], shape, data.dtype, Frame(margins, (rows.step, columns.step)))
     return node
 
 
@@ -101,7 +102,7 @@ def _reshape(call: Any, arguments: Sequence[Any]) -> Node | None:
     known = known_array(data)
     if known is not None:
         return constant(known.reshape(shape))
-    if not isinstance(data, Node) or dtype != "float32":
+    if not isinstance(data, Node) or not takes(dtype):
         return None
     if shape == data.shape:
         return data
@@ -128,7 +129,7 @@ def _flat(call: Any, data: Node, shape: tuple[int, ...]) -> Node | None:
 def _row_by_row(data: Node, shape: tuple[int, ...]) -> Node | None:
     """Between a matrix and the same rows along several axes: what rules for matrices look through."""
     rows = shape[-1:] == data.shape[-1:] and 2 in (len(shape), len(data.shape))
-    return Node("reshape", [data], shape) if rows and 0 not in shape else None
+    return Node("reshape", [data], shape, data.dtype) if rows and 0 not in shape else None
 
 
 def _shuffle(data: Node, shape: tuple[int, ...]) -> Node | None:
@@ -143,7 +144,7 @@ def _shuffle(data: Node, shape: tuple[int, ...]) -> Node | None:
     if source.shape != shape or not source.is_image or opened.shape[3:] != shape[2:]:
         return None
     order = np.arange(shape[1]).reshape(opened.shape[1:3]).T.reshape(-1)
-    return Node("reindex", [source], shape, "float32", Reindex(tuple(int(c) for c in order)))
+    return Node("reindex", [source], shape, source.dtype, Reindex(tuple(int(c) for c in order)))
 
 
 def _permute(call: Any, arguments: Sequence[Any]) -> Node | None:

@@ -39,7 +39,7 @@ class LayerSpec(Spec, Protocol):
 
     @property
     def workspace(self) -> tuple[int, ...]:
-        """Elements of the float32 arrays that it writes and reads again."""
+        """Elements of the arrays that it writes and reads again, of the type of its sums."""
         ...
 
     @property

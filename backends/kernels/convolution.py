@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
+from ..dtypes import DTYPES
 from ..graph.nodes import Array, Convolution, Weights
 from . import loops
 from .epilogue import Epilogue
@@ -62,6 +63,11 @@ class ConvolutionSpec:
     cores: int = 1
 
     @property
+    def accumulator(self) -> str:
+        """The type of its sums, and of the bias that they begin with."""
+        return DTYPES[self.source.dtype].accumulator
+
+    @property
     def tiles(self) -> int:
         """Tiles of output blocks."""
         return -(-self.result.blocks // self.tile.blocks)
@@ -80,7 +86,7 @@ class ConvolutionSpec:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the packed weights."""
-        return 4 * self.tiles * panel_rows(self) * self.tile.blocks * self.result.lanes
+        return self.source.element_bytes * self.tiles * panel_rows(self) * self.tile.blocks * self.result.lanes
 
     def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
         """Weights as ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, bias by output slot, and for a
@@ -94,16 +100,16 @@ class ConvolutionSpec:
         starts = np.zeros(self.tiles, "int64")
         if self.banded:
             starts = np.minimum(input_bands(self, convolution, slots)[:, 0], self.source.blocks - self.blocks)
-        panels = np.zeros((self.tiles, panel_rows(self) * row), "float32")
+        panels = np.zeros((self.tiles, panel_rows(self) * row), self.source.dtype)
         for tile in range(self.tiles):
             first, last = _outputs(self, weights, tile)
-            panel = np.zeros((self.blocks * lanes_in, height, width, row), "float32")
+            panel = np.zeros((self.blocks * lanes_in, height, width, row), self.source.dtype)
             for group in _groups(first, last, convolution):
                 low, high = max(first, group * per_group), min(last, (group + 1) * per_group)
                 rows = slots[group * inputs : (group + 1) * inputs] - int(starts[tile]) * lanes_in
                 panel[rows, :, :, low - first : high - first] = weights.kernel[low:high].transpose(1, 2, 3, 0)
             panels[tile] = _by_block(panel.reshape(self.blocks, lanes_in, height, width, row), self.rest)
-        bias = np.zeros(self.result.blocks * lanes, "float32")
+        bias = np.zeros(self.result.blocks * lanes, self.accumulator)
         bias[:outputs] = weights.bias
         return (panels.reshape(-1), bias, *([starts.astype("int32")] if self.banded else []))
 
@@ -121,13 +127,13 @@ class ConvolutionSpec:
         """
         row = self.tile.blocks * self.result.lanes
         arguments: list[tuple[str, Sequence[int], str]] = [
-            ("source", (self.source.size,), "float32"),
-            ("weights", (self.tiles * panel_rows(self) * row,), "float32"),
-            ("bias", (self.result.blocks * self.result.lanes,), "float32"),
+            ("source", *self.source.argument),
+            ("weights", (self.tiles * panel_rows(self) * row,), self.source.dtype),
+            ("bias", (self.result.blocks * self.result.lanes,), self.accumulator),
         ]
         if self.banded:
             arguments.append(("starts", (self.tiles,), "int32"))
-        arguments += [*self.epilogue.arguments(), ("result", (self.result.size,), "float32")]
+        arguments += [*self.epilogue.arguments(), ("result", *self.result.argument)]
         return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
 
 
@@ -208,7 +214,7 @@ def _body(
         first = loops.table(starts, panel) if spec.banded else 0
         with loops.serial(inner) as turn:
             left = loops.tile_start(work % outer * inner + turn, tile.columns, view.width)
-            sums = loops.local(tile.blocks * tile.pixels * view.lanes)
+            sums = loops.local(tile.blocks * tile.pixels * view.lanes, spec.accumulator)
             _start(spec, sums, bias, block)
             _reduce(spec, sums, source, weights, (image, first, top, left), panel)
             _finish(spec, sums, leaves, result, (image, block, top, left))
@@ -298,7 +304,7 @@ def _taps_by_lane(
     height, width = spec.kernel
     with loops.serial(height) as kh, loops.serial(width) as kw:
         weight = origin + (((panel_block * height) + kh) * width + kw) * channels * row
-        pixels = loops.local(spec.tile.pixels * lanes)
+        pixels = loops.local(spec.tile.pixels * lanes, spec.source.dtype)
         with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
             at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
             at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from tvm import tirx
 
+from ..dtypes import DTYPES
 from ..graph.nodes import Array, Convolution
 from . import loops
 from .epilogue import Epilogue
@@ -50,6 +51,11 @@ class DepthwiseSpec:
     weights_stay: bool = True
 
     @property
+    def accumulator(self) -> str:
+        """The type of its sums, and of the bias that they begin with."""
+        return DTYPES[self.source.dtype].accumulator
+
+    @property
     def workspace(self) -> tuple[int, ...]:
         """It needs none."""
         return ()
@@ -58,21 +64,21 @@ class DepthwiseSpec:
     def macs(self) -> int:
         """Multiply-accumulates of the convolution as it is defined, unused lanes included."""
         result = self.result
-        return result.batch * result.height * result.width * self.weight_bytes // 4
+        return result.batch * result.height * result.width * self.weight_bytes // self.source.element_bytes
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the packed weights."""
-        return 4 * self.result.blocks * self.result.lanes * self.kernel[0] * self.kernel[1]
+        return self.source.element_bytes * self.result.blocks * self.result.lanes * self.kernel[0] * self.kernel[1]
 
     def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
         """Weights ``(blocks, KH, KW, lanes)`` and bias, both by the slots of the source."""
         weights = convolution.weights
         height, width = self.kernel
         blocks, lanes = self.source.blocks, self.source.lanes
-        kernel = np.zeros((blocks * lanes, height, width), "float32")
+        kernel = np.zeros((blocks * lanes, height, width), self.source.dtype)
         kernel[slots] = weights.kernel[:, 0]
-        bias = np.zeros(blocks * lanes, "float32")
+        bias = np.zeros(blocks * lanes, self.accumulator)
         bias[slots] = weights.bias
         blocked = kernel.reshape(blocks, lanes, height, width).transpose(0, 2, 3, 1)
         return np.ascontiguousarray(blocked).reshape(-1), bias
@@ -90,11 +96,11 @@ class DepthwiseSpec:
         height, width = self.kernel
         slots = self.result.blocks * self.result.lanes
         arguments: list[tuple[str, Sequence[int], str]] = [
-            ("source", (self.source.size,), "float32"),
-            ("weights", (slots * height * width,), "float32"),
-            ("bias", (slots,), "float32"),
+            ("source", *self.source.argument),
+            ("weights", (slots * height * width,), self.source.dtype),
+            ("bias", (slots,), self.accumulator),
             *self.epilogue.arguments(),
-            ("result", (self.result.size,), "float32"),
+            ("result", *self.result.argument),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
 
@@ -136,7 +142,7 @@ def _body(
     outer = tiles // inner
     with view.lines(outer) as (image, block, row, part), loops.serial(inner) as turn:
         left = loops.tile_start(turn if spec.weights_stay else part, spec.columns, view.width)
-        sums = loops.local(spec.columns * lanes)
+        sums = loops.local(spec.columns * lanes, spec.accumulator)
         with loops.unroll(spec.columns) as x:
             loops.store(sums, x * lanes, loops.load(bias, block * lanes, lanes), lanes)
         _window(spec, sums, source, weights, (image, block, row, left))

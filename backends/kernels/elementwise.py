@@ -26,7 +26,7 @@ class ElementwiseSpec:
 
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(leaves..., result)``."""
-        arguments = [*self.epilogue.arguments(), ("result", (self.result.size,), "float32")]
+        arguments = [*self.epilogue.arguments(), ("result", *self.result.argument)]
         return loops.kernel(name, arguments, lambda *buffers: _elementwise(self, *buffers))
 
 
@@ -43,9 +43,9 @@ class ConcatSpec:
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(parts..., leaves..., result)``."""
         arguments: list[tuple[str, Sequence[int], str]] = [
-            *[(f"part{i}", (part.size,), "float32") for i, part in enumerate(self.parts)],
+            *[(f"part{i}", *part.argument) for i, part in enumerate(self.parts)],
             *self.epilogue.arguments(),
-            ("result", (self.result.size,), "float32"),
+            ("result", *self.result.argument),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _concat(self, *buffers))
 

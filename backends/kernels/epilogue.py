@@ -35,27 +35,28 @@ class Step:
 class Epilogue:
     """Steps in order; the last one's value is stored. Without steps the anchor's result is stored.
 
-    `keeps_nans` is the machine's, as in `scalar.Vectors`.
+    `keeps_nans` is the machine's, as in `scalar.Vectors`; `dtype` is what steps are computed in, that of the anchor's sums.
     """
 
     steps: tuple[Step, ...] = ()
     leaves: tuple[View, ...] = ()
     keeps_nans: bool = False
+    dtype: str = "float32"
 
     def arguments(self) -> list[tuple[str, Sequence[int], str]]:
         """Kernel arguments for the leaves, in order."""
-        return [(f"leaf{i}", (leaf.size,), "float32") for i, leaf in enumerate(self.leaves)]
+        return [(f"leaf{i}", *leaf.argument) for i, leaf in enumerate(self.leaves)]
 
     def value(
         self, result: Any, buffers: Sequence[loops.Buffer], position: tuple[Any, Any, Any, Any], lanes: int
     ) -> Any:
         """The vector for `position` (image, block, row, column), given the anchor's `result` there."""
         values: list[Any] = []
-        uses, vectors = self._uses(), Vectors(lanes, self.keeps_nans)
+        uses, vectors = self._uses(), Vectors(lanes, self.keeps_nans, self.dtype)
         for number, step in enumerate(self.steps):
             operands = [self._operand(o, result, values, buffers, position, lanes) for o in step.operands]
             value = apply(step.function, step.parameters, operands, vectors)
-            values.append(_kept(value, lanes) if uses[number] > 1 else value)
+            values.append(_kept(value, lanes, self.dtype) if uses[number] > 1 else value)
         return values[-1] if values else result
 
     def _operand(
@@ -72,7 +73,7 @@ class Epilogue:
         if operand.kind == "step":
             return values[operand.index]
         if operand.kind == "number":
-            return loops.number(operand.value, lanes)
+            return loops.number(operand.value, lanes, self.dtype)
         return loops.load(buffers[operand.index], self.leaves[operand.index].offset(*position), lanes)
 
     def _uses(self) -> list[int]:
@@ -84,8 +85,8 @@ class Epilogue:
         return counts
 
 
-def _kept(value: Any, lanes: int) -> Any:
+def _kept(value: Any, lanes: int, dtype: str) -> Any:
     """`value` in a register, so that reading it twice does not compute it twice."""
-    register = loops.local(lanes)
+    register = loops.local(lanes, dtype)
     loops.store(register, 0, value, lanes)
     return loops.load(register, 0, lanes)

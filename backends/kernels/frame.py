@@ -30,9 +30,9 @@ class FrameSpec:
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, leaves..., result)``."""
         arguments = [
-            ("source", (self.source.size,), "float32"),
+            ("source", *self.source.argument),
             *self.epilogue.arguments(),
-            ("result", (self.result.size,), "float32"),
+            ("result", *self.result.argument),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..dtypes import DTYPES
 from . import loops
 
 __all__ = ["Slots", "View", "clear_border"]
@@ -20,7 +21,7 @@ Slots = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class View:
-    """An image of ``batch x blocks x height x width x lanes`` float32 in a flat buffer of `size` elements.
+    """An image of ``batch x blocks x height x width x lanes`` elements of type `dtype` in a flat buffer of `size` elements.
 
     A border of `halo` zero pixels surrounds every plane, so that a convolution reads its padding without a
     test. `row`, `column`, `block` and `image` are distances in elements; a distance of 0 repeats the
@@ -39,6 +40,16 @@ class View:
     block: int
     row: int
     column: int
+    dtype: str = "float32"
+
+    @property
+    def argument(self) -> tuple[tuple[int], str]:
+        """Shape and dtype of its buffer, as a kernel takes it."""
+        return (self.size,), self.dtype
+
+    @property
+    def element_bytes(self) -> int:
+        return DTYPES[self.dtype].bytes
 
     @property
     def repeats(self) -> bool:
@@ -64,7 +75,7 @@ def clear_border(buffer: loops.Buffer, view: View) -> None:
         return
     halo, lanes = view.halo, view.lanes
     columns = view.width + 2 * halo
-    zero = loops.number(0.0, lanes)
+    zero = loops.number(0.0, lanes, view.dtype)
     with loops.parallel(view.batch * view.blocks) as plane:
         image, block = (plane // view.blocks, plane % view.blocks) if view.batch > 1 else (0, plane)
         corner = view.offset(image, block, 0, 0) - halo * (view.row + view.column)

@@ -15,6 +15,8 @@ from tvm.s_tir import SBlock, SBlockRealize
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as builder
 
+from ..dtypes import DTYPES
+
 __all__ = [
     "SCHEDULED",
     "Buffer",
@@ -122,7 +124,7 @@ def local(size: int, dtype: str = "float32") -> Buffer:
     Inside parallel loops, TVM puts small arrays of scope "global" on the stack, but asks its runtime for the memory of
     every "local" one, at each turn of the loop; LLVM cannot keep what such a pointer leads to in registers alone.
     """
-    scope = "global" if size * 4 < _STACK_BYTES else "local"
+    scope = "global" if size * DTYPES[dtype].bytes < _STACK_BYTES else "local"
     return builder.alloc_buffer((size,), dtype, scope=scope, layout=None)
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
+from ..dtypes import DTYPES
 from . import loops
 from .scalar import Vectors, exponential
 
@@ -25,6 +26,12 @@ class ProductSpec:
     lanes: int
     rows: int
     vectors: int
+    dtype: str = "float32"
+
+    @property
+    def accumulator(self) -> str:
+        """The type of its sums."""
+        return DTYPES[self.dtype].accumulator
 
     @property
     def result(self) -> tuple[int, ...]:
@@ -34,9 +41,9 @@ class ProductSpec:
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(left, right, result)``."""
         arguments = [
-            ("left", self.left, "float32"),
-            ("right", self.right, "float32"),
-            ("result", self.result, "float32"),
+            ("left", self.left, self.dtype),
+            ("right", self.right, self.dtype),
+            ("result", self.result, self.dtype),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _product(self, *buffers))
 
@@ -50,10 +57,11 @@ class SoftmaxSpec:
     shape: tuple[int, ...]
     lanes: int
     keeps_nans: bool = False
+    dtype: str = "float32"
 
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, result)``."""
-        arguments = [("source", self.shape, "float32"), ("result", self.shape, "float32")]
+        arguments = [("source", self.shape, self.dtype), ("result", self.shape, self.dtype)]
         return loops.kernel(name, arguments, lambda *buffers: _softmax(self, *buffers))
 
 
@@ -65,9 +73,9 @@ def _product(spec: ProductSpec, left: loops.Buffer, right: loops.Buffer, result:
         image, top = work // row_tiles, loops.tile_start(work % row_tiles, spec.rows, height)
         with loops.serial(-(-width // span)) as column_tile:
             first = loops.tile_start(column_tile, span, width)
-            sums = loops.local(spec.rows * span)
+            sums = loops.local(spec.rows * span, spec.accumulator)
             with loops.unroll(spec.rows * spec.vectors) as slot:
-                loops.store(sums, slot * spec.lanes, loops.number(0.0, spec.lanes), spec.lanes)
+                loops.store(sums, slot * spec.lanes, loops.number(0.0, spec.lanes, spec.accumulator), spec.lanes)
             _reduce(spec, sums, left, right, (image, top, first))
             with loops.unroll(spec.rows) as y, loops.unroll(spec.vectors) as x:
                 offset = (image * height + top + y) * width + first + x * spec.lanes

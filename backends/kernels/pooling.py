@@ -63,9 +63,9 @@ class MeanSpec:
 
 def _arguments(spec: PoolSpec | MeanSpec) -> list[tuple[str, Sequence[int], str]]:
     return [
-        ("source", (spec.source.size,), "float32"),
+        ("source", *spec.source.argument),
         *spec.epilogue.arguments(),
-        ("result", (spec.result.size,), "float32"),
+        ("result", *spec.result.argument),
     ]
 
 

@@ -31,7 +31,7 @@ class PackSpec:
 
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(plain, result)``."""
-        arguments = [("plain", self.shape, "float32"), ("result", (self.result.size,), "float32")]
+        arguments = [("plain", self.shape, self.result.dtype), ("result", *self.result.argument)]
         return loops.kernel(name, arguments, lambda *buffers: _pack(self, *buffers))
 
 
@@ -51,7 +51,7 @@ class UnpackSpec:
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source[, slots], plain)``; `slots` is int32, one for each channel."""
         table = [("slots", (self.channels,), "int32")] if self.tabled else []
-        arguments = [("source", (self.source.size,), "float32"), *table, ("plain", self.shape, "float32")]
+        arguments = [("source", *self.source.argument), *table, ("plain", self.shape, self.source.dtype)]
         return loops.kernel(name, arguments, lambda *buffers: _unpack(self, *buffers))
 
 
@@ -70,9 +70,9 @@ class RearrangeSpec:
         result).
         """
         arguments = [
-            *[(f"source{i}", (view.size,), "float32") for i, view in enumerate(self.sources)],
+            *[(f"source{i}", *view.argument) for i, view in enumerate(self.sources)],
             *[(f"table{i}", (2 * count,), "int32") for i, count in enumerate(self.counts)],
-            ("result", (self.result.size,), "float32"),
+            ("result", *self.result.argument),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _rearrange(self, *buffers))
 

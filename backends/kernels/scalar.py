@@ -29,10 +29,11 @@ class Vectors:
 
     lanes: int
     keeps_nans: bool = False
+    dtype: str = "float32"
 
-    def number(self, value: float, dtype: str = "float32") -> Expression:
-        """A literal in every lane."""
-        return number(value, self.lanes, dtype)
+    def number(self, value: float, dtype: str | None = None) -> Expression:
+        """A literal in every lane, of the elements' type unless another is given."""
+        return number(value, self.lanes, dtype or self.dtype)
 
     def maximum(self, a: Expression, b: Expression) -> Expression:
         """The larger, or NaN where one is NaN.
@@ -81,7 +82,7 @@ def exponential(vectors: Vectors, x: Expression) -> Expression:
     polynomial = _polynomial(vectors, rest, *(2 * coefficient for coefficient in coefficients))
     mantissa = polynomial * rest * rest + (rest + rest) + vectors.number(2.0)
     int_type = f"int32x{vectors.lanes}" if vectors.lanes > 1 else "int32"
-    float_type = f"float32x{vectors.lanes}" if vectors.lanes > 1 else "float32"
+    float_type = f"{vectors.dtype}x{vectors.lanes}" if vectors.lanes > 1 else vectors.dtype
     exponent = tirx.Cast(int_type, whole) + vectors.number(126, "int32")
     scale = tirx.reinterpret(float_type, exponent << vectors.number(23, "int32"))
     return mantissa * scale

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ..dtypes import DTYPES
+
 __all__ = ["Machine", "Tile", "choose_tile", "ranked_tiles", "streamed_cycles", "strided", "tile_cycles"]
 
 
@@ -13,7 +15,7 @@ class Machine:
     """What a schedule needs to know of a target.
 
     Attributes:
-        lanes: float32 elements of a vector.
+        vector_bytes: of a vector register.
         registers: vector registers that a tile may fill: outputs, weights and the input.
         l2_bytes: level-2 cache of a core.
         cores: that a kernel's work is cut for.
@@ -27,7 +29,7 @@ class Machine:
         keeps_nans: whether the maximum of two vectors is NaN where one of them is, as IEEE 754 has it since 2019.
     """
 
-    lanes: int
+    vector_bytes: int
     registers: int
     l2_bytes: int
     cores: int = 1
@@ -38,6 +40,10 @@ class Machine:
     halves: bool = False
     rate: float = 1.0
     keeps_nans: bool = False
+
+    def lanes(self, dtype: str = "float32") -> int:
+        """Elements of a type in a vector."""
+        return self.vector_bytes // DTYPES[dtype].bytes
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     """Cycles at the machine's rate of products, two loads a cycle, and a cache line of weights every two cycles."""
     products = tile.blocks * tile.pixels
     loads = 0.5 * (tile.blocks + tile.pixels)
-    weights = tile.blocks * machine.lanes * 4 / 32
+    weights = tile.blocks * machine.vector_bytes / 32
     step = max(products / machine.rate, loads, weights, _LATENCY / 2)
     step += 0.02 * (tile.blocks + tile.pixels) + 0.05 * weights
     if machine.pixel_registers > 1:
@@ -125,7 +131,7 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
         # Weights are loaded for every channel and pixels for every fourth, so blocks cost more loads than pixels.
         step += 0.5 * max(0, tile.blocks - tile.pixels + 1)
     tiles = -(-blocks // tile.blocks) * -(-height // tile.rows) * -(-width // tile.columns)
-    panel = tile.blocks * machine.lanes * 4 * steps
+    panel = tile.blocks * machine.vector_bytes * steps
     spill = 1.03 if panel > machine.l2_bytes * 3 // 4 else 1.0
     return tiles * (steps * step * spill + 3.0 * products + 20.0)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from tvm import tirx
 
+from ..dtypes import DTYPES
 from ..graph.nodes import Array, Convolution
 from . import loops
 from .epilogue import Epilogue
@@ -61,6 +62,11 @@ class WinogradSpec:
     epilogue: Epilogue
     by_lane: bool = False
     transforms: Literal["tile", "axis", "line"] = "tile"
+
+    @property
+    def accumulator(self) -> str:
+        """The type of its sums, and of the bias that they begin with."""
+        return DTYPES[self.source.dtype].accumulator
 
     @property
     def points(self) -> int:
@@ -117,7 +123,9 @@ class WinogradSpec:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the transformed weights."""
-        return 4 * self.panels * self.points * self.channels * self.tile.blocks * self.result.lanes
+        return (
+            self.source.element_bytes * self.panels * self.points * self.channels * self.tile.blocks * self.result.lanes
+        )
 
     def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
         """Transformed weights as ``(panels, points, channels, tile.blocks * lanes)`` and bias by output slot."""
@@ -125,12 +133,12 @@ class WinogradSpec:
         lanes, outputs = self.result.lanes, weights.kernel.shape[0]
         row = self.tile.blocks * lanes
         moved = transformed_weights(weights.kernel, self.size).reshape(outputs, -1, self.points).transpose(2, 1, 0)
-        panels = np.zeros((self.panels, self.points, self.channels, row), "float32")
+        panels = np.zeros((self.panels, self.points, self.channels, row), self.source.dtype)
         for panel in range(self.panels):
             first = min(panel * self.tile.blocks, self.result.blocks - self.tile.blocks) * lanes
             last = min(outputs, first + row)
             panels[panel][:, slots, : last - first] = moved[:, :, first:last]
-        bias = np.zeros(self.result.blocks * lanes, "float32")
+        bias = np.zeros(self.result.blocks * lanes, self.accumulator)
         bias[:outputs] = weights.bias
         return panels.reshape(-1), bias
 
@@ -161,13 +169,13 @@ class WinogradSpec:
         row = self.tile.blocks * self.result.lanes
         planes, products = self.workspace
         arguments: list[tuple[str, Sequence[int], str]] = [
-            ("source", (self.source.size,), "float32"),
-            ("weights", (self.panels * self.points * self.channels * row,), "float32"),
-            ("bias", (self.result.blocks * self.result.lanes,), "float32"),
+            ("source", *self.source.argument),
+            ("weights", (self.panels * self.points * self.channels * row,), self.source.dtype),
+            ("bias", (self.result.blocks * self.result.lanes,), self.accumulator),
             *self.epilogue.arguments(),
-            ("result", (self.result.size,), "float32"),
-            ("planes", (planes,), "float32"),
-            ("products", (products,), "float32"),
+            ("result", *self.result.argument),
+            ("planes", (planes,), self.accumulator),
+            ("products", (products,), self.accumulator),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _Kernel(self, *buffers).emit())
 
@@ -258,7 +266,7 @@ class _Kernel:
 
         if spec.transforms == "tile":
             with loops.serial(spec.chunk) as index:
-                half = _Array(loops.local(spec.points * lanes), 0, lanes, spec.size + 2, lanes)
+                half = _Array(loops.local(spec.points * lanes, spec.accumulator), 0, lanes, spec.size + 2, lanes)
                 with loops.unroll(spec.size + 2) as column:
                     self._source_down(first + index, block, column, half)
                 with loops.unroll(spec.size + 2) as row:
@@ -301,9 +309,9 @@ class _Kernel:
         spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
         with loops.serial(spec.points) as point, loops.serial(-(-spec.chunk // tile.columns)) as part:
             first = loops.tile_start(part, tile.columns, spec.chunk)
-            sums = loops.local(tile.blocks * tile.columns * lanes)
+            sums = loops.local(tile.blocks * tile.columns * lanes, spec.accumulator)
             with loops.unroll(tile.blocks * tile.columns) as slot:
-                loops.store(sums, slot * lanes, loops.number(0.0, lanes), lanes)
+                loops.store(sums, slot * lanes, loops.number(0.0, lanes, spec.accumulator), lanes)
             start = plane + point * (spec.groups * spec.chunk * spec.depth) + first * spec.depth
             rows = (panel * spec.points + point) * spec.channels
             whole = spec.channels // spec.depth
@@ -324,7 +332,7 @@ class _Kernel:
         """Adds `channels` neighbouring channels of a register tile's pixels times their weights."""
         spec, tile, lanes = self.spec, self.spec.tile, self.spec.result.lanes
         if spec.by_lane:
-            pixels = loops.local(tile.columns * lanes)
+            pixels = loops.local(tile.columns * lanes, spec.accumulator)
             with loops.unroll(tile.columns) as column:
                 loops.store(pixels, column * lanes, loops.load(self.planes, start + column * spec.depth, lanes), lanes)
             for channel in range(channels):
@@ -356,7 +364,9 @@ class _Kernel:
 
         if spec.transforms == "tile":
             with loops.serial(spec.chunk) as index, loops.serial(tile.blocks) as block:
-                half = _Array(loops.local(spec.size * (spec.size + 2) * lanes), 0, lanes, spec.size + 2, lanes)
+                half = _Array(
+                    loops.local(spec.size * (spec.size + 2) * lanes, spec.accumulator), 0, lanes, spec.size + 2, lanes
+                )
                 with loops.unroll(spec.size + 2) as column:
                     self._result_down(products(index, block), column, half)
                 with loops.unroll(spec.size) as row:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..dtypes import DTYPES
 from .base import Task
+from .image import View
 from .tiles import Machine, ranked_tiles
 from .winograd import WinogradSpec, depth_of
 
@@ -33,10 +35,12 @@ class Winograd:
         unit = spec.kernel == (3, 3) and spec.stride == spec.dilation == (1, 1)
         if not unit or spec.banded or source.lanes != result.lanes or min(result.height, result.width) < size:
             return ()
+        if not DTYPES[source.dtype].is_floating_point:  # Its transforms have fractions.
+            return ()
         channels = spec.blocks * source.lanes if not spec.rest else (spec.blocks - 1) * source.lanes + spec.rest
         tiles = result.batch * -(-result.height // size) * -(-result.width // size)
         shared = tiles >= 2 * machine.cores * _LEAST_CHUNK
-        chunk = self._chunk(tiles, channels, shared, source.lanes, machine)
+        chunk = self._chunk(tiles, channels, shared, source, machine)
         return tuple(
             WinogradSpec(
                 source=source,
@@ -55,10 +59,11 @@ class Winograd:
             for tile in ranked_tiles(machine, result.blocks, 1, chunk, channels)[:_TRIALS]
         )
 
-    def _chunk(self, tiles: int, channels: int, shared: bool, lanes: int, machine: Machine) -> int:
+    def _chunk(self, tiles: int, channels: int, shared: bool, source: View, machine: Machine) -> int:
         """Tiles that are worked on at a time: as many as leave half of the level-2 cache free, and equally many for all."""
-        depth = depth_of(lanes, machine.by_lane)
-        room = machine.l2_bytes // 2 // (4 * (self.size + 2) ** 2 * -(-channels // depth) * depth)
+        depth = depth_of(source.lanes, machine.by_lane)
+        point = DTYPES[DTYPES[source.dtype].accumulator].bytes * -(-channels // depth) * depth
+        room = machine.l2_bytes // 2 // (point * (self.size + 2) ** 2)
         parts = -(-tiles // max(_LEAST_CHUNK, room))
         if shared:
             parts = -(-parts // machine.cores) * machine.cores

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tvm import IRModule, relax, tirx
 
+from ..dtypes import DTYPES
 from ..graph.nodes import Node, Reference
 from ..kernels.base import Spec
 from .steps import Choice, Kept, Placed, Plan, Value
@@ -60,10 +61,10 @@ class _Emitter:
             tables, workspace = chosen.pack(layer.convolution, layer.slots), chosen.workspace
         arguments = [self._value(value) for value in (*placed.sources, *tables, *placed.leaves)]
         kernel = self._kernel(spec)
-        result = relax.TensorType(list(placed.shape), "float32")
+        result = relax.TensorType(list(placed.shape), placed.node.dtype)
         if not workspace:
             return self.builder.emit(relax.call_tir(kernel, arguments, result))
-        results = [result, *(relax.TensorType([size], "float32") for size in workspace)]
+        results = [result, *(relax.TensorType([size], DTYPES[placed.node.dtype].accumulator) for size in workspace)]
         every = self.builder.emit(relax.call_tir(kernel, arguments, results))
         return self.builder.emit(relax.TupleGetItem(every, 0))
 

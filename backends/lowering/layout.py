@@ -57,7 +57,7 @@ def thin(machine: Machine) -> int:
     return 0 if machine.pixel_registers == 1 else 4
 
 
-def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, halo: int) -> View:
+def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, halo: int, dtype: str = "float32") -> View:
     """An image alone in its buffer."""
     row = (width + 2 * halo) * lanes
     block = (height + 2 * halo) * row
@@ -66,7 +66,7 @@ def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, hal
         # Rows of a matrix are read side by side; a power of two apart they would share a cache set.
         image += _LINE
     start = halo * (row + lanes)
-    return View(batch, blocks, height, width, lanes, halo, batch * image, start, image, block, row, lanes)
+    return View(batch, blocks, height, width, lanes, halo, batch * image, start, image, block, row, lanes, dtype)
 
 
 def selected(image: Image, source: Slots) -> Image:
@@ -102,8 +102,8 @@ def in_a_row(view: View) -> View | None:
     return None
 
 
-def pack_vector(vector: npt.NDArray[Any], slots: Slots, blocks: int, lanes: int) -> npt.NDArray[np.float32]:
-    """One number for each channel, by slot."""
-    packed = np.zeros(blocks * lanes, "float32")
+def pack_vector(vector: npt.NDArray[Any], slots: Slots, result: View) -> npt.NDArray[Any]:
+    """One number for each channel, by slot of `result`, in its type."""
+    packed = np.zeros(result.blocks * result.lanes, result.dtype)
     packed[slots] = vector
     return packed

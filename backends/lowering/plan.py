@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import DTYPES
 from ..graph.fusion import Group, group_nodes
 from ..graph.nodes import Convolution, Graph, Node
 from ..kernels.base import Task
@@ -60,7 +61,7 @@ class _Planner:
         elif node.op == "product":
             self.plains[node] = self._product(node)
         elif node.op == "softmax":
-            spec = SoftmaxSpec(node.shape, self.machine.lanes, self.machine.keeps_nans)
+            spec = SoftmaxSpec(node.shape, self.machine.lanes(node.dtype), self.machine.keeps_nans, node.dtype)
             self.plains[node] = self._call(Placed(node, spec, (self._plain(node.inputs[0]),), node.shape))
         elif node.op == "reindex":
             source = np.array(node.detail.source, dtype="int64")
@@ -87,8 +88,9 @@ class _Planner:
         source = self._thin_image(node.inputs[0]) if convolution.groups == 1 else None
         source = source or self._dense_image(node.inputs[0])
         batch, _, height, width = node.image_shape
-        lanes = self.machine.lanes
-        result = dense_view(batch, -(-outputs // lanes), height, width, lanes, self.halos.get(group.sink, 0))
+        lanes = self.machine.lanes(node.dtype)
+        halo = self.halos.get(group.sink, 0)
+        result = dense_view(batch, -(-outputs // lanes), height, width, lanes, halo, node.dtype)
         slots = np.arange(outputs, dtype="int64")
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
@@ -100,7 +102,8 @@ class _Planner:
         source = self._image(node.inputs[0])
         batch, _, height, width = node.image_shape
         view = source.view
-        result = dense_view(batch, view.blocks, height, width, view.lanes, self.halos.get(group.sink, 0))
+        halo = self.halos.get(group.sink, 0)
+        result = dense_view(batch, view.blocks, height, width, view.lanes, halo, node.dtype)
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = depthwise_spec(convolution, view, result, epilogue, self.machine)
         layer = Layer(convolution, source.slots, spec)
@@ -149,11 +152,12 @@ class _Planner:
     def _concat(self, group: Group) -> Image:
         node = _anchor(group)
         parts = [self._image(part) for part in node.inputs]
-        lanes = self.machine.lanes
+        lanes = self.machine.lanes(node.dtype)
         firsts = np.cumsum([0] + [part.view.blocks for part in parts])
         slots = np.concatenate([part.slots + first * lanes for part, first in zip(parts, firsts, strict=False)])
         batch, _, height, width = group.sink.image_shape
-        result = dense_view(batch, int(firsts[-1]), height, width, lanes, self.halos.get(group.sink, 0))
+        halo = self.halos.get(group.sink, 0)
+        result = dense_view(batch, int(firsts[-1]), height, width, lanes, halo, node.dtype)
         if Image(node, result, slots).wasteful:
             joined = self._rearranged(node, parts, self.halos.get(group.sink, 0))
             return self._elementwise(group, joined) if group.scalars else joined
@@ -173,9 +177,9 @@ class _Planner:
     def _product(self, node: Node) -> Placed:
         left, right = node.inputs
         rows, columns = node.shape[-2:]
-        lanes = min(self.machine.lanes, 1 << (columns.bit_length() - 1))
+        lanes = min(self.machine.lanes(node.dtype), 1 << (columns.bit_length() - 1))
         tile = choose_tile(self.machine, columns // lanes, 1, rows, left.shape[-1])
-        spec = ProductSpec(left.shape, right.shape, lanes, tile.columns, tile.blocks)
+        spec = ProductSpec(left.shape, right.shape, lanes, tile.columns, tile.blocks, node.dtype)
         return self._call(Placed(node, spec, (self._plain(left), self._plain(right)), node.shape))
 
     def _epilogue(
@@ -209,15 +213,17 @@ class _Planner:
         for node in group.scalars:
             operands = tuple(operand(source) for source in node.inputs)
             steps.append(Step(node.detail.function, node.detail.parameters, operands))
-        return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans), tuple(values)
+        return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans, DTYPES[result.dtype].accumulator), tuple(
+            values
+        )
 
     def _leaf(self, node: Node, result: View, slots: Slots) -> tuple[View, Value]:
         """How an epilogue of `result` reads `node`: pixel by pixel, or one vector of channels for all
         pixels.
         """
         if node.op == "constant":
-            packed = pack_vector(node.detail.reshape(-1), slots, result.blocks, result.lanes)
-            view = dense_view(1, result.blocks, 1, 1, result.lanes, 0)
+            packed = pack_vector(node.detail.reshape(-1), slots, result)
+            view = dense_view(1, result.blocks, 1, 1, result.lanes, 0, result.dtype)
             return replace(view, image=0, row=0, column=0), packed
         image = self._image(node)
         if image.view.blocks != result.blocks or not np.array_equal(image.slots, slots):
@@ -230,12 +236,13 @@ class _Planner:
     def _like(self, source: Image, sink: Node) -> View:
         """An image for `sink` with the blocks of `source`."""
         batch, _, height, width = sink.image_shape
-        return dense_view(batch, source.view.blocks, height, width, source.view.lanes, self.halos.get(sink, 0))
+        view, halo = source.view, self.halos.get(sink, 0)
+        return dense_view(batch, view.blocks, height, width, view.lanes, halo, sink.dtype)
 
     def _image(self, node: Node) -> Image:
         """`node` in blocks, packed from its plain value where it has only that."""
         if node not in self.images:
-            self.images[node] = self._packed(node, self.machine.lanes)
+            self.images[node] = self._packed(node, self.machine.lanes(node.dtype))
         return self.images[node]
 
     def _thin_image(self, node: Node) -> Image | None:
@@ -257,7 +264,8 @@ class _Planner:
 
     def _packed(self, node: Node, lanes: int) -> Image:
         batch, channels, height, width = node.image_shape
-        view = dense_view(batch, -(-channels // lanes), height, width, lanes, self.halos.get(node, 0))
+        halo = self.halos.get(node, 0)
+        view = dense_view(batch, -(-channels // lanes), height, width, lanes, halo, node.dtype)
         step = Placed(node, PackSpec(channels, node.shape, view), (self._plain(node),), (view.size,))
         return Image(self._call(step), view, np.arange(channels, dtype="int64"))
 
@@ -278,13 +286,13 @@ class _Planner:
         self, node: Node, images: Sequence[Image], halo: int, slots: Slots | None = None, blocks: int | None = None
     ) -> Image:
         """All channels of `images` copied to `slots` of one image; by default one after the other."""
-        lanes = self.machine.lanes
+        lanes = self.machine.lanes(node.dtype)
         counts = tuple(len(image.slots) for image in images)
         if slots is None:
             slots = np.arange(sum(counts), dtype="int64")
         view = images[0].view
         blocks = blocks or -(-len(slots) // lanes)
-        result = dense_view(view.batch, blocks, view.height, view.width, lanes, halo)
+        result = dense_view(view.batch, blocks, view.height, view.width, lanes, halo, view.dtype)
         parts = np.split(slots, np.cumsum(counts)[:-1])
         tables = tuple(
             np.stack([image.slots, part], axis=1).astype("int32").reshape(-1)

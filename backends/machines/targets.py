@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...frontend.base.errors import InputError
+from ..dtypes import DTYPES
 from ..kernels.tiles import Machine
 from .architectures import Architecture, architecture_of, llvm_triple, unsupported
 from .host import host_fields
@@ -98,7 +99,7 @@ class Target:
         """What the schedules need to know. Raises InputError as `isa`."""
         isa = self.isa
         return Machine(
-            self.lanes,
+            self.lanes * DTYPES["float32"].bytes,
             self.registers - isa.reserved_registers,
             self.l2_bytes,
             self.cores,

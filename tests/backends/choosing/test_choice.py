@@ -42,7 +42,7 @@ def specification(
     return replace(spec, **changes)  # type: ignore[arg-type]
 
 
-MACHINE = Machine(16, 32, 2**20, cores=2)
+MACHINE = Machine(64, 32, 2**20, cores=2)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_time_steps_with_the_vectors(times: LayerTimes) -> None:
 def test_half_a_vector_is_worth_choosing_where_it_takes_half_the_time(
     halves: bool, cheaper: bool, times: LayerTimes
 ) -> None:
-    alone = LayerTimes({"a": times.layers["6.weight"]}, Machine(16, 32, 2**20, halves=halves))
+    alone = LayerTimes({"a": times.layers["6.weight"]}, Machine(64, 32, 2**20, halves=halves))
     assert (alone("a", 64, 8) < alone("a", 64, 16)) == cheaper
     assert alone("a", 64, 24) <= alone("a", 64, 32) < alone("a", 64, 33)
 

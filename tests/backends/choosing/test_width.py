@@ -15,7 +15,7 @@ from reconvene.backends.graph.nodes import Convolution, Graph, Node, Weights
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.machines.targets import find_target
 
-DOUBLE = Machine(16, 32, 2**20, halves=True)
+DOUBLE = Machine(64, 32, 2**20, halves=True)
 
 
 def graph(channels: int, size: int = 32) -> Graph:
@@ -33,7 +33,7 @@ def graph(channels: int, size: int = 32) -> Graph:
 
 @pytest.mark.parametrize(("channels", "lanes"), [(8, 8), (24, 8), (16, 16), (64, 16)])
 def test_half_vectors_are_for_widths_that_fill_them(channels: int, lanes: int) -> None:
-    assert fitting_plan(graph(channels), DOUBLE, "off").machine.lanes == lanes
+    assert fitting_plan(graph(channels), DOUBLE, "off").machine.lanes() == lanes
 
 
 def test_machines_of_one_rate_keep_whole_vectors() -> None:

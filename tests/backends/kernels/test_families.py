@@ -20,7 +20,7 @@ from reconvene.backends.kernels.image import View
 from reconvene.backends.kernels.tiles import Machine, Tile
 from reconvene.backends.lowering.layout import dense_view
 
-MACHINE = Machine(4, 16, 2**18, cores=2)
+MACHINE = Machine(16, 16, 2**18, cores=2)
 
 
 def task(inputs: int, outputs: int, size: int, window: int) -> Task:

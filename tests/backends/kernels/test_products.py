@@ -25,7 +25,7 @@ def product_of(left: Node, right: Node) -> Graph:
 def test_nothing_beside_the_result_is_written(columns: int) -> None:
     """Whatever the number of columns is to that of lanes; what lies behind a result may be another value."""
     left, right = Node("input", [], (2, 3, 4), name="left"), Node("input", [], (2, 4, columns), name="right")
-    module = emit_module(make_plan(product_of(left, right), Machine(8, 16, 2**20)))
+    module = emit_module(make_plan(product_of(left, right), Machine(32, 16, 2**20)))
     (kernel,) = [function for function in module.functions.values() if isinstance(function, tirx.PrimFunc)]
     call = tvm.compile(tvm.IRModule.from_expr(kernel.with_attr("global_symbol", "product")), target="llvm")["product"]
     a, b, memory = torch.randn(2, 3, 4), torch.randn(2, 4, columns), torch.full((4096,), 7.0)

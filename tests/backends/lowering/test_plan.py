@@ -16,7 +16,7 @@ from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.lowering.plan import make_plan
 from reconvene.backends.lowering.steps import Kept, Placed, Plan
 
-MACHINE = Machine(8, 16, 2**20)
+MACHINE = Machine(32, 16, 2**20)
 
 
 class Branches(nn.Module):
