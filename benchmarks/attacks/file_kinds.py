@@ -20,7 +20,6 @@ from torch.export import Dim
 
 from attacks.file_mutations import Mutation, binary, in_json, in_npy, in_safetensors, in_text, in_zip, several
 from reconvene.backends.bundles.read import open_bundle
-from reconvene.backends.bundles.write import write_bundle
 from reconvene.backends.choosing.cache import ChoiceCache
 from reconvene.backends.estimate.kernel import _recall
 from reconvene.backends.machines.targets import find_target
@@ -198,7 +197,7 @@ def _cifar_pickle() -> bytes:
 
 def _compiled(folder: Path, code: str) -> Iterator[Kind]:
     built = api.compile(Small().eval(), (torch.randn(2, 2, 4, 4),), "host")
-    write_bundle(built, folder / "bundle")
+    built.export(folder / "bundle")
     files = {path.name: path.read_bytes() for path in (folder / "bundle").iterdir()}
     for name in ("manifest.json", "SHA256SUMS"):
         change = several(in_json(code), binary) if name.endswith("json") else several(in_text(code), binary)
