@@ -27,7 +27,13 @@ Labels = tuple[list[tuple[fx.Node, str]], str]
 
 @register
 class Contraction(Rule):
-    """``matmul``, ``bmm``, ``mm``, ``mv`` and two-operand ``einsum``."""
+    """``matmul``, ``bmm``, ``mm``, ``mv`` and two-operand ``einsum``.
+
+    For example::
+
+        before matmul(x 2x5x8, y 2x8x5) -> 2x5x5
+        after  matmul(x 2x5x4, y 2x4x5) -> 2x5x5
+    """
 
     operators = ("aten.matmul", "aten.bmm", "aten.mm", "aten.mv", "aten.einsum")
 
@@ -136,7 +142,13 @@ class Contraction(Rule):
 class Attention(Rule):
     """``scaled_dot_product_attention``: heads are independent, so a head may go as a whole; where a head's values are
     constant its result is that constant, because attention weights sum to one. They are all zero for a query whose keys
-    are all masked: a mask that is not known leaves only zeros as they are."""
+    are all masked: a mask that is not known leaves only zeros as they are.
+
+    For example::
+
+        before scaled_dot_product_attention(x 2x4x5x2, y 2x4x5x2, z 2x4x5x2) -> 2x4x5x2
+        after  scaled_dot_product_attention(x 2x2x5x2, y 2x2x5x2, z 2x2x5x2) -> 2x2x5x2
+    """
 
     operators = ("aten.scaled_dot_product_attention",)
 

@@ -26,7 +26,13 @@ def _filled(op: Operation) -> Facts:
 
 @register
 class Filled(Rule):
-    """``zeros``, ``ones``, ``full`` and their ``new_`` forms: their axes may shrink with what they meet."""
+    """``zeros``, ``ones``, ``full`` and their ``new_`` forms: their axes may shrink with what they meet.
+
+    For example::
+
+        before new_zeros(x 2x8x8x8, [2, 8, 8, 8]) -> 2x8x8x8
+        after  new_zeros(x 2x4x8x8, [2, 4, 8, 8]) -> 2x4x8x8
+    """
 
     operators = ("aten.zeros", "aten.ones", "aten.full", "aten.new_zeros", "aten.new_ones", "aten.new_full")
 
@@ -51,7 +57,13 @@ class Filled(Rule):
 
 @register
 class FilledLike(Rule):
-    """``zeros_like`` and its relatives: the shape of another tensor."""
+    """``zeros_like`` and its relatives: the shape of another tensor.
+
+    For example::
+
+        before zeros_like(x 2x8x8x8) -> 2x8x8x8
+        after  zeros_like(x 2x4x8x8) -> 2x4x8x8
+    """
 
     operators = ("aten.zeros_like", "aten.ones_like", "aten.full_like")
 

@@ -22,9 +22,8 @@ log_sigmoid logical_not logit mish nan_to_num neg negative reciprocal relu relu6
 sin sinh softplus softshrink sqrt square tan tanh threshold trunc"""
 
 _BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul bitwise_and bitwise_left_shift bitwise_or
-bitwise_right_shift bitwise_xor complex div divide eq floor_divide fmax fmin fmod ge greater gt hypot le lerp less
-logical_and logical_or logical_xor lt masked_fill maximum minimum ne not_equal polar pow remainder rsub sub subtract
-true_divide where xlogy"""
+bitwise_right_shift bitwise_xor complex eq fmax fmin fmod ge greater gt hypot le lerp less logical_and logical_or
+logical_xor lt maximum minimum ne not_equal polar pow remainder rsub sub subtract xlogy"""
 
 
 def relate_broadcast(op: Operation, axes: AxesBuilder) -> None:
@@ -43,7 +42,13 @@ def relate_broadcast(op: Operation, axes: AxesBuilder) -> None:
 
 @register
 class Elementwise(Rule):
-    """The result is known where all operands are: the operator itself is run on the constants, in float64."""
+    """The result is known where all operands are: the operator itself is run on the constants, in float64.
+
+    For example::
+
+        before abs(x 2x8x8x8) -> 2x8x8x8
+        after  abs(x 2x4x8x8) -> 2x4x8x8
+    """
 
     operators = tuple(f"aten.{name}" for name in f"{_UNARY} {_BROADCAST}".split())
 
@@ -67,7 +72,13 @@ class Elementwise(Rule):
 
 @register
 class Multiply(Elementwise):
-    """Products: a zero stays zero under every factor that is finite."""
+    """Products: a zero stays zero under every factor that is finite.
+
+    For example::
+
+        before mul(x 2x8x8x8, y 2x8x8x8) -> 2x8x8x8
+        after  mul(x 2x4x8x8, y 2x4x8x8) -> 2x4x8x8
+    """
 
     operators = ("aten.mul", "aten.multiply")
 
@@ -89,7 +100,13 @@ class Multiply(Elementwise):
 
 @register
 class Divide(Elementwise):
-    """Quotients: zero divided by what is never zero, as a size is, is zero."""
+    """Quotients: zero divided by what is never zero, as a size is, is zero.
+
+    For example::
+
+        before div(x 2x8x8x8, y 2x8x8x8) -> 2x8x8x8
+        after  div(x 2x4x8x8, y 2x4x8x8) -> 2x4x8x8
+    """
 
     operators = ("aten.div", "aten.divide", "aten.true_divide", "aten.floor_divide")
 
@@ -105,7 +122,13 @@ class Divide(Elementwise):
 @register
 class AngleOfPoint(Elementwise):
     """``atan2``: where y is zero and x is not above it, the signs of zeros decide between 0, pi and -pi, and constants do not
-    tell them."""
+    tell them.
+
+    For example::
+
+        before atan2(x 2x8x8x8, y 2x8x8x8) -> 2x8x8x8
+        after  atan2(x 2x5x8x8, y 2x5x8x8) -> 2x5x8x8
+    """
 
     operators = ("aten.atan2",)
 
@@ -118,7 +141,13 @@ class AngleOfPoint(Elementwise):
 
 @register
 class Choose(Elementwise):
-    """``where`` and ``masked_fill``: where both choices are the same constant, it does not matter which is taken."""
+    """``where`` and ``masked_fill``: where both choices are the same constant, it does not matter which is taken.
+
+    For example::
+
+        before masked_fill(x 2x8x8x8, y 2x8x8x8, 0.3) -> 2x8x8x8
+        after  masked_fill(x 2x4x8x8, y 2x4x8x8, 0.3) -> 2x4x8x8
+    """
 
     operators = ("aten.where", "aten.masked_fill")
 
@@ -138,7 +167,13 @@ class Choose(Elementwise):
 
 @register
 class Identity(Rule):
-    """Casts between types, copies, conjugates (constants are real), and dropout in inference: the value as it was."""
+    """Casts between types, copies, conjugates (constants are real), and dropout in inference: the value as it was.
+
+    For example::
+
+        before alpha_dropout(x 2x8x8x8, 0.4, False) -> 2x8x8x8
+        after  alpha_dropout(x 2x4x8x8, 0.4, False) -> 2x4x8x8
+    """
 
     operators = tuple(
         f"aten.{name}"
@@ -174,7 +209,13 @@ class Identity(Rule):
 
 @register
 class ParametricRelu(Rule):
-    """``prelu``: x where positive, slope times x elsewhere; one slope, or one per channel."""
+    """``prelu``: x where positive, slope times x elsewhere; one slope, or one per channel.
+
+    For example::
+
+        before prelu(x 2x8x8x8, weight 8) -> 2x8x8x8
+        after  prelu(x 2x4x8x8, weight 4) -> 2x4x8x8
+    """
 
     operators = ("aten.prelu",)
 
@@ -200,7 +241,13 @@ class ParametricRelu(Rule):
 
 @register
 class ParametricReluKernel(Elementwise):
-    """``_prelu_kernel``: the same with slopes that are broadcast entry by entry."""
+    """``_prelu_kernel``: the same with slopes that are broadcast entry by entry.
+
+    For example::
+
+        before _prelu_kernel(x 2x8x8x8, y 1x8x1x1) -> 2x8x8x8
+        after  _prelu_kernel(x 2x4x8x8, y 1x4x1x1) -> 2x4x8x8
+    """
 
     operators = ("aten._prelu_kernel",)
 
@@ -222,7 +269,13 @@ def _leaky(given: Facts, slope: np.ndarray[Any, Any], known: np.ndarray[Any, Any
 
 @register
 class Gated(Rule):
-    """``glu``: the first half times the sigmoid of the second; a channel goes with its gate."""
+    """``glu``: the first half times the sigmoid of the second; a channel goes with its gate.
+
+    For example::
+
+        before glu(x 2x8x8x8, 1) -> 2x4x8x8
+        after  glu(x 2x4x8x8, 1) -> 2x2x8x8
+    """
 
     operators = ("aten.glu",)
 

@@ -19,7 +19,13 @@ __all__ = ["Embedding", "EmbeddingBag"]
 
 @register
 class Embedding(Rule):
-    """A column with the same number in every row is a constant channel."""
+    """A column with the same number in every row is a constant channel.
+
+    For example::
+
+        before embedding(weight 11x8, x 2x5) -> 2x5x8
+        after  embedding(weight 11x4, x 2x5) -> 2x5x4
+    """
 
     operators = ("aten.embedding",)
 
@@ -43,6 +49,11 @@ class EmbeddingBag(Rule):
     """Sums, means and maxima of bags of rows: a table of columns ``(a, 0, b)`` without the zeros gives bags of ``(a, b)``.
 
     An empty bag, or one that holds padding alone, gives zeros; so only a column of zeros is a constant.
+
+    For example::
+
+        before embedding_bag(weight 11x8, x 10, y 2, False, 0, False, None, False, None) -> 2x8, 10, 2, 2
+        after  embedding_bag(weight 11x4, x 10, y 2, False, 0, False, None, False, None) -> 2x4, 10, 2, 2
     """
 
     operators = ("aten.embedding_bag",)

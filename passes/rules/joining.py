@@ -20,7 +20,13 @@ __all__ = ["Concatenate", "Split", "Stack", "Unbind"]
 
 @register
 class Concatenate(Rule):
-    """``cat``: the operands' axes one after another."""
+    """``cat``: the operands' axes one after another.
+
+    For example::
+
+        before cat([x 2x8x8x8, y 2x8x8x8], 1) -> 2x16x8x8
+        after  cat([x 2x4x8x8, y 2x4x8x8], 1) -> 2x8x8x8
+    """
 
     operators = ("aten.cat", "aten.concat", "aten.concatenate")
 
@@ -79,7 +85,13 @@ def _common(given: Sequence[Facts], dim: int) -> Facts:
 
 @register
 class Stack(Rule):
-    """``stack``: a new axis; all others are the same in every operand."""
+    """``stack``: a new axis; all others are the same in every operand.
+
+    For example::
+
+        before stack([x 2x8x8x8, y 2x8x8x8], 2) -> 2x8x2x8x8
+        after  stack([x 2x4x8x8, y 2x4x8x8], 2) -> 2x4x2x8x8
+    """
 
     operators = ("aten.stack",)
 
@@ -150,7 +162,13 @@ class _Ranges(Rule):
 
 @register
 class Split(_Ranges):
-    """``split``, ``split_with_sizes``, ``chunk``: the sizes that are left are written out."""
+    """``split``, ``split_with_sizes``, ``chunk``: the sizes that are left are written out.
+
+    For example::
+
+        before split(x 2x8x8x8, 3, 1) -> 2x3x8x8, 2x3x8x8, 2x2x8x8
+        after  split_with_sizes(x 2x5x8x8, [2, 2, 1], 1) -> 2x2x8x8, 2x2x8x8, 2x1x8x8
+    """
 
     operators = ("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split")
 
@@ -171,7 +189,13 @@ class Split(_Ranges):
 
 @register
 class Unbind(Rule):
-    """``unbind``: one result for every position of an axis, which stays whole."""
+    """``unbind``: one result for every position of an axis, which stays whole.
+
+    For example::
+
+        before unbind(x 2x2x4x8x8, 1) -> 2x4x8x8, 2x4x8x8
+        after  unbind(x 2x2x2x8x8, 1) -> 2x4x8x8, 2x2x8x8
+    """
 
     operators = ("aten.unbind",)
 

@@ -29,7 +29,13 @@ MERGED = "the channels are merged with an axis of dynamic size"
 
 @register
 class Reshape(Rule):
-    """``view``, ``reshape``, ``flatten``, ``unflatten`` and the unit-axis operators."""
+    """``view``, ``reshape``, ``flatten``, ``unflatten`` and the unit-axis operators.
+
+    For example::
+
+        before reshape(x 2x8x8x8, [2, 512]) -> 2x512
+        after  reshape(x 2x4x8x8, [2, 256]) -> 2x256
+    """
 
     operators = tuple(
         f"aten.{name}"
@@ -172,7 +178,13 @@ class _Arranged(Rule):
 
 @register
 class Permute(_Arranged):
-    """``permute``, ``transpose`` and their relatives."""
+    """``permute``, ``transpose`` and their relatives.
+
+    For example::
+
+        before permute(x 2x8x8x8, [0, 2, 3, 1]) -> 2x8x8x8
+        after  permute(x 2x4x8x8, [0, 2, 3, 1]) -> 2x8x8x4
+    """
 
     operators = tuple(
         f"aten.{name}"
@@ -185,7 +197,13 @@ class Permute(_Arranged):
 
 @register
 class UnitAxes(_Arranged):
-    """``squeeze`` and ``unsqueeze``: axes of size 1 come and go."""
+    """``squeeze`` and ``unsqueeze``: axes of size 1 come and go.
+
+    For example::
+
+        before squeeze(x 2x8x1x1) -> 2x8
+        after  squeeze(x 2x4x1x1) -> 2x4
+    """
 
     operators = ("aten.squeeze", "aten.unsqueeze")
 
@@ -219,7 +237,13 @@ class UnitAxes(_Arranged):
 
 @register
 class Expand(Rule):
-    """``expand``: axes of size 1 are spread; the others pass."""
+    """``expand``: axes of size 1 are spread; the others pass.
+
+    For example::
+
+        before expand(x 2x8x1x1, [2, 8, 8, 8]) -> 2x8x8x8
+        after  expand(x 2x4x1x1, [2, 4, 8, 8]) -> 2x4x8x8
+    """
 
     operators = ("aten.expand", "aten.expand_as", "aten.broadcast_to")
 

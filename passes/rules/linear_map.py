@@ -282,7 +282,13 @@ class LinearMap(Rule):
 
 @register
 class Convolution(LinearMap):
-    """``conv1d`` to ``conv3d``, any groups, stride, dilation and zero padding."""
+    """``conv1d`` to ``conv3d``, any groups, stride, dilation and zero padding.
+
+    For example::
+
+        before conv1d(x 2x8x12, weight 8x8x3, bias 8) -> 2x8x10
+        after  conv1d(x 2x4x12, weight 4x4x3, bias 4) -> 2x4x10
+    """
 
     operators = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution")
 
@@ -293,7 +299,13 @@ class Convolution(LinearMap):
 @register
 class TransposedConvolution(LinearMap):
     """``conv_transpose1d`` to ``conv_transpose3d``, output padding included. Constants never stay constant: at the
-    border fewer taps overlap."""
+    border fewer taps overlap.
+
+    For example::
+
+        before conv_transpose1d(x 2x8x12, weight 8x8x3, bias 8) -> 2x8x14
+        after  conv_transpose1d(x 2x4x12, weight 4x4x3, bias 4) -> 2x4x14
+    """
 
     operators = ("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 
@@ -303,7 +315,13 @@ class TransposedConvolution(LinearMap):
 
 @register
 class Linear(LinearMap):
-    """``linear``: the last axis is mixed, all others pass."""
+    """``linear``: the last axis is mixed, all others pass.
+
+    For example::
+
+        before linear(x 2x5x8, weight 4x8, bias 4) -> 2x5x4
+        after  linear(x 2x5x4, weight 4x4, bias 4) -> 2x5x4
+    """
 
     operators = ("aten.linear",)
 

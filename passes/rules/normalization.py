@@ -84,7 +84,13 @@ def _stored_statistics(op: Operation, facts: KnownConstants) -> Facts:
 
 @register
 class BatchNormalization(Rule):
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` with stored statistics (Ioffe and Szegedy, 2015)."""
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` with stored statistics (Ioffe and Szegedy, 2015).
+
+    For example::
+
+        before batch_norm(x 4x8, weight 8, bias 8, running_mean 8, running_var 8, False, 0.1, 1e-05, False) -> 4x8
+        after  batch_norm(x 4x4, weight 4, bias 4, running_mean 4, running_var 4, False, 0.1, 1e-05, False) -> 4x4
+    """
 
     operators = ("aten.batch_norm", "aten.native_batch_norm", "aten._native_batch_norm_legit_no_training")
 
@@ -102,7 +108,13 @@ class BatchNormalization(Rule):
 
 @register
 class InstanceNormalization(Rule):
-    """Each channel by its own mean and variance: a constant channel becomes its bias."""
+    """Each channel by its own mean and variance: a constant channel becomes its bias.
+
+    For example::
+
+        before instance_norm(x 2x8x8x8, None, None, None, None, True, 0.1, 1e-05, False) -> 2x8x8x8
+        after  instance_norm(x 2x4x8x8, None, None, None, None, True, 0.1, 1e-05, False) -> 2x4x8x8
+    """
 
     operators = ("aten.instance_norm",)
 
@@ -132,6 +144,11 @@ class GroupNormalization(Rule):
     Whole groups leave nothing behind. Where single channels of zeros are gone, they are put back for the normalisation
     alone, as in `LayerNormalization`: behind the others of a single group, or each in its group. Pruning takes whole groups
     where there are several.
+
+    For example::
+
+        before group_norm(x 2x16x8x8, 4, weight 16, bias 16, 1e-05, False) -> 2x16x8x8
+        after  group_norm(x 2x8x8x8, 2, weight 8, bias 8, 1e-05, False) -> 2x8x8x8
     """
 
     operators = ("aten.group_norm",)
@@ -219,6 +236,14 @@ class LayerNormalization(Rule):
 
     A channel that is zero still counts among those the statistics are divided by. So where zero channels are gone, as many
     zeros are put back behind the others for the normalisation alone: all other channels get the numbers they got before.
+
+    For example::
+
+        before layer_norm(x 2x5x8, [8], weight 8, None, 1e-05, False) -> 2x5x8
+        after  a = constant_pad_nd(x 2x5x4, [0, 4]) -> 2x5x8
+               b = layer_norm(a, [8], None, None, 1e-05, False) -> 2x5x8
+               c = slice(b, 2, 0, 4) -> 2x5x4
+               result = mul(c, weight 4) -> 2x5x4
     """
 
     operators = ("aten.layer_norm", "aten.rms_norm", "aten.native_layer_norm")

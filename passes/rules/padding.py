@@ -40,7 +40,13 @@ def border_of(op: Operation) -> Border | None:
 
 @register
 class Pad(Rule):
-    """Constant, reflecting, replicating and circular padding; negative amounts crop."""
+    """Constant, reflecting, replicating and circular padding; negative amounts crop.
+
+    For example::
+
+        before pad(x 2x8x8x8, [1, 1, 1, 1]) -> 2x8x10x10
+        after  pad(x 2x4x8x8, [1, 1, 1, 1]) -> 2x4x10x10
+    """
 
     operators = (
         "aten.pad",

@@ -45,7 +45,13 @@ class _Shuffle(Rule):
 
 @register
 class PixelShuffle(_Shuffle):
-    """r*r neighbouring channels become one, r times as high and wide: constant if all of them are the same constant."""
+    """r*r neighbouring channels become one, r times as high and wide: constant if all of them are the same constant.
+
+    For example::
+
+        before pixel_shuffle(x 2x16x8x8, 2) -> 2x4x16x16
+        after  pixel_shuffle(x 2x8x8x8, 2) -> 2x2x16x16
+    """
 
     operators = ("aten.pixel_shuffle",)
     factor = "upscale_factor"
@@ -60,7 +66,13 @@ class PixelShuffle(_Shuffle):
 
 @register
 class PixelUnshuffle(_Shuffle):
-    """One channel becomes r*r neighbouring ones."""
+    """One channel becomes r*r neighbouring ones.
+
+    For example::
+
+        before pixel_unshuffle(x 2x8x8x8, 2) -> 2x32x4x4
+        after  pixel_unshuffle(x 2x4x8x8, 2) -> 2x16x4x4
+    """
 
     operators = ("aten.pixel_unshuffle",)
     factor = "downscale_factor"

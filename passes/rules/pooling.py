@@ -53,6 +53,11 @@ class Window(Spatial):
 
     A maximum does not see a border of numbers that are no larger: -infinity around an image, as TensorFlow pads it, zeros
     around a ReLU.
+
+    For example::
+
+        before max_pool1d(x 2x8x11, [2]) -> 2x8x5
+        after  max_pool1d(x 2x4x11, [2]) -> 2x4x5
     """
 
     operators = (
@@ -80,7 +85,13 @@ class Window(Spatial):
 @register
 class AveragePool(Spatial):
     """Averages over windows. Where the padding counts (``count_include_pad``), a constant wears off at the border:
-    every constant channel is then a multiple of one and the same plane."""
+    every constant channel is then a multiple of one and the same plane.
+
+    For example::
+
+        before avg_pool1d(x 2x8x11, [2]) -> 2x8x5
+        after  avg_pool1d(x 2x5x11, [2]) -> 2x5x5
+    """
 
     linear = True
     operators = tuple(f"aten.avg_pool{rank}d" for rank in (1, 2, 3))
@@ -100,7 +111,13 @@ class AveragePool(Spatial):
 
 @register
 class Resample(Spatial):
-    """Nearest, linear and cubic upsampling: the weights of every output pixel sum to one."""
+    """Nearest, linear and cubic upsampling: the weights of every output pixel sum to one.
+
+    For example::
+
+        before upsample_nearest1d(x 2x8x11, None, [2]) -> 2x8x22
+        after  upsample_nearest1d(x 2x5x11, None, [2]) -> 2x5x22
+    """
 
     linear = True
     operators = tuple(

@@ -36,7 +36,15 @@ GATES = {"gru": (3, 2), "lstm": (4, 2), "rnn_tanh": (1, 0), "rnn_relu": (1, 0)}
 
 @register
 class Recurrent(Rule):
-    """The padded-batch forms (``.input``); packed sequences stay whole."""
+    """The padded-batch forms (``.input``); packed sequences stay whole.
+
+    For example::
+
+        before gru(x 2x3x8, y 1x2x8, [weight_ih_l0 24x8, weight_hh_l0 24x8, bias_ih_l0 24, bias_hh_l0 24], True, 1,
+                   0, False, False, True) -> 2x3x8, 1x2x8
+        after  gru(x 2x3x4, y 1x2x4, [weight_ih_l0 12x4, weight_hh_l0 12x4, bias_ih_l0 12, bias_hh_l0 12], True, 1,
+                   0, False, False, True) -> 2x3x4, 1x2x8
+    """
 
     operators = ("aten.gru", "aten.lstm", "aten.rnn_tanh", "aten.rnn_relu")
 

@@ -30,7 +30,13 @@ Floats = NDArray[np.float64]
 
 @register
 class RecurrentCell(Rule):
-    """``gru_cell``, ``lstm_cell``, ``rnn_tanh_cell`` and ``rnn_relu_cell`` with stored weights."""
+    """``gru_cell``, ``lstm_cell``, ``rnn_tanh_cell`` and ``rnn_relu_cell`` with stored weights.
+
+    For example::
+
+        before lstm_cell(x 2x8, [y 2x8, y 2x8], weight_ih 32x8, weight_hh 32x8, bias_ih 32, bias_hh 32) -> 2x8, 2x8
+        after  lstm_cell(x 2x4, [y 2x4, y 2x4], weight_ih 16x4, weight_hh 16x4, bias_ih 16, bias_hh 16) -> 2x4, 2x4
+    """
 
     operators = ("aten.gru_cell", "aten.lstm_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")
 

@@ -111,6 +111,12 @@ class Average(_Summing):
 
     Over channels it is the sum divided by their old number: zeros may leave, and constants that leave add a number. So the
     mean of what is left is scaled. This is how RMS normalisation that is spelled out keeps its values.
+
+    For example::
+
+        before mean(x 2x8x8x8) -> scalar
+        after  a = mean(x 2x4x8x8) -> scalar
+               result = mul(a, 0.5) -> scalar
     """
 
     operators = ("aten.mean",)
@@ -157,7 +163,13 @@ def _factor_after(op: Operation) -> Operation | None:
 
 @register
 class AverageOfNumbers(_Reducing):
-    """``nanmean`` divides by how many entries are numbers, which nobody knows before."""
+    """``nanmean`` divides by how many entries are numbers, which nobody knows before.
+
+    For example::
+
+        before nanmean(x 2x8x8x8, [2, 3]) -> 2x8
+        after  nanmean(x 2x4x8x8, [2, 3]) -> 2x4
+    """
 
     operators = ("aten.nanmean",)
 
@@ -171,6 +183,11 @@ class Extremum(_Reducing):
     """Largest and smallest entry: of a constant, the constant; where an index comes along, nothing is claimed of it.
 
     ``max`` and ``min`` of two tensors work entry by entry.
+
+    For example::
+
+        before amax(x 2x8x8x8, [2, 3]) -> 2x8
+        after  amax(x 2x4x8x8, [2, 3]) -> 2x4
     """
 
     operators = ("aten.amax", "aten.amin", "aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.any", "aten.all")
@@ -196,7 +213,13 @@ class Extremum(_Reducing):
 
 @register
 class Sum(_Summing):
-    """Sums and norms: zero channels may leave the summed axis."""
+    """Sums and norms: zero channels may leave the summed axis.
+
+    For example::
+
+        before sum(x 2x8x8x8, [1], True) -> 2x1x8x8
+        after  sum(x 2x4x8x8, [1], True) -> 2x1x8x8
+    """
 
     operators = ("aten.sum", "aten.linalg_vector_norm", "aten.norm", "aten.nansum")
 
@@ -212,7 +235,13 @@ class Sum(_Summing):
 
 @register
 class AlongAxis(_Reducing):
-    """Statistics and scans that need every entry along their axis."""
+    """Statistics and scans that need every entry along their axis.
+
+    For example::
+
+        before var(x 2x8x8x8, [2, 3], True, True) -> 2x8x1x1
+        after  the same
+    """
 
     operators = ("aten.var", "aten.std", "aten.prod", "aten.logsumexp", "aten.var_mean", "aten.std_mean")
 
@@ -238,7 +267,13 @@ class _Scanning(Rule):
 
 @register
 class Accumulated(_Scanning):
-    """``cumsum``, ``cumprod``, ``logcumsumexp``: sums and products of nothing but zeros are zero."""
+    """``cumsum``, ``cumprod``, ``logcumsumexp``: sums and products of nothing but zeros are zero.
+
+    For example::
+
+        before cumsum(x 2x8x8x8, 3) -> 2x8x8x8
+        after  cumsum(x 2x4x8x8, 3) -> 2x4x8x8
+    """
 
     operators = ("aten.cumsum", "aten.cumprod", "aten.logcumsumexp")
 
@@ -251,7 +286,13 @@ class Accumulated(_Scanning):
 
 @register
 class Record(_Scanning):
-    """``cummax`` and ``cummin``: of a constant, that constant; nothing is claimed of where it was found."""
+    """``cummax`` and ``cummin``: of a constant, that constant; nothing is claimed of where it was found.
+
+    For example::
+
+        before cummax(x 2x8x8x8, 3) -> 2x8x8x8, 2x8x8x8
+        after  cummax(x 2x4x8x8, 3) -> 2x4x8x8, 2x8x8x8
+    """
 
     operators = ("aten.cummax", "aten.cummin")
 
@@ -263,7 +304,13 @@ class Record(_Scanning):
 @register
 class Softmax(_Scanning):
     """``softmax``: the axis stays whole, the others pass; along its axis the result sums to one, unless a mask may have
-    hidden all of a row."""
+    hidden all of a row.
+
+    For example::
+
+        before softmax(x 2x8x8x8, 3) -> 2x8x8x8
+        after  the same
+    """
 
     operators = ("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
 

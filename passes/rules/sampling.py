@@ -21,6 +21,11 @@ class GridSample(Spatial):
 
     Image and points share the batch, where deformable attention has its heads; the points' other axes are the result's
     image.
+
+    For example::
+
+        before grid_sampler(x 2x8x9x8, y 2x4x3x2, 0, 0, False) -> 2x8x4x3
+        after  grid_sampler(x 2x4x9x8, y 2x4x3x2, 0, 0, False) -> 2x4x4x3
     """
 
     operators = ("aten.grid_sampler", "aten.grid_sampler_2d", "aten.grid_sampler_3d")
@@ -42,7 +47,13 @@ class GridSample(Spatial):
 
 @register
 class AffineGrid(Rule):
-    """``affine_grid``: the points of one map each; a map goes with its image. The points of an image stay whole."""
+    """``affine_grid``: the points of one map each; a map goes with its image. The points of an image stay whole.
+
+    For example::
+
+        before affine_grid_generator(x 8x2x3, [8, 2, 8, 8], False) -> 8x8x8x2
+        after  affine_grid_generator(x 4x2x3, [4, 2, 8, 8], False) -> 4x8x8x2
+    """
 
     operators = ("aten.affine_grid_generator",)
 

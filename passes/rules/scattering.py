@@ -53,7 +53,13 @@ def _number(value: Any, rank: int) -> Facts:
 
 @register
 class WrittenRows(_Written):
-    """``index_add``, ``index_copy``, ``index_fill``: slices along one axis, which stays whole in both operands."""
+    """``index_add``, ``index_copy``, ``index_fill``: slices along one axis, which stays whole in both operands.
+
+    For example::
+
+        before index_add(x 2x8x8x8, 2, lifted_tensor_0 4, y 2x8x4x8, alpha=0.5) -> 2x8x8x8
+        after  index_add(x 2x4x8x8, 2, lifted_tensor_0 4, y 2x4x4x8, alpha=0.5) -> 2x4x8x8
+    """
 
     operators = ("aten.index_add", "aten.index_copy", "aten.index_fill")
 
@@ -89,7 +95,13 @@ class WrittenRows(_Written):
 @register
 class WrittenElements(_Written):
     """``scatter`` and its relatives: elements along one axis, each with an index of its own. Axes on which `self`, the indices
-    and what is written have equal sizes pass; on the others, what is written is a corner."""
+    and what is written have equal sizes pass; on the others, what is written is a corner.
+
+    For example::
+
+        before scatter(x 2x8x8x8, 2, y 2x8x4x8, z 2x8x8x8) -> 2x8x8x8
+        after  scatter(x 2x4x8x8, 2, y 2x4x4x8, z 2x4x8x8) -> 2x4x8x8
+    """
 
     operators = ("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
 
@@ -123,7 +135,13 @@ class WrittenElements(_Written):
 @register
 class WrittenPlaces(_Written):
     """``index_put``: ``x[:, i, j] = y`` and ``x[mask] = y``. The axes that are not indexed pass; those of a mask too, if one
-    and the same value is written wherever it is true."""
+    and the same value is written wherever it is true.
+
+    For example::
+
+        before index_put(x 2x8x8x8, [None, None, y 8, z 8], u 2x8x1) -> 2x8x8x8
+        after  index_put(x 2x4x8x8, [None, None, y 8, z 8], u 2x4x1) -> 2x4x8x8
+    """
 
     operators = ("aten.index_put",)
 

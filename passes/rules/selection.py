@@ -84,7 +84,13 @@ class _Picked(Rule):
 
 @register
 class Slice(_Picked):
-    """``slice`` and ``narrow``."""
+    """``slice`` and ``narrow``.
+
+    For example::
+
+        before slice(x 2x8x8x8, 1, 0, 4) -> 2x4x8x8
+        after  slice(x 2x4x8x8, 1, 0, 2) -> 2x2x8x8
+    """
 
     operators = ("aten.slice", "aten.narrow")
 
@@ -114,7 +120,13 @@ class Slice(_Picked):
 
 @register
 class IndexSelect(_Picked):
-    """``index_select`` by a stored index: permutations and channel shuffles."""
+    """``index_select`` by a stored index: permutations and channel shuffles.
+
+    For example::
+
+        before index_select(x 2x8x8x8, 1, table 8) -> 2x8x8x8
+        after  index_select(x 2x4x8x8, 1, index_select_index 4) -> 2x4x8x8
+    """
 
     operators = ("aten.index_select",)
 
@@ -125,7 +137,13 @@ class IndexSelect(_Picked):
 
 @register
 class Roll(_Picked):
-    """``roll`` and ``flip``: the axes they name stay whole, the others pass."""
+    """``roll`` and ``flip``: the axes they name stay whole, the others pass.
+
+    For example::
+
+        before roll(x 2x8x8x8, [3], [2]) -> 2x8x8x8
+        after  roll(x 2x4x8x8, [3], [2]) -> 2x4x8x8
+    """
 
     operators = ("aten.roll", "aten.flip")
 
@@ -151,7 +169,13 @@ class Roll(_Picked):
 
 @register
 class Repeat(Rule):
-    """``repeat`` and ``repeat_interleave``: copies of a channel stay or go with it, all of them."""
+    """``repeat`` and ``repeat_interleave``: copies of a channel stay or go with it, all of them.
+
+    For example::
+
+        before repeat(x 2x8x8x8, [1, 2, 1, 1]) -> 2x16x8x8
+        after  repeat(x 2x4x8x8, [1, 2, 1, 1]) -> 2x8x8x8
+    """
 
     operators = ("aten.repeat", "aten.tile", "aten.repeat_interleave")
 
@@ -200,7 +224,13 @@ class Repeat(Rule):
 
 @register
 class Select(Rule):
-    """``select``: one position of an axis, which vanishes."""
+    """``select``: one position of an axis, which vanishes.
+
+    For example::
+
+        before select(x 2x8x8x8, 2, 3) -> 2x8x8
+        after  select(x 2x4x8x8, 2, 3) -> 2x4x8
+    """
 
     operators = ("aten.select",)
 
@@ -223,7 +253,13 @@ class Select(Rule):
 
 @register
 class TakeRows(Rule):
-    """``index``: rows of a table by position (position biases), or where a mask is true. The axes that are not indexed pass."""
+    """``index``: rows of a table by position (position biases), or where a mask is true. The axes that are not indexed pass.
+
+    For example::
+
+        before index(table 7x8, [rows 5]) -> 5x8
+        after  index(table 7x4, [rows 5]) -> 5x4
+    """
 
     operators = ("aten.index",)
 

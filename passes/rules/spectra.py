@@ -22,7 +22,13 @@ __all__ = ["Angle", "AsComplex", "AsReal", "InverseShortTime", "Part", "Shift", 
 @register
 class Transform(Rule):
     """``fft``, ``rfft``, ``irfft`` and their relatives along the axes that they name: over the image, channels
-    ``(a, 0, b)`` give the spectra of a, of zeros, and of b."""
+    ``(a, 0, b)`` give the spectra of a, of zeros, and of b.
+
+    For example::
+
+        before fft_fft(x 2x8x8x8, None, 2) -> 2x8x8x8
+        after  fft_fft(x 2x4x8x8, None, 2) -> 2x4x8x8
+    """
 
     operators = tuple(
         f"aten.fft_{name}"
@@ -49,7 +55,13 @@ class Transform(Rule):
 
 @register
 class Shift(Roll):
-    """``fftshift`` and its inverse: rolls by half of an axis, which stays whole."""
+    """``fftshift`` and its inverse: rolls by half of an axis, which stays whole.
+
+    For example::
+
+        before fft_fftshift(x 2x8x8x8, [-1]) -> 2x8x8x8
+        after  fft_fftshift(x 2x4x8x8, [-1]) -> 2x4x8x8
+    """
 
     operators = ("aten.fft_fftshift", "aten.fft_ifftshift")
 
@@ -61,7 +73,13 @@ class Shift(Roll):
 
 @register
 class ShortTime(Rule):
-    """``stft``: rows of samples become rows of spectra, from each row alone."""
+    """``stft``: rows of samples become rows of spectra, from each row alone.
+
+    For example::
+
+        before stft(x 8x72, 8, 4, None, y 8, False, None, True) -> 8x5x17
+        after  stft(x 4x72, 8, 4, None, y 8, False, None, True) -> 4x5x17
+    """
 
     operators = ("aten.stft",)
 
@@ -88,7 +106,13 @@ class ShortTime(Rule):
 @register
 class InverseShortTime(ShortTime):
     """``istft``: rows of spectra become rows of samples. They are divided by a sum of windows that PyTorch wants to be
-    positive."""
+    positive.
+
+    For example::
+
+        before istft(x 8x5x17, 8, 4, None, y 8) -> 8x64
+        after  istft(x 4x5x17, 8, 4, None, y 8) -> 4x64
+    """
 
     operators = ("aten.istft",)
 
@@ -98,7 +122,13 @@ class InverseShortTime(ShortTime):
 
 @register
 class Part(Rule):
-    """``real`` and ``imag``: a constant is its real part."""
+    """``real`` and ``imag``: a constant is its real part.
+
+    For example::
+
+        before real(x 2x8x8x8) -> 2x8x8x8
+        after  real(x 2x4x8x8) -> 2x4x8x8
+    """
 
     operators = ("aten.real", "aten.imag")
 
@@ -115,7 +145,13 @@ class Part(Rule):
 
 @register
 class AsReal(Rule):
-    """``view_as_real``: both parts of every number, along a new axis."""
+    """``view_as_real``: both parts of every number, along a new axis.
+
+    For example::
+
+        before view_as_real(x 2x8x8x8) -> 2x8x8x8x2
+        after  view_as_real(x 2x4x8x8) -> 2x4x8x8x2
+    """
 
     operators = ("aten.view_as_real",)
 
@@ -136,7 +172,13 @@ class AsReal(Rule):
 
 @register
 class AsComplex(Rule):
-    """``view_as_complex``: two numbers along the last axis become one."""
+    """``view_as_complex``: two numbers along the last axis become one.
+
+    For example::
+
+        before view_as_complex(x 2x8x8x8x2) -> 2x8x8x8
+        after  view_as_complex(x 2x4x8x8x2) -> 2x4x8x8
+    """
 
     operators = ("aten.view_as_complex",)
 
@@ -154,7 +196,13 @@ class AsComplex(Rule):
 
 @register
 class Angle(Elementwise):
-    """``angle``: axes pass. It is 0 or pi at zero, as the sign of that zero has it, which constants do not tell."""
+    """``angle``: axes pass. It is 0 or pi at zero, as the sign of that zero has it, which constants do not tell.
+
+    For example::
+
+        before angle(x 2x8x8x8) -> 2x8x8x8
+        after  the same
+    """
 
     operators = ("aten.angle",)
 

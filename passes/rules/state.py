@@ -16,6 +16,11 @@ class Write(Rule):
     """The one copy into a buffer that `state_writes` leaves. Channels that are the same constant in the buffer at first and in
     what is written are so in every call (`propagation` finds these), and may go; all others stay, as somebody may look at
     the buffer.
+
+    For example::
+
+        before copy_(seen 2x8x8x8, x 2x8x8x8) -> 2x8x8x8
+        after  copy_(seen 2x4x8x8, x 2x4x8x8) -> 2x4x8x8
     """
 
     operators = ("aten.copy_",)

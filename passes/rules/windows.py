@@ -61,7 +61,13 @@ class _Columns(Rule):
 
 @register
 class Columns(_Columns):
-    """``F.unfold``: a constant channel is a run of that constant, if no window reads padding or the constant is zero."""
+    """``F.unfold``: a constant channel is a run of that constant, if no window reads padding or the constant is zero.
+
+    For example::
+
+        before im2col(x 2x8x8x8, [3, 3], [1, 1], [0, 0], [1, 1]) -> 2x72x36
+        after  im2col(x 2x4x8x8, [3, 3], [1, 1], [0, 0], [1, 1]) -> 2x36x36
+    """
 
     operators = ("aten.im2col",)
     spatial = 2
@@ -77,7 +83,13 @@ class Columns(_Columns):
 
 @register
 class Fold(_Columns):
-    """``F.fold``: a run of one constant is that constant times how many windows meet at a place, one plane for all runs."""
+    """``F.fold``: a run of one constant is that constant times how many windows meet at a place, one plane for all runs.
+
+    For example::
+
+        before col2im(x 2x8x64, [9, 9], [2, 2], [1, 1], [0, 0], [1, 1]) -> 2x2x9x9
+        after  col2im(x 2x4x64, [9, 9], [2, 2], [1, 1], [0, 0], [1, 1]) -> 2x1x9x9
+    """
 
     operators = ("aten.col2im",)
     spatial = 1
@@ -96,7 +108,13 @@ class Fold(_Columns):
 
 @register
 class Windows(Rule):
-    """``Tensor.unfold``: windows along one axis, which stays whole; their entries are a new last axis."""
+    """``Tensor.unfold``: windows along one axis, which stays whole; their entries are a new last axis.
+
+    For example::
+
+        before unfold(x 2x8x8x8, 2, 3, 2) -> 2x8x3x8x3
+        after  unfold(x 2x4x8x8, 2, 3, 2) -> 2x4x3x8x3
+    """
 
     operators = ("aten.unfold",)
 

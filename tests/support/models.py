@@ -175,6 +175,10 @@ class Exactness:
         """What masks by groups of channels are made from."""
         return dependency_view(canonicalize(self.graph))
 
+    def masks(self, kind: str, share: float = 0.5, seed: int = 0) -> Masks:
+        """See `channel_masks`."""
+        return channel_masks(self.view, kind, share, seed)
+
     def check(
         self,
         masks: Mapping[str, torch.Tensor] | str | None = None,
@@ -185,7 +189,7 @@ class Exactness:
     ) -> Compaction:
         """Compacts and compares; see `assert_exact`."""
         if isinstance(masks, str):
-            masks = channel_masks(self.view, masks, share, seed)
+            masks = self.masks(masks, share, seed)
         result = compact(self.graph, self.example, masks)
         result.module.graph.lint()
         unseen = fresh_like(self.example, seed + 200)
