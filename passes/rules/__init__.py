@@ -32,7 +32,7 @@ _GROUP = "reconvene.rules"
 def load_rules_of_other_packages() -> None:
     """Imports the modules that installed packages name under the entry point group ``reconvene.rules``.
 
-    Such a module registers its rules when it is imported; a rule for an operator that has one already replaces it.
+    Such a module registers its rules when it is imported; see `register` for an operator that has a rule already.
     """
     for entry in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name):
         entry.load()

@@ -9,11 +9,12 @@ and results stay whole, and the report says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, overload
 
 import torch
 from torch import fx
 
+from ...frontend.base.errors import InputError
 from ..axes import AxesBuilder
 from ..edit import Edit
 from ..facts import Facts, unknown
@@ -76,12 +77,34 @@ _RANDOM = Random()
 R = TypeVar("R", bound=type[Rule])
 
 
-def register(rule: R) -> R:
-    """Class decorator: makes `rule` the one for its operators. The last registration wins."""
-    instance = rule()
-    for name in rule.operators:
-        _RULES[name] = instance
-    return rule
+@overload
+def register(rule: R) -> R: ...
+
+
+@overload
+def register(*, replace: bool) -> Callable[[R], R]: ...
+
+
+def register(rule: R | None = None, *, replace: bool = False) -> R | Callable[[R], R]:
+    """Class decorator: makes `rule` the one for its operators; ``@register(replace=True)`` also for those that have one.
+
+    Raises:
+        InputError: another rule is registered for one of the operators.
+    """
+
+    def added(rule: R) -> R:
+        instance = rule()
+        for name in rule.operators:
+            known = type(_RULES.get(name, instance))
+            if not replace and (known.__module__, known.__qualname__) != (rule.__module__, rule.__qualname__):
+                raise InputError(
+                    f"{name} has a rule already, {known.__module__}.{known.__qualname__}; to take its place, decorate"
+                    f" {rule.__qualname__} with @register(replace=True)"
+                )
+        _RULES.update(dict.fromkeys(rule.operators, instance))
+        return rule
+
+    return added if rule is None else added(rule)
 
 
 def rule_for(name: str) -> Rule:

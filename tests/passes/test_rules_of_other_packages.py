@@ -98,3 +98,35 @@ def test_a_layer_of_another_package_is_a_weighted_layer_everywhere(tmp_path: Pat
     assert found["scored"] == ["0.weight", "2.weight"]
     assert found["widths"] == [["0", 16, 8], ["2", 3, 3]]
     assert found["difference"] < 1e-6
+
+
+REPLACED = """
+from reconvene.frontend.base.errors import InputError
+from reconvene.passes.rules import Rule, register, rule_for
+
+before = rule_for("aten.relu")
+try:
+    @register
+    class First(Rule):
+        operators = ("example.new", "aten.relu")
+except InputError as error:
+    print(error)
+print(rule_for("aten.relu") is before, type(rule_for("example.new")).__name__)
+
+@register(replace=True)
+class Second(Rule):
+    operators = ("aten.relu",)
+
+@register
+class Second(Rule):  # The same, defined once more.
+    operators = ("aten.relu",)
+
+print(type(rule_for("aten.relu")).__name__)
+"""
+
+
+def test_an_operator_has_one_rule_unless_another_says_that_it_replaces_it(tmp_path: Path) -> None:
+    (tmp_path / "wave_rule.py").write_text(RULE)
+    message, untouched, last = run(tmp_path, "wave", REPLACED).splitlines()
+    assert message.startswith("aten.relu has a rule already, reconvene.passes.rules.elementwise.")
+    assert untouched == "True Rule" and last == "Second"
