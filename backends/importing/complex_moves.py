@@ -44,10 +44,6 @@ def _axes(x: Tensor, axes: int | Sequence[int]) -> list[int]:
     return [_axis(x, axis) for axis in ([axes] if isinstance(axes, int) else axes)]
 
 
-def _all_axes(x: Tensor, axes: Sequence[int]) -> list[int]:
-    return [*_axes(x, axes), x.dim()]
-
-
 def _and_two(x: Tensor, shape: Sequence[int]) -> list[int]:
     return [*shape, 2]
 
