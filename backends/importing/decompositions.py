@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def importable() -> dict[OpOverload, Decomposition]:
 
     Each gives NotImplemented, which leaves the operator as it is, where the importer does it right.
     """
-    table: dict[OpOverload, Decomposition] = dict(torch.export.default_decompositions().items())
+    made_of_others = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
+    table = dict(_default(len(made_of_others)))
     for operator in _KEPT:
         table.pop(operator, None)
     kinds = (_OURS, ORDERED, COUNTED, RESIZING, INDEXING, SCATTERING, WINDOWS, SPECTRA, SCANS, BAGS, CONTRACTIONS)
@@ -45,6 +47,12 @@ def importable() -> dict[OpOverload, Decomposition]:
         for operator, decomposition in ours.items():
             table[operator] = first_of(decomposition, table.get(operator))
     return table
+
+
+@lru_cache(maxsize=1)
+def _default(registered: int) -> Mapping[OpOverload, Decomposition]:
+    """PyTorch's own table, which takes as long as a small network's import. It differs only after operators were registered."""
+    return dict(torch.export.default_decompositions().items())
 
 
 def select(x: Tensor, axis: int, index: int) -> Any:

@@ -140,5 +140,15 @@ def test_products_in_another_type_are_refused_with_advice(layer: nn.Module, dtyp
         compile(copy.deepcopy(layer).to(dtype), (torch.ones(1, 3, 8, dtype=dtype),))
 
 
+def test_an_operator_that_was_registered_after_another_compilation_is_taken_apart() -> None:
+    example = (torch.tensor([-1.0, 2.0]),)
+    compile(nn.ReLU(), example)
+    library = torch.library.Library("registered_later", "DEF")
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: x * 2, "CompositeImplicitAutograd")
+    ((expected, found),) = compared([torch.ops.registered_later.twice.default], [example])
+    assert torch.equal(expected[0], found[0])
+
+
 def single(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
