@@ -80,17 +80,8 @@ def compile(
         CheckError: the code does not compute what the model does.
     """
     chosen = find_target(target)
-    if pipeline not in ("reconvene", "tvm-default"):
-        raise InputError(f"unknown pipeline '{pipeline}'; choose reconvene or tvm-default")
-    if winograd not in WINOGRAD:
-        raise InputError(f"unknown winograd setting '{winograd}'; choose {', '.join(WINOGRAD)}")
-    if choose not in ("time", "cycles", "model", "default"):
-        raise InputError(f"unknown way to choose '{choose}'; choose time, cycles, model or default")
-    if on is not None and choose != "time":
-        raise InputError(f"a board ('{on}') chooses by time; say choose='time', --choose time")
-    _check_tuning(tune, chosen, pipeline, choose, on)
-    if threads is not None:
-        check_threads(threads, here=chosen.runs_here)
+    options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
+    options.check(chosen)
     inputs = as_tensors(tuple(example_inputs))
     check_inputs = [as_tensors(tuple(given)) for given in check_inputs]
     if check_inputs and not check:
@@ -98,7 +89,6 @@ def compile(
     imported = _imported(module, inputs)
     for given in check_inputs:
         checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
-    options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
     try:
         built = Built.of(_compiled(imported, chosen, options))
     except ReconveneError:
@@ -122,6 +112,20 @@ class _Options:
     on: str | Place | None
     cache: bool
     tune: int
+
+    def check(self, target: Target) -> None:
+        """Raises InputError if one is not among its values, or of no meaning beside another or for this target."""
+        if self.pipeline not in ("reconvene", "tvm-default"):
+            raise InputError(f"unknown pipeline '{self.pipeline}'; choose reconvene or tvm-default")
+        if self.winograd not in WINOGRAD:
+            raise InputError(f"unknown winograd setting '{self.winograd}'; choose {', '.join(WINOGRAD)}")
+        if self.choose not in ("time", "cycles", "model", "default"):
+            raise InputError(f"unknown way to choose '{self.choose}'; choose time, cycles, model or default")
+        if self.on is not None and self.choose != "time":
+            raise InputError(f"a board ('{self.on}') chooses by time; say choose='time', --choose time")
+        _check_tuning(self.tune, target, self.pipeline, self.choose, self.on)
+        if self.threads is not None:
+            check_threads(self.threads, here=target.runs_here)
 
 
 def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact:

@@ -102,45 +102,68 @@ def _merge_aliases(module: fx.GraphModule, graph: fx.Graph) -> None:
 
 def _make_pure(graph: fx.Graph) -> None:
     """Replaces ``relu_(x)`` by ``relu(x)`` and later readers of x by readers of the result."""
-    storage = storage_of(graph)
-    order = {node: place for place, node in enumerate(graph.nodes)}
-    sharers: dict[fx.Node, list[fx.Node]] = {}
-    for node, root in storage.items():
-        sharers.setdefault(root, []).append(node)
+    values = _Values(graph)
     for node in list(graph.nodes):
         targets = written_operands(node)
         if not targets or node.meta.get(STATE):
             continue
         if len(targets) > 1:
-            for other in (other for operand in targets for other in sharers[storage[operand]]):
-                other.meta[MUTATED] = True
+            for operand in targets:
+                values.mark(values.storage[operand])
             continue
         target = targets[0]
-        pure = pure_form(node)
-        root = storage[target]
-        watched = [other for other in sharers[root] if other is not target and order[other] < order[node]]
-        later = any(order[user] > order[node] for other in watched for user in other.users if user is not node)
+        pure, root = pure_form(node), values.storage[target]
         stored = root.op in ("get_attr", "placeholder")
-        if pure is None or later or (stored and root is not target):
-            for other in sharers[root]:
-                other.meta[MUTATED] = True
-            continue
-        if stored:
+        if pure is None or values.seen_later(node, target) or (stored and root is not target):
+            values.mark(root)
+        elif stored:
             node.meta[MUTATED] = target.meta[MUTATED] = True
-            continue
-        _replace_after(target, node, order)
-        node.target = pure
-        storage[node] = node
-        sharers[node] = [node]
-        kept = in_own_type(graph, node)
+        else:
+            _replace_after(target, node, values.order)
+            node.target = pure
+            values.part(node, root, in_own_type(graph, node))
+
+
+class _Values:
+    """Which values of a graph share their memory, while calls that write to it become pure ones.
+
+    Attributes:
+        storage: by value, the first one in its memory.
+        order: of the nodes.
+    """
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.storage = storage_of(graph)
+        self.order = {node: place for place, node in enumerate(graph.nodes)}
+        self._sharers: dict[fx.Node, list[fx.Node]] = {}
+        for node, root in self.storage.items():
+            self._sharers.setdefault(root, []).append(node)
+
+    def mark(self, root: fx.Node) -> None:
+        """Says of all values in this memory that they are written to."""
+        for other in self._sharers[root]:
+            other.meta[MUTATED] = True
+
+    def seen_later(self, node: fx.Node, target: fx.Node) -> bool:
+        """Whether another view of what `node` writes to was taken before it, and is read after it."""
+        order = self.order
+        views = self._sharers[self.storage[target]]
+        watched = [other for other in views if other is not target and order[other] < order[node]]
+        return any(order[user] > order[node] for other in watched for user in other.users if user is not node)
+
+    def part(self, node: fx.Node, root: fx.Node, kept: fx.Node) -> None:
+        """Gives `node` and `kept`, its value in the type of what it wrote to, memory of their own."""
+        order = self.order
+        self.storage[node] = node
+        self._sharers[node] = [node]
         if kept is not node:
-            storage[kept], order[kept] = node, order[node]
-            sharers[node].append(kept)
-        for other in sharers[root]:
+            self.storage[kept], order[kept] = node, order[node]
+            self._sharers[node].append(kept)
+        for other in self._sharers[root]:
             # Views taken of the result from here on belong to the new storage.
             if order[other] > order[node]:
-                storage[other] = node
-                sharers[node].append(other)
+                self.storage[other] = node
+                self._sharers[node].append(other)
 
 
 def _replace_after(target: fx.Node, node: fx.Node, order: dict[fx.Node, int]) -> None:

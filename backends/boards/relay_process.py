@@ -151,12 +151,7 @@ def pass_on(
             part = board.recv(PART)
             if not part:
                 return "fault closed the connection"
-            try:
-                part = replies.passed(part)
-            except ValueError as error:
-                raise Refused(f"answers what makes no sense: {error}") from None
-            if not answered and part[:4] == WANTS_KEY:
-                raise Refused("lets only those in who know its key; give it with --key-file")
+            part = checked(part, replies, answered)
             answered = answered or bool(part)
             client.sendall(part)
         if client in ready:
@@ -164,6 +159,17 @@ def pass_on(
             if not part:
                 return None
             board.sendall(part)
+
+
+def checked(part: bytes, replies: Any, answered: bool) -> bytes:
+    """What of `part`, which the board sent, goes on to the client. Raises Refused if it makes no sense."""
+    try:
+        passed: bytes = replies.passed(part)
+    except ValueError as error:
+        raise Refused(f"answers what makes no sense: {error}") from None
+    if not answered and passed[:4] == WANTS_KEY:
+        raise Refused("lets only those in who know its key; give it with --key-file")
+    return passed
 
 
 def guard(board: socket.socket) -> None:

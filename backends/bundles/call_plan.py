@@ -50,43 +50,50 @@ def call_plan(artifact: Artifact, offsets: Sequence[int]) -> Plan:
     Raises:
         InputError: the model needs something that only TVM's machine does.
     """
-    main = artifact.scheduled["main"]
-    values: dict[Any, Any] = {}
-    outside: list[str] = []
-    calls: list[KernelCall] = []
+    main, reader = artifact.scheduled["main"], _Reader()
+    for parameter, place, offset in zip(main.params, *_parameter_places(artifact, offsets), strict=True):
+        reader.values[parameter] = Tensor(place, offset, _shape(parameter.ty.shape), str(parameter.ty.dtype))
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            reader.values[binding.var] = reader.value(binding.value)
+    found = reader.value(main.body.body)
+    return _direct(Plan(tuple(reader.calls), found if isinstance(found, tuple) else (found,)))
 
-    def valued(expression: Any) -> Any:
+
+class _Reader:
+    """Reads expressions of ``main`` in their order: what they are as tensors, and the kernels that they call."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, Any] = {}
+        self.calls: list[KernelCall] = []
+        self._outside = 0
+
+    def value(self, expression: Any) -> Any:
+        """A tensor or a tuple of them; nothing for the call of a kernel. Raises InputError as `call_plan`."""
         if isinstance(expression, relax.Tuple):
-            return tuple(valued(entry) for entry in expression.fields)
+            return tuple(self.value(entry) for entry in expression.fields)
         if isinstance(expression, relax.TupleGetItem):
-            return valued(expression.tuple_value)[expression.index]
+            return self.value(expression.tuple_value)[expression.index]
         if isinstance(expression, relax.Var):
-            return values[expression]
+            return self.values[expression]
         if isinstance(expression, relax.Call):
-            return called(expression)
+            return self._call(expression)
         raise InputError(_unknown(type(expression).__name__))
 
-    def called(call: Any) -> Any:
+    def _call(self, call: Any) -> Any:
         if isinstance(call.op, GlobalVar):
-            arguments = tuple(valued(argument) for argument in call.args)
-            calls.append(KernelCall(call.op.name_hint, arguments))
+            arguments = tuple(self.value(argument) for argument in call.args)
+            self.calls.append(KernelCall(call.op.name_hint, arguments))
             return ()
         name = getattr(call.op, "name", str(call.op))
         if name == "relax.builtin.alloc_tensor":
-            outside.append(f"result{len(outside)}")
-            return Tensor(outside[-1], 0, _shape(call.args[0]), str(call.args[1].value))
+            place = f"result{self._outside}"
+            self._outside += 1
+            return Tensor(place, 0, _shape(call.args[0]), str(call.args[1].value))
         if name in ("relax.reshape", "relax.memory.view"):
-            source = valued(call.args[0])
+            source = self.value(call.args[0])
             return Tensor(source.place, source.offset, _shape(call.args[1]), source.dtype)
         raise InputError(_unknown(name))
-
-    for parameter, place, offset in zip(main.params, *_parameter_places(artifact, offsets), strict=True):
-        values[parameter] = Tensor(place, offset, _shape(parameter.ty.shape), str(parameter.ty.dtype))
-    for block in main.body.blocks:
-        for binding in block.bindings:
-            values[binding.var] = valued(binding.value)
-    found = valued(main.body.body)
-    return _direct(Plan(tuple(calls), found if isinstance(found, tuple) else (found,)))
 
 
 def _parameter_places(artifact: Artifact, offsets: Sequence[int]) -> tuple[list[str], list[int]]:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from ..axes import AxesBuilder
+from ..axes import AxesBuilder, Axis
 from ..edit import Edit
 from ..facts import Facts, collapsed, unknown
 from ..liveness import KnownConstants, Liveness
@@ -64,25 +64,34 @@ class Recurrent(Rule):
             for stored in self._gated(op, cell):
                 axes.product((stored, 0), (gate, unit), (gates, units))
                 axes.producer(stored, 0)
-            axes.same((cell[1], 1), state)
-            axes.consumer(cell[1], 1)
-            if self._projects(op):
-                axes.same((cell[-1], 0), state)
-                axes.same((cell[-1], 1), unit)
-                axes.producer(cell[-1], 0)
-                axes.consumer(cell[-1], 1)
+            self._relate_states(op, axes, cell, state, unit)
             if place < directions:
                 axes.same((cell[0], 1), (source, 2))
                 axes.consumer(cell[0], 1)
             else:
                 self._relate_both(axes, (cell[0], 1), state, directions, narrow)
-        for given in (_states(op), op.outputs[1:]):
-            for place, value in enumerate(given):
-                if value is not None:
-                    axes.freeze((value, 0), "", barrier=False)
-                    axes.freeze((value, 1), "", barrier=False)
-                    axes.same((value, 2), unit if place else state)
-        out = op.outputs[0]
+        for place, value in (*enumerate(_states(op)), *enumerate(op.outputs[1:])):
+            if value is not None:
+                axes.freeze((value, 0), "", barrier=False)
+                axes.freeze((value, 1), "", barrier=False)
+                axes.same((value, 2), unit if place else state)
+        self._relate_sequences(op, axes, state, directions, narrow)
+        axes.mixes(state, unit)
+
+    def _relate_states(
+        self, op: Operation, axes: AxesBuilder, cell: Sequence[fx.Node], state: Axis, unit: Axis
+    ) -> None:
+        """The parameters of a cell that read the state before, and that project the one after."""
+        axes.same((cell[1], 1), state)
+        axes.consumer(cell[1], 1)
+        if self._projects(op):
+            axes.same((cell[-1], 0), state)
+            axes.same((cell[-1], 1), unit)
+            axes.producer(cell[-1], 0)
+            axes.consumer(cell[-1], 1)
+
+    def _relate_sequences(self, op: Operation, axes: AxesBuilder, state: Axis, directions: int, narrow: int) -> None:
+        source, out = op["input"], op.outputs[0]
         # A step depends on those before it, and the states hold the whole batch.
         for sequence in [source, *([out] if out is not None else [])]:
             axes.freeze((sequence, 0), "a recurrent layer runs through every step", barrier=False)
@@ -90,7 +99,6 @@ class Recurrent(Rule):
         if out is not None:
             self._relate_both(axes, (out, 2), state, directions, narrow)
             axes.mixes((source, 2), (out, 2))
-        axes.mixes(state, unit)
 
     def constants(self, op: Operation, facts: KnownConstants) -> Sequence[Facts]:
         if not self._usable(op):
