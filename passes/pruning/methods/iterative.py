@@ -7,6 +7,7 @@ levels, and where weights go back to before it, are those of `driver.training.le
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, fx
@@ -18,6 +19,7 @@ from .base import WeightMethod
 __all__ = ["Iterative"]
 
 
+@dataclass(frozen=True)
 class Iterative(WeightMethod):
     """Takes the smallest of all weights that are left, over the whole network."""
 

@@ -96,42 +96,49 @@ class OneShot(ChannelMethod, WeightMethod):
         return dict(weight_masks(module, evidence, self.score, sparsity, ignore=ignore).masks)
 
 
+@dataclass(frozen=True)
 class Magnitude(OneShot):
     """The Euclidean norm of a channel's weights (Li et al., 2017, arXiv 1608.08710), or a weight's absolute value."""
 
     name, score, order = "magnitude", "magnitude", 2
 
 
+@dataclass(frozen=True)
 class MagnitudeL2(Magnitude):
     """The same by its full name."""
 
     name = "magnitude-l2"
 
 
+@dataclass(frozen=True)
 class MagnitudeL1(Magnitude):
     """The sum of the absolute values of a channel's weights (Li et al., 2017)."""
 
     name, order = "magnitude-l1", 1
 
 
+@dataclass(frozen=True)
 class Random(OneShot):
     """Any channels: the baseline that a method must beat."""
 
     name = score = "random"
 
 
+@dataclass(frozen=True)
 class Snip(OneShot):
     """What the loss would change by, to first order (Lee et al., 2019, arXiv 1810.02340)."""
 
     name = score = "snip"
 
 
+@dataclass(frozen=True)
 class Grasp(OneShot):
     """What the gradient's flow would change by (Wang et al., 2020, arXiv 2002.07376)."""
 
     name = score = "grasp"
 
 
+@dataclass(frozen=True)
 class SynFlow(OneShot):
     """The flow of synapses, without data (Tanaka et al., 2020, arXiv 2006.05467)."""
 

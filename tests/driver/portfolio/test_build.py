@@ -133,6 +133,8 @@ def test_what_makes_no_portfolio_is_one_line(tmp_path: Path) -> None:
         program_sources([Path("a/x.pt2"), Path("b/x.pt2")])
     with pytest.raises(InputError, match="twice"):
         pruned_sources(network(), INPUTS, (0.5, 0.5), "magnitude")
+    with pytest.raises(InputError, match="reconvene gives layers new weights"):
+        pruned_sources(network(), INPUTS, (0.5,), "reconvene")
     assert not (tmp_path / "p").exists()
 
 
