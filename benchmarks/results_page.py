@@ -48,13 +48,13 @@ import fuzz_server
 import kernels
 import latency
 import latency_goal
-import peers
 import portfolio
 import scale
 import scores
-import switching
 import weights_memory
 import zoo
+from pruning_peers.page import summary as peers_summary
+from switches.tables import table as switching_table
 
 from reconvene.frontend.base.files import write_text
 
@@ -350,7 +350,7 @@ SECTIONS = (
     Section("fuzz", FUZZ, fuzzed),
     Section("fuzz_files", FILES, opened),
     Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
-    Section("peers", PEERS, peers.summary),
+    Section("peers", PEERS, peers_summary),
     Section("latency", LATENCY, latencies),
     Section("kernels", KERNELS, lambda record: with_setting(kernels.table(record["rows"]), record["environment"])),
     Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
@@ -368,7 +368,7 @@ SECTIONS = (
     Section(
         "weights_memory", WEIGHTS, lambda record: with_setting(weights_memory.table(record["rows"]), record["setting"])
     ),
-    Section("switching", SWITCHING, lambda record: with_setting(switching.table(record), record["setting"])),
+    Section("switching", SWITCHING, lambda record: with_setting(switching_table(record), record["setting"])),
     Section("fuzz_server", HOSTILE_CLIENTS, lambda record: with_setting(fuzz_server.table(record), record["setting"])),
     Section("boards", BOARDS, bundles),
 )
