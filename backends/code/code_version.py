@@ -13,9 +13,8 @@ _PACKAGES = ("reconvene", "apache-tvm", "apache-tvm-ffi")
 
 
 @cache
-def code_version() -> str:
-    """Changes with every version of reconvene and TVM, and whenever a source of the backend does, in whatever folder."""
-    folder = Path(__file__).parents[1]
+def code_version(folder: Path = Path(__file__).parents[1]) -> str:
+    """Changes with every version of reconvene and TVM, and whenever a source of the backend, `folder`, does."""
     sources = sorted(folder.rglob("*.py"))
     digest = hashlib.sha256(repr([_version(name) for name in _PACKAGES]).encode())
     for source in sources:
