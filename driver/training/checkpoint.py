@@ -68,7 +68,12 @@ def save_checkpoint(
         if momentum is not None:
             tensors[_MOMENTUM + name] = momentum.detach().cpu()
     tensors |= {_STATE + name: tensor.detach().cpu() for name, tensor in state.items()}
-    metadata = {"format": _FORMAT, "identity": identity, "progress": json.dumps(asdict(progress))}
+    metadata = {
+        "format": _FORMAT,
+        "identity": identity,
+        "progress": json.dumps(asdict(progress)),
+        "state": json.dumps(_kinds(state)),
+    }
     with replacing(path) as temporary:
         temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
@@ -96,6 +101,9 @@ def load_checkpoint(
             )
         progress = _progress(metadata["progress"])
         _check_fits(saved, module)
+        state = {name.removeprefix(_STATE): tensor for name, tensor in saved.items() if name.startswith(_STATE)}
+        if _kinds(state) != parse_json(metadata.get("state", "{}")):
+            raise ValueError("another state")
     except (OSError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
@@ -108,8 +116,12 @@ def load_checkpoint(
                 optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
                     saved[_MOMENTUM + name]
                 )
-    state = {name.removeprefix(_STATE): tensor for name, tensor in saved.items() if name.startswith(_STATE)}
     return progress, state
+
+
+def _kinds(state: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    """Shapes and types by name: what a method's hooks rely on, whatever it keeps."""
+    return {name: [list(tensor.shape), str(tensor.dtype)] for name, tensor in state.items()}
 
 
 def _progress(text: str) -> Progress:

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from training_kills import killed_training, same_state
 
 from reconvene.driver.training.levels import Ladder, train_levels
-from reconvene.driver.training.loop import Trained, train
+from reconvene.driver.training.loop import CHECKPOINT, Trained, train
 from reconvene.frontend.base.errors import InputError
-from reconvene.frontend.graph_module import CapturedModule
+from reconvene.frontend.program_file import load_program
 from reconvene.passes.pruning import methods
 from reconvene.passes.pruning.methods.base import State, TrainingMethod, Weights
 from tests.driver.training.growing import Growing
@@ -170,17 +172,26 @@ def test_what_hooks_must_not_do_is_said(tmp_path: Path) -> None:
         trained(tmp_path / "kept", Growing(sparsity=0.5))
 
 
+@pytest.mark.parametrize("change", ["gone", "renamed", "smaller"])
+def test_a_checkpoint_with_another_state_is_damaged(change: str, tmp_path: Path) -> None:
+    trained(tmp_path, Growing())
+    with safe_open(tmp_path / CHECKPOINT, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    value = tensors.pop("method/3.weight")
+    if change != "gone":
+        tensors["method/x.weight" if change == "renamed" else "method/3.weight"] = (
+            value if change == "renamed" else value[:1]
+        )
+    save_file(tensors, tmp_path / CHECKPOINT, metadata)
+    with pytest.raises(InputError, match="damaged"):
+        trained(tmp_path, Growing())
+
+
 def test_levels_of_a_method_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "METHODS", {**methods.METHODS, "growing": Growing()})
     inputs, ladder = (torch.zeros(SHAPE),), Ladder(levels=2, share=0.5, method="growing", ignore=("9.weight",))
     levels = list(train_levels(network(), inputs, images(), images(32, 1), PRESET, ladder, tmp_path))
     assert [level.weights for level in levels] == [3 * 8 * 9 + 8 * 8 * 9] * 3
     assert [level.zeros / level.weights for level in levels] == [0, 0.5, 0.75]
-    module = reconvene_model(levels[2].model)
+    module = load_program(levels[2].model)[0]
     assert zeros(module)["9.weight"] == 0 and zeros(module)["0.weight"] == 0.75 * 3 * 8 * 9
-
-
-def reconvene_model(path: Path) -> CapturedModule:
-    from reconvene.frontend.program_file import load_program
-
-    return load_program(path)[0]
