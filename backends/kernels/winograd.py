@@ -21,7 +21,7 @@ from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View, clear_border
 from .tiles import Machine, Tile, streamed_cycles, tile_cycles
-from .winograd_transforms import applied, transform, transformed_weights
+from .winograd_transforms import VectorGrid, applied, transform, transformed_weights
 
 __all__ = ["WinogradSpec", "depth_of"]
 
@@ -188,26 +188,6 @@ def depth_of(lanes: int, by_lane: bool) -> int:
     return lanes if by_lane else max(lanes, _CACHE_LINE)
 
 
-@dataclass(frozen=True)
-class _Array:
-    """Vectors of `lanes` in rows of `count`, `step` elements from one to the next, from `origin` of a buffer."""
-
-    buffer: Any
-    origin: Any
-    step: int
-    count: int
-    lanes: int
-
-    def load(self, row: Any, column: Any) -> Any:
-        return loops.load(self.buffer, self._at(row, column), self.lanes)
-
-    def store(self, row: Any, column: Any, value: Any) -> None:
-        loops.store(self.buffer, self._at(row, column), value, self.lanes)
-
-    def _at(self, row: Any, column: Any) -> Any:
-        return self.origin + (row * self.count + column) * self.step
-
-
 class _Kernel:
     """Emits one kernel."""
 
@@ -260,13 +240,13 @@ class _Kernel:
         lanes, channel = spec.source.lanes, block * spec.source.lanes
         step = spec.groups * spec.chunk * spec.depth
 
-        def planes(index: Any) -> _Array:
+        def planes(index: Any) -> VectorGrid:
             origin = plane + ((channel // spec.depth) * spec.chunk + index) * spec.depth + channel % spec.depth
-            return _Array(self.planes, origin, step, spec.size + 2, lanes)
+            return VectorGrid(self.planes, origin, step, spec.size + 2, lanes)
 
         if spec.transforms == "tile":
             with loops.serial(spec.chunk) as index:
-                half = _Array(loops.local(spec.points * lanes, spec.accumulator), 0, lanes, spec.size + 2, lanes)
+                half = VectorGrid(loops.local(spec.points * lanes, spec.accumulator), 0, lanes, spec.size + 2, lanes)
                 with loops.unroll(spec.size + 2) as column:
                     self._source_down(first + index, block, column, half)
                 with loops.unroll(spec.size + 2) as row:
@@ -287,7 +267,7 @@ class _Kernel:
             with loops.serial(self.spec.chunk) as index, loops.unroll(count) as line:
                 yield index, line
 
-    def _source_down(self, tile: Any, block: Any, column: Any, target: _Array) -> None:
+    def _source_down(self, tile: Any, block: Any, column: Any, target: VectorGrid) -> None:
         """Transforms a column of a tile of the image."""
         spec = self.spec
         image, top, left, *_ = self._corner(tile)
@@ -299,7 +279,7 @@ class _Kernel:
         for row, value in enumerate(applied(transform(spec.size).source, pixel, spec.source.lanes)):
             target.store(row, column, value)
 
-    def _source_across(self, half: _Array, row: Any, target: _Array) -> None:
+    def _source_across(self, half: VectorGrid, row: Any, target: VectorGrid) -> None:
         """Transforms a row of what `_source_down` left."""
         stages, lanes = transform(self.spec.size).source, self.spec.source.lanes
         for column, value in enumerate(applied(stages, lambda column: half.load(row, column), lanes)):
@@ -358,13 +338,13 @@ class _Kernel:
         start = loops.tile_start(panel, tile.blocks, spec.result.blocks)
         step = spec.chunk * tile.blocks * lanes
 
-        def products(index: Any, block: Any) -> _Array:
+        def products(index: Any, block: Any) -> VectorGrid:
             origin = product + (index * tile.blocks + block) * lanes
-            return _Array(self.products, origin, step, spec.size + 2, lanes)
+            return VectorGrid(self.products, origin, step, spec.size + 2, lanes)
 
         if spec.transforms == "tile":
             with loops.serial(spec.chunk) as index, loops.serial(tile.blocks) as block:
-                half = _Array(
+                half = VectorGrid(
                     loops.local(spec.size * (spec.size + 2) * lanes, spec.accumulator), 0, lanes, spec.size + 2, lanes
                 )
                 with loops.unroll(spec.size + 2) as column:
@@ -377,13 +357,13 @@ class _Kernel:
         with loops.serial(tile.blocks) as block, self._lines(spec.size) as (index, row):
             self._result_across(products(index, block), row, first + index, start + block)
 
-    def _result_down(self, products: _Array, column: Any, target: _Array) -> None:
+    def _result_down(self, products: VectorGrid, column: Any, target: VectorGrid) -> None:
         """Transforms a column of a tile's products; may work in place."""
         stages, lanes = transform(self.spec.size).result, self.spec.result.lanes
         for row, value in enumerate(applied(stages, lambda row: products.load(row, column), lanes)):
             target.store(row, column, value)
 
-    def _result_across(self, half: _Array, row: Any, tile: Any, block: Any) -> None:
+    def _result_across(self, half: VectorGrid, row: Any, tile: Any, block: Any) -> None:
         """Transforms a row of what `_result_down` left, and stores that row of a tile of the result."""
         spec, size, lanes = self.spec, self.spec.size, self.spec.result.lanes
         image, top, left, below, beside = self._corner(tile)

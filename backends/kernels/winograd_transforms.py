@@ -18,7 +18,7 @@ from numpy.polynomial import polynomial
 
 from . import loops
 
-__all__ = ["Transform", "applied", "transform", "transformed_weights"]
+__all__ = ["Transform", "VectorGrid", "applied", "transform", "transformed_weights"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -83,6 +83,26 @@ def transformed_weights(kernel: Matrix, size: int) -> Matrix:
     matrix = transform(size).weights
     moved = kernel.reshape(-1, 9) @ np.kron(matrix, matrix).T
     return moved.reshape(*kernel.shape[:2], size + 2, size + 2)
+
+
+@dataclass(frozen=True)
+class VectorGrid:
+    """Vectors of `lanes` in rows of `count`, `step` elements from one to the next, from `origin` of a buffer."""
+
+    buffer: Any
+    origin: Any
+    step: int
+    count: int
+    lanes: int
+
+    def load(self, row: Any, column: Any) -> Any:
+        return loops.load(self.buffer, self._at(row, column), self.lanes)
+
+    def store(self, row: Any, column: Any, value: Any) -> None:
+        loops.store(self.buffer, self._at(row, column), value, self.lanes)
+
+    def _at(self, row: Any, column: Any) -> Any:
+        return self.origin + (row * self.count + column) * self.step
 
 
 def applied(stages: Sequence[Matrix], read: Callable[[int], Any], lanes: int) -> list[Any]:
