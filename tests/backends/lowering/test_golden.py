@@ -16,4 +16,4 @@ from ...support.stages import NETWORKS, folded
 @pytest.mark.parametrize("name", NETWORKS)
 def test_planned(name: str, golden: Golden) -> None:
     graph = folded(name)
-    golden(before=fused_text(graph), after=plan_text(make_plan(graph, Machine(8, 16, 2**20))))
+    golden(before=fused_text(graph), after=plan_text(make_plan(graph, Machine(32, 16, 2**20))))
