@@ -8,7 +8,7 @@ from .base import Task
 from .convolution import ConvolutionSpec, panel_rows
 from .tiles import Machine, choose_tile, ranked_tiles, strided
 
-__all__ = ["Direct", "fitted"]
+__all__ = ["DirectFamily", "fitted"]
 
 _TRIALS = 3
 """Register tiles that are worth a trial."""
@@ -17,7 +17,7 @@ _SHORT_SUM, _MANY_REGISTERS = 32, 24
 
 
 @dataclass(frozen=True)
-class Direct:
+class DirectFamily:
     """The task as it is given, which is the default, then with other tiles."""
 
     name: str = "direct"

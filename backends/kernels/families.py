@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .base import Family, LayerSpec, Task
-from .direct import Direct
+from .direct import DirectFamily
 from .tiles import Machine
-from .winograd_family import Winograd
+from .winograd_family import WinogradFamily
 
 __all__ = ["FAMILIES", "candidates"]
 
-FAMILIES: tuple[Family, ...] = (Direct(), Winograd(2), Winograd(4))
+FAMILIES: tuple[Family, ...] = (DirectFamily(), WinogradFamily(2), WinogradFamily(4))
 """The first one's first candidate is the default. Of candidates that cost the same the earlier is taken."""
 
 

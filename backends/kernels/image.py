@@ -61,6 +61,12 @@ class View:
         return self.start + image * self.image + block * self.block + row * self.row + column * self.column
 
     @contextmanager
+    def planes(self) -> Iterator[tuple[Any, Any]]:
+        """A parallel loop over all planes: gives image and block."""
+        with loops.parallel(self.batch * self.blocks) as work:
+            yield (work // self.blocks, work % self.blocks) if self.batch > 1 else (0, work)
+
+    @contextmanager
     def lines(self, parts: int = 1) -> Iterator[tuple[Any, Any, Any, Any]]:
         """A parallel loop over the rows of all planes, each in so many parts: gives image, block, row and part."""
         with loops.parallel(self.batch * self.blocks * self.height * parts) as work:
@@ -76,8 +82,7 @@ def clear_border(buffer: loops.Buffer, view: View) -> None:
     halo, lanes = view.halo, view.lanes
     columns = view.width + 2 * halo
     zero = loops.number(0.0, lanes, view.dtype)
-    with loops.parallel(view.batch * view.blocks) as plane:
-        image, block = (plane // view.blocks, plane % view.blocks) if view.batch > 1 else (0, plane)
+    with view.planes() as (image, block):
         corner = view.offset(image, block, 0, 0) - halo * (view.row + view.column)
         with loops.serial(halo) as row, loops.serial(columns) as column:
             loops.store(buffer, corner + row * view.row + column * view.column, zero, lanes)

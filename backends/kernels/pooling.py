@@ -147,8 +147,7 @@ def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     height, width = spec.source.height, spec.source.width
     parts = next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if width % p == 0)
     clear_border(result, view)
-    with loops.parallel(view.batch * view.blocks) as work:
-        image, block = (work // view.blocks, work % view.blocks) if view.batch > 1 else (0, work)
+    with view.planes() as (image, block):
         total, sums = loops.local(lanes), loops.local(parts * lanes)
         loops.store(total, 0, loops.number(0.0, lanes), lanes)
         with loops.serial(height) as row:

@@ -11,7 +11,7 @@ from .image import View
 from .tiles import Machine, ranked_tiles
 from .winograd import WinogradSpec, depth_of
 
-__all__ = ["Winograd"]
+__all__ = ["WinogradFamily"]
 
 _TRIALS = 2
 """Register tiles of the products that are worth a trial."""
@@ -20,7 +20,7 @@ _LEAST_CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Winograd:
+class WinogradFamily:
     """3x3 convolutions of stride 1, on tiles of `size` x `size` outputs."""
 
     size: int

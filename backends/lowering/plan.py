@@ -26,7 +26,7 @@ from ..kernels.relayout import PackSpec, RearrangeSpec, UnpackSpec
 from ..kernels.tiles import Machine, choose_tile
 from .layers import convolution_spec, depthwise_spec
 from .layout import Image, dense_view, flattened, pack_vector, selected, thin
-from .steps import Kept, Layer, Placed, Plan, Value
+from .steps import Kept, Placed, PlacedLayer, Plan, Value
 
 __all__ = ["make_plan"]
 
@@ -94,7 +94,7 @@ class _Planner:
         slots = np.arange(outputs, dtype="int64")
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
-        layer = Layer(convolution, source.slots, spec, None if spec.banded else Task(spec))
+        layer = PlacedLayer(convolution, source.slots, spec, None if spec.banded else Task(spec))
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
         return Image(self._call(step), result, slots)
 
@@ -106,7 +106,7 @@ class _Planner:
         result = dense_view(batch, view.blocks, height, width, view.lanes, halo, node.dtype)
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = depthwise_spec(convolution, view, result, epilogue, self.machine)
-        layer = Layer(convolution, source.slots, spec)
+        layer = PlacedLayer(convolution, source.slots, spec)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
         return Image(self._call(step), result, source.slots)
 

@@ -10,14 +10,14 @@ from ..kernels.base import LayerSpec, Spec, Task
 from ..kernels.image import Slots
 from ..kernels.tiles import Machine
 
-__all__ = ["Choice", "Kept", "Layer", "Placed", "Plan", "Value"]
+__all__ = ["Choice", "Kept", "Placed", "PlacedLayer", "Plan", "Value"]
 
 Choice = Mapping[Task, LayerSpec]
 """How tasks are computed; what is not in it, by the default."""
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class PlacedLayer:
     """A convolution or linear layer that a kernel computes.
 
     Attributes:
@@ -55,7 +55,7 @@ class Placed:
     shape: tuple[int, ...]
     tables: tuple[Array, ...] = ()
     leaves: tuple[Value, ...] = ()
-    layer: Layer | None = None
+    layer: PlacedLayer | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,12 @@ from reconvene.backends.choosing.kernel_times import HereTimes
 from reconvene.backends.compile import compile
 from reconvene.backends.kernels.base import LayerSpec, Task
 from reconvene.backends.kernels.convolution import ConvolutionSpec
-from reconvene.backends.kernels.direct import Direct, fitted
+from reconvene.backends.kernels.direct import DirectFamily, fitted
 from reconvene.backends.kernels.epilogue import Epilogue
 from reconvene.backends.kernels.families import FAMILIES, candidates
 from reconvene.backends.kernels.tiles import Machine, Tile
 from reconvene.backends.kernels.winograd import WinogradSpec
-from reconvene.backends.kernels.winograd_family import Winograd
+from reconvene.backends.kernels.winograd_family import WinogradFamily
 from reconvene.backends.lowering.layout import dense_view
 from reconvene.backends.machines.targets import find_target
 
@@ -58,14 +58,14 @@ MACHINE = Machine(64, 32, 2**20, cores=2)
     ],
 )
 def test_where_it_applies(spec: ConvolutionSpec, sizes: tuple[int, ...]) -> None:
-    assert tuple(size for size in (2, 4) if Winograd(size).candidates(Task(spec), MACHINE)) == sizes
+    assert tuple(size for size in (2, 4) if WinogradFamily(size).candidates(Task(spec), MACHINE)) == sizes
 
 
 def test_work_is_cut_evenly_for_the_cores() -> None:
     """Large images give every core the same number of chunks; small ones share the channels of one."""
-    large = Winograd(2).candidates(Task(specification(56, 56)), MACHINE)[0]
+    large = WinogradFamily(2).candidates(Task(specification(56, 56)), MACHINE)[0]
     assert large.split == "tiles" and -(-large.tiles // large.chunk) % MACHINE.cores == 0
-    small = Winograd(4).candidates(Task(specification(7, 7)), MACHINE)[0]
+    small = WinogradFamily(4).candidates(Task(specification(7, 7)), MACHINE)[0]
     assert small.split == "channels" and small.chunk == small.tiles == 4
 
 
@@ -87,7 +87,7 @@ def test_candidates_are_distinct_and_the_default_comes_first() -> None:
     assert len(set(found)) == len(found) > 4
     assert {candidate.family for candidate in found} == {"convolution", "winograd"}
     assert {candidate.macs for candidate in found} == {56 * 56 * 64 * 64 * 9}
-    assert all(candidate.family == "convolution" for candidate in Direct().candidates(Task(spec), MACHINE))
+    assert all(candidate.family == "convolution" for candidate in DirectFamily().candidates(Task(spec), MACHINE))
 
 
 def test_another_candidate_must_be_clearly_better() -> None:

@@ -14,7 +14,7 @@ from reconvene.backends.kernels.base import Task
 from reconvene.backends.kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
 from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
 from reconvene.backends.kernels.tiles import Machine
-from reconvene.backends.kernels.winograd_family import Winograd
+from reconvene.backends.kernels.winograd_family import WinogradFamily
 from reconvene.backends.lowering.layout import dense_view
 from reconvene.backends.machines.targets import find_target
 
@@ -140,10 +140,10 @@ def test_direct_convolution(layer: str, board: str) -> None:
 @pytest.mark.parametrize("window", [3, 5])
 def test_depthwise(window: int, stride: int, board: str) -> None:
     target, width = machine(board), 28
-    source = dense_view(1, 8, width * stride, width * stride, target.lanes, window // 2)
+    source = dense_view(1, 8, width * stride, width * stride, target.lanes(), window // 2)
     columns = depthwise_columns(target, width, stride, window**2)
     spec = DepthwiseSpec(
-        source=source, result=dense_view(1, 8, width, width, target.lanes, 0), kernel=(window, window),
+        source=source, result=dense_view(1, 8, width, width, target.lanes(), 0), kernel=(window, window),
         stride=(stride, stride), dilation=(1, 1), padding=(window // 2, window // 2), columns=columns,
         epilogue=replace(CLIPPED, keeps_nans=target.keeps_nans),
         weights_stay=weights_stay(target, columns, window**2),
@@ -155,5 +155,5 @@ def test_depthwise(window: int, stride: int, board: str) -> None:
 @pytest.mark.parametrize("size", [2, 4])
 def test_winograd_with_its_transforms(size: int, board: str) -> None:
     task = Task(specification(*LAYERS["3x3"], machine(board)))
-    for candidate in Winograd(size).candidates(task, machine(board)):
+    for candidate in WinogradFamily(size).candidates(task, machine(board)):
         check_products(candidate.function("kernel"), board)
