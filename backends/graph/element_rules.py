@@ -99,7 +99,7 @@ def _aligned(side: Any, shape: tuple[int, ...]) -> Node | None:
     if not isinstance(side, Node) or not takes(side.dtype):
         return None
     if side.op == "constant":
-        value = side.detail
+        value = side.detail_as(np.ndarray)
         value = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
         whole = value.size == 1 or (value.shape[1] == shape[1] and value.size == shape[1])
         return constant(value) if whole else None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .nodes import Array, Convolution, Frame, Graph, Node, Weights
+from .nodes import Array, Convolution, Frame, Graph, Node, Scalar, Weights
 
 __all__ = ["fold_channels", "fold_margins"]
 
@@ -22,7 +22,7 @@ def fold_channels(graph: Graph) -> int:
         source, vector = _channel_operation(node)
         if source is None or vector is None or source.op != "convolution" or graph.only_user(source) is not node:
             continue
-        source.detail = _merge(source.detail, node.detail.function, vector)
+        source.detail = _merge(source.detail_as(Convolution), node.detail_as(Scalar).function, vector)
         graph.replace(node, source)
         folded += 1
     graph.refresh()
@@ -31,15 +31,15 @@ def fold_channels(graph: Graph) -> int:
 
 def _channel_operation(node: Node) -> tuple[Node | None, Array | None]:
     """The image and the ``(C,)`` vector of an addition, subtraction or product with a constant."""
-    if node.op != "scalar" or node.detail.function not in ("add", "multiply", "subtract"):
+    if node.op != "scalar" or node.detail_as(Scalar).function not in ("add", "multiply", "subtract"):
         return None, None
     left, right = node.inputs
-    if left.op == "constant" and node.detail.function != "subtract":
+    if left.op == "constant" and node.detail_as(Scalar).function != "subtract":
         left, right = right, left
     if right.op != "constant" or left.op == "constant" or left.shape != node.shape:
         return None, None
     channels = node.shape[1]
-    return left, np.broadcast_to(right.detail.reshape(-1), (channels,)).astype("float64")
+    return left, np.broadcast_to(right.detail_as(np.ndarray).reshape(-1), (channels,)).astype("float64")
 
 
 def _merge(convolution: Convolution, function: str, vector: Array) -> Convolution:
@@ -60,10 +60,10 @@ def fold_margins(graph: Graph) -> int:
     for node in graph.nodes:
         while node.op == "convolution" and node.inputs[0].op == "frame":
             frame = node.inputs[0]
-            padding = _joined(frame.detail, node.detail.padding)
+            padding = _joined(frame.detail_as(Frame), node.detail_as(Convolution).padding)
             if padding is None:
                 break
-            node.detail = replace(node.detail, padding=padding)
+            node.detail = replace(node.detail_as(Convolution), padding=padding)
             node.inputs = list(frame.inputs)
             folded += 1
     graph.refresh()

@@ -79,9 +79,9 @@ def _batch_norm(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     scale = (gamma if attrs.scale else 1.0) / np.sqrt(variance + float(attrs.epsilon))
     shift = (beta if attrs.center else 0.0) - mean * scale
     channels = (1, -1, *[1] * (len(data.shape) - 2))
-    factors = Node("constant", [], (), data.dtype, scale.reshape(channels))
-    factors.shape = factors.detail.shape
-    offsets = Node("constant", [], factors.shape, data.dtype, shift.reshape(channels))
+    scale, shift = scale.reshape(channels), shift.reshape(channels)
+    factors = Node("constant", [], scale.shape, data.dtype, scale)
+    offsets = Node("constant", [], shift.shape, data.dtype, shift)
     scaled = Node("scalar", [data, factors], data.shape, data.dtype, Scalar("multiply"))
     normal = Node("scalar", [scaled, offsets], data.shape, data.dtype, Scalar("add"))
     return normal, arguments[3], arguments[4]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 __all__ = [
     "Array",
     "Convolution",
+    "Detail",
     "Foreign",
     "Frame",
     "Graph",
@@ -32,6 +33,9 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 
+D = TypeVar("D")
+
+
 @dataclass(eq=False)
 class Node:
     """One operation.
@@ -41,7 +45,7 @@ class Node:
             ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``, ``reshape``, ``item`` (of a tuple) or
             ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, Frame, a numpy
-            array, an item's index, or the Relax call of a foreign operator.
+            array, an item's index, or the Relax call of a foreign operator; read by `detail_as`.
         shape: of the value; empty for a tuple.
     """
 
@@ -49,8 +53,18 @@ class Node:
     inputs: list[Node]
     shape: tuple[int, ...]
     dtype: str = "float32"
-    detail: Any = None
+    detail: Detail | None = None
     name: str = ""
+
+    def detail_as(self, kind: type[D]) -> D:
+        """The detail, which has to be of this kind.
+
+        Raises:
+            AssertionError: it is another.
+        """
+        if not isinstance(self.detail, kind):
+            raise AssertionError(f"'{self.op}' has the detail {type(self.detail).__name__}, not {kind.__name__}")
+        return self.detail
 
     @property
     def is_image(self) -> bool:
@@ -136,6 +150,10 @@ class Foreign:
 
     call: Any
     arguments: tuple[Any, ...]
+
+
+Detail = Array | Convolution | Pool | Scalar | Reindex | Frame | Foreign | int
+"""What an operation needs to know beside its inputs."""
 
 
 @dataclass

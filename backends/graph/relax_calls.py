@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from tvm import relax
 
-from .nodes import Array, Node
+from .nodes import Array, Detail, Node
 from .precision import takes
 
 __all__ = [
@@ -40,7 +41,7 @@ def shape_and_dtype(expression: Any) -> tuple[tuple[int, ...], str]:
     return tuple(int(extent) for extent in kind.shape), str(kind.dtype)
 
 
-def node_for(op: str, call: Any, inputs: list[Node], detail: Any) -> Node:
+def node_for(op: str, call: Any, inputs: list[Node], detail: Detail | None) -> Node:
     """A node of the call's shape, type and name."""
     shape, dtype = shape_and_dtype(call)
     return Node(op, inputs, shape, dtype, detail, operator_of(call))
@@ -48,7 +49,7 @@ def node_for(op: str, call: Any, inputs: list[Node], detail: Any) -> Node:
 
 def known_array(value: Any) -> Array | None:
     """What a constant holds; None for all else."""
-    return value.detail if isinstance(value, Node) and value.op == "constant" else None
+    return value.detail_as(np.ndarray) if isinstance(value, Node) and value.op == "constant" else None
 
 
 def float_image(*values: Any) -> bool:

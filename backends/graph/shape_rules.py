@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .nodes import Frame, Node, Reindex, constant
+from .nodes import Foreign, Frame, Node, Reindex, constant
 from .precision import takes
 from .relax_calls import Rule, float_image, known_array, node_for, shape_and_dtype
 
@@ -136,7 +136,7 @@ def _shuffle(data: Node, shape: tuple[int, ...]) -> Node | None:
     """``view(N, G, C / G, H, W) . transpose(1, 2) . view(N, C, H, W)`` as a reordering of channels."""
     if data.op != "foreign" or data.name != "relax.permute_dims":
         return None
-    call, opened = data.detail.call, data.inputs[0]
+    call, opened = data.detail_as(Foreign).call, data.inputs[0]
     axes = [] if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
     if axes != [0, 2, 1, 3, 4] or opened.op != "foreign" or opened.name != "relax.reshape":
         return None

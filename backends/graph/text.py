@@ -75,8 +75,8 @@ def _operation(node: Node, names: dict[Node, str]) -> str:
     if isinstance(node.detail, Foreign):
         arguments = [_argument(argument, operands) for argument in node.detail.arguments]
         return f"foreign {node.name}({', '.join(part for part in arguments if part)})"
-    if node.op == "constant" and node.detail.size == 1:
-        return f"constant {node.detail.item()!r}"
+    if node.op == "constant" and node.detail_as(np.ndarray).size == 1:
+        return f"constant {node.detail_as(np.ndarray).item()!r}"
     if node.op in ("input", "constant"):
         return node.op
     if isinstance(node.detail, Scalar):

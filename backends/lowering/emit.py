@@ -8,7 +8,7 @@ import numpy as np
 from tvm import IRModule, relax, tirx
 
 from ..dtypes import DTYPES
-from ..graph.nodes import Node, Reference
+from ..graph.nodes import Foreign, Node, Reference
 from ..kernels.base import Spec
 from .steps import Choice, Kept, Placed, Plan, Value
 
@@ -46,7 +46,7 @@ class _Emitter:
         if isinstance(value, np.ndarray):
             return relax.const(value)
         if value not in self.values and isinstance(value, Node):
-            self.values[value] = relax.const(value.detail.astype(value.dtype), value.dtype)
+            self.values[value] = relax.const(value.detail_as(np.ndarray).astype(value.dtype), value.dtype)
         return self.values[value]
 
     def _call(self, placed: Placed) -> Any:
@@ -77,11 +77,12 @@ class _Emitter:
     def _kept(self, kept: Kept) -> Any:
         node, inputs = kept.node, [self._value(value) for value in kept.inputs]
         if node.op == "item":
-            return self.builder.emit(relax.TupleGetItem(inputs[0], node.detail))
+            return self.builder.emit(relax.TupleGetItem(inputs[0], node.detail_as(int)))
         if node.op in ("reshape", "flatten"):
             return self.builder.emit(relax.op.reshape(inputs[0], node.shape))
-        call = node.detail.call
-        arguments = [self._expression(argument, inputs, node.name) for argument in node.detail.arguments]
+        foreign = node.detail_as(Foreign)
+        call = foreign.call
+        arguments = [self._expression(argument, inputs, node.name) for argument in foreign.arguments]
         return self.builder.emit(relax.Call(call.op, arguments, call.attrs, call.ty_args))
 
     def _expression(self, argument: Any, inputs: list[Any], name: str) -> Any:

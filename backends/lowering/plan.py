@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dtypes import DTYPES
 from ..graph.fusion import Group, group_nodes
-from ..graph.nodes import Convolution, Graph, Node
+from ..graph.nodes import Convolution, Frame, Graph, Node, Pool, Reindex, Scalar
 from ..kernels.base import Task
 from ..kernels.elementwise import ConcatSpec, ElementwiseSpec
 from ..kernels.epilogue import Epilogue, Operand, Step
@@ -64,7 +64,7 @@ class _Planner:
             spec = SoftmaxSpec(node.shape, self.machine.lanes(node.dtype), self.machine.keeps_nans, node.dtype)
             self.plains[node] = self._call(Placed(node, spec, (self._plain(node.inputs[0]),), node.shape))
         elif node.op == "reindex":
-            source = np.array(node.detail.source, dtype="int64")
+            source = np.array(node.detail_as(Reindex).source, dtype="int64")
             self.images[node] = selected(self._image(node.inputs[0]), source)
         elif node.op == "flatten":
             self.images[node] = flattened(self._image(node.inputs[0]))
@@ -81,7 +81,7 @@ class _Planner:
 
     def _convolution(self, group: Group) -> Image:
         node = _anchor(group)
-        convolution: Convolution = node.detail
+        convolution = node.detail_as(Convolution)
         outputs, inputs = convolution.weights.kernel.shape[:2]
         if convolution.groups > 1 and inputs == 1 and outputs == convolution.groups:
             return self._depthwise(group, node, convolution)
@@ -111,7 +111,7 @@ class _Planner:
         return Image(self._call(step), result, source.slots)
 
     def _pool(self, group: Group) -> Image:
-        pool = _anchor(group).detail
+        pool = _anchor(group).detail_as(Pool)
 
         def spec(source: View, result: View, epilogue: Epilogue) -> PoolSpec:
             return PoolSpec(
@@ -131,7 +131,7 @@ class _Planner:
         return self._of_one(group, MeanSpec)
 
     def _frame(self, group: Group) -> Image:
-        frame = _anchor(group).detail
+        frame = _anchor(group).detail_as(Frame)
         return self._of_one(
             group,
             lambda source, result, epilogue: FrameSpec(
@@ -197,8 +197,8 @@ class _Planner:
                 return position[node]
             if node is group.anchor and anchor is None:
                 return Operand("anchor")
-            if node.op == "constant" and node.detail.size == 1:
-                return Operand("number", value=float(node.detail.reshape(())))
+            if node.op == "constant" and node.detail_as(np.ndarray).size == 1:
+                return Operand("number", value=float(node.detail_as(np.ndarray).reshape(())))
             if node not in leaves:
                 leaves[node] = len(views)
                 view, value = (
@@ -212,7 +212,8 @@ class _Planner:
 
         for node in group.scalars:
             operands = tuple(operand(source) for source in node.inputs)
-            steps.append(Step(node.detail.function, node.detail.parameters, operands))
+            scalar = node.detail_as(Scalar)
+            steps.append(Step(scalar.function, scalar.parameters, operands))
         return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans, DTYPES[result.dtype].accumulator), tuple(
             values
         )
@@ -222,7 +223,7 @@ class _Planner:
         pixels.
         """
         if node.op == "constant":
-            packed = pack_vector(node.detail.reshape(-1), slots, result)
+            packed = pack_vector(node.detail_as(np.ndarray).reshape(-1), slots, result)
             view = dense_view(1, result.blocks, 1, 1, result.lanes, 0, result.dtype)
             return replace(view, image=0, row=0, column=0), packed
         image = self._image(node)
@@ -329,9 +330,9 @@ def _halos(graph: Graph) -> dict[Node, int]:
     """The zero border every value needs, for the convolutions that read it with padding."""
     halos: dict[Node, int] = {}
     for node in reversed(graph.nodes):
-        if node.op == "convolution" and any(node.detail.padding):
+        if node.op == "convolution" and any(node.detail_as(Convolution).padding):
             source = node.inputs[0]
-            halos[source] = max(halos.get(source, 0), *node.detail.padding)
+            halos[source] = max(halos.get(source, 0), *node.detail_as(Convolution).padding)
         elif node.op == "reindex" and node in halos:
             halos[node.inputs[0]] = max(halos.get(node.inputs[0], 0), halos[node])
     return halos

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph.nodes import Node
+from ..graph.nodes import Convolution, Node
 from .steps import Choice, Plan
 
 __all__ = ["KernelUse", "kernel_uses"]
@@ -48,4 +48,4 @@ def kernel_uses(plan: Plan, choice: Choice | None = None) -> list[KernelUse]:
 def _macs(node: Node) -> int:
     """Multiply-accumulates of a convolution."""
     batch, _, height, width = node.image_shape
-    return batch * height * width * math.prod(node.detail.weights.kernel.shape)
+    return batch * height * width * math.prod(node.detail_as(Convolution).weights.kernel.shape)
