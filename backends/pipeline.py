@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tvm
 from tvm import IRModule, relax
 
+from ..frontend.base.dump import reached
 from .choosing.cache import ChoiceCache
 from .choosing.choice import Winograd, choose
 from .choosing.cost import Costs
@@ -14,11 +15,13 @@ from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
 from .graph.precision import assign_types
 from .graph.read import read_relax
+from .graph.text import fused_text, graph_text
 from .kernels.generic import schedule_foreign
 from .kernels.tiles import Machine
 from .legalizations import LEGALIZATIONS
 from .lowering.emit import emit_module
 from .lowering.plan import make_plan
+from .lowering.text import plan_text
 
 __all__ = ["scheduled_module"]
 
@@ -40,10 +43,14 @@ def scheduled_module(
     foreign kernels before we do.
     """
     graph = read_relax(imported)
+    reached("read", graph, graph_text)
     fold_channels(graph)
     fold_margins(graph)
+    reached("folded", graph, graph_text)
     assign_types(graph)
+    reached("fused", graph, fused_text)
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
+    reached("planned", plan, plan_text)
     chosen = choose(plan.tasks, plan.machine, winograd, cost, cache)
     module = emit_module(plan, chosen)
     with target:

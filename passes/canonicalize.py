@@ -28,9 +28,9 @@ from .state_writes import write_once
 from .stored import holder_of
 from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, same_shape
 
-__all__ = ["canonicalize"]
+__all__ = ["CHECKS", "canonicalize"]
 
-_CHECKS = (
+CHECKS = (
     "aten._assert_tensor_metadata",
     "aten._assert_scalar",
     "aten._assert_async",
@@ -67,7 +67,7 @@ def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | 
 
 def _drop_checks(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
-        if (node.op == "call_function" and not node.users and operator_name(node) in _CHECKS) or (
+        if (node.op == "call_function" and not node.users and operator_name(node) in CHECKS) or (
             node.op == "call_module" and not node.users
         ):
             graph.erase_node(node)

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from ..frontend.base.dump import is_dumping, reached
 from ..frontend.base.errors import CheckError, InputError
 from ..frontend.base.progress import stage
+from .canonicalize import canonicalize
 from .dependency import DependencyView, dependency_view
 from .fold_batch_norm import fold_batch_norm
 from .groups import ChannelGroup
@@ -23,6 +25,7 @@ from .plan import Plan
 from .propagation import propagate_constants, propagate_liveness
 from .rewriting import kept_positions, rewrite
 from .sizes import layer_widths, total_size
+from .text import module_text
 from .values import attribute, tensor_inputs
 from .verification import verify
 
@@ -106,7 +109,9 @@ def compact(
 def _rewritten(view: DependencyView, live: Liveness, fold: bool) -> fx.GraphModule:
     with stage("rewriting the graph"):
         compacted: fx.GraphModule = rewrite(view, live)
-        return fold_batch_norm(compacted) if fold else compacted
+        compacted = fold_batch_norm(compacted) if fold else compacted
+    reached("compacted", compacted, module_text)
+    return compacted
 
 
 def analyse(
@@ -123,10 +128,16 @@ def analyse(
     Raises:
         InputError: masks that do not fit, weights that are not finite.
     """
-    canonical = canonical_and_masked(module, masks)
-    check_finite(canonical)
-    view = dependency_view(canonical)
-    return view, propagate_liveness(view.axes, propagate_constants(canonical, view.operations, cautious))
+    reached("captured", module, module_text)
+    if (
+        is_dumping()
+    ):  # Masks are set before the canonical form is made, which computes weights from what they are masks of.
+        reached("canonical", canonicalize(module), module_text)
+    masked = canonical_and_masked(module, masks)
+    check_finite(masked)
+    reached("masked", masked, module_text)
+    view = dependency_view(masked)
+    return view, propagate_liveness(view.axes, propagate_constants(masked, view.operations, cautious))
 
 
 def _check_type(module: fx.GraphModule, macs: int) -> torch.dtype:

@@ -45,7 +45,7 @@ def rewrite(view: DependencyView, live: Liveness) -> CapturedModule:
             rule.rewrite(operation, edit)
     root = torch.nn.Module()
     _store_tensors(view, edit, root)
-    _refresh_shapes(view, live, node_map)
+    _refresh_shapes(view, live, edit, node_map)
     _drop_aliases(graph)
     graph.eliminate_dead_code()
     _prune_unread(root, graph)
@@ -70,12 +70,13 @@ def _store_tensors(view: DependencyView, edit: Edit, root: torch.nn.Module) -> N
             place_tensor(root, str(node.target), copy.deepcopy(attribute(view.module, str(node.target))))
 
 
-def _refresh_shapes(view: DependencyView, live: Liveness, node_map: dict[fx.Node, fx.Node]) -> None:
+def _refresh_shapes(view: DependencyView, live: Liveness, edit: Edit, node_map: dict[fx.Node, fx.Node]) -> None:
     """Gives every new node the shape it has now, for passes that come after."""
     made: dict[Any, torch.Tensor] = {}  # Nodes of one shape share its stand-in: making one costs as much as a rule.
     for node, new in node_map.items():
         if is_tensor(node):
-            shape = remaining_shape(live, node)
+            # A rule may have stored a tensor of another shape than slicing gives: of a group's inputs only those it reads.
+            shape = list(edit.parameter(node).shape) if node.op == "get_attr" else remaining_shape(live, node)
             if shape != list(shape_of(node)):
                 old = node.meta["val"]
                 key = (old.dtype, old.device, *shape) if all(isinstance(size, int) for size in shape) else node

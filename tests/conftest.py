@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from typing import Any
 
 # Before torch is loaded. Each of pytest's workers has a core; threads that wait for work of torch's would keep another busy.
@@ -12,7 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from reconvene.frontend.base.dump import watching
 from tests.support.golden import OPTION, golden  # noqa: F401
+from tests.support.legal import check_stage
 from tests.support.tools import INSTALL, OPTIONAL, missing
 
 # torchvision's registry build declares two operators in a library made for CUDA. Its models need only the
@@ -25,6 +28,13 @@ for _name in ("nms", "qnms"):
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.default_generator.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def legal_stages() -> Iterator[None]:
+    """In every test, what is legal after each stage of `compact` and `compile` holds."""
+    with watching(check_stage):
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
