@@ -18,13 +18,13 @@ __all__ = ["plan_text"]
 
 
 def plan_text(plan: Plan) -> str:
-    """The machine's lanes, the inputs, and the steps under the names that texts of the graph have for their nodes; a value
+    """The machine's vectors, the inputs, and the steps under the names that texts of the graph have for their nodes; a value
     that is laid out anew has the kernel's family behind it (``x.pack``).
     """
     names: dict[Node | Placed | Kept, str] = dict(names_of(plan.graph).items())
     computed: set[Node] = set(plan.graph.inputs)
     taken: dict[str, int] = {}
-    lines = [f"lanes {plan.machine.lanes()}"]
+    lines = [f"vectors of {plan.machine.vector_bytes} bytes"]
     lines += [f"{names[node]} = input {by(node.shape)} {node.dtype}" for node in plan.graph.inputs]
     for step in plan.steps:
         name = names[step.node]
@@ -82,10 +82,10 @@ def _spec(spec: Any) -> Iterator[str]:
 
 
 def _view(view: View) -> str:
-    """``batch x blocks x height x width x lanes``, and what is unlike an image without a border."""
+    """``batch x blocks x height x width x lanes``, the type, and what is unlike an image without a border."""
     shape = by((view.batch, view.blocks, view.height, view.width, view.lanes))
     border = f" with a border of {view.halo}" if view.halo else ""
-    return shape + border + (" the same for all pixels" if view.repeats else "")
+    return f"{shape} {view.dtype}" + border + (" the same for all pixels" if view.repeats else "")
 
 
 def _epilogue(epilogue: Epilogue) -> Iterator[str]:
