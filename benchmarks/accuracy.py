@@ -25,8 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reconvene.driver.sweep import ENGINES, Place, grid, read_results, sweep, timed_again
-from reconvene.driver.training.loop import Machine
+from reconvene.driver.sweep import ENGINES, Environment, grid, read_results, sweep, timed_again
+from reconvene.driver.training.loop import Hardware
 from reconvene.driver.verbs.settings import method_settings
 from reconvene.frontend.base.errors import ReconveneError
 from reconvene.frontend.base.files import write_text
@@ -181,8 +181,8 @@ def main() -> int:
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args()
     results = options.results or FOLDER / f"accuracy-{options.dataset}.jsonl"
-    machine = Machine(options.device, "bfloat16" if options.bfloat16 else "float32", options.threads)
-    place = Place(options.work, options.data, machine)
+    machine = Hardware(options.device, "bfloat16" if options.bfloat16 else "float32", options.threads)
+    place = Environment(options.work, options.data, machine)
     try:
         if options.latency:
             lines = [timed_again(line, place) for line in track(read_results(results), "runs")]

@@ -34,10 +34,10 @@ from .models import LoadedModel, load_model
 from .reports.latency import measure
 from .reports.report import environment
 from .scoring_data import scoring_batches
-from .training.loop import Machine, Trained, train
+from .training.loop import Hardware, Trained, train
 from .training.presets import find_preset
 
-__all__ = ["ENGINES", "Place", "Run", "grid", "read_results", "run_one", "sweep", "timed_again"]
+__all__ = ["ENGINES", "Environment", "Run", "grid", "read_results", "run_one", "sweep", "timed_again"]
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Place:
+class Environment:
     """Where runs find data and leave checkpoints, and what each may use."""
 
     work: Path
     data: Path | None = None
-    machine: Machine = field(default_factory=lambda: Machine(threads=1))
+    machine: Hardware = field(default_factory=lambda: Hardware(threads=1))
 
 
 def grid(
@@ -89,7 +89,7 @@ def grid(
     return tuple(dict.fromkeys(runs))
 
 
-def run_one(run: Run, place: Place) -> dict[str, Any]:
+def run_one(run: Run, place: Environment) -> dict[str, Any]:
     """Builds, prunes, trains and measures; gives the run's line for the results.
 
     Raises:
@@ -124,7 +124,7 @@ def run_one(run: Run, place: Place) -> dict[str, Any]:
     }
 
 
-def timed_again(line: Mapping[str, Any], place: Place) -> dict[str, Any]:
+def timed_again(line: Mapping[str, Any], place: Environment) -> dict[str, Any]:
     """A line of the results with latencies measured now: eager, and compiled by our pipeline (``compiled_latency_ms``).
 
     The weights' values do not matter for them, so the network is pruned again, but not trained.
@@ -138,7 +138,7 @@ def timed_again(line: Mapping[str, Any], place: Place) -> dict[str, Any]:
 
 
 def sweep(
-    runs: Sequence[Run], results: Path, place: Place, *, engine: str = "processes", workers: int = 1
+    runs: Sequence[Run], results: Path, place: Environment, *, engine: str = "processes", workers: int = 1
 ) -> list[dict[str, Any]]:
     """Does the runs that `results` does not have yet, each line written as its run ends; gives all their lines.
 
@@ -193,7 +193,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"cannot read the results in '{path}': {str(error).splitlines()[0]}") from None
 
 
-def _in_processes(runs: Sequence[Run], place: Place, workers: int) -> Iterator[dict[str, Any]]:
+def _in_processes(runs: Sequence[Run], place: Environment, workers: int) -> Iterator[dict[str, Any]]:
     """On this machine. One worker needs no process of its own."""
     if workers == 1:
         for run in runs:
@@ -208,7 +208,7 @@ def _in_processes(runs: Sequence[Run], place: Place, workers: int) -> Iterator[d
             pool.shutdown(cancel_futures=True)
 
 
-def _with_ray(runs: Sequence[Run], place: Place, workers: int) -> Iterator[dict[str, Any]]:
+def _with_ray(runs: Sequence[Run], place: Environment, workers: int) -> Iterator[dict[str, Any]]:
     """On a Ray cluster: the one that RAY_ADDRESS names, else one of this machine alone."""
     try:
         import ray
@@ -232,11 +232,11 @@ def _with_ray(runs: Sequence[Run], place: Place, workers: int) -> Iterator[dict[
             ray.shutdown()
 
 
-Engine = Callable[[Sequence[Run], Place, int], Iterator[dict[str, Any]]]
+Engine = Callable[[Sequence[Run], Environment, int], Iterator[dict[str, Any]]]
 ENGINES: Mapping[str, Engine] = MappingProxyType({"processes": _in_processes, "ray": _with_ray})
 
 
-def _candidate(run: Run, place: Place) -> tuple[LoadedModel, Candidate, float]:
+def _candidate(run: Run, place: Environment) -> tuple[LoadedModel, Candidate, float]:
     """The run's network before training, and the seconds that pruning it took."""
     loaded = load_model(run.model, (), run.seed, ("batch",), dataset=run.dataset, width=run.width)
     assert isinstance(loaded.module, CapturedModule)

@@ -19,7 +19,7 @@ from .base.errors import InputError
 from .calls import named_arguments
 from .execution import add_parts, executed_graph
 from .input_sizes import InputSizes, check_inputs
-from .layer_kinds import Layer, layers_of
+from .layer_kinds import LayerCall, layers_of
 from .layers import Part, differs_from, follows_flag, furnish
 from .literals import moved_literals
 from .modes import DIFFERENCES, modes_of, note_differences, set_mode, training_flag
@@ -152,12 +152,12 @@ class CapturedModule(fx.GraphModule):
             self._graph = graph
 
     @property
-    def _layers(self) -> dict[str, tuple[Layer, list[str]]]:
+    def _layers(self) -> dict[str, tuple[LayerCall, list[str]]]:
         """By path, what each layer was when the code was made, and the names of its calls."""
-        layers: dict[str, tuple[Layer, list[str]]] = self.__dict__.get("_layers", {})
+        layers: dict[str, tuple[LayerCall, list[str]]] = self.__dict__.get("_layers", {})
         return layers
 
-    def _changed(self, graph: fx.Graph) -> dict[str, tuple[Layer, list[fx.Node]]]:
+    def _changed(self, graph: fx.Graph) -> dict[str, tuple[LayerCall, list[fx.Node]]]:
         """Layers that a person has changed, whose calls are still those of what now stands there."""
         nodes = {node.name: node for node in graph.nodes if node.op == "call_function"}
         parts = dict(self.named_modules(remove_duplicate=False))

@@ -16,11 +16,11 @@ from torch import fx, nn
 from .calls import innermost, named_arguments
 from .modes import modes_of
 
-__all__ = ["TENSORS", "Layer", "accepted", "layers_of"]
+__all__ = ["TENSORS", "LayerCall", "accepted", "layers_of"]
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCall:
     """What a layer is, as the graph says."""
 
     kind: type[nn.Module]
@@ -28,7 +28,7 @@ class Layer:
     """What its constructor takes."""
 
 
-def layers_of(graph: fx.Graph, module: nn.Module) -> dict[str, tuple[Layer, list[fx.Node]]]:
+def layers_of(graph: fx.Graph, module: nn.Module) -> dict[str, tuple[LayerCall, list[fx.Node]]]:
     """The layers of `graph`, whose tensors are in `module`, by path, with the calls that each stands for."""
     calls: dict[str, list[fx.Node]] = {}
     outer: set[str] = set()
@@ -40,7 +40,7 @@ def layers_of(graph: fx.Graph, module: nn.Module) -> dict[str, tuple[Layer, list
         while path:
             path = path.rpartition(".")[0]
             outer.add(path)
-    found: dict[str, tuple[Layer, list[fx.Node]]] = {}
+    found: dict[str, tuple[LayerCall, list[fx.Node]]] = {}
     for path, nodes in calls.items():
         if path and path not in outer and _is_free(module, path):
             layers = [_layer(path, node, module) for node in nodes]
@@ -59,7 +59,7 @@ def _is_free(module: nn.Module, path: str) -> bool:
     return True
 
 
-def _layer(path: str, node: fx.Node, module: nn.Module) -> Layer | None:
+def _layer(path: str, node: fx.Node, module: nn.Module) -> LayerCall | None:
     known = _KINDS.get(innermost(node)[1])
     if known is None or not isinstance(node.target, torch._ops.OpOverload):
         return None
@@ -78,7 +78,7 @@ def _layer(path: str, node: fx.Node, module: nn.Module) -> Layer | None:
         return None
     if "inplace" in accepted(kind) and name.endswith("_"):
         options["inplace"] = True
-    return Layer(kind, options)
+    return LayerCall(kind, options)
 
 
 def _stored(module: nn.Module, node: fx.Node) -> torch.Tensor | None:

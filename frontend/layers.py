@@ -15,7 +15,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from .calls import named_arguments
-from .layer_kinds import Layer, accepted
+from .layer_kinds import LayerCall, accepted
 from .modes import training_flag
 
 __all__ = ["Part", "differs_from", "follows_flag", "furnish", "made"]
@@ -71,13 +71,13 @@ _REFUSAL = (
 # The modules themselves
 
 
-def made(layer: Layer) -> nn.Module:
+def made(layer: LayerCall) -> nn.Module:
     """The layer without data, in inference."""
     device = {"device": "meta"} if "device" in accepted(layer.kind) else {}
     return layer.kind(**layer.options, **device).eval()
 
 
-def differs_from(module: nn.Module, layer: Layer) -> str | None:
+def differs_from(module: nn.Module, layer: LayerCall) -> str | None:
     """What of a module is no longer what the graph says of its layer, for a person; None if nothing is."""
     if type(module) is not layer.kind:
         return f"it is a {type(module).__name__}, not a {layer.kind.__name__}"
@@ -92,7 +92,7 @@ def differs_from(module: nn.Module, layer: Layer) -> str | None:
     return None
 
 
-def furnish(module: nn.Module, layers: Mapping[str, Layer], changed: set[str], counts: nn.Module | None) -> None:
+def furnish(module: nn.Module, layers: Mapping[str, LayerCall], changed: set[str], counts: nn.Module | None) -> None:
     """Puts layers where plain containers lie, and where the graph has `changed`; other containers become parts.
 
     Args:

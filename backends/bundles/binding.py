@@ -19,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import open_regular, sha256
-from ..code.weights import Place, is_weights
+from ..code.weights import WeightPlace, is_weights
 from ..machines.targets import Target
 from ..state import is_initial
 
@@ -62,7 +62,7 @@ class Binding:
     said: Mapping[str, Any]
     folder: Path
 
-    def sources(self, work: Path, places: Sequence[Place] = ()) -> list[Path]:
+    def sources(self, work: Path, places: Sequence[WeightPlace] = ()) -> list[Path]:
         """The note as a source, in the folder `work`, to be linked with code that takes its weights from `places`; nothing
         for machines whose code has no notes.
         """

@@ -8,7 +8,7 @@ from ..artifact import Artifact
 from ..dtypes import DTYPES, tensor_bytes
 from ..state import State
 from .bare import c_type
-from .call_plan import Plan, Tensor
+from .call_plan import CallPlan, Tensor
 from .places import WEIGHTS
 
 __all__ = ["header_source", "model_source"]
@@ -65,7 +65,9 @@ int reconvene_run({_parameters(artifact)});
 """
 
 
-def model_source(artifact: Artifact, plan: Plan, workspace: int, alignment: int, initials: Mapping[State, int]) -> str:
+def model_source(
+    artifact: Artifact, plan: CallPlan, workspace: int, alignment: int, initials: Mapping[State, int]
+) -> str:
     """``reconvene_model.c``. `initials`: of buffers that begin otherwise than with zeros, where in the weights' file."""
     tensors: dict[Tensor, str] = {}
     for call in plan.calls:

@@ -12,7 +12,7 @@ from tvm.ir import GlobalVar
 from ...frontend.base.errors import InputError
 from ..artifact import Artifact
 
-__all__ = ["KernelCall", "Plan", "Tensor", "call_plan"]
+__all__ = ["CallPlan", "KernelCall", "Tensor", "call_plan"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class KernelCall:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CallPlan:
     """The model as a list of kernel calls."""
 
     calls: tuple[KernelCall, ...]
     results: tuple[Tensor, ...]
 
 
-def call_plan(artifact: Artifact, offsets: Sequence[int]) -> Plan:
+def call_plan(artifact: Artifact, offsets: Sequence[int]) -> CallPlan:
     """The calls of ``main`` in order, with outputs written where the caller wants them if that can be.
 
     Args:
@@ -57,7 +57,7 @@ def call_plan(artifact: Artifact, offsets: Sequence[int]) -> Plan:
         for binding in block.bindings:
             reader.values[binding.var] = reader.value(binding.value)
     found = reader.value(main.body.body)
-    return _direct(Plan(tuple(reader.calls), found if isinstance(found, tuple) else (found,)))
+    return _direct(CallPlan(tuple(reader.calls), found if isinstance(found, tuple) else (found,)))
 
 
 class _Reader:
@@ -112,7 +112,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
     return tuple(int(extent) for extent in shape)
 
 
-def _direct(plan: Plan) -> Plan:
+def _direct(plan: CallPlan) -> CallPlan:
     """`plan` with every value that is not in the arena where the caller wants an output."""
     wanted = {result.place: f"output{i}" for i, result in reversed(list(enumerate(plan.results)))}
 
@@ -121,4 +121,4 @@ def _direct(plan: Plan) -> Plan:
         return replace(tensor, place=place)
 
     calls = tuple(KernelCall(call.kernel, tuple(map(move, call.arguments))) for call in plan.calls)
-    return Plan(calls, tuple(map(move, plan.results)))
+    return CallPlan(calls, tuple(map(move, plan.results)))

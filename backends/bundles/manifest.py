@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from ...frontend.base.errors import InputError
 from ...frontend.base.json_text import json_array, json_count, json_object, json_text, shortened
 from ..artifact import Compiled, Memory
-from ..code.weights import Place, is_weights, names_contents
+from ..code.weights import WeightPlace, is_weights, names_contents
 from ..dtypes import DTYPES, tensor_bytes
 from ..lowering.arena import Arena, Slot
 from ..machines.targets import Target, target_from
@@ -63,7 +63,7 @@ class Bundle(Compiled):
     certificate: Mapping[str, Any] | None
     glibc: str | None
     memory: Memory
-    weights: tuple[Place, ...]
+    weights: tuple[WeightPlace, ...]
     arena: Arena | None
     state: tuple[State, ...] = ()
 
@@ -161,7 +161,7 @@ def _memory(values: object) -> Memory:
     return Memory(**{name: json_count(value, name) for name, value in json_object(values, fields).items()})
 
 
-def _weights(values: object, sums: Mapping[str, FileSum]) -> tuple[Place, ...]:
+def _weights(values: object, sums: Mapping[str, FileSum]) -> tuple[WeightPlace, ...]:
     """The weights' places, each within its file, and none half over another."""
     found = tuple(
         _place(json_object(entry, ("file", "offset", "shape", "dtype")), sums) for entry in json_array(values)
@@ -176,13 +176,13 @@ def _weights(values: object, sums: Mapping[str, FileSum]) -> tuple[Place, ...]:
     return found
 
 
-def _place(entry: Mapping[str, Any], sums: Mapping[str, FileSum]) -> Place:
+def _place(entry: Mapping[str, Any], sums: Mapping[str, FileSum]) -> WeightPlace:
     file, dtype = json_text(entry["file"], "file"), json_text(entry["dtype"], "dtype", tuple(DTYPES))
     if file not in sums or not is_weights(file):
         raise ValueError("weights in a file without a checksum")
     if not names_contents(file, sums[file].sha256):
         raise ValueError(f"'{file}' is not named by its content")
-    place = Place(file, json_count(entry["offset"], "offset"), _shape(entry["shape"], dtype), dtype)
+    place = WeightPlace(file, json_count(entry["offset"], "offset"), _shape(entry["shape"], dtype), dtype)
     if place.offset % ALIGNMENT:
         raise ValueError(f"weights at {place.offset}, which is no multiple of {ALIGNMENT}")
     if place.offset + place.bytes > sums[file].bytes:

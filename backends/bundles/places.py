@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..code.weights import Place
+from ..code.weights import WeightPlace
 from ..lowering.arena import Arena, Slot
 from ..machines.targets import Target
 
@@ -14,7 +14,7 @@ WEIGHTS, STATE = "reconvene_weights", "reconvene_state"
 """The weights, and what the state begins with, in a program that has them among its constants."""
 
 
-def places_source(places: Sequence[Place], files: Mapping[str, int], arena: Arena, *, inside: bool) -> str:
+def places_source(places: Sequence[WeightPlace], files: Mapping[str, int], arena: Arena, *, inside: bool) -> str:
     """C++ that defines what memory.h declares. `files`: bytes by name; with `inside`, one that is part of the program."""
     data = WEIGHTS if inside else "nullptr"
     order = {name: index for index, name in enumerate(files)}
@@ -33,7 +33,7 @@ def places_source(places: Sequence[Place], files: Mapping[str, int], arena: Aren
     return "\n".join(lines) + "\n"
 
 
-def _pieces(name: str, pieces: Sequence[tuple[int, Place | Slot]]) -> list[str]:
+def _pieces(name: str, pieces: Sequence[tuple[int, WeightPlace | Slot]]) -> list[str]:
     shapes = {piece.shape: "" for _, piece in pieces}
     lines = []
     for index, shape in enumerate(shapes):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...frontend.base.errors import InputError
 from ..artifact import Artifact
-from ..code.weights import Place, pack, write_weights
+from ..code.weights import WeightPlace, pack, write_weights
 from ..dtypes import DTYPES
 from ..machines.linkers import Linker, find_linker, invoke, link_shared
 from ..machines.object_files import defined_symbols
@@ -41,7 +41,7 @@ FLAGS = "-std=c++17 -O2 -Wall -Wextra -fno-exceptions -fno-rtti -ffunction-secti
 SMALL = ["-Wl,--gc-sections"]
 
 
-def write_static_program(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
+def write_static_program(artifact: Artifact, folder: Path, binding: Binding) -> tuple[WeightPlace, ...]:
     """Writes ``run``: the runner, TVM's runtime and the model in one file that needs nothing of the machine. The weights
     are among its constants, and are used there.
 
@@ -69,7 +69,7 @@ def write_static_program(artifact: Artifact, folder: Path, binding: Binding) -> 
     return ()
 
 
-def write_wheel_program(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
+def write_wheel_program(artifact: Artifact, folder: Path, binding: Binding) -> tuple[WeightPlace, ...]:
     """Writes ``run``, ``model.so``, the weights, and the two libraries of the registry's wheels that they use.
 
     Raises:
@@ -136,14 +136,14 @@ def _weights_inside(artifact: Artifact, folder: Path) -> list[Path]:
         offsets = pack(artifact.weights, stream)
     assembly.write_text(constants_assembly(artifact.target, WEIGHTS, ALIGNMENT, str(blob)), encoding="utf-8")
     places = [
-        Place(blob.name, offset, tuple(map(int, weight.shape)), str(weight.dtype))
+        WeightPlace(blob.name, offset, tuple(map(int, weight.shape)), str(weight.dtype))
         for weight, offset in zip(artifact.weights, offsets, strict=True)
     ]
     text = places_source(places, {blob.name: blob.stat().st_size}, artifact.arena, inside=True)
     return [_places(text, folder), assembly]
 
 
-def _weights_beside(artifact: Artifact, places: Sequence[Place], bundle: Path, folder: Path) -> Path:
+def _weights_beside(artifact: Artifact, places: Sequence[WeightPlace], bundle: Path, folder: Path) -> Path:
     """The source of a program that maps the weights' files in the folder it lies in."""
     sizes = {place.file: (bundle / place.file).stat().st_size for place in places}
     return _places(places_source(places, sizes, artifact.arena, inside=False), folder)

@@ -16,7 +16,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from ...frontend.base.errors import InputError
 from ..artifact import Artifact
-from ..code.weights import Place, pack
+from ..code.weights import WeightPlace, pack
 from ..machines.linkers import Linker, find_linker, invoke
 from ..machines.object_files import sizes_of
 from ..state import state_bytes
@@ -55,7 +55,7 @@ class Figures:
     state: int
 
 
-def write_standalone(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
+def write_standalone(artifact: Artifact, folder: Path, binding: Binding) -> tuple[WeightPlace, ...]:
     """Writes ``reconvene_model.h`` and ``.c``, ``kernels.o``, ``weights.S`` and ``.bin``, and ``figures.json``; and the
     program ``run`` made of them where the machine has an operating system and a compiler for it is here.
 

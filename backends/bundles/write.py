@@ -29,7 +29,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_text, replacing_folder, sha256, write_sums
 from ...frontend.base.json_text import parse_json
 from ..artifact import Artifact
-from ..code.weights import Place, write_weights
+from ..code.weights import WeightPlace, write_weights
 from ..machines.linkers import find_linker, link_shared
 from ..machines.object_files import needed_glibc
 from ..machines.targets import Target
@@ -110,7 +110,7 @@ def check_runtime(target: Target, runtime: str | None, link: bool = True) -> Run
     return runtime  # type: ignore[return-value]
 
 
-def _write_library(artifact: Artifact, folder: Path, binding: Binding) -> tuple[Place, ...]:
+def _write_library(artifact: Artifact, folder: Path, binding: Binding) -> tuple[WeightPlace, ...]:
     linker = find_linker(artifact.target)
     places = write_weights(artifact.weights, folder)
     with model_objects(artifact) as objects:
@@ -118,7 +118,7 @@ def _write_library(artifact: Artifact, folder: Path, binding: Binding) -> tuple[
     return places
 
 
-_WRITERS: dict[str, Callable[[Artifact, Path, Binding], tuple[Place, ...]]] = {
+_WRITERS: dict[str, Callable[[Artifact, Path, Binding], tuple[WeightPlace, ...]]] = {
     "static": write_static_program,
     "wheel": write_wheel_program,
     "none": write_standalone,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..graph.nodes import Graph
 from ..kernels.tiles import Machine
 from ..lowering.plan import make_plan
-from ..lowering.steps import Plan
+from ..lowering.steps import KernelPlan
 from .choice import Winograd, choose
 from .cost import AnalyticCost
 
@@ -24,7 +24,7 @@ def widths(machine: Machine) -> tuple[Machine, ...]:
     return machine, replace(machine, vector_bytes=machine.vector_bytes // 2, halves=False, rate=2 * machine.rate)
 
 
-def fitting_plan(graph: Graph, machine: Machine, winograd: Winograd) -> Plan:
+def fitting_plan(graph: Graph, machine: Machine, winograd: Winograd) -> KernelPlan:
     """The plan for the one of `widths` that is faster.
 
     A width of 8 or 24 channels leaves much of a vector of 16 lanes empty, and pruned networks are full of such widths.
@@ -37,7 +37,7 @@ def fitting_plan(graph: Graph, machine: Machine, winograd: Winograd) -> Plan:
     return whole
 
 
-def _cycles(plan: Plan, winograd: Winograd) -> float:
+def _cycles(plan: KernelPlan, winograd: Winograd) -> float:
     """Cycles of all convolutions."""
     chosen = choose(plan.tasks, plan.machine, winograd, AnalyticCost(plan.machine))
     return sum(chosen[task].cycles(plan.machine) for task in plan.tasks)

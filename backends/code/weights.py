@@ -26,7 +26,7 @@ from ..dtypes import tensor_bytes, torch_dtype
 from ..tensor_spec import ALIGNMENT
 
 __all__ = [
-    "Place",
+    "WeightPlace",
     "is_weights",
     "map_weights",
     "names_contents",
@@ -44,7 +44,7 @@ _PREFIX, _SUFFIX, _DIGITS = "weights-", ".bin", 16
 
 
 @dataclass(frozen=True)
-class Place:
+class WeightPlace:
     """Where one weight lies: a file, an offset in it, and how it is seen there."""
 
     file: str
@@ -81,16 +81,16 @@ def weights_digest(weights: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-def write_weights(weights: Sequence[Any], folder: Path) -> tuple[Place, ...]:
+def write_weights(weights: Sequence[Any], folder: Path) -> tuple[WeightPlace, ...]:
     """Writes TVM's tensors to files in `folder`; the place of each, in order. Equal tensors are written once."""
     arrays = [_array(weight) for weight in weights]
     together = BytesIO()
     starts = iter(pack([array for array in arrays if array.nbytes < _OWN_FILE_BYTES], together))
     common = _write(together.getbuffer(), folder) if any(array.nbytes < _OWN_FILE_BYTES for array in arrays) else ""
     return tuple(
-        Place(common, next(starts), array.shape, str(array.dtype))
+        WeightPlace(common, next(starts), array.shape, str(array.dtype))
         if array.nbytes < _OWN_FILE_BYTES
-        else Place(_write(_contents(array), folder), 0, array.shape, str(array.dtype))
+        else WeightPlace(_write(_contents(array), folder), 0, array.shape, str(array.dtype))
         for array in arrays
     )
 
@@ -117,7 +117,7 @@ def pack(weights: Sequence[Any], stream: BinaryIO, alignment: int = ALIGNMENT) -
     return tuple(offsets)
 
 
-def map_weights(places: Sequence[Place], folder: Path, *, links: bool = False) -> tuple[Any, ...]:
+def map_weights(places: Sequence[WeightPlace], folder: Path, *, links: bool = False) -> tuple[Any, ...]:
     """TVM's tensors over the files in `folder`, private to this process if it should ever write them.
 
     Args:
@@ -142,7 +142,7 @@ def _mapped(path: Path, within: Path | None) -> mmap.mmap:
         raise InputError(f"cannot map '{path}': {error}; copy the bundle again") from None
 
 
-def _tensor(place: Place, mapped: mmap.mmap, folder: Path) -> Any:
+def _tensor(place: WeightPlace, mapped: mmap.mmap, folder: Path) -> Any:
     if place.offset % ALIGNMENT or not 0 <= place.offset <= len(mapped) - place.bytes:
         raise InputError(f"'{place.file}' in bundle '{folder}' is too short for its weights; copy the bundle again")
     kind = torch_dtype(place.dtype)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from ..machines.targets import Target
 from .core_model import Core, find_core
-from .counting import Level
+from .counting import CacheLevel
 
-__all__ = ["Board", "board_of", "core_of", "levels_of"]
+__all__ = ["BoardModel", "board_of", "core_of", "levels_of"]
 
 
 @dataclass(frozen=True)
-class Board:
+class BoardModel:
     """What turns cycles and bytes into time.
 
     Attributes:
@@ -24,9 +24,9 @@ class Board:
     memory_mb_s: int
 
 
-def board_of(target: Target) -> Board:
+def board_of(target: Target) -> BoardModel:
     """The clock and the memory of `target`."""
-    return Board(target.clock_mhz, target.memory_mb_s)
+    return BoardModel(target.clock_mhz, target.memory_mb_s)
 
 
 def core_of(target: Target) -> Core:
@@ -38,7 +38,7 @@ def core_of(target: Target) -> Core:
     return find_core(target.architecture, target.mca_cpu, target.name)
 
 
-def levels_of(target: Target) -> tuple[Level, Level]:
+def levels_of(target: Target) -> tuple[CacheLevel, CacheLevel]:
     """The first and the last data cache, as one core that runs alone sees them."""
     last = target.last_cache_bytes or target.l2_bytes
-    return Level(target.l1_bytes, target.l1_ways), Level(last, target.last_cache_ways)
+    return CacheLevel(target.l1_bytes, target.l1_ways), CacheLevel(last, target.last_cache_ways)

@@ -15,10 +15,10 @@ from ..bundles.read import open_bundle
 from ..machines.architectures import ARCHITECTURES
 from ..state import described
 from .blocks import blocks_of, steady
-from .board import Board, board_of, core_of, levels_of
+from .board import BoardModel, board_of, core_of, levels_of
 from .core_model import CORES, Core
 from .cost import Estimate, costs_of, nothing
-from .counting import Command, Level, count_instructions, count_misses, new_misses
+from .counting import CacheLevel, Command, count_instructions, count_misses, new_misses
 from .symbols import Symbols, kernel_name, symbols_of
 from .tools import llvm_tool, version_of
 
@@ -91,7 +91,7 @@ def _owner(bundle: Bundle) -> Callable[[str, int], str]:
     return owner
 
 
-def _limits(core: Core, board: Board, levels: tuple[Level, ...]) -> tuple[str, ...]:
+def _limits(core: Core, board: BoardModel, levels: tuple[CacheLevel, ...]) -> tuple[str, ...]:
     """What somebody who reads the figures must know, in two sentences."""
     sizes = " and ".join(f"{level.bytes // 1024} KiB" for level in levels)
     whose = f"LLVM {core.llvm}'s model of {core.model}"

@@ -11,7 +11,7 @@ from typing import Any
 from ...frontend.base.errors import InputError
 from .assembly import disassemble, is_multiply_add, modelled
 from .blocks import Block
-from .board import Board
+from .board import BoardModel
 from .core_model import BlockCycles, Core, block_cycles
 from .counting import Misses
 
@@ -82,7 +82,7 @@ class Estimate:
 
     target: str
     core: Core
-    board: Board
+    board: BoardModel
     caches: tuple[tuple[int, int], ...]
     kernels: tuple[Cost, ...]
     other: Cost
@@ -123,7 +123,7 @@ def costs_of(
     misses: Misses,
     owner: Callable[[str, int], str],
     core: Core,
-    board: Board,
+    board: BoardModel,
 ) -> dict[str, Cost]:
     """The cost of each owner of code. `owner` names it for a file and an offset.
 
@@ -235,7 +235,7 @@ def _hottest(
     return HotBlock(block.count, cycles[block], tuple(assembly[block]))
 
 
-def _milliseconds(cost: Cost, board: Board) -> float | None:
+def _milliseconds(cost: Cost, board: BoardModel) -> float | None:
     if board.clock_mhz is None:
         return None
     return max(cost.cycles / (1e3 * board.clock_mhz), cost.memory_bytes / (1e3 * board.memory_mb_s))

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...frontend.base.errors import InputError
 from .plugin import plugin
 
-__all__ = ["Command", "Level", "Misses", "Place", "Ran", "count_instructions", "count_misses", "new_misses"]
+__all__ = ["CacheLevel", "Command", "Misses", "Place", "Ran", "count_instructions", "count_misses", "new_misses"]
 
 Place = tuple[str, int]
 """Of an instruction: the file it is in ("" for none) and its offset there."""
@@ -24,7 +24,7 @@ _TIMEOUT_S = 3600
 
 
 @dataclass(frozen=True)
-class Level:
+class CacheLevel:
     """A data cache: its size and how many lines share a set."""
 
     bytes: int
@@ -72,7 +72,7 @@ def count_instructions(command: Command) -> Ran:
     return Ran(counts, code)
 
 
-def count_misses(command: Command, levels: Sequence[Level]) -> Misses:
+def count_misses(command: Command, levels: Sequence[CacheLevel]) -> Misses:
     """The misses of every instruction of `command` in caches of `levels`, the first level first.
 
     Raises:

@@ -10,18 +10,18 @@ from tvm import IRModule, relax, tirx
 from ..dtypes import DTYPES
 from ..graph.nodes import Foreign, Node, Reference
 from ..kernels.base import Spec
-from .steps import Choice, Kept, Placed, Plan, Value
+from .steps import Choice, Kept, KernelPlan, Placed, Value
 
 __all__ = ["emit_module"]
 
 
-def emit_module(plan: Plan, choice: Choice | None = None) -> IRModule:
+def emit_module(plan: KernelPlan, choice: Choice | None = None) -> IRModule:
     """A module whose ``main`` carries the plan out, its layers as `choice` says."""
     return _Emitter(plan, choice or {}).module()
 
 
 class _Emitter:
-    def __init__(self, plan: Plan, choice: Choice) -> None:
+    def __init__(self, plan: KernelPlan, choice: Choice) -> None:
         self.plan = plan
         self.choice = choice
         self.builder = relax.BlockBuilder()

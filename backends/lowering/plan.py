@@ -26,12 +26,12 @@ from ..kernels.relayout import PackSpec, RearrangeSpec, UnpackSpec
 from ..kernels.tiles import Machine, choose_tile
 from .layers import convolution_spec, depthwise_spec
 from .layout import Image, dense_view, flattened, pack_vector, selected, thin
-from .steps import Kept, Placed, PlacedLayer, Plan, Value
+from .steps import Kept, KernelPlan, Placed, PlacedLayer, Value
 
 __all__ = ["make_plan"]
 
 
-def make_plan(graph: Graph, machine: Machine) -> Plan:
+def make_plan(graph: Graph, machine: Machine) -> KernelPlan:
     """The plan for a graph that was folded. Values are kept as images (blocked) or plain, and converted on demand."""
     return _Planner(graph, machine).plan()
 
@@ -46,11 +46,11 @@ class _Planner:
         self.plains: dict[Node, Value] = {}
         self.halos = _halos(graph)
 
-    def plan(self) -> Plan:
+    def plan(self) -> KernelPlan:
         for group in group_nodes(self.graph):
             self._group(group)
         results = tuple(self._plain(node) for node in self.graph.outputs)
-        return Plan(self.graph, self.machine, tuple(self.steps), results)
+        return KernelPlan(self.graph, self.machine, tuple(self.steps), results)
 
     def _group(self, group: Group) -> None:
         node = group.anchor or group.sink

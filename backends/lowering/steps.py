@@ -10,7 +10,7 @@ from ..kernels.base import LayerSpec, Spec, Task
 from ..kernels.image import Slots
 from ..kernels.tiles import Machine
 
-__all__ = ["Choice", "Kept", "Placed", "PlacedLayer", "Plan", "Value"]
+__all__ = ["Choice", "Kept", "KernelPlan", "Placed", "PlacedLayer", "Value"]
 
 Choice = Mapping[Task, LayerSpec]
 """How tasks are computed; what is not in it, by the default."""
@@ -71,7 +71,7 @@ Value = Placed | Kept | Node | Array
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class KernelPlan:
     """Everything that a network's code does, step after step, laid out for `machine`.
 
     Attributes:

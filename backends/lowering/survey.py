@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..graph.nodes import Convolution, Node
-from .steps import Choice, Plan
+from .steps import Choice, KernelPlan
 
 __all__ = ["KernelUse", "kernel_uses"]
 
@@ -32,7 +32,7 @@ class KernelUse:
     first: bool
 
 
-def kernel_uses(plan: Plan, choice: Choice | None = None) -> list[KernelUse]:
+def kernel_uses(plan: KernelPlan, choice: Choice | None = None) -> list[KernelUse]:
     """The different kernels that `emit_module` calls, in the order of their first call."""
     placed = [(step.layer.chosen(choice or {}) if step.layer else step.spec, step) for step in plan.kernels]
     calls = Counter(spec for spec, _ in placed)

@@ -12,12 +12,12 @@ from ..graph.nodes import Node
 from ..graph.text import by, fields_text, names_of, runs
 from ..kernels.epilogue import Epilogue, Operand
 from ..kernels.image import View
-from .steps import Kept, Placed, Plan, Value
+from .steps import Kept, KernelPlan, Placed, Value
 
 __all__ = ["plan_text"]
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: KernelPlan) -> str:
     """The machine's vectors, the inputs, and the steps under the names that texts of the graph have for their nodes; a value
     that is laid out anew has the kernel's family behind it (``x.pack``).
     """

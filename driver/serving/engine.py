@@ -16,7 +16,7 @@ import numpy as np
 from .observation import Window
 from .switcher import Switcher
 
-__all__ = ["Answer", "BusyError", "Engine", "OtherVariantError"]
+__all__ = ["BusyError", "Engine", "OtherVariantError", "Reply"]
 
 
 class BusyError(Exception):
@@ -36,7 +36,7 @@ class OtherVariantError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """Outputs, and the variant that computed them."""
 
     variant: str
@@ -51,7 +51,7 @@ class Answer:
 class _Job:
     inputs: Sequence[np.ndarray[Any, Any]]
     variant: str | None
-    future: asyncio.Future[Answer]
+    future: asyncio.Future[Reply]
     loop: asyncio.AbstractEventLoop
     arrived: float
     given_up: bool = False
@@ -77,7 +77,7 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    async def answer(self, inputs: Sequence[np.ndarray[Any, Any]], variant: str | None = None) -> Answer:
+    async def answer(self, inputs: Sequence[np.ndarray[Any, Any]], variant: str | None = None) -> Reply:
         """The outputs for arrays of the portfolio's shapes and dtypes.
 
         If it is cancelled, the request leaves the queue. A computation that has begun ends, but nobody waits for it.
@@ -116,7 +116,7 @@ class Engine:
             del job
 
     def _do(self, job: _Job) -> None:
-        answer: Answer | None = None
+        answer: Reply | None = None
         fault: Exception | None = None
         began = perf_counter()
         if not job.given_up:
@@ -129,7 +129,7 @@ class Engine:
         with suppress(RuntimeError):
             job.loop.call_soon_threadsafe(self._finished, job, answer, fault, busy)
 
-    def _computed(self, job: _Job) -> Answer:
+    def _computed(self, job: _Job) -> Reply:
         with self._switcher.lease() as resident:
             name = resident.variant.name
             if job.variant not in (None, name):
@@ -137,9 +137,9 @@ class Engine:
             began = perf_counter()
             outputs = resident.run(job.inputs)
         done = perf_counter()
-        return Answer(name, outputs, done - job.arrived, done - began)
+        return Reply(name, outputs, done - job.arrived, done - began)
 
-    def _finished(self, job: _Job, answer: Answer | None, fault: Exception | None, busy: float) -> None:
+    def _finished(self, job: _Job, answer: Reply | None, fault: Exception | None, busy: float) -> None:
         if answer is not None:
             self._window.add(answer.variant, answer.seconds, busy)
         if job.future.done():  # Nobody waits any more.

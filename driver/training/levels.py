@@ -33,12 +33,12 @@ from ...passes.pruning.methods.base import SparseMethod, TrainingMethod, WeightM
 from ...passes.pruning.methods.iterative import Iterative
 from ...passes.pruning.scores import Batch, Evidence
 from .checkpoint import fingerprint
-from .loop import CHECKPOINT, Machine, steps_per_epoch, train
+from .loop import CHECKPOINT, Hardware, steps_per_epoch, train
 from .presets import Preset
 
 __all__ = ["LEVELS_FILE", "Ladder", "Level", "open_levels", "rewind_step", "train_levels"]
 
-_HERE = Machine()
+_HERE = Hardware()
 LEVELS_FILE = "levels.json"
 _FORMAT = "reconvene-levels/1"
 _LEVEL_FILE, _MASKS, _MODEL, _START = "level.json", "masks.safetensors", "model.pt2", "start"
@@ -123,7 +123,7 @@ class _Task:
     preset: Preset
     ladder: Ladder
     folder: Path
-    machine: Machine
+    machine: Hardware
     seed: int
     checkpoint_every: int
     batches: tuple[Batch, ...] = field(default=(), repr=False)
@@ -138,7 +138,7 @@ def train_levels(
     ladder: Ladder,
     folder: Path,
     *,
-    machine: Machine = _HERE,
+    machine: Hardware = _HERE,
     seed: int = 0,
     batches: tuple[Batch, ...] = (),
     checkpoint_every: int = 100,

@@ -28,14 +28,14 @@ from .log import curves, write_log
 from .memory_order import arrange, best_order
 from .presets import Preset, rate_at
 
-__all__ = ["CHECKPOINT", "Machine", "Trained", "steps_per_epoch", "train"]
+__all__ = ["CHECKPOINT", "Hardware", "Trained", "steps_per_epoch", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 _TEST_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Machine:
+class Hardware:
     """Where and how it is computed. The same numbers come out only of the same machine settings."""
 
     device: str = "cpu"
@@ -80,7 +80,7 @@ def train(
     *,
     masks: Mapping[str, Tensor] | None = None,
     method: TrainingMethod | None = None,
-    machine: Machine = Machine(),
+    machine: Hardware = Hardware(),
     seed: int = 0,
     checkpoint_every: int = 100,
     restart: bool = False,
@@ -149,7 +149,7 @@ class _Run:
 
     def __init__(
         self, model: CapturedModule, training: Batches, test: Batches, preset: Preset, hooks: Hooks,
-        machine: Machine, seed: int, path: Path, identity: str, every: int, first: int, last: int | None,
+        machine: Hardware, seed: int, path: Path, identity: str, every: int, first: int, last: int | None,
     ) -> None:  # fmt: skip
         self.model, self.training, self.test, self.preset, self.hooks = model, training, test, preset, hooks
         self.machine, self.seed, self.path, self.identity, self.every = machine, seed, path, identity, every
@@ -289,7 +289,7 @@ def steps_per_epoch(images: int, batch: int) -> int:
 
 
 @contextmanager
-def _computing(machine: Machine, device: torch.device) -> Iterator[None]:
+def _computing(machine: Hardware, device: torch.device) -> Iterator[None]:
     """PyTorch set for the machine, and as it was afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
     try:

@@ -15,11 +15,11 @@ from ..answer import Answer, files_line, table
 from ..masks import read_masks
 from ..models import load_model
 from ..outputs import check_folder, suffixed
-from ..training.loop import Machine, Trained, train
+from ..training.loop import Hardware, Trained, train
 from ..training.presets import find_preset
 from .settings import method_settings
 
-__all__ = ["Machine", "Request", "run"]
+__all__ = ["Hardware", "Request", "run"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Request:
     settings: tuple[str, ...] = ()
     """``NAME=VALUE``, of the preset."""
     masks: Path | None = None
-    machine: Machine = field(default_factory=Machine)
+    machine: Hardware = field(default_factory=Hardware)
     width: float = 1.0
     checkpoint_every: int = 100
     """Steps."""

@@ -15,11 +15,11 @@ from ..models import load_model
 from ..outputs import check_folder, suffixed
 from ..scoring_data import scoring_batches
 from ..training.levels import Ladder, Level, train_levels
-from ..training.loop import Machine
+from ..training.loop import Hardware
 from ..training.presets import find_preset
 from .settings import method_settings
 
-__all__ = ["Ladder", "Machine", "Request", "run"]
+__all__ = ["Hardware", "Ladder", "Request", "run"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Request:
     preset: str = "laptop"
     settings: tuple[str, ...] = ()
     """``NAME=VALUE``, of the preset."""
-    machine: Machine = field(default_factory=Machine)
+    machine: Hardware = field(default_factory=Hardware)
     width: float = 1.0
     checkpoint_every: int = 100
     """Steps."""

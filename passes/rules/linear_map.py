@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
-_WEAK = 16.0
+_CARRIED_RATIO = 16.0
 """A constant channel carries others that are at most this many times as large."""
 
 
@@ -236,7 +236,9 @@ class LinearMap(Rule):
         waiting = (candidates & ~kept & reached).reshape(by_group).any(1)
         # A weak constant is known with a large relative error when it is a difference of large ones: it carries little.
         largest = np.where(candidates & reached, np.abs(value), 0.0).reshape(by_group).max(1, keepdims=True)
-        carried = ((candidates & kept).reshape(by_group) & (np.abs(value).reshape(by_group) * _WEAK >= largest)).any(1)
+        carried = (
+            (candidates & kept).reshape(by_group) & (np.abs(value).reshape(by_group) * _CARRIED_RATIO >= largest)
+        ).any(1)
         for group in np.flatnonzero(waiting & ~carried):
             strength = np.where(candidates, np.abs(value), -1.0).reshape(by_group)[group]
             chosen = np.zeros(by_group[0] * strength.size, bool)

@@ -12,8 +12,8 @@ import ray
 from training_kills import write_images
 
 from reconvene.driver import sweep as module
-from reconvene.driver.sweep import Place, Run, grid, read_results, run_one, sweep, timed_again
-from reconvene.driver.training.loop import Machine
+from reconvene.driver.sweep import Environment, Run, grid, read_results, run_one, sweep, timed_again
+from reconvene.driver.training.loop import Hardware
 from reconvene.frontend.base.errors import InputError
 
 SETTINGS = (("batch", 16), ("epochs", 1), ("test_images", 0), ("train_images", 0))
@@ -23,9 +23,9 @@ COMMON: dict[str, Any] = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> Environment:
     write_images(tmp_path / "data", count=8)
-    return Place(tmp_path / "work", tmp_path / "data", Machine(threads=1))
+    return Environment(tmp_path / "work", tmp_path / "data", Hardware(threads=1))
 
 
 def runs(*methods: str, seeds: tuple[int, ...] = (0,)) -> tuple[Run, ...]:
@@ -40,7 +40,7 @@ def test_a_grid_has_the_dense_network_once_for_every_seed() -> None:
     assert len({run.key for run in found}) == 6
 
 
-def test_a_run_says_what_it_cost_and_gave(place: Place) -> None:
+def test_a_run_says_what_it_cost_and_gave(place: Environment) -> None:
     place.work.mkdir()
     (run,) = runs("upai")
     line = run_one(run, place)
@@ -50,7 +50,7 @@ def test_a_run_says_what_it_cost_and_gave(place: Place) -> None:
     assert line["latency_ms"] > 0 and line["train_seconds"] > 0 and line["macs"] > 0
 
 
-def test_latencies_are_measured_again_without_training(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latencies_are_measured_again_without_training(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     place.work.mkdir()
     line = run_one(runs("reconvene")[0], place)
     monkeypatch.setattr(module, "train", None)
@@ -61,11 +61,11 @@ def test_latencies_are_measured_again_without_training(place: Place, monkeypatch
 
 
 def test_what_is_in_the_results_is_not_done_again(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, seen = tmp_path / "results.jsonl", list[str]()
 
-    def noted(run: Run, place: Place) -> dict[str, Any]:
+    def noted(run: Run, place: Environment) -> dict[str, Any]:
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(run.method)
@@ -84,7 +84,7 @@ def test_what_is_in_the_results_is_not_done_again(
     assert len(read_results(results)) == 3
 
 
-def test_runs_of_another_precision_are_not_mixed_in(place: Place, tmp_path: Path) -> None:
+def test_runs_of_another_precision_are_not_mixed_in(place: Environment, tmp_path: Path) -> None:
     results = tmp_path / "r.jsonl"
     results.write_text(json.dumps({"key": "x", "precision": "bfloat16"}) + "\n")
     with pytest.raises(
@@ -100,7 +100,7 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"engine": "slurm"}, {"workers": 0}])
-def test_bad_options_are_refused(options: dict[str, Any], place: Place, tmp_path: Path) -> None:
+def test_bad_options_are_refused(options: dict[str, Any], place: Environment, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"choose one of processes, ray|1 or more"):
         sweep(runs("dense"), tmp_path / "r.jsonl", place, **options)
 
@@ -116,10 +116,10 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_cluster_of_two_workers_gives_what_one_process_gives(place: Place, tmp_path: Path) -> None:
+def test_a_cluster_of_two_workers_gives_what_one_process_gives(place: Environment, tmp_path: Path) -> None:
     wanted = runs("dense", "reconvene")
     there = sweep(wanted, tmp_path / "ray.jsonl", place, engine="ray", workers=2)
-    here = sweep(wanted, tmp_path / "here.jsonl", Place(tmp_path / "other", place.data, place.machine))
+    here = sweep(wanted, tmp_path / "here.jsonl", Environment(tmp_path / "other", place.data, place.machine))
     for one, two in zip(there, here, strict=True):
         assert {key: value for key, value in one.items() if "seconds" not in key and key != "latency_ms"} == {
             key: value for key, value in two.items() if "seconds" not in key and key != "latency_ms"
@@ -127,6 +127,6 @@ def test_a_cluster_of_two_workers_gives_what_one_process_gives(place: Place, tmp
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_failure_on_the_cluster_is_the_run_s_own_error(place: Place, tmp_path: Path) -> None:
+def test_a_failure_on_the_cluster_is_the_run_s_own_error(place: Environment, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no method 'nas'"):
         sweep(runs("nas"), tmp_path / "ray.jsonl", place, engine="ray", workers=1)

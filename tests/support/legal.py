@@ -13,7 +13,7 @@ from torch import fx
 from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.fusion import group_nodes
 from reconvene.backends.graph.nodes import Convolution, Foreign, Frame, Graph, Node, Pool, Reindex, Scalar
-from reconvene.backends.lowering.steps import Placed, Plan
+from reconvene.backends.lowering.steps import KernelPlan, Placed
 from reconvene.passes.canonicalize import CHECKS
 from reconvene.passes.values import attribute, operator_name
 
@@ -81,7 +81,7 @@ def fused(graph: Graph) -> None:
         assert node is group.sink or not outside, node
 
 
-def planned(plan: Plan) -> None:
+def planned(plan: KernelPlan) -> None:
     """Steps behind what they read, and every output among the values."""
     fused(plan.graph)
     done: set[Any] = {*plan.graph.inputs, *(node for node in plan.graph.nodes if node.op == "constant")}

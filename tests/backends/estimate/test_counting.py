@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconvene.backends.estimate.blocks import Block, blocks_of, steady
-from reconvene.backends.estimate.counting import Command, Level, Ran, count_instructions, count_misses, new_misses
+from reconvene.backends.estimate.counting import CacheLevel, Command, Ran, count_instructions, count_misses, new_misses
 from reconvene.backends.estimate.symbols import kernel_name, symbols_of
 from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
@@ -128,7 +128,7 @@ def test_steady_is_the_difference() -> None:
 )
 def test_every_miss(tmp_path: Path, lines: int, passes: int, first: int, last: int) -> None:
     command = program(tmp_path, LINES, LINES=lines, PASSES=passes)
-    levels = (Level(32768, 2), Level(131072, 16))
+    levels = (CacheLevel(32768, 2), CacheLevel(131072, 16))
     misses = count_misses(command, levels)
     load = max(misses.values())
     literal = len(misses) - 1  # the load of the array's address misses once, unless it shares a line
@@ -140,8 +140,8 @@ def test_every_miss(tmp_path: Path, lines: int, passes: int, first: int, last: i
 @board
 def test_sets_that_are_no_power_of_two(tmp_path: Path) -> None:
     command = program(tmp_path, LINES, LINES=192, PASSES=2)
-    assert max(count_misses(command, [Level(24576, 2)]).values()) == (192,)  # one line in each of 192 sets
-    assert max(count_misses(command, [Level(6144, 2)]).values()) == (384,)
+    assert max(count_misses(command, [CacheLevel(24576, 2)]).values()) == (192,)  # one line in each of 192 sets
+    assert max(count_misses(command, [CacheLevel(6144, 2)]).values()) == (384,)
 
 
 def test_new_misses() -> None:

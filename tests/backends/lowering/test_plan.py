@@ -14,7 +14,7 @@ from reconvene.backends.kernels.base import Task
 from reconvene.backends.kernels.convolution import ConvolutionSpec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.lowering.plan import make_plan
-from reconvene.backends.lowering.steps import Kept, Placed, Plan
+from reconvene.backends.lowering.steps import Kept, KernelPlan, Placed
 
 MACHINE = Machine(32, 16, 2**20)
 
@@ -35,7 +35,7 @@ class Branches(nn.Module):
         return self.last(parts), values
 
 
-def planned(module: nn.Module, *shape: int) -> Plan:
+def planned(module: nn.Module, *shape: int) -> KernelPlan:
     imported = import_module(module.eval(), (torch.zeros(*shape),)).module
     graph = read_relax(imported)
     fold_channels(graph)

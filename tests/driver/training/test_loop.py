@@ -15,7 +15,7 @@ from torch import nn
 
 import reconvene
 from reconvene.driver.training import loop
-from reconvene.driver.training.loop import CHECKPOINT, Machine, train
+from reconvene.driver.training.loop import CHECKPOINT, Hardware, train
 from reconvene.driver.training.presets import Preset
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
@@ -138,7 +138,7 @@ def test_masked_weights_stay_zero_and_compact_exactly(tmp_path: Path) -> None:
 
 
 def test_bfloat16_trains_with_float32_weights(tmp_path: Path) -> None:
-    done = trained(tmp_path / "low", PRESET.changed({"epochs": 5}), machine=Machine(precision="bfloat16"))
+    done = trained(tmp_path / "low", PRESET.changed({"epochs": 5}), machine=Hardware(precision="bfloat16"))
     assert done.rows[-1]["test_accuracy"] > 0.9
     assert all(value.dtype is torch.float32 for value in done.module.parameters())
     assert not same(done, trained(tmp_path / "full", PRESET.changed({"epochs": 5})))
@@ -179,10 +179,10 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     [
         ({"masks": {"nothing": torch.ones(2)}}, "no parameter 'nothing'"),
         ({"masks": {"0.weight": torch.ones(3)}}, "mask of '0.weight'"),
-        ({"machine": Machine("tpu")}, "device 'tpu'"),
-        ({"machine": Machine("cuda:99")}, "no device 'cuda:99'"),
-        ({"machine": Machine(precision="int8")}, "no precision"),
-        ({"machine": Machine(threads=0)}, "0 threads"),
+        ({"machine": Hardware("tpu")}, "device 'tpu'"),
+        ({"machine": Hardware("cuda:99")}, "no device 'cuda:99'"),
+        ({"machine": Hardware(precision="int8")}, "no precision"),
+        ({"machine": Hardware(threads=0)}, "0 threads"),
         ({"preset": PRESET.changed({"batch": 64})}, "fewer than one batch"),
         ({"preset": PRESET.changed({"train_images": 1000})}, "fewer than 1000"),
         ({"preset": PRESET.changed({"rate": 1e30})}, "smaller rate"),
