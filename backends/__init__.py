@@ -1,1 +1,1 @@
-"""Graph to machine: targets, schedules, the TVM pipeline, measurement."""
+"""Graph to machine: targets, kernels, the TVM pipeline, measurement."""

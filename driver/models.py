@@ -62,7 +62,7 @@ def load_model(
         dynamic: ``batch`` and/or ``size`` for sizes that must be able to vary. Without it the batch may, if the model allows
             that; a ``.pt2`` says itself what may.
         batch: size of the first axis of every example input, instead of the one they have.
-        dataset: of `frontend.datasets.DATASETS`; one of the papers' networks is fitted to its classes and images.
+        dataset: of `frontend.data.datasets.DATASETS`; one of the papers' networks is fitted to its classes and images.
         width: scales the layers of such a network.
         given: arrays, which are the example inputs instead.
 

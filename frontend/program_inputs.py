@@ -30,7 +30,7 @@ def sizes_of(
 ) -> InputSizes:
     """The inputs of `module`, which is the graph of `program`; `values` are the example inputs, flattened, if there are.
 
-    `renamed` gives the symbols of the module for those of the program (see `batch.restate_sizes`).
+    `renamed` gives the symbols of the module for those of the program (see `symbols.restate_sizes`).
 
     Conditions that cannot be read hold what they are about at the example's sizes.
     """

@@ -49,7 +49,7 @@ def _flushed() -> int:
 
 def _leave(number: int, _: Any) -> None:
     """Ends at once while modules are imported: libraries turn what is raised there into errors of theirs, and nothing has
-    been begun. `driver.terminal` lets signals be exceptions when the work begins.
+    been begun. `driver.cli.terminal` lets signals be exceptions when the work begins.
     """
     line = b"error: interrupted\n" if number == signal.SIGINT else b"error: ended by SIGTERM\n"
     try:

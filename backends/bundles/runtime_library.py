@@ -1,6 +1,6 @@
 """TVM's runtime for a board, compiled from the sources in the installed wheels: once for a compiler.
 
-It is kept in the user's cache folder (`frontend.cache_folder`).
+It is kept in the user's cache folder (`frontend.base.cache_folder`).
 """
 
 from __future__ import annotations

@@ -1,3 +1,1 @@
-"""The schedule library: one family of kernels to a file, each a function from a specification to a TIR
-function.
-"""
+"""The kernels: one family to a file, each a function from a specification to a TIR function."""

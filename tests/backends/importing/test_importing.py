@@ -83,7 +83,7 @@ def test_arithmetic_is_that_of_pytorch(numbers: Tensor) -> None:
 
 
 REFUSED = {"_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "grid_sampler_3d"}
-"""Operators that neither TVM's importer nor `backends.decompositions` has."""
+"""Operators that neither TVM's importer nor `backends.importing.decompositions` has."""
 
 UNEQUAL = {"grid_sampler"}
 """Operators some of whose cases are refused."""
