@@ -27,7 +27,9 @@ def explained(error: BaseException) -> int:
         return failed(" ".join(str(error).split()), error.exit_code)
     usage = getattr(error, "format_message", None)
     if usage is not None:
-        return failed(f"{' '.join(usage().split())}; see reconvene --help", getattr(error, "exit_code", 2))
+        return failed(
+            f"{' '.join(usage().split()).removesuffix('.')}; see reconvene --help", getattr(error, "exit_code", 2)
+        )
     if any(isinstance(reason, KeyboardInterrupt) for reason in _reasons(error)):
         return failed("interrupted", INTERRUPTED)
     text = " ".join(str(error).split())

@@ -80,7 +80,12 @@ def train_levels(
     levels: Annotated[int, typer.Option(min=1, max=100, help="Levels of rising sparsity, beside the dense one.")] = 8,
     share: Annotated[float, typer.Option(help="Of the weights that remain, removed at every level.")] = 0.2,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="iterative; or a score, for masks found before training.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="iterative; or a score, for masks found before training; or another method that zeroes weights.",
+        ),
     ] = "iterative",
     rewind: Annotated[str, typer.Option(help="Where weights go back to: 500it (steps) or 1ep (epochs).")] = "0it",
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of weights that stay whole. Repeatable.")] = None,
@@ -93,6 +98,7 @@ def train_levels(
     threads: TrainingThreads = None,
     width: Width = 1.0,
     checkpoint_every: CheckpointEvery = 100,
+    input: InputShapes = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the levels; beside MODEL unless given.")
     ] = None,
@@ -113,6 +119,7 @@ def train_levels(
             machine=verb.Hardware(device, "bfloat16" if bfloat16 else "float32", threads),
             width=width,
             checkpoint_every=checkpoint_every,
+            inputs=tuple(input or ()),
             output=output,
             seed=seed,
         )

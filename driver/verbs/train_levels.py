@@ -38,6 +38,7 @@ class Request:
     width: float = 1.0
     checkpoint_every: int = 100
     """Steps."""
+    inputs: tuple[str, ...] = ()
     output: Path | None = None
     """A folder."""
     seed: int = 0
@@ -51,7 +52,9 @@ def run(request: Request) -> Answer:
     dataset = find_dataset(request.dataset)
     if request.output is not None:
         check_folder(request.output)
-    loaded = load_model(request.model, (), request.seed, ("batch",), dataset=request.dataset, width=request.width)
+    loaded = load_model(
+        request.model, request.inputs, request.seed, ("batch",), dataset=request.dataset, width=request.width
+    )
     folder = request.output or suffixed(loaded.beside, "-levels")
     check_folder(folder)
     with stage(f"reading {request.dataset}"):

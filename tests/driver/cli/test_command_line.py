@@ -188,6 +188,7 @@ def test_what_a_model_prints_does_not_spoil_the_json(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["compact"], "Missing argument 'MODEL'; see"),
         (["prune", "missing.pt2"], "missing.pt2"),
         (["prune", "net.py"], "not a .pt2"),
         (["prune", "alexnet"], "vgg16-cifar"),

@@ -184,3 +184,17 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for wrong in ("--share 2", "--method luck", "--rewind soon", "--levels 0", "--preset none"):
         assert main([*call, *wrong.split()]) == 2
         assert "\n" in capsys.readouterr().err
+
+
+def test_a_model_of_the_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It takes the shapes of example inputs, as training does."""
+    write_images(tmp_path / "data")
+    layers = "nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)"
+    (tmp_path / "own.py").write_text(f"from torch import nn\ndef net():\n    return nn.Sequential({layers})\n")
+    call = (
+        f"train-levels {tmp_path / 'own.py'}:net --dataset cifar10 --data {tmp_path / 'data'} --preset smoke"
+        f" --set epochs=1 --set test_images=32 --levels 1 --threads 1 -o {tmp_path / 'levels'} --json"
+    ).split()
+    assert main(call) == 2 and "--input 1x3x224x224" in capsys.readouterr().err
+    assert main([*call, "--input", "1x3x32x32"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["levels"]) == 2
