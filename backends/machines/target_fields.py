@@ -38,6 +38,10 @@ _KINDS: dict[str, type] = {
     "qemu_machine": str,
 }
 
+_WORDS: dict[type, str] = {str: "a text in quotes", list: "a list of texts"}
+_FLOAT_ABIS = ("hard", "soft")
+"""What LLVM's targets take; it says of any other only that code could not be made."""
+
 _MAX_VALUE = {
     "lanes": 64,
     "registers": 256,
@@ -105,7 +109,7 @@ def checked_fields(values: Mapping[str, Any], where: str, names: Sequence[str]) 
     complete = {**_OPTIONAL, **values}
     missing, unknown = [n for n in names if n not in complete], [n for n in complete if n not in names]
     if missing or unknown:
-        problem = f"lacks '{missing[0]}'" if missing else f"has an unknown field '{unknown[0]}'"
+        problem = f"has an unknown field {shortened(unknown[0])}" if unknown else f"lacks '{missing[0]}'"
         raise InputError(f"target '{complete.get('name')}' in {where} {problem}; the fields are {', '.join(names)}")
     for name in names:
         wanted = _wanted(name, complete[name])
@@ -115,7 +119,8 @@ def checked_fields(values: Mapping[str, Any], where: str, names: Sequence[str]) 
         raise InputError(f"target '{complete.get('name')}' in {where}: {unsupported(complete['triple'])}")
     if complete["registers"] < 8 or complete["lanes"] & (complete["lanes"] - 1):
         raise InputError(
-            f"target '{complete.get('name')}' in {where}: registers must be 8 or more and lanes a power of two"
+            f"target '{complete.get('name')}' in {where}: registers must be 8 or more and lanes a power of two, got"
+            f" {complete['registers']} and {complete['lanes']}"
         )
     return {**complete, "features": tuple(complete["features"]), "link": tuple(complete["link"])}
 
@@ -142,9 +147,11 @@ def _wanted(name: str, value: Any) -> str | None:
         return None if good else f"a positive whole number up to {most}, got {shortened(value)}"
     if name == "name" and isinstance(value, str) and not _NAME.fullmatch(value):
         return f"a name that a file can have, got {shortened(value)}"
+    if name == "float_abi" and value not in _FLOAT_ABIS:
+        return f"{' or '.join(_FLOAT_ABIS)}, or left out, got {shortened(value)}"
     if name == "features" and isinstance(value, list | tuple):
         wrong = [entry for entry in value if not isinstance(entry, str) or not _FEATURE.fullmatch(entry)]
         if wrong:
             return f'a list of words such as "+neon", got {shortened(wrong[0])}'
     texts = not isinstance(value, list) or all(isinstance(entry, str) for entry in value)
-    return None if isinstance(value, kind) and texts else f"a {kind.__name__}, got {shortened(value)}"
+    return None if isinstance(value, kind) and texts else f"{_WORDS[kind]}, got {shortened(value)}"

@@ -103,7 +103,10 @@ def test_own_file(tmp_path: Path) -> None:
         ("x = " + "[" * 5000, "is nested too deeply"),
         (OWN + "# " + "x" * 20000, "a target takes 16384 at most"),
         (OWN.replace("lanes = 4", "lanes = 6"), "lanes a power of two"),
-        (OWN.replace('"cortex-a55"', "55"), "'cpu' must be a str, got 55"),
+        (OWN.replace('"cortex-a55"', "55"), "'cpu' must be a text in quotes, got 55"),
+        (OWN + 'link = "g++"', r"'link' must be a list of texts, got 'g\+\+'"),
+        (OWN + 'float_abi = "firm"', "'float_abi' must be hard or soft, or left out, got 'firm'"),
+        ("[mine]\n" + OWN, "has an unknown field 'mine'"),
         ("lanes = ", "is not TOML"),
     ],
 )
