@@ -13,6 +13,7 @@ from torch import fx, nn
 from tvm import relax
 
 from ..frontend.base.arrays import as_tensors
+from ..frontend.base.dump import on_trial
 from ..frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
@@ -166,7 +167,7 @@ def _failure(
 ) -> CaptureError:
     """Who is to blame: the operator that does not compile by itself either."""
     plain = replace(options, choose="default", on=None, tune=0)
-    with stage("looking for the operator that cannot be compiled"):
+    with stage("looking for the operator that cannot be compiled"), on_trial():
         search = culprit(
             imported.decomposed, lambda part, inputs: _compiled(import_module(part, inputs), target, plain)
         )

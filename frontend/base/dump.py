@@ -10,12 +10,13 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import InputError
 
-__all__ = ["VARIABLE", "Watcher", "is_dumping", "reached", "watching"]
+__all__ = ["VARIABLE", "Watcher", "is_dumping", "on_trial", "reached", "watching"]
 
 VARIABLE = "RECONVENE_DUMP"
 """Names the environment variable with the folder; files there are only added."""
@@ -27,6 +28,7 @@ Watcher = Callable[[str, Any], None]
 _NUMBERED = re.compile(r"(\d{4,})-\w+\.txt")
 
 _watchers: list[Watcher] = []
+_on_trial: ContextVar[bool] = ContextVar("on_trial", default=False)
 
 
 @contextmanager
@@ -39,9 +41,19 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watchers.remove(watcher)
 
 
+@contextmanager
+def on_trial() -> Iterator[None]:
+    """What is made in the block is tried and thrown away: no text is written of it."""
+    token = _on_trial.set(True)
+    try:
+        yield
+    finally:
+        _on_trial.reset(token)
+
+
 def is_dumping() -> bool:
     """Whether texts are written, so that what is made for them alone is worth its time."""
-    return bool(os.environ.get(VARIABLE))
+    return bool(os.environ.get(VARIABLE)) and not _on_trial.get()
 
 
 def reached(stage: str, value: Value, text: Callable[[Value], str]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 import reconvene
 from reconvene.backends.graph.nodes import Graph
 from reconvene.backends.graph.text import graph_text
-from reconvene.frontend.base.dump import reached, watching
+from reconvene.frontend.base.dump import on_trial, reached, watching
 from reconvene.frontend.base.errors import InputError
 
 STAGES = ["captured", "canonical", "masked", "compacted", "read", "folded", "fused", "planned"]
@@ -81,6 +81,15 @@ def test_without_the_variable_no_text_is_made(tmp_path: Path, monkeypatch: pytes
             monkeypatch.setenv("RECONVENE_DUMP", value)
         reached("read", EMPTY, lambda _: pytest.fail("a text was made"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_tried_and_thrown_away_leaves_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECONVENE_DUMP", str(tmp_path))
+    with on_trial():
+        reached("read", EMPTY, graph_text)
+    assert list(tmp_path.iterdir()) == []
+    reached("read", EMPTY, graph_text)
+    assert [path.name for path in tmp_path.iterdir()] == ["0001-read.txt"]
 
 
 def test_who_watches_sees_stages_in_order() -> None:
