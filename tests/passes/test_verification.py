@@ -89,6 +89,7 @@ def test_an_output_of_another_shape_is_caught(monkeypatch: pytest.MonkeyPatch) -
         (value,) = output.args[0]
         with module.graph.inserting_before(output):
             sliced = module.graph.call_function(torch.ops.aten.slice.Tensor, (value, 0, 0, 1))
+            sliced.meta["val"] = value.meta["val"][:1]
         output.args = ((sliced,),)
         module.recompile()
         return module

@@ -34,6 +34,7 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     monkeypatch.delenv("RECONVENE_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("RECONVENE_CACHE", raising=False)
     monkeypatch.setattr(datasets, "_DEBIAN_FASHION", tmp_path / "none")
 
 
