@@ -30,6 +30,7 @@ from typing import Any
 
 from attack_bundles import Late, patience
 from attacks.edits import edited_bytes
+from attacks.sockets import read
 
 from reconvene.backends.boards.place import Place
 from reconvene.backends.boards.session import Limits, open_board
@@ -160,16 +161,6 @@ class Board:
             if code in ANSWERS:
                 self.served.append(index)
             client.sendall(script.answer(code))
-
-
-def read(client: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        part = client.recv(size - len(found))
-        if not part:
-            raise EOFError
-        found += part
-    return found
 
 
 def attempt(port: int, limit: float) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from torch import fx
 
 from .writes import written_places
 
-__all__ = ["inline_regions"]
+__all__ = ["inline_regions", "place"]
 
 
 def inline_regions(module: fx.GraphModule) -> None:
@@ -71,7 +71,7 @@ def _inline(module: fx.GraphModule, node: fx.Node, holder: fx.Node, operands: Se
         value: Any = body
         for part in str(held.target).split("."):
             value = getattr(value, part)
-        _place(module, name, value)
+        place(module, name, value)
         with graph.inserting_before(node):
             inner[held] = graph.get_attr(name)
         inner[held].meta = copy.copy(held.meta)
@@ -98,7 +98,8 @@ def _picks(user: fx.Node) -> bool:
     return user.op == "call_function" and getattr(user.target, "__name__", "") == "getitem"
 
 
-def _place(module: fx.GraphModule, name: str, value: Any) -> None:
+def place(module: torch.nn.Module, name: str, value: Any) -> None:
+    """Makes `value` the module's own under `name`: a module, a parameter, or else a buffer."""
     if isinstance(value, torch.nn.Module):
         module.add_module(name, value)
     elif isinstance(value, torch.nn.Parameter):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from ..frontend.inlining import place
+
 __all__ = ["holder_of", "place_tensor"]
 
 
@@ -27,9 +29,4 @@ def place_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor | torch.
         if not hasattr(root, part):
             root.add_module(part, torch.nn.Module())
         root = getattr(root, part)
-    if isinstance(tensor, torch.nn.Module):
-        root.add_module(last, tensor)
-    elif isinstance(tensor, torch.nn.Parameter):
-        root.register_parameter(last, tensor)
-    else:
-        root.register_buffer(last, tensor)
+    place(root, last, tensor)

@@ -86,20 +86,18 @@ def read_listed(folder: Path, name: str, expected: FileSum) -> bytes:
     return found
 
 
-def check_file(folder: Path, name: str, expected: FileSum) -> None:
-    """Raises InputError unless the file `name` in `folder` is what is `expected`."""
-    path = folder / name
+def check_file(folder: Path, name: str, expected: FileSum, what: str = "bundle") -> None:
+    """Raises InputError unless the file `name` in `folder`, which is a `what`, is what is `expected`."""
+    path, place = folder / name, f"{what} '{folder}'"
     try:
         with open_regular(path, within=folder) as stream:
             found = os.fstat(stream.fileno()).st_size
-            if found != expected.bytes:
-                raise InputError(
-                    f"'{name}' in bundle '{folder}' has {found} bytes instead of {expected.bytes}; copy the bundle again"
-                )
-            digest = sha256(stream)
+            digest = sha256(stream) if found == expected.bytes else ""
     except FileNotFoundError:
-        raise InputError(f"bundle '{folder}' lacks '{name}'; copy the bundle again") from None
+        raise InputError(f"{place} lacks '{name}'; copy the {what} again") from None
     except OSError as error:
-        raise InputError(f"cannot read '{name}' in bundle '{folder}': {error.strerror}; do not use it") from None
+        raise InputError(f"cannot read '{name}' in {place}: {error.strerror}; do not use it") from None
+    if found != expected.bytes:
+        raise InputError(f"'{name}' in {place} has {found} bytes instead of {expected.bytes}; copy the {what} again")
     if digest != expected.sha256:
-        raise InputError(f"'{name}' in bundle '{folder}' does not have its checksum; copy the bundle again")
+        raise InputError(f"'{name}' in {place} does not have its checksum; copy the {what} again")

@@ -22,12 +22,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...backends.bundles.listed_files import MANIFEST as BUNDLE_MANIFEST
-from ...backends.bundles.listed_files import FileSum, file_sum
+from ...backends.bundles.listed_files import FileSum, check_file, file_sum
 from ...backends.bundles.manifest import tensor_specs
 from ...backends.bundles.read import read_manifest
 from ...backends.signature import TensorSpec
 from ...frontend.base.errors import InputError
-from ...frontend.base.files import SUMS, open_regular, read_regular, sha256, sha256_of, write_text
+from ...frontend.base.files import SUMS, read_regular, sha256, sha256_of, write_text
 from ...frontend.base.json_text import json_array, json_count, json_number, json_object, parse_json, shortened
 from ...frontend.base.shown_text import shown
 
@@ -173,7 +173,7 @@ def check_variant(portfolio: Portfolio, variant: Variant) -> None:
         InputError: a file is missing, is another one, or lies outside; or a bundle takes or gives something else.
     """
     for path, expected in variant.files.items():
-        _check_file(portfolio, path, expected)
+        check_file(portfolio.folder, path, expected, "portfolio")
     for target in variant.targets:
         listed_bundle(portfolio, variant, target)
 
@@ -192,7 +192,7 @@ def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
         raise InputError(f"variant '{variant.name}' is built for {built}, not for '{target}'; build it for that target")
     root = PurePosixPath(VARIANTS, variant.name, target)
     listed = variant.manifest_sum(target)
-    _check_file(portfolio, str(root / BUNDLE_MANIFEST), listed)
+    check_file(portfolio.folder, str(root / BUNDLE_MANIFEST), listed, "portfolio")
     folder = portfolio.folder / root
     try:
         manifest = read_manifest(folder, listed.sha256)
@@ -322,19 +322,3 @@ def _inside(path: str, name: str) -> str:
     if parts[:2] != [VARIANTS, name] or len(parts) < 3:
         raise ValueError(f"the file {shortened(path)} is not one of the variant '{name}'")
     return path
-
-
-def _check_file(portfolio: Portfolio, path: str, expected: FileSum) -> None:
-    file = portfolio.folder / path
-    try:
-        with open_regular(file, within=portfolio.folder) as stream:
-            found = os.fstat(stream.fileno()).st_size
-            digest = sha256(stream) if found == expected.bytes else ""
-    except FileNotFoundError:
-        raise InputError(f"portfolio '{portfolio.folder}' lacks '{path}'; copy the portfolio again") from None
-    except OSError as error:
-        raise InputError(f"cannot read '{file}': {error.strerror}; copy the portfolio again") from None
-    if found != expected.bytes:
-        raise InputError(f"'{file}' has {found} bytes instead of {expected.bytes}; copy the portfolio again")
-    if digest != expected.sha256:
-        raise InputError(f"'{file}' does not have its checksum; copy the portfolio again")

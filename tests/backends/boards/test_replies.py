@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from attacks.sockets import read
 
 from reconvene.backends.boards.errors import BoardError, BoardLost
 from reconvene.backends.boards.jobs import _there
@@ -171,16 +172,6 @@ def test_more_is_taken_where_more_is_expected() -> None:
 
 
 # ---- whole sessions
-
-
-def read(client: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        part = client.recv(size - len(found))
-        if not part:
-            raise EOFError
-        found += part
-    return found
 
 
 def asked(client: socket.socket) -> bytes:
