@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ...frontend.base.json_text import shortened
 
@@ -167,6 +168,7 @@ ARCHITECTURES = {entry.name: entry for entry in (_X86_64, _AARCH64, _ARM)}
 """By name."""
 
 
+@lru_cache(maxsize=64)
 def architecture_of(triple: str) -> Architecture | None:
     """The instruction set that `triple` names first; None for one that code is not made for."""
     first = triple.partition("-")[0]
