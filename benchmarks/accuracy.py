@@ -36,8 +36,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 METHODS = ("dense", "upai:magnitude", "upai:synflow", "spai-uniform:magnitude", "reconvene:magnitude")
 ABLATIONS = (
     "upai:random", "upai:snip", "upai:grasp", "spai-global:magnitude", "spai-global:synflow", "reconvene:synflow",
-    "reconvene-multiple-of-8:magnitude", "reconvene-global-threshold:magnitude", "reconvene-random-layers:magnitude",
-    "reconvene-inherit:magnitude", "reconvene-reinitialize-all:magnitude",
+    "reconvene-density-none:magnitude", "reconvene-density-unrounded:magnitude", "reconvene-channels-mean:magnitude",
+    "reconvene-density-global-threshold:magnitude", "reconvene-density-random-layers:magnitude",
+    "reconvene-density-inherit:magnitude", "reconvene-density-reinitialize-all:magnitude",
 )  # fmt: skip
 AXES = {
     "parameters": "parameters that are not masked",

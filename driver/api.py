@@ -122,7 +122,7 @@ def prune(
     scope: Literal["layer", "global"] = "layer",
     latency: float | None = None,
     channel_multiple: int | None = None,
-    minimum_channels: int = 1,
+    minimum_channels: int | None = None,
     ignore: Sequence[str] = (),
     seed: int = 0,
     fold_batch_norm: bool = False,
@@ -141,13 +141,13 @@ def prune(
         sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
             first step removes, p.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
-            None rounds to nothing.
+            None rounds to nothing; for ``reconvene`` to a multiple of 8.
         scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
         latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no
             width is chosen that takes as long as a larger one. Times are modelled cycles of convolutions and linear
             layers, see ``reconvene.backends.choosing.layer_times``. Not for ``reconvene``.
         channel_multiple: rounds to this instead of the target's multiple.
-        minimum_channels: what every layer keeps at least.
+        minimum_channels: what every layer keeps at least; 1 unless given, for ``reconvene`` 8 and a sixteenth of the layer.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
         seed: of random methods, new weights and of the check's inputs.
         fold_batch_norm: as for `compact`.
@@ -185,7 +185,7 @@ def asked(
     latency: float | None = None,
     scope: str = "layer",
     channel_multiple: int | None = None,
-    minimum_channels: int = 1,
+    minimum_channels: int | None = None,
     ignore: Sequence[str] = (),
     fold: bool = False,
     options: Mapping[str, Any] = MappingProxyType({}),
@@ -197,7 +197,7 @@ def asked(
     multiple = multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
-    aim = Aim(sparsity, Widths(scope, multiple, minimum_channels, tuple(ignore)), latency, fold=fold)
+    aim = Aim(sparsity, Widths(scope, multiple, minimum_channels, ignore=tuple(ignore)), latency, fold=fold)
     chosen.check_aim(aim)
     return Asked(chosen, aim, target)
 
@@ -342,9 +342,9 @@ def _with_findings(
     return dataclasses.replace(report, facts=(*report.facts, *facts))
 
 
-def multiple_of(target: str | Target | None) -> int:
+def multiple_of(target: str | Target | None) -> int | None:
     if target is None:
-        return 1
+        return None
     if not isinstance(target, str):
         return target.channel_multiple
     from ..backends.machines.targets import find_target

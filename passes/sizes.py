@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from torch import fx
@@ -14,7 +14,7 @@ from .outcome import LayerWidth, Size
 from .rules import Rule, layer_of, rule_for
 from .values import Operation, attribute, example_shape, is_tensor, shape_of
 
-__all__ = ["layer_widths", "module_size", "total_size"]
+__all__ = ["layer_macs", "layer_widths", "module_size", "total_size"]
 
 Shape = Callable[[fx.Node], tuple[int, ...]]
 
@@ -31,6 +31,17 @@ def total_size(view: DependencyView, module: fx.GraphModule, live: Liveness | No
     shape = _shapes(view.module, live)
     macs = sum(rule_for(op.name).macs(op, shape) for op in view.operations.values() if _counts(op))
     return module_size(module, macs)
+
+
+def layer_macs(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> dict[str, int]:
+    """Multiply-accumulates of all calls with each stored weight of a convolution or linear layer, by the weight's name."""
+    shape, found = _shapes(module, None), dict[str, int]()
+    for op in operations.values():
+        layer = layer_of(op)
+        if layer is not None and layer.weight.op == "get_attr":
+            name = str(layer.weight.target)
+            found[name] = found.get(name, 0) + rule_for(op.name).macs(op, shape)
+    return found
 
 
 def layer_widths(view: DependencyView, live: Liveness) -> tuple[LayerWidth, ...]:

@@ -92,11 +92,14 @@ def prune(
         float | None, typer.Option(help="Share of the dense time to reach on the target, instead of a sparsity.")
     ] = None,
     channel_multiple: Annotated[
-        int | None, typer.Option(min=1, max=MOST_CHANNELS, help="Round them to this multiple instead.")
+        int | None, typer.Option(min=1, max=MOST_CHANNELS, help="Round them to this multiple instead; 8 for reconvene.")
     ] = None,
     minimum_channels: Annotated[
-        int, typer.Option(min=1, max=MOST_CHANNELS, help="What every layer keeps at least.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, max=MOST_CHANNELS, help="What every layer keeps at least: 1, or 8 and a sixteenth for reconvene."
+        ),
+    ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
     input: InputShapes = None,
     dynamic: Dynamic = None,

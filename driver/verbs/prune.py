@@ -33,7 +33,7 @@ class Request:
     target: str | None = None
     latency: float | None = None
     channel_multiple: int | None = None
-    minimum_channels: int = 1
+    minimum_channels: int | None = None
     ignore: tuple[str, ...] = ()
     fold: bool = False
     inputs: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from ..dependency import DependencyView, dependency_view
 from ..outcome import Size
 from ..sizes import total_size
 from ..values import attribute
+from .allocation import ALLOCATIONS
 from .decisions import AS_WANTED, Decision, Widths, masks_of
 from .methods import METHODS, find_method
 from .methods.base import Aim, ChannelMethod, Method, TrainingMethod, WeightMethod
@@ -118,15 +119,15 @@ def upai(module: CapturedModule, setting: Setting) -> Candidate:
     return _candidate(module, masks)
 
 
-def spai(scope: str) -> Baseline:
-    """Structured pruning at initialization with as many parameters as Reconvene leaves at the same p.
+def spai(scope: str, like: Baseline) -> Baseline:
+    """Structured pruning at initialization with as many parameters as another method leaves at the same p.
 
     ``layer``: a uniform width; ``global``: the channels of lowest score, over all layers. The score of a channel is that of
     its weights. What stays keeps its initial weights.
     """
 
     def pruned(module: CapturedModule, setting: Setting) -> Candidate:
-        wanted = _parameters(made_by(Reconvene())(module, setting).module)
+        wanted = _parameters(like(module, setting).module)
         view = dependency_view(canonicalize(module))
         method, widths = find_method(setting.score, OneShot), Widths(scope)
         low, high = 0.0, 1.0
@@ -141,18 +142,40 @@ def spai(scope: str) -> Baseline:
     return pruned
 
 
+_AS_FIRST_READ = Reconvene(keep="channels", ends="pruned")
+"""(1 - s) of the channels: what Reconvene was here before its ``keep``."""
+_UNROUNDED = Widths(multiple=1, minimum=1)
+
+ABLATIONS: Mapping[str, Callable[[Reconvene], Reconvene]] = MappingProxyType(
+    {
+        "global-threshold": lambda method: dataclasses.replace(method, threshold="global"),
+        "random-layers": lambda method: dataclasses.replace(method, evaluator="random"),
+        "inherit": lambda method: dataclasses.replace(method, reinitialize="none"),
+        "reinitialize-all": lambda method: dataclasses.replace(method, reinitialize="all"),
+        "inside-blocks": lambda method: dataclasses.replace(method, residual="inside"),
+        "none": lambda method: dataclasses.replace(method, threshold="none"),
+    }
+)
+"""Reconvene with one thing changed."""
+
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "dense": dense,
         "upai": upai,
-        "spai-uniform": spai("layer"),
-        "spai-global": spai("global"),
-        "reconvene-multiple-of-8": made_by(Reconvene(), Widths(multiple=8)),
-        "reconvene-global-threshold": made_by(Reconvene(threshold="global")),
-        "reconvene-random-layers": made_by(Reconvene(evaluator="random")),
-        "reconvene-inherit": made_by(Reconvene(reinitialize="none")),
-        "reconvene-reinitialize-all": made_by(Reconvene(reinitialize="all")),
-        "reconvene-inside-blocks": made_by(Reconvene(residual="inside")),
+        "spai-uniform": spai("layer", made_by(Reconvene())),
+        "spai-global": spai("global", made_by(Reconvene())),
+        "spai-channels-uniform": spai("layer", made_by(_AS_FIRST_READ, _UNROUNDED)),
+        "spai-channels-global": spai("global", made_by(_AS_FIRST_READ, _UNROUNDED)),
+        "reconvene-density-mean": made_by(Reconvene()),
+        "reconvene-density-unrounded": made_by(Reconvene(), _UNROUNDED),
+        **{f"reconvene-density-{name}": made_by(change(Reconvene())) for name, change in ABLATIONS.items()},
+        **{f"reconvene-density-{name}": made_by(Reconvene(allocation=name, threshold="none")) for name in ALLOCATIONS},
+        "reconvene-channels-mean": made_by(_AS_FIRST_READ, _UNROUNDED),
+        "reconvene-channels-multiple-of-8": made_by(_AS_FIRST_READ, Widths(multiple=8, minimum=1)),
+        **{
+            f"reconvene-channels-{name}": made_by(change(_AS_FIRST_READ), _UNROUNDED)
+            for name, change in ABLATIONS.items()
+        },
     }
 )
 """Beside the methods themselves."""

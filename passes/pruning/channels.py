@@ -73,7 +73,7 @@ def tried_for_latency(
     """Widths for a goal, again for as long as some of their channels would stay. Raises InputError if it is out of reach."""
     while True:
         outcome = decide_for_latency(view, scored, goal, widths)
-        trial = tried(module, view, outcome.decisions, widths.multiple)
+        trial = tried(module, view, outcome.decisions, widths.step)
         if not trial.withheld:
             return TimedTrial(trial, outcome.sparsity, outcome.share)
         reasons = {decision.group: "; ".join(decision.reasons) for decision in trial.decisions}

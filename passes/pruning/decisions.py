@@ -46,8 +46,9 @@ class Widths:
     Attributes:
         scope: ``layer`` takes the share of every group; ``global`` compares all channels, each divided by its group's mean
             score.
-        multiple: the channels kept of a group are rounded up to a multiple of this.
-        minimum: no group keeps fewer.
+        multiple: the channels kept of a group are rounded up to a multiple of this; None: to nothing, or as a method has it.
+        minimum: no group keeps fewer; None: 1, or as a method has it.
+        least_share: no group keeps a smaller share of its channels, from 0 to 1.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
 
     Raises:
@@ -55,15 +56,26 @@ class Widths:
     """
 
     scope: str = "layer"
-    multiple: int = 1
-    minimum: int = 1
+    multiple: int | None = None
+    minimum: int | None = None
+    least_share: float = 0.0
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
             raise InputError(f"there is no scope '{self.scope}'; choose {' or '.join(SCOPES)}")
-        if self.multiple < 1 or self.minimum < 1:
-            raise InputError(f"channel multiple {self.multiple} and minimum channels {self.minimum} must be at least 1")
+        for name, value in (("channel multiple", self.multiple), ("minimum channels", self.minimum)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value} must be at least 1")
+
+    @property
+    def step(self) -> int:
+        """What a number of channels is a multiple of."""
+        return self.multiple or 1
+
+    def floor(self, size: int) -> int:
+        """What a group of `size` channels keeps at least."""
+        return max(self.minimum or 1, math.ceil(self.least_share * size))
 
 
 AS_WANTED = Widths()
@@ -97,21 +109,21 @@ class Decision:
 
 def rounded(group: ChannelGroup, score: Floats, wanted: int, widths: Widths = AS_WANTED) -> Decision:
     """The decision that drops the lowest scores, equally many in every block, keeping a multiple and at least the floor."""
-    width = group.size // group.blocks
+    width, floor = group.size // group.blocks, widths.floor(group.size)
     reasons = []
     keep = max(1, math.ceil((group.size - wanted) / group.blocks))
     if keep * group.blocks > group.size - wanted:
         reasons.append(f"{group.blocks} blocks lose equally many")
     before = keep
-    while keep < width and (keep * group.blocks < widths.minimum):
+    while keep < width and keep * group.blocks < floor:
         keep += 1
     if keep != before:
-        reasons.append(f"at least {widths.minimum} channels stay")
+        reasons.append(f"at least {floor} channels stay")
     before = keep
-    while keep < width and keep * group.blocks % widths.multiple:
+    while keep < width and keep * group.blocks % widths.step:
         keep += 1
     if keep != before:
-        reasons.append(f"{(keep - before) * group.blocks} more stay to reach a multiple of {widths.multiple}")
+        reasons.append(f"{(keep - before) * group.blocks} more stay to reach a multiple of {widths.step}")
     order = np.argsort(score.reshape(group.blocks, width), axis=1, kind="stable")
     drop = np.zeros((group.blocks, width), bool)
     np.put_along_axis(drop, order[:, : width - keep], True, axis=1)

@@ -125,7 +125,7 @@ def _widened(
             if score is None or not decision.drop.any():
                 continue
             kept = int((~decision.drop).sum())
-            for wider in _wider(decision.group, kept, widths.multiple):
+            for wider in _wider(decision.group, kept, widths.step):
                 lost = max(0, decision.group.size - wider)
                 trial = rounded(decision.group, score, lost, widths)
                 total = _total(view, [*current[:number], trial, *current[number + 1 :]], time)

@@ -58,7 +58,7 @@ class OneShot(ChannelMethod, WeightMethod):
         scored, widths = self.scored(view, evidence, aim.widths.ignore), aim.widths
         sparsity, timed = float(aim.sparsity), dict[str, float]()
         if (goal := aim.goal) is None:
-            trial = tried(module, view, allot(view, scored, sparsity, widths), widths.multiple)
+            trial = tried(module, view, allot(view, scored, sparsity, widths), widths.step)
         else:
             found = tried_for_latency(module, view, scored, goal, widths)
             trial, sparsity = found.trial, found.sparsity
@@ -68,8 +68,8 @@ class OneShot(ChannelMethod, WeightMethod):
             "sparsity": sparsity,
             **timed,
             "scope": widths.scope,
-            "channel_multiple": widths.multiple,
-            "minimum_channels": widths.minimum,
+            "channel_multiple": widths.step,
+            "minimum_channels": widths.minimum or 1,
             "ignore": list(widths.ignore),
             "seed": evidence.seed,
         }

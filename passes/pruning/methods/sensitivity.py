@@ -5,7 +5,7 @@ lose channels. The others are sensitive, and become dense again. No data and no 
 
 What is public of the method says that layers are compared with "the global average sparsity", which can be read in two
 ways; both are here. ``mean``: the unweighted mean over convolutions. ``global``: the share of all weights that went, which
-large layers dominate.
+large layers dominate. ``none`` is ours: every layer that lost weights is resilient, so that all densities count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..weights import LayerSparsity
 
 __all__ = ["THRESHOLDS", "Sensitivity", "evaluate", "shuffled"]
 
-THRESHOLDS = ("mean", "global")
+THRESHOLDS = ("mean", "global", "none")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def evaluate(
     Args:
         layers: what an unstructured pruning left, see `pruning.weights`.
         sparsity: the share it was asked for.
-        threshold: ``mean`` over the layers compared, or ``global``, the share asked for.
+        threshold: ``mean`` over the layers compared, ``global``, the share asked for, or ``none``: 0.
         convolutions_only: linear layers are neither compared nor pruned.
 
     Raises:
@@ -66,7 +66,7 @@ def evaluate(
     if not chosen:
         raise InputError("this model has no convolution to evaluate; choose layers='all' to prune linear layers too")
     mean = sum(layer.sparsity for layer in chosen) / len(chosen)
-    return Sensitivity(mean if threshold == "mean" else sparsity, chosen)
+    return Sensitivity({"mean": mean, "global": sparsity, "none": 0.0}[threshold], chosen)
 
 
 def shuffled(found: Sensitivity, seed: int) -> Sensitivity:

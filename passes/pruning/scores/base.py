@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from ....frontend.base.errors import InputError
 from ....frontend.graph_module import CapturedModule, with_own_graph
 from ...operations import layers_of, operations_of
+from ...sizes import layer_macs
 from ...values import attribute, is_tensor
 
 __all__ = [
@@ -47,6 +48,8 @@ class Weight:
     shape: tuple[int, ...]
     convolution: bool
     """Whether a convolution reads it; else a linear layer."""
+    macs: int = 0
+    """Multiply-accumulates of all calls with it on the example inputs, where they were counted."""
 
     @property
     def size(self) -> int:
@@ -114,9 +117,11 @@ class Score:
 
 def scored_weights(module: fx.GraphModule) -> tuple[Weight, ...]:
     """The weights of all convolutions and linear layers of a canonical module, in the order they are read."""
-    tensors = {name: (attribute(module, name), uses) for name, uses in layers_of(operations_of(module)).items()}
+    operations = operations_of(module)
+    tensors = {name: (attribute(module, name), uses) for name, uses in layers_of(operations).items()}
+    macs = layer_macs(module, operations)
     return tuple(
-        Weight(name, tuple(tensor.shape), uses[0].convolution)
+        Weight(name, tuple(tensor.shape), uses[0].convolution, macs[name])
         for name, (tensor, uses) in tensors.items()
         if isinstance(tensor, torch.nn.Parameter)
     )

@@ -41,9 +41,17 @@ def test_upai_keeps_the_shapes_and_masks_p(score: str) -> None:
     assert made.size.parameters == DENSE and DENSE - made.weights == round(0.9 * prunable)
 
 
-@pytest.mark.parametrize("method", ["spai-uniform", "spai-global"])
-def test_spai_has_about_as_many_parameters_as_reconvene(method: str) -> None:
-    wanted = candidate("reconvene").size.parameters
+@pytest.mark.parametrize(
+    ("method", "like"),
+    [
+        ("spai-uniform", "reconvene"),
+        ("spai-global", "reconvene"),
+        ("spai-channels-uniform", "reconvene-channels-mean"),
+        ("spai-channels-global", "reconvene-channels-mean"),
+    ],
+)
+def test_spai_has_about_as_many_parameters_as_reconvene(method: str, like: str) -> None:
+    wanted = candidate(like).size.parameters
     found = candidate(method).size.parameters
     assert wanted <= found <= 1.25 * wanted
 
@@ -59,7 +67,9 @@ def test_uniform_width_is_uniform() -> None:
 
 
 def test_a_target_s_multiple_is_kept() -> None:
-    plain, rounded = (candidate(method).module for method in ("reconvene", "reconvene-multiple-of-8"))
+    plain, rounded = (
+        candidate(method).module for method in ("reconvene-channels-mean", "reconvene-channels-multiple-of-8")
+    )
     widths = [
         (plain.get_parameter(name).shape[0], rounded.get_parameter(name).shape[0])
         for name, value in MODULE.named_parameters()

@@ -26,9 +26,39 @@ def vgg(width: float = 0.125) -> nn.Module:
     return network_for("vgg16", 10, 32, width).build()
 
 
+BY_CHANNELS: dict[str, Any] = {"keep": "channels", "ends": "pruned", "channel_multiple": 1, "minimum_channels": 1}
+"""As many channels as weights, with nothing rounded."""
+
+
+def test_densities_are_kept_layer_by_layer() -> None:
+    """With no threshold and nothing rounded, every layer keeps about the share of its weights that unstructured pruning
+    left in it, and the network p of all of them."""
+    model = vgg(0.5)
+    result = reconvene.prune(
+        model, (IMAGES,), method="reconvene", sparsity=0.9, profile=False, threshold="none", channel_multiple=1,
+        minimum_channels=1,
+    )  # fmt: skip
+    assert result.sensitivity is not None
+    for layer in result.sensitivity.layers[2:]:  # The first stays whole, and the second reads it.
+        kept = result.module.get_parameter(layer.name).numel() / layer.weights
+        assert kept == pytest.approx(1 - layer.sparsity, rel=0.25), layer.name
+    assert result.report.after.parameters / result.report.before.parameters == pytest.approx(0.1, rel=0.1)
+
+
+def test_no_layer_ends_narrow_unless_it_is_asked_for() -> None:
+    found = reconvene.prune(vgg(0.25), (IMAGES,), method="reconvene", sparsity=0.98, profile=False, threshold="none")
+    widths = [layer.channels_after for layer in found.report.layers[:-1]]
+    assert min(widths) >= 8 and all(width % 8 == 0 for width in widths) and found.report.layers[0].channels_after == 16
+    assert (found.report.options["minimum_channels"], found.report.options["channel_multiple"]) == (8, 8)
+    asked = reconvene.prune(
+        vgg(0.25), (IMAGES,), method="reconvene", sparsity=0.98, profile=False, minimum_channels=2, channel_multiple=2
+    )
+    assert min(layer.channels_after for layer in asked.report.layers[:-1]) < 8
+
+
 def test_widths_follow_the_layers_sparsities() -> None:
     model = vgg()
-    result = reconvene.prune(model, (IMAGES,), method="reconvene", sparsity=0.875, profile=False)
+    result = reconvene.prune(model, (IMAGES,), method="reconvene", sparsity=0.875, profile=False, **BY_CHANNELS)
     assert result.sensitivity is not None
     convolutions = [layer for layer in result.sensitivity.layers if layer.convolution]
     mean = sum(layer.sparsity for layer in convolutions) / len(convolutions)
@@ -73,8 +103,9 @@ def test_every_score_gives_a_smaller_network(score: str) -> None:
     model = network_for("resnet20", 10, 32, 0.5).build()
     batches = synthetic_batches(model, (IMAGES,), size=8)
     result = reconvene.prune(
-        model, (IMAGES,), method="reconvene", sparsity=0.8, score=score, rounds=2, batches=batches, profile=False
-    )
+        model, (IMAGES,), method="reconvene", sparsity=0.8, score=score, rounds=2, batches=batches, profile=False,
+        threshold="none",
+    )  # fmt: skip
     assert result.report.after.parameters < result.report.before.parameters
     assert result.report.options["score"] == score
 
@@ -84,8 +115,9 @@ def test_the_options_of_the_paper_s_open_points() -> None:
     sizes = {}
     for name, options in {
         "default": {}, "global": {"threshold": "global"}, "random": {"evaluator": "random"}, "inside": {"residual": "inside"},
-        "multiple": {"channel_multiple": 8},
+        "multiple": {"channel_multiple": 8}, "none": {"threshold": "none"}, "density": {"keep": "density"},
     }.items():  # fmt: skip
+        options = {**BY_CHANNELS, **options}
         result = reconvene.prune(model, (IMAGES,), method="reconvene", sparsity=0.9, profile=False, **options)
         sizes[name] = result.report.after.parameters
         if name == "multiple":
@@ -94,7 +126,8 @@ def test_the_options_of_the_paper_s_open_points() -> None:
     assert sizes["global"] > sizes["default"]
     assert sizes["random"] != sizes["default"]
     assert sizes["inside"] == sizes["default"]
-    assert sizes["multiple"] > sizes["default"]
+    assert sizes["multiple"] > sizes["default"] > sizes["none"]
+    assert sizes["density"] > 1.5 * sizes["default"]
 
 
 def test_any_captured_model_will_do() -> None:
@@ -128,6 +161,9 @@ def test_the_profile_is_part_of_the_report() -> None:
     ("options", "message"),
     [
         ({"thresold": "mean"}, "no option 'thresold'.*threshold"),
+        ({"threshold": "median"}, "no threshold 'median'.*none"),
+        ({"keep": "weights"}, "no keep 'weights'.*density"),
+        ({"ends": "x"}, "no ends 'x'"),
         ({"evaluator": "oracle"}, "no evaluator 'oracle'"),
         ({"reinitialize": "some"}, "no reinitialize 'some'"),
         ({"initializer": "x"}, "no initializer 'x'"),
@@ -168,7 +204,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.chdir(tmp_path)
     assert main([*LINE, "--score", "magnitude", "--width", "0.125", "--set", "profile=false"]) == 0
     report = json.loads(capsys.readouterr().out)["report"]
-    assert report["after"]["parameters"] < 0.2 * report["before"]["parameters"]
+    assert report["after"]["parameters"] < 0.5 * report["before"]["parameters"]
     assert (tmp_path / "vgg16-pruned.pt2").is_file()
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from reconvene.frontend.base.errors import InputError
-from reconvene.passes.pruning.decisions import Decision, Widths
-from reconvene.passes.pruning.methods.rectifier import rectify
+from reconvene.passes.pruning.decisions import AS_WANTED, Decision, Widths
+from reconvene.passes.pruning.methods.rectifier import Rectifier, first_layers, last_layers, rectify
 from reconvene.passes.pruning.methods.sensitivity import Sensitivity
 from reconvene.passes.pruning.weights import LayerSparsity
 
@@ -52,9 +52,14 @@ def found(threshold: float = 0.5, **shares: float) -> Sensitivity:
     return Sensitivity(threshold, layers)
 
 
-def decisions(sensitivity: Sensitivity, **options: Any) -> dict[str, Decision]:
+def decisions(
+    sensitivity: Sensitivity, widths: Widths = AS_WANTED, seed: int = 0, **choices: str
+) -> dict[str, Decision]:
+    """Of a rectifier that takes (1 - s) of the channels everywhere, unless another choice is given."""
     scores = {name: value.abs() for name, value in WEIGHTS.items()}
-    return {decision.group.name: decision for decision in rectify(VIEW, sensitivity, scores, **options)}
+    rectifier = Rectifier(**{"keep": "channels", "ends": "pruned", **choices})
+    made = rectify(VIEW, sensitivity, scores, rectifier, widths, seed)
+    return {decision.group.name: decision for decision in made}
 
 
 def removed(sensitivity: Sensitivity, **options: Any) -> dict[str, int]:
@@ -99,6 +104,46 @@ def test_floor_multiple_and_at_least_one() -> None:
     assert removed(found(inner=1.0)) == {"inner.weight": 11}
 
 
+def test_the_floor_is_also_a_share_of_the_layer() -> None:
+    assert removed(found(inner=0.75), widths=Widths(least_share=0.5)) == {"inner.weight": 6}
+    assert removed(found(inner=0.75), widths=Widths(minimum=5, least_share=0.3)) == {"inner.weight": 7}
+    assert (
+        "at least 6 channels stay"
+        in decisions(found(inner=0.9), widths=Widths(least_share=0.5))["inner.weight"].reasons
+    )
+
+
+def test_a_density_is_kept_by_the_one_side_that_may_lose_channels() -> None:
+    """The block's inner convolutions lie between the stem's channels, which stay, so that w = d, and not its root."""
+    both = found(inner=0.75, outer=0.75)
+    assert removed(both, keep="density", residual="inside") == {"inner.weight": 9}
+
+
+def test_a_density_is_the_product_of_both_sides() -> None:
+    """Everything but the stem's own inputs at a density of 1/4: all widths a half, the inner layers' exactly."""
+    shares = {"stem": 0.5, "inner": 0.75, "outer": 0.75, "point": 0.75, "depth": 0.5, "last": 0.75}
+    assert removed(found(threshold=0.0, **shares), keep="density") == {
+        "stem.weight": 4, "inner.weight": 6, "point.weight": 5, "last.weight": 2,
+    }  # fmt: skip
+
+
+def test_the_first_layer_stays_whole_and_so_does_what_is_added_to_it() -> None:
+    assert first_layers(VIEW) == {"stem.weight"} and last_layers(VIEW) == {"fc.weight"}
+    sparse = found(stem=0.9, inner=0.75, outer=0.9)
+    assert removed(sparse, ends="whole") == {"inner.weight": 9}
+    reasons = decisions(sparse, ends="whole")["stem.weight"].reasons
+    assert reasons == ("made by the network's first convolution, which stays whole",)
+
+
+def test_the_last_layer_has_no_say() -> None:
+    """``fc`` is dense: asked, it would keep what it reads."""
+    shares = {"stem": 0.5, "inner": 0.75, "outer": 0.75, "point": 0.75, "depth": 0.5, "last": 0.75}
+    linear = LayerSparsity("fc.weight", 100 * WEIGHTS["fc.weight"].numel(), 0, False)
+    with_fc = Sensitivity(0.0, (*found(**shares).layers, linear))
+    removals = [removed(with_fc, keep="density", ends=ends).get("last.weight", 0) for ends in ("whole", "pruned")]
+    assert removals == [2, 0]
+
+
 def test_layers_named_by_a_pattern_stay() -> None:
     assert removed(found(inner=0.75, point=0.8, depth=0.8), widths=Widths(ignore=("inner",))) == {"point.weight": 8}
 
@@ -109,7 +154,14 @@ def test_what_is_not_compared_is_not_touched() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"residual": "all"}, {"channels": "best"}, {"widths": Widths(ignore=("nothing*",))}]
+    "options",
+    [
+        {"residual": "all"},
+        {"channels": "best"},
+        {"keep": "weights"},
+        {"ends": "open"},
+        {"widths": Widths(ignore=("nothing*",))},
+    ],
 )
 def test_unknown_choices_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"choose one of|matches no layer"):
