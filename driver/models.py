@@ -21,7 +21,7 @@ from ..frontend.base.progress import stage
 from ..frontend.capture import capture
 from ..frontend.data.datasets import find_dataset
 from ..frontend.networks.papers import NETWORKS, SHORT_NAMES, Network, find_network, network_for
-from ..frontend.program_file import read_program
+from ..frontend.program_file import Compute, read_program
 from .arrays import Given
 from .example_inputs import arranged, check_bytes, random_input, shaped
 
@@ -40,6 +40,8 @@ class LoadedModel:
     """Where its outputs go unless said otherwise: its path without the suffix."""
     certificate: Mapping[str, Any] | None = None
     """Of the compaction it came from, if its file carries one."""
+    compute: Compute | None = None
+    """Beside that of the dense network, if its file carries it."""
 
 
 def load_model(
@@ -74,14 +76,14 @@ def load_model(
     if model.endswith(".pt2") or Path(model).is_file():
         with stage(f"reading {model}"):
             stored = read_program(model)
-            certificate = stored.certificate
+            certificate, compute = stored.certificate, stored.compute
         used = arranged(wanted, stored.module, stored.example_inputs) if wanted else stored.example_inputs
         if not used:
             raise InputError(f"'{model}' carries no example inputs; give their shapes with --input 1x3x224x224")
         used = rebatched(used, batch)
         check_free(stored.module, dynamic, model)
         stored.module.check_inputs(used)
-        return LoadedModel(stored.module, used, Path(model).stem, Path(model).with_suffix(""), certificate)
+        return LoadedModel(stored.module, used, Path(model).stem, Path(model).with_suffix(""), certificate, compute)
     if ":" in model:
         module, name = from_code(model), model.rpartition(":")[2]
         if not wanted:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
@@ -28,14 +28,17 @@ from ..frontend.base.json_text import parse_json
 from ..frontend.base.progress import track
 from ..frontend.data.datasets import find_dataset
 from ..frontend.graph_module import CapturedModule
-from ..passes.pruning.baselines import Candidate, Setting, make_candidate
+from ..passes.canonicalize import canonicalize
+from ..passes.dependency import dependency_view
+from ..passes.pruning.baselines import Candidate, Setting, keeps_shapes, make_candidate, same_place
 from ..passes.pruning.scores import Evidence
+from ..passes.sizes import total_size
 from .models import LoadedModel, load_model
 from .reports.latency import measure
 from .reports.report import environment
 from .scoring_data import scoring_batches
 from .training.loop import Hardware, Trained, train
-from .training.presets import find_preset
+from .training.presets import check_compute, find_preset
 
 __all__ = ["ENGINES", "Environment", "Run", "grid", "read_results", "run_one", "sweep", "timed_again"]
 
@@ -54,12 +57,32 @@ class Run:
     preset: str
     settings: tuple[tuple[str, Any], ...] = ()
     """Changes to the preset."""
+    at: str = "p"
+    """What is equal between methods: of `pruning.placement.PLACES`."""
+    compute: str = "epochs"
+    """What is equal between trainings: of `training.presets.COMPUTE`."""
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Run:
+        """The run that a line of the results is of."""
+        values = {entry.name: line[entry.name] for entry in fields(cls) if entry.name in line}
+        return cls(**{**values, "settings": tuple(sorted(line["settings"].items()))})
 
     @property
     def key(self) -> str:
-        """Names the run; the same values give the same key."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Names the run; the same values give the same key, and did so before there were the fields of `_LATER`."""
+        values = {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def plain(self) -> Run:
+        """The first of all runs that train the same network in the same way, to compare it and its like by."""
+        if self.method == "dense":
+            return replace(self, sparsity=0.0, at="p", compute="epochs")
+        compute = "epochs" if keeps_shapes(self.method) else self.compute
+        return replace(self, at=same_place(self.method, self.score, self.at), compute=compute)
+
+
+_LATER: Mapping[str, str] = MappingProxyType({"at": "p", "compute": "epochs"})
 
 
 @dataclass(frozen=True)
@@ -72,19 +95,26 @@ class Environment:
 
 
 def grid(
-    methods: Sequence[tuple[str, str]], sparsities: Sequence[float], seeds: Sequence[int], **common: Any
-) -> tuple[Run, ...]:
-    """Every method (with its score) at every sparsity with every seed; the dense network once for every seed.
+    methods: Sequence[tuple[str, str]], sparsities: Sequence[float], seeds: Sequence[int], *,
+    at: Sequence[str] = ("p",), compute: Sequence[str] = ("epochs",), **common: Any,
+) -> tuple[Run, ...]:  # fmt: skip
+    """Every method (with its score) at every sparsity with every seed, each network trained each way once.
+
+    The dense network is there once for every seed, masked ones are trained once whatever is equal in compute.
 
     Args:
         methods: pairs of a name of `baselines.BASELINES` or `methods.METHODS` and a score.
         sparsities: degrees p.
         seeds: of weights, pruning and training.
+        at: of `pruning.placement.PLACES`.
+        compute: of `training.presets.COMPUTE`.
         common: the other fields of `Run`.
     """
+    for rule in compute:
+        check_compute(rule)
     runs = [
-        Run(method=method, score=score, sparsity=0.0 if method == "dense" else sparsity, seed=seed, **common)
-        for seed, (method, score), sparsity in itertools.product(seeds, methods, sparsities)
+        Run(method=method, score=score, sparsity=sparsity, seed=seed, at=place, compute=rule, **common).plain()
+        for seed, (method, score), sparsity, place, rule in itertools.product(seeds, methods, sparsities, at, compute)
     ]
     return tuple(dict.fromkeys(runs))
 
@@ -99,6 +129,8 @@ def run_one(run: Run, place: Environment) -> dict[str, Any]:
     preset = find_preset(run.preset).changed(dict(run.settings))
     with _threads(place.machine.threads):
         loaded, candidate, pruned = _candidate(run, place)
+        if run.compute == "equal":
+            preset = preset.stretched(_macs(loaded.module), candidate.size.macs)
         training, test = (dataset.load(place.data, split) for split in ("train", "test"))
         done = train(
             candidate.module, training, test, preset, place.work / run.key, masks=candidate.masks,
@@ -110,9 +142,10 @@ def run_one(run: Run, place: Environment) -> dict[str, Any]:
         **asdict(run),
         "settings": dict(run.settings),
         "data": training.name,
-        "parameters": candidate.size.parameters,
         "weights": _weights_left(candidate, done),
-        "macs": candidate.size.macs,
+        **_sizes(candidate),
+        "placed": None if candidate.placed is None else asdict(candidate.placed),
+        "epochs": preset.epochs,
         "latency_ms": latency["eager"],
         "prune_seconds": pruned,
         "train_seconds": done.seconds,
@@ -127,14 +160,18 @@ def run_one(run: Run, place: Environment) -> dict[str, Any]:
 def timed_again(line: Mapping[str, Any], place: Environment) -> dict[str, Any]:
     """A line of the results with latencies measured now: eager, and compiled by our pipeline (``compiled_latency_ms``).
 
-    The weights' values do not matter for them, so the network is pruned again, but not trained.
+    The weights' values do not matter for them, so the network is pruned again, but not trained; its sizes are counted again,
+    too. Where the method makes a network of other parameters by now, the line stays as it is.
     """
-    values = {entry.name: line[entry.name] for entry in fields(Run)}
-    run = Run(**{**values, "settings": tuple(sorted(line["settings"].items()))})
+    run = Run.of(line)
+    if placed := line.get("placed"):
+        run = replace(run, at="p", sparsity=placed["sparsity"])  # What a search ended with needs none.
     with _threads(place.machine.threads):
         loaded, candidate, _ = _candidate(run, place)
+        if candidate.size.parameters != line["parameters"]:
+            return dict(line)
         found = _latency(candidate, loaded.example_inputs, place.machine.threads or 1, ("eager", "reconvene"))
-    return {**line, "latency_ms": found["eager"], "compiled_latency_ms": found["reconvene"]}
+    return {**line, **_sizes(candidate), "latency_ms": found["eager"], "compiled_latency_ms": found["reconvene"]}
 
 
 def sweep(
@@ -243,9 +280,23 @@ def _candidate(run: Run, place: Environment) -> tuple[LoadedModel, Candidate, fl
     batches = scoring_batches(loaded, run.score, run.dataset, place.data, False, run.seed)
     started = time.perf_counter()
     evidence = Evidence(loaded.example_inputs, batches, seed=run.seed)
-    setting = Setting(evidence, run.score, run.sparsity)
+    setting = Setting(evidence, run.score, run.sparsity, run.at)
     candidate = make_candidate(run.method, loaded.module, setting)
     return loaded, candidate, time.perf_counter() - started
+
+
+def _sizes(candidate: Candidate) -> dict[str, int]:
+    """Multiply-accumulates are of one image."""
+    return {
+        "parameters": candidate.size.parameters,
+        "kept": candidate.kept,
+        "macs": candidate.size.macs,
+        "effective_macs": candidate.effective_macs,
+    }
+
+
+def _macs(module: torch.fx.GraphModule) -> int:
+    return total_size(dependency_view(canonicalize(module)), module).macs
 
 
 def _weights_left(candidate: Candidate, done: Trained) -> int:

@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,21 @@ from .exported import from_program, program_of
 from .graph_module import CapturedModule
 from .state import state_of
 
-__all__ = ["StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
+__all__ = ["Compute", "StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
 
 _CERTIFICATE = "extra/reconvene_certificate.json"
+_COMPUTE = "extra/reconvene_compute.json"
 _NAMES = "extra/reconvene_names.json"
 _PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*|extra/reconvene_names\.json")
 """The records that say what a program computes."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Multiply-accumulates of a network that was made smaller, and of the dense one that it was made of, on equal inputs."""
+
+    dense_macs: int
+    macs: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,19 +70,41 @@ class StoredProgram:
         Raises:
             InputError: it is damaged, or of another program than the file's.
         """
-        if _CERTIFICATE not in self.records:
+        return self._note(_CERTIFICATE, "certificate", "check")
+
+    @property
+    def compute(self) -> Compute | None:
+        """What the network computes beside the dense one it was made of, None if the file does not say.
+
+        Raises:
+            InputError: it is damaged, or of another program than the file's.
+        """
+        note = self._note(_COMPUTE, "compute", "count")
+        if note is None:
             return None
         try:
-            record = parse_json(self.records[_CERTIFICATE], nonfinite=True)
-            owner, certificate = str(record["program"]), dict(record["certificate"])
+            found = Compute(**note)
+            if not all(type(macs) is int and macs > 0 for macs in (found.dense_macs, found.macs)):
+                raise ValueError("multiply-accumulates are whole numbers above 0")
+        except (TypeError, ValueError) as error:
+            raise InputError(f"cannot read the compute in '{self.path}': {error}; the file is damaged") from None
+        return found
+
+    def _note(self, place: str, what: str, made: str) -> dict[str, Any] | None:
+        """What the record at `place` says of the program, None if there is no such record."""
+        if place not in self.records:
+            return None
+        try:
+            record = parse_json(self.records[place], nonfinite=True)
+            owner, note = str(record["program"]), dict(record[what])
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read the certificate in '{self.path}': {error}; the file is damaged") from None
+            raise InputError(f"cannot read the {what} in '{self.path}': {error}; the file is damaged") from None
         if owner != _digest(self.records):
             raise InputError(
-                f"the certificate in '{self.path}' is of another program: the file was changed after the check; prune or"
-                " compact it again, or drop the certificate with 'reconvene capture'"
+                f"the {what} in '{self.path}' is of another program: the file was changed after the {made}; prune or"
+                f" compact it again, or drop the {what} with 'reconvene capture'"
             )
-        return certificate
+        return note
 
 
 def read_program(path: str | os.PathLike[str]) -> StoredProgram:
@@ -133,10 +164,11 @@ def save_program(
     path: str | os.PathLike[str],
     dynamic_shapes: Any = None,
     certificate: Mapping[str, Any] | None = None,
+    compute: Compute | None = None,
 ) -> None:
     """Writes `module` as a ``.pt2`` file. `dynamic_shapes` defaults to those it was captured with.
 
-    A `certificate` travels in the file, with a checksum of the program it is of: see `StoredProgram`.
+    A `certificate` and a `compute` travel in the file, with a checksum of the program they are of: see `StoredProgram`.
 
     Raises:
         InputError: the file cannot be written. An older file of that name is then untouched.
@@ -151,8 +183,13 @@ def save_program(
             torch.export.save(program, buffer)
         if named is not None:
             _attach(buffer, _NAMES, named)
-        if certificate is not None:
-            _attach(buffer, _CERTIFICATE, {"program": _digest(_records(buffer)), "certificate": dict(certificate)})
+        notes = {
+            _CERTIFICATE: None if certificate is None else {"certificate": dict(certificate)},
+            _COMPUTE: None if compute is None else {"compute": asdict(compute)},
+        }
+        for place, note in notes.items():
+            if note is not None:
+                _attach(buffer, place, {"program": _digest(_records(buffer)), **note})
         temporary.write_bytes(buffer.getbuffer())
 
 

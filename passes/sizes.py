@@ -14,7 +14,7 @@ from .outcome import LayerWidth, Size
 from .rules import Rule, layer_of, rule_for
 from .values import Operation, attribute, example_shape, is_tensor, shape_of
 
-__all__ = ["layer_macs", "layer_widths", "module_size", "total_size"]
+__all__ = ["examples_counted", "layer_macs", "layer_widths", "module_size", "total_size"]
 
 Shape = Callable[[fx.Node], tuple[int, ...]]
 
@@ -31,6 +31,15 @@ def total_size(view: DependencyView, module: fx.GraphModule, live: Liveness | No
     shape = _shapes(view.module, live)
     macs = sum(rule_for(op.name).macs(op, shape) for op in view.operations.values() if _counts(op))
     return module_size(module, macs)
+
+
+def examples_counted(module: fx.GraphModule) -> int:
+    """How many examples a captured module's MACs are of: the first axis of its first input at capture; 1 if it has none."""
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and is_tensor(node):
+            shape = example_shape(module, node)
+            return shape[0] if shape else 1
+    return 1
 
 
 def layer_macs(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> dict[str, int]:

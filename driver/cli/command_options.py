@@ -11,6 +11,7 @@ __all__ = [
     "MODEL_HELP",
     "MOST_CHANNELS",
     "MOST_IMAGES",
+    "MOST_MACS",
     "MOST_RUNS",
     "MOST_THREADS",
     "Bfloat16",
@@ -43,7 +44,7 @@ __all__ = [
     "Winograd",
 ]
 
-MOST_THREADS, MOST_RUNS, MOST_IMAGES, MOST_CHANNELS = 1024, 1_000_000, 65_536, 65_536
+MOST_THREADS, MOST_RUNS, MOST_IMAGES, MOST_CHANNELS, MOST_MACS = 1024, 1_000_000, 65_536, 65_536, 10**11
 """Bounds of counts: what is above is a slip of the finger, and would never be answered."""
 
 MODEL_HELP = (

@@ -180,6 +180,12 @@ def _serve(given: Given) -> None:
         given.refuse(["control_token", "allow_host"], "with --no-control")
 
 
+def _train(given: Given) -> None:
+    _fitted(given)
+    if given["compute"] != "equal":
+        given.refuse(["dense_macs"], "without --compute equal, which compares with it")
+
+
 def _train_levels(given: Given) -> None:
     _fitted(given)
     if given["method"] != "iterative":
@@ -194,7 +200,7 @@ def _estimate(given: Given) -> None:
 _CHECKS: dict[str, Callable[[Given], None]] = {
     "capture": _capture,
     "prune": _prune,
-    "train": _fitted,
+    "train": _train,
     "train-levels": _train_levels,
     "compile": _compile,
     "portfolio": _portfolio,

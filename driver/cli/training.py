@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .command_options import (
+    MOST_MACS,
     Bfloat16,
     Changes,
     CheckpointEvery,
@@ -44,6 +45,18 @@ def train(
     width: Width = 1.0,
     checkpoint_every: CheckpointEvery = 100,
     restart: Annotated[bool, typer.Option("--restart", help="Do not go on with what the folder holds.")] = False,
+    compute: Annotated[
+        str,
+        typer.Option(
+            help="What is as for the dense network: 'epochs', or 'equal' for more epochs as they are cheaper, at most twice."
+        ),
+    ] = "epochs",
+    dense_macs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_MACS, help="Multiply-accumulates of the dense network on one image, for --compute equal."
+        ),
+    ] = None,
     input: InputShapes = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run; beside MODEL unless given.")
@@ -66,6 +79,8 @@ def train(
             width=width,
             checkpoint_every=checkpoint_every,
             restart=restart,
+            compute=compute,
+            dense_macs=dense_macs,
             inputs=tuple(input or ()),
             output=output,
             seed=seed,

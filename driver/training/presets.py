@@ -15,7 +15,11 @@ from typing import Any
 from ...frontend.base.errors import InputError
 from .augmentation import AUGMENTATIONS
 
-__all__ = ["Preset", "find_preset", "presets", "rate_at"]
+__all__ = ["COMPUTE", "Preset", "check_compute", "find_preset", "presets", "rate_at"]
+
+COMPUTE = ("epochs", "equal")
+"""What is equal between trainings of a dense network and of a small one: their epochs, or what they compute."""
+_MOST_STRETCHED = 2
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,26 @@ class Preset:
         result.check()
         return result
 
+    def stretched(self, dense_macs: int, macs: int) -> Preset:
+        """The schedule for equal compute: whole epochs, as many more as they are cheaper, but at most twice as many.
+
+        That is scratch-B of Liu et al. (2019, arXiv 1810.05270); this schedule unstretched is their scratch-E. Milestones and
+        warm-up keep their places in it. No more is computed than the dense network's training would take.
+
+        Args:
+            dense_macs: multiply-accumulates of the dense network.
+            macs: of the one to train, on as many images.
+
+        Raises:
+            InputError: one of them is not above 0.
+        """
+        if min(dense_macs, macs) < 1:
+            raise InputError(f"{dense_macs} and {macs} multiply-accumulates cannot be compared; both are 1 or more")
+        epochs = max(self.epochs, self.epochs * min(dense_macs, _MOST_STRETCHED * macs) // macs)
+        share = epochs / self.epochs
+        milestones = tuple(milestone * share for milestone in self.milestones)
+        return dataclasses.replace(self, epochs=epochs, milestones=milestones, warmup=self.warmup * share)
+
     def check(self) -> None:
         """Raises InputError for values no training can be run with."""
         if self.epochs < 1 or self.batch < 1:
@@ -101,6 +125,12 @@ def find_preset(name: str) -> Preset:
     if name not in presets():
         raise InputError(f"no training preset is called '{name}'; there are {', '.join(presets())}")
     return presets()[name]
+
+
+def check_compute(compute: str) -> None:
+    """Raises InputError unless it is of `COMPUTE`."""
+    if compute not in COMPUTE:
+        raise InputError(f"there is no compute '{compute}'; choose {' or '.join(COMPUTE)}")
 
 
 def rate_at(preset: Preset, step: int, steps: int) -> float:

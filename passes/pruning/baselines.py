@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..canonicalize import canonicalize
 from ..compaction import analyse, compact
 from ..dependency import DependencyView, dependency_view
 from ..outcome import Size
-from ..sizes import total_size
+from ..sizes import layer_macs, total_size
 from ..values import attribute
 from .allocation import ALLOCATIONS
 from .decisions import AS_WANTED, Decision, Widths, masks_of
@@ -29,12 +30,16 @@ from .methods import METHODS, find_method
 from .methods.base import Aim, ChannelMethod, Method, TrainingMethod, WeightMethod
 from .methods.one_shot import OneShot
 from .methods.reconvene import Reconvene
-from .scores import Evidence
+from .placement import TOLERANCE, Placed, check_place, halvings
+from .scores import Evidence, scored_weights
 from .trial import tried
 
-__all__ = ["BASELINES", "Candidate", "Setting", "make_candidate"]
+__all__ = ["BASELINES", "Candidate", "Setting", "keeps_shapes", "make_candidate", "same_place"]
 
-_HALVINGS = 12
+MACS_OF = Reconvene()
+"""Whose multiply-accumulates at p are those that networks are compared at."""
+
+_MOST_TRIED = 16
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,20 @@ class Setting:
         evidence: example inputs, data if the score needs some, and the seed.
         score: of `pruning.scores.SCORES`; for methods with the option, and for those that are none but a score.
         sparsity: p.
+        at: of `PLACES`: whether the method prunes to p itself, or as far as it has as many weights as unstructured pruning
+            leaves at p, or as many multiply-accumulates as Reconvene does.
+
+    Raises:
+        InputError: there is no such place.
     """
 
     evidence: Evidence
     score: str = "magnitude"
     sparsity: float = 0.9
+    at: str = "p"
+
+    def __post_init__(self) -> None:
+        check_place(self.at)
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,14 @@ class Candidate:
     """As stored and computed: masked weights count, because nothing is saved by them."""
     weights: int
     """Parameters that are not masked before training."""
+    kept: int = 0
+    """Weights of convolutions and linear layers that are not masked before training."""
+    effective_macs: int = 0
+    """Multiply-accumulates without those of masked weights."""
     method: TrainingMethod | None = None
     """What finds more zeros in training."""
+    placed: Placed | None = None
+    """How it was found, where it is not p that is equal."""
 
 
 Baseline = Callable[[CapturedModule, Setting], Candidate]
@@ -77,10 +97,57 @@ def make_candidate(name: str, module: CapturedModule, setting: Setting) -> Candi
         InputError: there is no such method, or it cannot prune this network.
     """
     if name in BASELINES:
-        return BASELINES[name](module, setting)
-    if name not in METHODS:
+        make = BASELINES[name]
+    elif name in METHODS:
+        make = made_by(METHODS[name])
+    else:
         raise InputError(f"there is no method '{name}' to compare; there are {', '.join([*BASELINES, *METHODS])}")
-    return made_by(METHODS[name])(module, setting)
+    # At p = 0 all places are one: the dense network.
+    return make(module, setting) if setting.at == "p" or setting.sparsity == 0 else placed(name, make, module, setting)
+
+
+def placed(name: str, make: Baseline, module: CapturedModule, setting: Setting) -> Candidate:
+    """The method at the p where its weights or its multiply-accumulates are nearest to those that are wanted.
+
+    Weights: those of convolutions and linear layers, of which unstructured pruning leaves 1 - p. Multiply-accumulates: those
+    that Reconvene leaves at p, as it is unless told otherwise. They are what somebody who takes it pays, while the effective
+    ones of a masked network are saved by no machine, and may be fewer than a method that leaves layers whole can reach; of
+    masked networks only the effective ones are counted, to their favour.
+
+    Raises:
+        InputError: the method finds its zeros in training.
+    """
+
+    def made(sparsity: float) -> Candidate:
+        candidate = make(module, dataclasses.replace(setting, sparsity=sparsity, at="p"))
+        if candidate.method is not None:
+            raise InputError(f"{name} finds its zeros in training, so only p can be equal before; leave the place at p")
+        return candidate
+
+    size: Callable[[Candidate], int] = attrgetter("kept" if setting.at == "weights" else "effective_macs")
+    wanted = _wanted(module, setting)
+    tried = halvings(made, size, wanted, first=setting.sparsity, tolerance=TOLERANCE, most=_MOST_TRIED)
+    sparsity, best, reached = min(tried, key=lambda trial: abs(trial[2] - wanted))
+    return dataclasses.replace(best, placed=Placed(setting.at, wanted, reached, sparsity))
+
+
+def _wanted(module: CapturedModule, setting: Setting) -> int:
+    """The size that networks have at p, see `placed`."""
+    if setting.at == "weights":
+        weights = sum(weight.size for weight in scored_weights(canonicalize(module)))
+        return weights - round(setting.sparsity * weights)
+    return made_by(MACS_OF)(module, dataclasses.replace(setting, score=MACS_OF.score, at="p")).effective_macs
+
+
+def keeps_shapes(name: str) -> bool:
+    """Whether a method leaves layers as wide as they are, so that its networks compute as much as dense ones."""
+    return name in ("dense", "upai") or (name in METHODS and not isinstance(METHODS[name], ChannelMethod))
+
+
+def same_place(name: str, score: str, at: str) -> str:
+    """Where the method makes the same network as at `at`, the first of `PLACES` that it does."""
+    reference = name in ("reconvene", "reconvene-density-mean") and score == MACS_OF.score
+    return "p" if (at == "weights" and keeps_shapes(name)) or (at == "macs" and reference) else at
 
 
 def made_by(method: Method, widths: Widths = AS_WANTED) -> Baseline:
@@ -119,6 +186,13 @@ def upai(module: CapturedModule, setting: Setting) -> Candidate:
     return _candidate(module, masks)
 
 
+def uniform(module: CapturedModule, setting: Setting) -> Candidate:
+    """Every layer with sqrt(1 - p) of its channels, those of the highest scores: 1 - p of the weights between two layers."""
+    share = 1 - (1 - setting.sparsity) ** 0.5
+    found = find_method(setting.score, OneShot).prune(module, setting.evidence, Aim(share))
+    return _candidate(_captured(found.compaction.module))
+
+
 def spai(scope: str, like: Baseline) -> Baseline:
     """Structured pruning at initialization with as many parameters as another method leaves at the same p.
 
@@ -130,12 +204,13 @@ def spai(scope: str, like: Baseline) -> Baseline:
         wanted = _parameters(like(module, setting).module)
         view = dependency_view(canonicalize(module))
         method, widths = find_method(setting.score, OneShot), Widths(scope)
-        low, high = 0.0, 1.0
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            decisions = method.decide(view, setting.evidence, middle, widths)
-            low, high = (low, middle) if _left(module, view, decisions) < wanted else (middle, high)
-        trial = tried(module, view, method.decide(view, setting.evidence, low, widths))
+
+        def decided(share: float) -> tuple[Decision, ...]:
+            return method.decide(view, setting.evidence, share, widths)
+
+        shares = halvings(decided, lambda decisions: _left(module, view, decisions), wanted)
+        enough = max((share for share, _, left in shares if left >= wanted), default=0.0)
+        trial = tried(module, view, decided(enough))
         found = compact(module, setting.evidence.inputs, trial.masks, analysis=trial.analysis)
         return _candidate(_captured(found.module))
 
@@ -162,6 +237,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         "dense": dense,
         "upai": upai,
+        "uniform": uniform,
         "spai-uniform": spai("layer", made_by(Reconvene())),
         "spai-global": spai("global", made_by(Reconvene())),
         "spai-channels-uniform": spai("layer", made_by(_AS_FIRST_READ, _UNROUNDED)),
@@ -182,9 +258,14 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
 
 
 def _candidate(module: CapturedModule, masks: Mapping[str, Tensor] | None = None) -> Candidate:
-    size = total_size(dependency_view(canonicalize(module)), module)
-    masked = sum(int((~mask).sum()) for mask in (masks or {}).values())
-    return Candidate(module, masks or {}, size, size.parameters - masked)
+    view = dependency_view(canonicalize(module))
+    size, by_weight = total_size(view, module), layer_macs(view.module, view.operations)
+    masks = masks or {}
+    masked = {name: int((~mask).sum()) for name, mask in masks.items()}
+    zeros = sum(masked.values())
+    kept = sum(weight.size for weight in scored_weights(view.module)) - zeros
+    idle = sum(by_weight.get(name, 0) * count // masks[name].numel() for name, count in masked.items())
+    return Candidate(module, masks, size, size.parameters - zeros, kept, size.macs - idle)
 
 
 def _left(module: CapturedModule, view: DependencyView, decisions: Sequence[Decision]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from reconvene.driver import sweep as module
 from reconvene.driver.sweep import Environment, Run, grid, read_results, run_one, sweep, timed_again
 from reconvene.driver.training.loop import Hardware
 from reconvene.frontend.base.errors import InputError
+from reconvene.passes.pruning import baselines
 
 SETTINGS = (("batch", 16), ("epochs", 1), ("test_images", 0), ("train_images", 0))
 COMMON: dict[str, Any] = {
@@ -40,6 +42,55 @@ def test_a_grid_has_the_dense_network_once_for_every_seed() -> None:
     assert len({run.key for run in found}) == 6
 
 
+def test_a_grid_trains_no_network_twice_in_the_same_way() -> None:
+    found = grid(
+        [("dense", "magnitude"), ("upai", "magnitude"), ("reconvene", "magnitude")], [0.9], [0],
+        at=("p", "weights", "macs"), compute=("epochs", "equal"), **COMMON,
+    )  # fmt: skip
+    assert [(run.method, run.at, run.compute) for run in found] == [
+        ("dense", "p", "epochs"),
+        ("upai", "p", "epochs"), ("upai", "macs", "epochs"),
+        ("reconvene", "p", "epochs"), ("reconvene", "p", "equal"),
+        ("reconvene", "weights", "epochs"), ("reconvene", "weights", "equal"),
+    ]  # fmt: skip
+
+
+def test_runs_from_before_there_were_places_are_known() -> None:
+    """This line is of a results file that was written before runs had the fields `at` and `compute`."""
+    line = {
+        "key": "d37b74162f4fb9e3", "model": "vgg16", "width": 0.5, "dataset": "cifar10", "method": "reconvene",
+        "score": "magnitude", "sparsity": 0.9, "seed": 0, "preset": "laptop", "settings": {},
+    }  # fmt: skip
+    run = Run.of(line)
+    assert run.key == line["key"] and (run.at, run.compute) == ("p", "epochs")
+    assert len({run.key, replace(run, at="macs").key, replace(run, compute="equal").key}) == 3
+
+
+def test_an_unknown_compute_is_one_line() -> None:
+    with pytest.raises(InputError, match="no compute 'most'; choose epochs or equal"):
+        grid([("upai", "magnitude")], [0.9], [0], compute=("most",), **COMMON)
+
+
+def test_equal_compute_trains_longer(place: Environment) -> None:
+    place.work.mkdir()
+    (run,) = runs("uniform")
+    longer = run_one(replace(run, compute="equal"), place)
+    assert (longer["compute"], longer["epochs"], longer["settings"]["epochs"]) == ("equal", 2, 1)
+    assert Run.of(longer) == replace(run, compute="equal")
+
+
+def test_a_placed_run_says_what_was_reached(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.work.mkdir()
+    (run,) = runs("upai")
+    line = run_one(replace(run, at="macs"), place)
+    found = line["placed"]
+    assert json.loads(json.dumps(line)) == line and found["reached"] == line["effective_macs"]
+    assert abs(found["reached"] / found["wanted"] - 1) < 0.1 and 0 < found["sparsity"] < 1
+    monkeypatch.setattr(baselines, "placed", None)
+    monkeypatch.setattr(module, "_latency", lambda *_: {"eager": 1.0, "reconvene": 0.5})
+    assert timed_again(line, place)["compiled_latency_ms"] > 0
+
+
 def test_a_run_says_what_it_cost_and_gave(place: Environment) -> None:
     place.work.mkdir()
     (run,) = runs("upai")
@@ -47,7 +98,8 @@ def test_a_run_says_what_it_cost_and_gave(place: Environment) -> None:
     assert json.loads(json.dumps(line)) == line
     assert line["key"] == run.key and line["method"] == "upai" and line["settings"]["epochs"] == 1
     assert line["weights"] < line["parameters"] and 0 <= line["accuracy"] <= 1
-    assert line["latency_ms"] > 0 and line["train_seconds"] > 0 and line["macs"] > 0
+    assert line["latency_ms"] > 0 and line["train_seconds"] > 0 and line["placed"] is None and line["epochs"] == 1
+    assert 0 < line["effective_macs"] < line["macs"] and line["kept"] < line["weights"]
 
 
 def test_latencies_are_measured_again_without_training(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +107,14 @@ def test_latencies_are_measured_again_without_training(place: Environment, monke
     line = run_one(runs("reconvene")[0], place)
     monkeypatch.setattr(module, "train", None)
     again = timed_again(line, place)
+    monkeypatch.setattr(module, "_latency", lambda *_: {"eager": 1.0, "reconvene": 0.5})
     assert again["compiled_latency_ms"] > 0 and again["latency_ms"] > 0
     same = set(line) - {"latency_ms"}
     assert {name: again[name] for name in same} == {name: line[name] for name in same}
+    # Sizes are counted again, too; of a network that the method does not make any more, nothing is.
+    assert timed_again({**line, "macs": 2 * line["macs"]}, place)["macs"] == line["macs"]
+    other = {**line, "parameters": line["parameters"] + 1}
+    assert timed_again(other, place) == other
 
 
 def test_what_is_in_the_results_is_not_done_again(

@@ -30,6 +30,29 @@ def test_rates_by_hand() -> None:
     assert rate_at(Preset(1, 1, 0.5), 0, 10) == 0.5
 
 
+@pytest.mark.parametrize(
+    ("dense", "small", "epochs"), [(100, 100, 8), (130, 100, 10), (199, 100, 15), (200, 100, 16), (900, 100, 16)]
+)
+def test_equal_compute_by_hand(dense: int, small: int, epochs: int) -> None:
+    """Never more than the dense network computes, and never more than twice the epochs."""
+    preset = Preset(epochs=8, batch=1, rate=0.8, milestones=(4, 6), warmup=0.5)
+    longer = preset.stretched(dense, small)
+    assert longer.epochs == epochs and longer.epochs * small <= 8 * dense
+    assert longer.milestones == (epochs / 2, epochs * 0.75) and longer.warmup == epochs / 16
+    same = (longer.batch, longer.rate, longer.gamma, longer.momentum, longer.weight_decay, longer.augment)
+    assert same == (1, 0.8, 0.1, 0.9, 1e-4, "crop-flip")
+
+
+def test_a_network_that_computes_more_is_trained_as_long() -> None:
+    assert find_preset("laptop").stretched(90, 100) == find_preset("laptop")
+
+
+@pytest.mark.parametrize("macs", [(0, 5), (5, 0)])
+def test_nothing_is_compared_with_nothing(macs: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="both are 1 or more"):
+        find_preset("smoke").stretched(*macs)
+
+
 def test_changes_as_text_and_as_numbers() -> None:
     changed = find_preset("smoke").changed({"epochs": "3", "rate": "0.2", "milestones": "1,2", "augment": "none"})
     assert (changed.epochs, changed.rate, changed.milestones, changed.augment) == (3, 0.2, (1.0, 2.0), "none")
