@@ -30,7 +30,7 @@ from reconvene.driver.masks import read_masks
 from reconvene.driver.portfolio.manifest import Portfolio, Variant, open_portfolio, write_manifest
 from reconvene.driver.serving.state import committed
 from reconvene.driver.sweep import read_results
-from reconvene.driver.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from reconvene.driver.training.checkpoint import Progress, Trainee, load_checkpoint, save_checkpoint
 from reconvene.driver.training.levels import LEVELS_FILE, _described
 from reconvene.frontend.base.file_cache import FileCache
 from reconvene.frontend.data.datasets import cifar10, fashion_mnist, read_cache, tiny_imagenet, write_cache
@@ -220,17 +220,19 @@ def _compiled(folder: Path, code: str) -> Iterator[Kind]:
 
 
 def _trained(folder: Path, code: str) -> Iterator[Kind]:
-    model = Small()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    model(torch.randn(2, 2, 4, 4)).sum().backward()
-    optimizer.step()
     path = folder / "checkpoint.safetensors"
-    save_checkpoint(path, model, optimizer, Progress(3, 1.5, 0.1, 2, ({"epoch": 1, "loss": 0.5},)), "us")
+
+    def trainee() -> Trainee:
+        model = Small()
+        return Trainee(model, torch.optim.AdamW(model.parameters()), Small())
 
     def load(at: Path) -> Any:
-        fresh = Small()
-        return load_checkpoint(at / path.name, fresh, torch.optim.SGD(fresh.parameters(), 0.1, momentum=0.9), "us")
+        return load_checkpoint(at / path.name, trainee(), "us")
 
+    trained = trainee()
+    trained.module(torch.randn(2, 2, 4, 4)).sum().backward()
+    trained.optimizer.step()
+    save_checkpoint(path, trained, Progress(3, 1.5, 0.1, 2, ({"epoch": 1, "loss": 0.5},)), "us")
     yield Kind("checkpoint", {path.name: path.read_bytes()}, path.name, in_safetensors(code), load, 2)
     levels = json.dumps({"format": "reconvene-levels/1", "identity": "us", "settings": {"seed": 0}}).encode()
     yield Kind("levels", {LEVELS_FILE: levels}, LEVELS_FILE, in_json(code), _described)

@@ -36,6 +36,7 @@ __all__ = [
     "Seed",
     "SessionTimeout",
     "Target",
+    "Teacher",
     "Threads",
     "ThreadsOfBundle",
     "TrainingData",
@@ -109,6 +110,9 @@ TrainingData = Annotated[str, typer.Option("--dataset", help="cifar10, fashion-m
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a hyper-parameter, such as epochs=3. Repeatable."),
+]
+Teacher = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="A trained model of the same classes, which this one is to be like.")
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")]

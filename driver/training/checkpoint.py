@@ -18,11 +18,14 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_regular, replacing
 from ...frontend.base.json_text import parse_json
 from ...frontend.base.tensor_files import parse_tensors
+from .optimizers import state_like
 
-__all__ = ["Progress", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
+__all__ = ["Progress", "Trainee", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
 
 _FORMAT = "reconvene-training/1"
-_MODEL, _MOMENTUM, _STATE = "model/", "momentum/", "method/"
+_MODEL, _AVERAGE, _STATE = "model/", "average/", "method/"
+_OPTIMIZER = {"momentum_buffer": "momentum/", "step": "steps/", "exp_avg": "mean/", "exp_avg_sq": "square/"}
+"""By the name that the optimizer has for what it keeps of a parameter."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,25 @@ def fingerprint(settings: Mapping[str, Any], module: nn.Module, masks: Mapping[s
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class Trainee:
+    """What is trained, and changes from step to step."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None = None
+    """The moving average of the module, if there is one."""
+
+
 def save_checkpoint(
     path: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    trainee: Trainee,
     progress: Progress,
     identity: str,
     state: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Writes everything a training needs to go on, the method's state included. Raises InputError if that cannot be done."""
-    tensors = {_MODEL + name: tensor.detach().cpu() for name, tensor in _tensors(module).items()}
-    for name, parameter in module.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum.detach().cpu()
-    tensors |= {_STATE + name: tensor.detach().cpu() for name, tensor in state.items()}
+    tensors = _places(trainee) | {_STATE + name: tensor for name, tensor in state.items()}
     metadata = {
         "format": _FORMAT,
         "identity": identity,
@@ -75,13 +82,13 @@ def save_checkpoint(
         "state": json.dumps(_kinds(state)),
     }
     with replacing(path) as temporary:
-        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+        temporary.write_bytes(
+            save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+        )
 
 
-def load_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str
-) -> tuple[Progress, dict[str, Tensor]] | None:
-    """Puts `module` and `optimizer` into the state of a checkpoint; gives the progress, and the method's state on the CPU.
+def load_checkpoint(path: Path, trainee: Trainee, identity: str) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Puts a training into the state of a checkpoint; gives the progress, and the method's state on the CPU.
 
     None, and nothing is done, where there is no checkpoint.
 
@@ -100,7 +107,8 @@ def load_checkpoint(
                 " say --restart"
             )
         progress = _progress(metadata["progress"])
-        _check_fits(saved, module)
+        fresh = _fresh_state(saved, trainee)
+        _check_fits(saved, {**_stored(trainee), **fresh})
         state = {name.removeprefix(_STATE): tensor for name, tensor in saved.items() if name.startswith(_STATE)}
         if _kinds(state) != parse_json(metadata.get("state", "{}")):
             raise ValueError("another state")
@@ -109,14 +117,48 @@ def load_checkpoint(
             raise
         raise InputError(f"cannot read '{path}': it is damaged; say --restart to begin anew") from None
     with torch.no_grad():
-        for name, tensor in _tensors(module).items():
-            tensor.copy_(saved[_MODEL + name])
-        for name, parameter in module.named_parameters():
-            if _MOMENTUM + name in saved:
-                optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                    saved[_MOMENTUM + name]
-                )
+        for name, parameter in trainee.module.named_parameters():
+            kept = {key: fresh[prefix + name] for key, prefix in _OPTIMIZER.items() if prefix + name in fresh}
+            if kept:
+                trainee.optimizer.state[parameter] = kept
+        for place, tensor in _places(trainee).items():
+            tensor.copy_(saved[place])
     return progress, state
+
+
+def _stored(trainee: Trainee) -> dict[str, Tensor]:
+    """The tensors of the module and of its average, each by its name in the file."""
+    average = {} if trainee.average is None else _tensors(trainee.average)
+    return {
+        **{_MODEL + name: tensor for name, tensor in _tensors(trainee.module).items()},
+        **{_AVERAGE + name: tensor for name, tensor in average.items()},
+    }
+
+
+def _places(trainee: Trainee) -> dict[str, Tensor]:
+    """The same with what the optimizer keeps."""
+    places = _stored(trainee)
+    for name, parameter in trainee.module.named_parameters():
+        for key, tensor in trainee.optimizer.state.get(parameter, {}).items():
+            if tensor is not None:
+                places[_OPTIMIZER[key] + name] = tensor
+    return places
+
+
+def _fresh_state(saved: Mapping[str, Tensor], trainee: Trainee) -> dict[str, Tensor]:
+    """New tensors for what the optimizer kept of each parameter: all of it, or nothing where it had no gradient yet.
+
+    Raises:
+        KeyError: a part of it is missing.
+    """
+    fresh: dict[str, Tensor] = {}
+    for name, parameter in trainee.module.named_parameters():
+        wanted = {_OPTIMIZER[key] + name: like for key, like in state_like(trainee.optimizer, parameter).items()}
+        found = wanted.keys() & saved.keys()
+        if found and found != wanted.keys():
+            raise KeyError(name)
+        fresh |= wanted if found else {}
+    return fresh
 
 
 def _kinds(state: Mapping[str, Tensor]) -> dict[str, list[Any]]:
@@ -138,12 +180,9 @@ def _progress(text: str) -> Progress:
     return progress
 
 
-def _check_fits(saved: Mapping[str, Tensor], module: nn.Module) -> None:
-    """Raises ValueError or KeyError unless these are the tensors of such a module."""
-    momenta = {
-        _MOMENTUM + name: parameter for name, parameter in module.named_parameters() if _MOMENTUM + name in saved
-    }
-    for name, tensor in [*((_MODEL + name, tensor) for name, tensor in _tensors(module).items()), *momenta.items()]:
+def _check_fits(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises ValueError or KeyError unless these are such tensors."""
+    for name, tensor in wanted.items():
         if (saved[name].shape, saved[name].dtype) != (tensor.shape, tensor.dtype):
             raise ValueError(f"'{name}' is another tensor")
 

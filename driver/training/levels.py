@@ -9,6 +9,7 @@ weights, and the method's hooks find its zeros.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -34,7 +35,7 @@ from ...passes.pruning.methods.iterative import Iterative
 from ...passes.pruning.scores import Batch, Evidence
 from .checkpoint import fingerprint
 from .loop import CHECKPOINT, Hardware, steps_per_epoch, train
-from .presets import Preset
+from .presets import Preset, recorded
 
 __all__ = ["LEVELS_FILE", "Ladder", "Level", "open_levels", "rewind_step", "train_levels"]
 
@@ -127,6 +128,7 @@ class _Task:
     seed: int
     checkpoint_every: int
     batches: tuple[Batch, ...] = field(default=(), repr=False)
+    teacher: CapturedModule | None = field(default=None, repr=False)
 
 
 def train_levels(
@@ -141,6 +143,7 @@ def train_levels(
     machine: Hardware = _HERE,
     seed: int = 0,
     batches: tuple[Batch, ...] = (),
+    teacher: CapturedModule | None = None,
     checkpoint_every: int = 100,
 ) -> Iterator[Level]:
     """Trains level after level and gives each as it is done. Killed at any moment and called again, it goes on.
@@ -156,6 +159,7 @@ def train_levels(
         machine: where and how to compute.
         seed: of the images' order and changes; the same at every level.
         batches: for scores at initialization that need data.
+        teacher: of every level, as for `train`.
         checkpoint_every: steps between checkpoints.
 
     Raises:
@@ -166,7 +170,18 @@ def train_levels(
     steps = steps_per_epoch(preset.train_images or len(training), preset.batch)
     rewind_step(ladder.rewind, steps, preset.epochs * steps)
     task = _Task(
-        module, example_inputs, training, test, preset, ladder, folder, machine, seed, checkpoint_every, batches
+        module,
+        example_inputs,
+        training,
+        test,
+        preset,
+        ladder,
+        folder,
+        machine,
+        seed,
+        checkpoint_every,
+        batches,
+        teacher,
     )
     _claim(task)
     return _climb(task, steps)
@@ -203,13 +218,15 @@ def rewind_step(text: str, steps: int, last: int) -> int:
 def _claim(task: _Task) -> None:
     """Makes the folder this ladder's own. Raises InputError if it is another's."""
     settings = {
-        **asdict(task.preset),
+        **recorded(task.preset, task.teacher is not None),
         **asdict(task.machine),
         **asdict(task.ladder),
         "seed": task.seed,
         "data": [task.training.name, len(task.training), task.test.name, len(task.test)],
     }
     del settings["levels"]  # More may be asked for later.
+    if task.teacher is not None:
+        settings["teacher"] = fingerprint({}, task.teacher, {})
     identity = fingerprint(settings, task.module, {})
     path = task.folder / LEVELS_FILE
     if path.exists():
@@ -273,12 +290,12 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
         "machine": task.machine,
         "seed": task.seed,
         "checkpoint_every": task.checkpoint_every,
+        "teacher": task.teacher,
     }
     start = task.module
     if begin:
-        early = train(
-            task.module, task.training, task.test, task.preset, task.folder / _START, last_step=begin, **common
-        )
+        preset = dataclasses.replace(task.preset, ema=0.0)  # What is rewound to are weights, not their average.
+        early = train(task.module, task.training, task.test, preset, task.folder / _START, last_step=begin, **common)
         assert isinstance(early.module, CapturedModule)
         start = early.module
     done = train(

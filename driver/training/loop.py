@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,41 +21,22 @@ from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule, cloned
 from ...passes.pruning.methods.base import Hooks, State, TrainingMethod
 from ...passes.pruning.methods.masked import Masked
+from .averaging import Average
 from .batches import Batches, generator_for
-from .checkpoint import Progress, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
+from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
+from .finite import first_not_finite, weight_not_finite
+from .hardware import Hardware, computing
 from .log import curves, write_log
 from .memory_order import arrange, best_order
-from .presets import Preset, rate_at
+from .objective import Forward, Objective, distillation_of
+from .optimizers import OPTIMIZERS
+from .presets import Preset, rate_at, recorded
 
 __all__ = ["CHECKPOINT", "Hardware", "Trained", "steps_per_epoch", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 _TEST_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how it is computed. The same numbers come out only of the same machine settings."""
-
-    device: str = "cpu"
-    precision: str = "float32"
-    """``float32``, or ``bfloat16``: autocast, with weights in float32."""
-    threads: int | None = None
-    """Of PyTorch's pool; None leaves it as it is."""
-
-    def checked(self) -> torch.device:
-        """The device. Raises InputError if it is not there, or a choice is unknown."""
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"there is no precision '{self.precision}'; choose float32 or bfloat16")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"{self.threads} threads compute nothing; give 1 or more")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise InputError(f"there is no device '{self.device}'; choose cpu or cuda") from None
-        if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-            raise InputError(f"this machine has no device '{self.device}' that could train; choose cpu")
-        return device
+_HERE = Hardware()
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,7 @@ class Trained:
     """A trained network."""
 
     module: fx.GraphModule = field(repr=False)
-    """On the CPU, in inference mode."""
+    """On the CPU, in inference mode; the moving average, where the preset has one."""
     rows: tuple[Mapping[str, Any], ...]
     """The log: epoch, rate, loss and accuracy (0..1) in training and on the test images, seconds so far."""
     seconds: float
@@ -80,7 +60,8 @@ def train(
     *,
     masks: Mapping[str, Tensor] | None = None,
     method: TrainingMethod | None = None,
-    machine: Hardware = Hardware(),
+    teacher: CapturedModule | None = None,
+    machine: Hardware = _HERE,
     seed: int = 0,
     checkpoint_every: int = 100,
     restart: bool = False,
@@ -98,6 +79,8 @@ def train(
         masks: parameters' entries that stay zero (boolean, True where a weight is): set to zero before the first step and
             after every one.
         method: what finds zeros in training, instead of masks; see `reconvene.passes.pruning.methods.base`.
+        teacher: a captured classifier of the same classes that `module` is to be like, as far as the preset says; it is left
+            as it was.
         machine: where and how to compute.
         seed: of the images' order and changes, and of dropout.
         checkpoint_every: steps between checkpoints; there is one after every epoch, too.
@@ -107,8 +90,8 @@ def train(
         last_step: do the steps before this one only; None for all.
 
     Raises:
-        InputError: the folder holds another training, a mask does not fit, data and model do not, there are no such
-            steps, or masks and a method were given.
+        InputError: the folder holds another training, a mask does not fit, data, model and teacher do not, there are no
+            such steps, masks and a method were given, or the loss is no number any more: the last checkpoint is kept then.
     """
     preset.check()
     device = machine.checked()
@@ -122,7 +105,7 @@ def train(
         raise InputError(f"masks and the method {method.name} were given; one of the two says what is zero, give that")
     masked = Masked.of(model, masks or {})
     settings = {
-        **asdict(preset),
+        **recorded(preset, teacher is not None),
         **asdict(machine),
         "seed": seed,
         "data": [training.name, len(training), test.name, len(test)],
@@ -130,18 +113,48 @@ def train(
     }
     if method is not None:
         settings["method"] = {"name": method.name, **asdict(method)}
+    if teacher is not None:
+        settings["teacher"] = fingerprint({}, teacher, {})
     identity = fingerprint(settings, model, masked.masks)
     model.to(device)
     run = _Run(
         model, Batches.of(training, preset.train_images, device), Batches.of(test, preset.test_images, device), preset,
-        method or masked.to(device), machine, seed, path, identity, checkpoint_every, first_step, last_step,
+        method or masked.to(device), _Place(path, identity, checkpoint_every), _Span(seed, first_step, last_step), machine,
     )  # fmt: skip
-    with _computing(machine, device):
+    with computing(machine, device):
+        if teacher is not None:
+            run.learn_from(cloned(teacher).to(device))
         rows, seconds = run.finish(lambda rows: write_log(folder, rows, settings))
     write_text(folder / "curves.html", curves(rows, f"Training on {training.name}"))
-    model.to("cpu")
-    arrange(model, torch.contiguous_format)
-    return Trained(model.eval(), rows, seconds)
+    result = run.result().to("cpu")
+    arrange(result, torch.contiguous_format)
+    return Trained(result.eval(), rows, seconds)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a training is kept."""
+
+    path: Path
+    identity: str
+    every: int
+    """Steps between checkpoints."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Which part of a training is done, and with which random numbers."""
+
+    seed: int
+    first: int
+    last: int | None
+
+    def checked(self, steps: int) -> tuple[int, int]:
+        """First step, and the step behind the last, of so many. Raises InputError if there are no such steps."""
+        last = steps if self.last is None else self.last
+        if not 0 <= self.first < last <= steps:
+            raise InputError(f"steps {self.first} to {last} are not among the {steps} of this training")
+        return self.first, last
 
 
 class _Run:
@@ -149,24 +162,27 @@ class _Run:
 
     def __init__(
         self, model: CapturedModule, training: Batches, test: Batches, preset: Preset, hooks: Hooks,
-        machine: Hardware, seed: int, path: Path, identity: str, every: int, first: int, last: int | None,
+        place: _Place, span: _Span, machine: Hardware,
     ) -> None:  # fmt: skip
         self.model, self.training, self.test, self.preset, self.hooks = model, training, test, preset, hooks
-        self.machine, self.seed, self.path, self.identity, self.every = machine, seed, path, identity, every
-        self.memory_order = best_order(model)
-        arrange(model, self.memory_order)
+        self.place, self.seed = place, span.seed
+        self.forward = Forward(machine, best_order(model))
+        arrange(model, self.forward.order)
+        self.objective = Objective(self.forward, preset.label_smoothing)
         self.steps = steps_per_epoch(len(training), preset.batch)
-        self.first, self.last = first, preset.epochs * self.steps if last is None else last
-        if not 0 <= first < self.last <= preset.epochs * self.steps:
-            raise InputError(
-                f"steps {first} to {self.last} are not among the {preset.epochs * self.steps} of this training"
-            )
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), preset.rate, momentum=preset.momentum, weight_decay=preset.weight_decay
-        )
+        self.first, self.last = span.checked(preset.epochs * self.steps)
+        self.optimizer = OPTIMIZERS[preset.optimizer](model.parameters(), preset.optimization)
+        self.average = Average.of(model, preset.ema) if preset.ema else None
         self.weights = hooks.weights(model)
-        self.progress, self.state = Progress(step=first), State()
+        self.progress, self.state = Progress(step=self.first), State()
         self._since = time.perf_counter()
+
+    def learn_from(self, teacher: CapturedModule) -> None:
+        """Adds a teacher, on the device that trains. Raises InputError if it does not fit the model."""
+        arrange(teacher, self.forward.order)
+        images, _ = self.training.plain(0, self.preset.batch)
+        found = distillation_of(teacher, self.model.eval(), self.preset, self.forward, images)
+        self.objective = dataclasses.replace(self.objective, distillation=found)
 
     def finish(self, log: Any) -> tuple[tuple[dict[str, Any], ...], float]:
         """Trains what is left, and gives the log and the seconds it took in all."""
@@ -177,9 +193,17 @@ class _Run:
         log(self.progress.rows)
         return self.progress.rows, self.progress.seconds
 
+    def result(self) -> CapturedModule:
+        """What is tested, and given in the end."""
+        return self.model if self.average is None else self.average.shown(self.weights)
+
+    @property
+    def _trainee(self) -> Trainee:
+        return Trainee(self.model, self.optimizer, self.average.model if self.average else None)
+
     def _begin(self) -> None:
         """From the checkpoint, if there is one."""
-        found = load_checkpoint(self.path, self.model, self.optimizer, self.identity)
+        found = load_checkpoint(self.place.path, self._trainee, self.place.identity)
         if found is not None:
             self.progress, state = found
             self.state = {name: value.to(self.training.labels.device) for name, value in state.items()}
@@ -195,7 +219,7 @@ class _Run:
         done = self.progress.step - epoch * self.steps
         for step in track(range(done, end), f"epoch {epoch + 1} of {self.preset.epochs}"):
             self._step(order, epoch, step)
-            if self.progress.step % self.every == 0 and step + 1 < end:
+            if self.progress.step % self.place.every == 0 and step + 1 < end:
                 self._save()
         images = (end - begin) * self.preset.batch
         loss, accuracy = self._tested()
@@ -219,20 +243,20 @@ class _Run:
             group["lr"] = rate_at(self.preset, self.progress.step, self.steps)
         torch.manual_seed(generator.initial_seed())  # For dropout.
         self.optimizer.zero_grad()
-        outputs = self._outputs(images)
-        loss = F.cross_entropy(outputs, labels)
+        loss, outputs = self.objective(self.model, images, labels)
         penalty = self.hooks.penalty(self.weights, self.state)
+        value = self._checked(loss, penalty, images)
         (loss if penalty is None else loss + penalty).backward()
         with torch.no_grad():
             self.hooks.gradients(self.weights, self.state)
+        if self.preset.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.preset.clip)
         self.optimizer.step()
         done = (self.progress.step + 1) / (self.preset.epochs * self.steps)
         with torch.no_grad():
             self.state = self._owned(self.hooks.after_step(self.weights, self.state, done))
-        value = loss.item()
-        for what, found in (("loss", value), ("penalty", 0.0 if penalty is None else penalty.item())):
-            if not math.isfinite(found):
-                raise InputError(f"the {what} is {found} in epoch {epoch + 1}, step {step + 1}; choose a smaller rate")
+        if self.average is not None:
+            self.average.update(self.model)
         self.progress = dataclasses.replace(
             self.progress,
             step=self.progress.step + 1,
@@ -240,28 +264,33 @@ class _Run:
             correct=self.progress.correct + int((outputs.argmax(1) == labels).sum()),
         )
 
+    def _checked(self, loss: Tensor, penalty: Tensor | None, images: Tensor) -> float:
+        """The loss. Raises InputError, saying where that began, if it or the penalty is no number."""
+        value = loss.item()
+        for what, found in (("loss", value), ("penalty", 0.0 if penalty is None else penalty.item())):
+            if not math.isfinite(found):
+                with self.forward.machine.autocast():
+                    where = first_not_finite(self.model, (images,))
+                raise InputError(self._stopped(f"the {what} is {found}", self.progress.step, where))
+        return value
+
+    def _stopped(self, what: str, done: int, where: str | None) -> str:
+        """For a person, why the training does not go on. `done`: steps before the one that is to blame."""
+        epoch, step = divmod(done, self.steps)
+        first = f", first {where}" if where else ""
+        kept = "; the checkpoint before it is kept" if self.place.path.exists() else ""
+        return f"{what} in epoch {epoch + 1}, step {step + 1}{first}{kept}; choose a smaller rate, or clip=1"
+
     def _tested(self) -> tuple[float, float]:
-        self.model.eval()
+        model = self.result().eval()
         loss, correct = 0.0, 0
         with torch.no_grad():
             for start in range(0, len(self.test), _TEST_BATCH):
                 images, labels = self.test.plain(start, _TEST_BATCH)
-                outputs = self._outputs(images)
+                outputs = self.forward.outputs(model, images)
                 loss += F.cross_entropy(outputs, labels, reduction="sum").item()
                 correct += int((outputs.argmax(1) == labels).sum())
         return loss / len(self.test), correct / len(self.test)
-
-    def _outputs(self, images: Tensor) -> Tensor:
-        low = self.machine.precision == "bfloat16"
-        try:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
-                outputs = self.model(images.contiguous(memory_format=self.memory_order))
-            return outputs.float()
-        except RuntimeError as error:
-            if "shape" not in str(error) and "size" not in str(error):
-                raise
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the model does not take images {tuple(images.shape)}: {reason}") from error
 
     def _owned(self, state: State) -> State:
         """The state as a checkpoint would give it back: contiguous, so that sums over it come out the same."""
@@ -277,8 +306,11 @@ class _Run:
         self._since = now
 
     def _save(self) -> None:
+        """Keeps how far it has come. Raises InputError if weights are no numbers any more; nothing is written then."""
+        if (name := weight_not_finite(self.model)) is not None:
+            raise InputError(self._stopped("weights are no numbers any more", self.progress.step - 1, f"in '{name}'"))
         self._clocked()
-        save_checkpoint(self.path, self.model, self.optimizer, self.progress, self.identity, self.state)
+        save_checkpoint(self.place.path, self._trainee, self.progress, self.place.identity, self.state)
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
@@ -286,18 +318,3 @@ def steps_per_epoch(images: int, batch: int) -> int:
     if images < batch:
         raise InputError(f"{images} training images are fewer than one batch of {batch}")
     return images // batch
-
-
-@contextmanager
-def _computing(machine: Hardware, device: torch.device) -> Iterator[None]:
-    """PyTorch set for the machine, and as it was afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
-    try:
-        if machine.threads is not None:
-            torch.set_num_threads(machine.threads)
-        torch.backends.cudnn.deterministic = True
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.deterministic = deterministic

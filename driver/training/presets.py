@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
@@ -14,8 +14,13 @@ from typing import Any
 
 from ...frontend.base.errors import InputError
 from .augmentation import AUGMENTATIONS
+from .distillation import MATCHINGS
+from .optimizers import OPTIMIZERS, Optimization
+from .schedules import SCHEDULES, Course
 
-__all__ = ["COMPUTE", "Preset", "check_compute", "find_preset", "presets", "rate_at"]
+__all__ = [
+    "COMPUTE", "OF_A_TEACHER", "Preset", "check_compute", "find_preset", "presets", "rate_at", "recorded",
+]  # fmt: skip
 
 COMPUTE = ("epochs", "equal")
 """What is equal between trainings of a dense network and of a small one: their epochs, or what they compute."""
@@ -24,20 +29,31 @@ _MOST_STRETCHED = 2
 
 @dataclass(frozen=True)
 class Preset:
-    """SGD with momentum and a learning rate that falls in steps.
+    """What a training is run with; unless said otherwise SGD with momentum and a learning rate that falls in steps.
 
     Attributes:
         epochs: passes over the training images.
         batch: images a step; what is left over at the end of an epoch is left out.
-        rate: learning rate after warm-up.
-        milestones: epochs at which it is multiplied by `gamma`.
+        rate: largest learning rate, which it has after warm-up.
+        milestones: epochs at which it is multiplied by `gamma`; of the schedule ``steps``.
         gamma: see `milestones`.
-        warmup: epochs over which it grows linearly from 0.
-        momentum: of SGD.
+        warmup: epochs over which it grows, linearly from 0; with ``one-cycle``, the length of its first phase.
+        momentum: of SGD; of AdamW the first of its betas.
         weight_decay: of all parameters.
         augment: of `augmentation.AUGMENTATIONS`.
         train_images: how many are used; 0 for all.
         test_images: how many are used; 0 for all.
+        optimizer: of `optimizers.OPTIMIZERS`.
+        beta2: the second of AdamW's betas.
+        schedule: of `schedules.SCHEDULES`.
+        label_smoothing: share of the target that is spread over all classes (Szegedy et al., 2016, arXiv:1512.00567).
+        clip: largest norm of all gradients together, 0 for any.
+        ema: decay of the average of weights and statistics that is tested and given instead of the last ones, 0 for none.
+        temperature: of distillation, T.
+        teacher_share: of the loss that is the teacher's, a; the rest is the labels'.
+        matched: patterns (``fnmatch``) of layers whose outputs are to be like those of the teacher's layer of the same name.
+        matching: in which way they are, of `distillation.MATCHINGS`.
+        matching_weight: of that in the loss.
     """
 
     epochs: int
@@ -51,6 +67,17 @@ class Preset:
     augment: str = "crop-flip"
     train_images: int = 0
     test_images: int = 0
+    optimizer: str = "sgd"
+    beta2: float = 0.999
+    schedule: str = "steps"
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    ema: float = 0.0
+    temperature: float = 4.0
+    teacher_share: float = 0.9
+    matched: tuple[str, ...] = ()
+    matching: str = "features"
+    matching_weight: float = 1.0
 
     def changed(self, settings: Mapping[str, Any]) -> Preset:
         """The same with other values, written as text or given as numbers.
@@ -58,15 +85,16 @@ class Preset:
         Raises:
             InputError: there is no such setting, or its value is not usable.
         """
-        types = {field.name: type(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        kinds = {field.name: _KINDS[str(field.type)] for field in dataclasses.fields(self)}
         values: dict[str, Any] = {}
         for name, value in settings.items():
-            if name not in types:
-                raise InputError(f"a training has no setting '{name}'; it has {', '.join(types)}")
+            if name not in kinds:
+                raise InputError(f"a training has no setting '{name}'; it has {', '.join(kinds)}")
+            convert, example = kinds[name]
             try:
-                values[name] = _converted(types[name], value)
+                values[name] = convert(value)
             except (ValueError, TypeError, OverflowError):
-                raise InputError(f"'{value}' is no value of {name}; write {_EXAMPLES[types[name]]}") from None
+                raise InputError(f"'{value}' is no value of {name}; write {example}") from None
         result = dataclasses.replace(self, **values)
         result.check()
         return result
@@ -98,15 +126,83 @@ class Preset:
         for name in ("train_images", "test_images"):
             if (value := getattr(self, name)) < 0:
                 raise InputError(f"{name} {value} is no number of images; give 1 or more, or 0 for all of them")
-        for name in ("rate", "gamma", "warmup", "momentum", "weight_decay"):
+        for name, (fits, wanted) in _RANGES.items():
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"{name} {value} is not a number from 0 up")
-        if self.augment not in AUGMENTATIONS:
-            raise InputError(f"there is no augmentation '{self.augment}'; choose one of {', '.join(AUGMENTATIONS)}")
+            if not (math.isfinite(value) and fits(value)):
+                raise InputError(f"{name} {value} is not {wanted}")
+        if self.optimizer == "adamw" and self.momentum >= 1:
+            raise InputError(f"momentum {self.momentum} is not {_DECAY[1]}, as the first beta of AdamW is")
+        for name, (what, choices) in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"there is no {what} '{getattr(self, name)}'; choose one of {', '.join(choices)}")
+
+    @property
+    def optimization(self) -> Optimization:
+        """What its optimizer is told."""
+        return Optimization(self.rate, self.momentum, self.weight_decay, self.beta2)
 
 
-_EXAMPLES = {int: "a whole number", float: "a number", tuple: "epochs with commas, such as 80,120", str: "a name"}
+_UP = (lambda value: value >= 0, "a number from 0 up")
+_SHARE = (lambda value: 0 <= value <= 1, "a share from 0 to 1")
+_DECAY = (lambda value: 0 <= value < 1, "a number from 0 to below 1")
+_RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(("rate", "gamma", "warmup", "momentum", "weight_decay", "clip", "matching_weight"), _UP),
+    **dict.fromkeys(("label_smoothing", "teacher_share"), _SHARE),
+    **dict.fromkeys(("beta2", "ema"), _DECAY),
+    "temperature": (lambda value: value > 0, "a number above 0"),
+}
+"""By setting: which values it may have, and that in words."""
+
+_CHOICES = {
+    "augment": ("augmentation", AUGMENTATIONS),
+    "optimizer": ("optimizer", OPTIMIZERS),
+    "schedule": ("schedule", SCHEDULES),
+    "matching": ("way of matching layers", MATCHINGS),
+}
+
+
+def _whole(value: Any) -> int:
+    if float(value) != int(float(value)):
+        raise ValueError(value)
+    return int(float(value))
+
+
+def _parts(value: Any) -> list[str]:
+    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+    return [str(part).strip() for part in parts if str(part).strip()]
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "int": (_whole, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "a name"),
+    "tuple[float, ...]": (lambda value: tuple(map(float, _parts(value))), "epochs with commas, such as 80,120"),
+    "tuple[str, ...]": (lambda value: tuple(_parts(value)), "names with commas, such as layer1.*,layer2.*"),
+}
+"""By a field's type: what makes a value of a text or a number, and an example of such a text."""
+
+_FIRST = ("epochs", "batch", "rate", "milestones", "gamma", "warmup", "momentum", "weight_decay", "augment",
+          "train_images", "test_images")  # fmt: skip
+"""The fields that presets have had from the beginning."""
+
+OF_A_TEACHER = ("temperature", "teacher_share", "matched", "matching", "matching_weight")
+"""The fields that say nothing without a teacher."""
+
+
+def recorded(preset: Preset, teacher: bool = False) -> dict[str, Any]:
+    """What of a preset says which training it is: fields that came later only where they say something.
+
+    So trainings that were begun before there was a field go on.
+
+    Args:
+        teacher: whether there is one.
+    """
+    standard = {field.name: field.default for field in dataclasses.fields(preset)}
+    return {
+        name: value
+        for name, value in asdict(preset).items()
+        if name in _FIRST or (value != standard[name] and (teacher or name not in OF_A_TEACHER))
+    }
 
 
 @cache
@@ -115,7 +211,8 @@ def presets() -> Mapping[str, Preset]:
     text = resources.files(__package__).joinpath("presets.toml").read_text(encoding="utf-8")
     found = {}
     for name, values in tomllib.loads(text).items():
-        found[name] = Preset(**values | {"milestones": tuple(values.get("milestones", ()))})
+        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        found[name] = Preset(**values | lists)
         found[name].check()
     return MappingProxyType(found)
 
@@ -138,15 +235,5 @@ def rate_at(preset: Preset, step: int, steps: int) -> float:
 
     It depends on nothing else, so that a training taken up again goes on as if it had not stopped.
     """
-    epoch = step / steps
-    rate = preset.rate * preset.gamma ** sum(epoch >= milestone for milestone in preset.milestones)
-    return rate * min(1.0, (step + 1) / (preset.warmup * steps)) if preset.warmup else rate
-
-
-def _converted(kind: type, value: Any) -> Any:
-    if kind is tuple:
-        parts = str(value).split(",") if isinstance(value, str | int | float) else value
-        return tuple(float(part) for part in parts if str(part).strip())
-    if kind is int and float(value) != int(float(value)):
-        raise ValueError(value)
-    return kind(float(value)) if kind is int else kind(value)
+    course = Course(preset.rate, preset.epochs, steps, preset.warmup, preset.milestones, preset.gamma)
+    return SCHEDULES[preset.schedule](course, step)

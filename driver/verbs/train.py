@@ -2,97 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
-from ...frontend.data.datasets import find_dataset
-from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import Compute, save_program
 from ...passes.canonicalize import canonicalize
 from ...passes.dependency import dependency_view
 from ...passes.sizes import examples_counted, total_size
 from ..answer import Answer, files_line, table
 from ..masks import read_masks
-from ..models import LoadedModel, load_model
-from ..outputs import check_folder, suffixed
+from ..models import LoadedModel
 from ..training.loop import Hardware, Trained, train
-from ..training.presets import check_compute, find_preset
-from .settings import method_settings
+from ..training.presets import check_compute
+from .trainings import TrainingRequest, prepared
 
 __all__ = ["Hardware", "Request", "run"]
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Request(TrainingRequest):
     """What ``reconvene train`` is told; see its help."""
 
-    model: str
-    dataset: str = "cifar10"
-    data: Path | None = None
-    preset: str = "laptop"
-    settings: tuple[str, ...] = ()
-    """``NAME=VALUE``, of the preset."""
     masks: Path | None = None
-    machine: Hardware = field(default_factory=Hardware)
-    width: float = 1.0
-    checkpoint_every: int = 100
-    """Steps."""
     restart: bool = False
     compute: str = "epochs"
     """Of `training.presets.COMPUTE`."""
     dense_macs: int | None = None
     """Multiply-accumulates of the dense network on one image; None: as the model's file says."""
-    inputs: tuple[str, ...] = ()
-    output: Path | None = None
-    """A folder."""
-    seed: int = 0
 
 
 def run(request: Request) -> Answer:
-    preset = find_preset(request.preset).changed(method_settings(None, request.settings))
     check_compute(request.compute)
-    request.machine.checked()
-    dataset = find_dataset(request.dataset)
-    if request.output is not None:
-        check_folder(request.output)
     masks = None if request.masks is None else read_masks(request.masks)
-    loaded = load_model(
-        request.model, request.inputs, request.seed, ("batch",), dataset=request.dataset, width=request.width
-    )
+    told = prepared(request, "-training")
+    preset = told.preset
     if request.compute == "equal":
-        compute = compared(loaded, request.dense_macs)
+        compute = compared(told.loaded, request.dense_macs)
         preset = preset.stretched(compute.dense_macs, compute.macs)
-    folder = request.output or suffixed(loaded.beside, "-training")
-    check_folder(folder)
-    with stage(f"reading {request.dataset}"):
-        training, test = (dataset.load(request.data, split) for split in ("train", "test"))
-    assert isinstance(loaded.module, CapturedModule)
     done = train(
-        loaded.module,
-        training,
-        test,
+        told.module,
+        told.training,
+        told.test,
         preset,
-        folder,
+        told.folder,
         masks=masks,
+        teacher=told.teacher,
         machine=request.machine,
         seed=request.seed,
         checkpoint_every=request.checkpoint_every,
         restart=request.restart,
     )
     with stage("writing"):
-        save_program(done.module, loaded.example_inputs, folder / "model.pt2", compute=loaded.compute)
-    files = {"model": folder / "model.pt2", "log": folder / "log.csv", "curves": folder / "curves.html"}
-    written = {what: str(path) for what, path in files.items()}
+        save_program(done.module, told.loaded.example_inputs, told.folder / "model.pt2", compute=told.loaded.compute)
+    files = {"model": "model.pt2", "log": "log.csv", "curves": "curves.html"}
+    written = {what: str(told.folder / name) for what, name in files.items()}
     data = {
-        "model": loaded.name,
-        "data": training.name,
+        "model": told.loaded.name,
+        "data": told.training.name,
         "preset": request.preset,
         "compute": request.compute,
         "settings": {**asdict(preset), "milestones": list(preset.milestones)},
+        "teacher": request.teacher,
         "seconds": done.seconds,
         "rows": list(done.rows),
         "files": written,

@@ -84,12 +84,14 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def killed_at(
+    moment: int, monkeypatch: pytest.MonkeyPatch, optimizer: type[torch.optim.Optimizer] = torch.optim.SGD
+) -> Iterator[None]:
     """Ends what the block does at the given step of the optimizer."""
     calls = 0
-    real = torch.optim.SGD.step
+    real: Any = optimizer.step
 
-    def step(self: torch.optim.SGD, *args: Any) -> Any:
+    def step(self: torch.optim.Optimizer, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == moment:
@@ -97,7 +99,7 @@ def killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return real(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", step)
+        patch.setattr(optimizer, "step", step)
         with pytest.raises(Killed):
             yield
 
