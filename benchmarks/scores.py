@@ -7,7 +7,8 @@ Wall seconds, and seconds of CPU beside them, because a machine with other work 
 capture of the model (torch.export) and the certificate are listed by themselves; what torch imports at a process's first
 capture is listed for all. Score's rounds are its authors' (SynFlow:
 100). SNIP and GraSP score on one synthetic batch. ``--find`` looks for the smallest p, in steps of a two-hundredth, that
-leaves so many times fewer parameters, and measures size, multiply-accumulates and latency there.
+leaves so many times fewer parameters, and measures size, multiply-accumulates and latency there, by each rule of how many
+channels stay. ``--width`` takes a share of the channels, to find the p to train at by ``accuracy.py``.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ from reconvene.driver.reports.latency import measure as latency
 from reconvene.driver.reports.profile import profile
 from reconvene.driver.reports.report import environment
 from reconvene.frontend.capture import capture
-from reconvene.frontend.networks.papers import find_network
+from reconvene.frontend.networks.papers import find_network, network_for
+from reconvene.passes.pruning.decisions import AS_WANTED, Widths
 from reconvene.passes.pruning.methods.base import Aim, Pruned
 from reconvene.passes.pruning.methods.reconvene import Reconvene
 from reconvene.passes.pruning.scores import SCORES, Evidence, synthetic_batches
 
 _STEP = 200
+RULES = {
+    "channels": (Reconvene(keep="channels", ends="pruned"), Widths(multiple=1, minimum=1)),
+    "density": (Reconvene(), AS_WANTED),
+    "density, no threshold": (Reconvene(threshold="none"), AS_WANTED),
+}
+"""How many channels of a layer stay: the readings that `--find` compares."""
 
 
 def measure(network: str, score: str, sparsity: float, batch: int, seed: int) -> dict[str, Any]:
@@ -73,17 +81,18 @@ def first_capture() -> float:
     return time.perf_counter() - started
 
 
-def find(network: str, ratio: float, threads: int, seed: int) -> dict[str, Any]:
+def find(keep: str, network: str, width: float, ratio: float, threads: int, seed: int) -> dict[str, Any]:
     """The smallest p whose network has `ratio` times fewer parameters, and what that network costs."""
     torch.manual_seed(seed)
-    built = find_network(network)
+    built = find_network(network) if width == 1 else network_for(network, 10, 32, width)
     inputs = (torch.randn(built.shape),)
     module = capture(built.build().eval(), inputs)
+    method, widths = RULES[keep]
     best: tuple[float, Pruned] | None = None
     low, high = 0, _STEP - 1
     while low < high:
         middle = (low + high) // 2
-        result = Reconvene().prune(module, Evidence(inputs, seed=seed), Aim(middle / _STEP))
+        result = method.prune(module, Evidence(inputs, seed=seed), Aim(middle / _STEP, widths))
         enough = result.compaction.before.parameters >= ratio * result.compaction.after.parameters
         low, high = (low, middle) if enough else (middle + 1, high)
         best = (middle / _STEP, result) if enough else best
@@ -98,6 +107,8 @@ def find(network: str, ratio: float, threads: int, seed: int) -> dict[str, Any]:
     }
     return {
         "network": network,
+        "width": width,
+        "keep": keep,
         "wanted": ratio,
         "sparsity": sparsity,
         **{
@@ -136,6 +147,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20, help="synthetic examples for SNIP and GraSP")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=float, default=1.0, help="with --find")
     parser.add_argument("--find", type=float, metavar="RATIO")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -149,7 +161,11 @@ def main() -> None:
         "first_capture_seconds": round(first_capture(), 2),
     }
     if options.find:
-        rows = [find(network, options.find, options.threads, options.seed) for network in options.networks]
+        rows = [
+            find(keep, network, options.width, options.find, options.threads, options.seed)
+            for network in options.networks
+            for keep in RULES
+        ]
         print(json.dumps(rows, indent=1))
     else:
         rows = []
