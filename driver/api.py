@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,16 +19,17 @@ from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
-from ..passes.outcome import Certificate, Compaction
+from ..passes.outcome import Compaction
 from ..passes.plan import Plan
 from ..passes.pruning.channels import MergedWithBatch, held_by_batch
 from ..passes.pruning.decisions import Widths
 from ..passes.pruning.methods import find_method
 from ..passes.pruning.methods.base import Aim, ChannelMethod, Pruned
-from ..passes.pruning.methods.sensitivity import Sensitivity
 from ..passes.pruning.scores import Batch, Evidence, Loss
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report
+from .result import Result
+from .training.transfer import Origin
 from .wording import size
 
 if TYPE_CHECKING:
@@ -40,27 +41,6 @@ if TYPE_CHECKING:
     from ..passes.pruning.latency import LayerTime
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A smaller model, with what was done, what it is worth, and the check that it computes the same.
-
-    Printed, it is its certificate: the rest runs to thousands of lines.
-    """
-
-    module: fx.GraphModule = field(repr=False)
-    """The compacted graph; trainable, `.train()` and `.eval()` work."""
-    plan: Plan = field(repr=False)
-    """Which channels stay, by parameter name; ``save(path)``, and apply it to a fresh copy of the model."""
-    report: Report = field(repr=False)
-    """What was asked, got and refused, sizes before and after; ``to_json()``, ``to_html()``."""
-    certificate: Certificate
-    """The comparison with the masked model that was run."""
-    sensitivity: Sensitivity | None = field(default=None, repr=False)
-    """Of the method ``reconvene``: which layers its evaluator found resilient."""
-    reinitialized: tuple[str, ...] = field(default=(), repr=False)
-    """Of the method ``reconvene``: layers that have new initial weights."""
 
 
 @tracing_in_turn
@@ -109,7 +89,8 @@ def compact(
         found = compaction_pass.apply_plan(plan, module, inputs, fold=fold_batch_norm)
     else:
         found = compaction_pass.compact(module, inputs, as_tensors(masks), fold=fold_batch_norm)
-    return result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
+    made = result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
+    return dataclasses.replace(made, origin=Origin(module), folded=fold_batch_norm)
 
 
 def prune(
@@ -230,7 +211,10 @@ def prune_as_asked(
     options = {**first, "target": name_of(told.target), **origin}
     made = result(found.compaction, title_of(model), options)
     report = _with_findings(made.report, found, {"dense": (module, inputs), "compacted": (made.module, inputs)})
-    return dataclasses.replace(made, report=report, sensitivity=found.sensitivity, reinitialized=found.reinitialized)
+    return dataclasses.replace(
+        made, report=report, sensitivity=found.sensitivity, reinitialized=found.reinitialized, origin=Origin(module),
+        folded=aim.fold,
+    )  # fmt: skip
 
 
 def _with_fixed_batch(

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .backends.machines.targets import Target
-    from .driver.api import Result, capture, compact, compile, prune
+    from .driver.api import capture, compact, compile, prune
     from .driver.reports.report import Report
+    from .driver.result import Result
+    from .driver.training.masks import Masks
     from .frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
     from .passes.plan import Plan
 
@@ -18,6 +20,7 @@ __all__ = [
     "CaptureError",
     "CheckError",
     "InputError",
+    "Masks",
     "Plan",
     "ReconveneError",
     "Report",
@@ -35,10 +38,11 @@ _HOME = {
     "CheckError": ".frontend.base.errors",
     "InputError": ".frontend.base.errors",
     "ReconveneError": ".frontend.base.errors",
+    "Masks": ".driver.training.masks",
     "Plan": ".passes.plan",
     "Report": ".driver.reports.report",
     "Target": ".backends.machines.targets",
-    "Result": ".driver.api",
+    "Result": ".driver.result",
     "capture": ".driver.api",
     "compact": ".driver.api",
     "compile": ".driver.api",

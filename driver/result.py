@@ -1,0 +1,70 @@
+"""What pruning and compaction give to a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import fx
+from torch.optim.swa_utils import AveragedModel
+
+from ..passes.outcome import Certificate
+from ..passes.plan import Plan
+from ..passes.pruning.methods.sensitivity import Sensitivity
+from .reports.report import Report
+from .training.transfer import Origin, Removal, names_in, transferred_average, transferred_optimizer
+
+__all__ = ["Result"]
+
+Training = TypeVar("Training", torch.optim.Optimizer, AveragedModel)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A smaller model, with what was done, what it is worth, and the check that it computes the same.
+
+    Printed, it is its certificate: the rest runs to thousands of lines.
+    """
+
+    module: fx.GraphModule = field(repr=False)
+    """The compacted graph; trainable, `.train()` and `.eval()` work."""
+    plan: Plan = field(repr=False)
+    """Which channels stay, by parameter name; ``save(path)``, and apply it to a fresh copy of the model."""
+    report: Report = field(repr=False)
+    """What was asked, got and refused, sizes before and after; ``to_json()``, ``to_html()``."""
+    certificate: Certificate
+    """The comparison with the masked model that was run."""
+    sensitivity: Sensitivity | None = field(default=None, repr=False)
+    """Of the method ``reconvene``: which layers its evaluator found resilient."""
+    reinitialized: tuple[str, ...] = field(default=(), repr=False)
+    """Of the method ``reconvene``: layers that have new initial weights."""
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+    """Which parameters the model had."""
+    folded: bool = field(default=False, repr=False)
+    """Whether batch normalisation was folded."""
+
+    def transfer(self, training: Training, model: torch.nn.Module | None = None) -> Training:
+        """Puts what trained the model to work on `module`: its state is that of what was kept, to the last bit.
+
+        Args:
+            training: an optimizer, or an average (``torch.optim.swa_utils.AveragedModel``) of the model. It is changed, so
+                that schedulers that hold it go on; move `module` to its device first.
+            model: whose parameters the optimizer has, if that is not the very model that was given (but, say, a copy) and
+                the optimizer was not made of ``named_parameters()``.
+
+        Returns:
+            `training` itself.
+
+        Raises:
+            InputError: it is of another model, or what it keeps cannot be taken apart; nothing is changed then.
+            CheckError: the smaller average does not compute what it did.
+        """
+        removal = Removal(self.module, self.plan, self.reinitialized, self.folded)
+        if isinstance(training, AveragedModel):
+            transferred_average(training, removal)
+        else:
+            transferred_optimizer(
+                training, names_in(training, self.origin if model is None else Origin(model)), removal
+            )
+        return training
