@@ -159,7 +159,8 @@ authors'.
 SIZE = """## How small VGG-16 becomes
 
 The smallest p, in steps of a two-hundredth, at which the method `reconvene` leaves so many times fewer parameters as was
-asked for, by each rule of how many channels stay. Latency is on one image, PyTorch eager and compiled by our pipeline, dense and pruned by turns.
+asked for, by each rule of how many channels stay. Latency is on one image, PyTorch eager and compiled by our pipeline,
+dense and pruned by turns.
 """
 
 KILLS = """## Trainings that are killed

@@ -11,9 +11,14 @@ from typing import Any
 
 from ...frontend.base.files import write_text
 
-__all__ = ["curves", "write_log"]
+__all__ = ["curves", "figures_in", "write_log"]
 
 Row = Mapping[str, Any]
+
+_ALWAYS = ("loss", "accuracy")
+_COLUMNS = {"epoch", "rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"}
+_PANEL_HEIGHT = 450
+"""Pixels."""
 
 
 def write_log(folder: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> None:
@@ -28,17 +33,26 @@ def write_log(folder: Path, rows: Sequence[Row], settings: Mapping[str, Any]) ->
 
 
 def curves(rows: Sequence[Row], title: str) -> str:
-    """Loss and accuracy over epochs, as a page that needs no network."""
+    """Loss, accuracy and the figures of a method over epochs, as a page that needs no network."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(1, 2, subplot_titles=("loss", "accuracy"))
+    panels = {what: {f"{split} {what}": f"{split}_{what}" for split in ("train", "test")} for what in _ALWAYS}
+    panels |= {name.replace("_", " "): {name.replace("_", " "): name} for name in figures_in(rows)}
+    figure = make_subplots(-(-len(panels) // 2), 2, subplot_titles=list(panels))
     epochs = [row["epoch"] for row in rows]
-    for column, what in enumerate(("loss", "accuracy"), 1):
-        for split in ("train", "test"):
-            values = [row[f"{split}_{what}"] for row in rows]
-            figure.add_trace(go.Scatter(x=epochs, y=values, name=f"{split} {what}", mode="lines+markers"), 1, column)
-        figure.update_xaxes(title_text="epoch", row=1, col=column)
-    figure.update_layout(title=title)
+    for place, lines in enumerate(panels.values()):
+        where = {"row": place // 2 + 1, "col": place % 2 + 1}
+        for label, column in lines.items():
+            figure.add_trace(
+                go.Scatter(x=epochs, y=[row[column] for row in rows], name=label, mode="lines+markers"), **where
+            )
+        figure.update_xaxes(title_text="epoch", **where)
+    figure.update_layout(title=title, height=_PANEL_HEIGHT * -(-len(panels) // 2))
     page: str = figure.to_html(include_plotlyjs=True)
     return page
+
+
+def figures_in(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The names of what a method says of itself in every row."""
+    return tuple(name for name in rows[0] if name not in _COLUMNS) if rows else ()

@@ -19,7 +19,7 @@ from ...frontend.base.files import write_text
 from ...frontend.base.progress import track
 from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule, cloned
-from ...passes.pruning.methods.base import Hooks, State, TrainingMethod
+from ...passes.pruning.methods.base import Hooks, Moment, State, TrainingMethod
 from ...passes.pruning.methods.masked import Masked
 from .averaging import Average
 from .batches import Batches, generator_for
@@ -46,7 +46,8 @@ class Trained:
     module: fx.GraphModule = field(repr=False)
     """On the CPU, in inference mode; the moving average, where the preset has one."""
     rows: tuple[Mapping[str, Any], ...]
-    """The log: epoch, rate, loss and accuracy (0..1) in training and on the test images, seconds so far."""
+    """The log: epoch, rate, loss and accuracy (0..1) in training and on the test images, what the method says of itself,
+    seconds so far."""
     seconds: float
     """Of training and testing."""
 
@@ -112,14 +113,15 @@ def train(
         "steps": [first_step, last_step],
     }
     if method is not None:
-        settings["method"] = {"name": method.name, **asdict(method)}
+        settings["method"] = method.recorded()
     if teacher is not None:
         settings["teacher"] = fingerprint({}, teacher, {})
     identity = fingerprint(settings, model, masked.masks)
+    hooks = masked.to(device) if method is None else method.bound(model)
     model.to(device)
     run = _Run(
         model, Batches.of(training, preset.train_images, device), Batches.of(test, preset.test_images, device), preset,
-        method or masked.to(device), _Place(path, identity, checkpoint_every), _Span(seed, first_step, last_step), machine,
+        hooks, _Place(path, identity, checkpoint_every), _Span(seed, first_step, last_step), machine,
     )  # fmt: skip
     with computing(machine, device):
         if teacher is not None:
@@ -223,6 +225,8 @@ class _Run:
                 self._save()
         images = (end - begin) * self.preset.batch
         loss, accuracy = self._tested()
+        with torch.no_grad():
+            figures = self.hooks.figures(self.weights, self.state)
         self._clocked()
         row = {
             "epoch": epoch + 1,
@@ -231,6 +235,7 @@ class _Run:
             "train_accuracy": self.progress.correct / images,
             "test_loss": loss,
             "test_accuracy": accuracy,
+            **figures,
             "seconds": round(self.progress.seconds, 3),
         }
         self.progress = dataclasses.replace(self.progress, rows=(*self.progress.rows, row), loss=0.0, correct=0)
@@ -252,9 +257,9 @@ class _Run:
         if self.preset.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.preset.clip)
         self.optimizer.step()
-        done = (self.progress.step + 1) / (self.preset.epochs * self.steps)
+        moment = Moment(self.progress.step + 1, self.steps, self.preset.epochs)
         with torch.no_grad():
-            self.state = self._owned(self.hooks.after_step(self.weights, self.state, done))
+            self.state = self._owned(self.hooks.after_step(self.weights, self.state, moment))
         if self.average is not None:
             self.average.update(self.model)
         self.progress = dataclasses.replace(

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.option_values import of_kind
 from .augmentation import AUGMENTATIONS
 from .distillation import MATCHINGS
 from .optimizers import OPTIMIZERS, Optimization
@@ -85,16 +86,11 @@ class Preset:
         Raises:
             InputError: there is no such setting, or its value is not usable.
         """
-        kinds = {field.name: _KINDS[str(field.type)] for field in dataclasses.fields(self)}
-        values: dict[str, Any] = {}
-        for name, value in settings.items():
+        kinds = {field.name: str(field.type) for field in dataclasses.fields(self)}
+        for name in settings:
             if name not in kinds:
                 raise InputError(f"a training has no setting '{name}'; it has {', '.join(kinds)}")
-            convert, example = kinds[name]
-            try:
-                values[name] = convert(value)
-            except (ValueError, TypeError, OverflowError):
-                raise InputError(f"'{value}' is no value of {name}; write {example}") from None
+        values = {name: of_kind(name, kinds[name], value) for name, value in settings.items()}
         result = dataclasses.replace(self, **values)
         result.check()
         return result
@@ -160,26 +156,6 @@ _CHOICES = {
     "matching": ("way of matching layers", MATCHINGS),
 }
 
-
-def _whole(value: Any) -> int:
-    if float(value) != int(float(value)):
-        raise ValueError(value)
-    return int(float(value))
-
-
-def _parts(value: Any) -> list[str]:
-    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
-    return [str(part).strip() for part in parts if str(part).strip()]
-
-
-_KINDS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    "int": (_whole, "a whole number"),
-    "float": (float, "a number"),
-    "str": (str, "a name"),
-    "tuple[float, ...]": (lambda value: tuple(map(float, _parts(value))), "epochs with commas, such as 80,120"),
-    "tuple[str, ...]": (lambda value: tuple(_parts(value)), "names with commas, such as layer1.*,layer2.*"),
-}
-"""By a field's type: what makes a value of a text or a number, and an example of such a text."""
 
 _FIRST = ("epochs", "batch", "rate", "milestones", "gamma", "warmup", "momentum", "weight_decay", "augment",
           "train_images", "test_images")  # fmt: skip

@@ -16,6 +16,7 @@ from ...passes.sizes import examples_counted, total_size
 from ..answer import Answer, files_line, table
 from ..masks import read_masks
 from ..models import LoadedModel
+from ..training.log import figures_in
 from ..training.loop import Hardware, Trained, train
 from ..training.presets import check_compute
 from .trainings import TrainingRequest, prepared
@@ -99,7 +100,9 @@ def compared(loaded: LoadedModel, dense_macs: int | None) -> Compute:
 
 def log_table(done: Trained) -> object:
     """One line for each epoch."""
-    numbers = ("epoch", "rate", "train loss", "train accuracy", "test loss", "test accuracy", "seconds")
+    figures = figures_in(done.rows)
+    named = tuple(name.replace("_", " ") for name in figures)
+    numbers = ("epoch", "rate", "train loss", "train accuracy", "test loss", "test accuracy", *named, "seconds")
     made = table(*numbers, right=numbers)
     for row in done.rows:
         made.add_row(
@@ -109,6 +112,7 @@ def log_table(done: Trained) -> object:
             f"{row['train_accuracy']:.1%}",
             f"{row['test_loss']:.3f}",
             f"{row['test_accuracy']:.1%}",
+            *(f"{row[name]:.4g}" for name in figures),
             f"{row['seconds']:.1f}",
         )
     return made

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, fx, nn
 
 from ....frontend.base.errors import InputError
+from ....frontend.base.option_values import of_kind
 from ....frontend.graph_module import CapturedModule
 from ...canonicalize import canonicalize
 from ...outcome import Compaction
@@ -28,6 +29,7 @@ __all__ = [
     "ChannelMethod",
     "Hooks",
     "Method",
+    "Moment",
     "Pruned",
     "SparseMethod",
     "State",
@@ -56,14 +58,24 @@ class Method:
         """The score of weights that it asks, of `pruning.scores.SCORES`, if it asks one: some need data."""
         return None
 
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """The names of its options."""
+        return tuple(entry.name for entry in dataclasses.fields(cls))
+
     def with_options(self, given: Mapping[str, Any]) -> Self:
-        """The same method with other options. Raises InputError for an option or a choice that there is not."""
-        known = [entry.name for entry in dataclasses.fields(self)]
+        """The same method with other options; numbers may be written as text.
+
+        Raises:
+            InputError: for an option or a choice that there is not.
+        """
+        known = {entry.name: str(entry.type) for entry in dataclasses.fields(self)}
         for option in given:
             if option not in known:
                 there_are = f"it has {', '.join(known)}" if known else "it has none"
                 raise InputError(f"the method {self.name} has no option '{option}'; {there_are}")
-        chosen = dataclasses.replace(self, **given)
+        values = {name: of_kind(name, known[name], value) for name, value in given.items()}
+        chosen = dataclasses.replace(self, **values)
         chosen.check()
         return chosen
 
@@ -183,6 +195,36 @@ class WeightMethod(SparseMethod):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Moment:
+    """How far a training is.
+
+    Attributes:
+        step: steps that are done, of the preset's whole schedule.
+        steps: of an epoch.
+        epochs: of the preset.
+    """
+
+    step: int
+    steps: int
+    epochs: int
+
+    @property
+    def progress(self) -> float:
+        """The share of all steps that are done, 1 after the last."""
+        return self.step / (self.epochs * self.steps)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are over."""
+        return self.step // self.steps
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the last step was the last of an epoch."""
+        return self.step % self.steps == 0
+
+
 class Hooks:
     """What the training loop calls at every step. Each does nothing unless a method says otherwise.
 
@@ -209,15 +251,19 @@ class Hooks:
     def gradients(self, weights: Weights, state: State) -> None:
         """May change ``weight.grad`` in place, after the backward pass and before the optimizer's step; gradients are off."""
 
-    def after_step(self, weights: Weights, state: State, progress: float) -> State:
+    def after_step(self, weights: Weights, state: State, moment: Moment) -> State:
         """The state after the optimizer's step. It may change weights in place; gradients are off.
 
         Args:
             weights: after the step.
             state: of the step before.
-            progress: share of the preset's steps that are done, above 0; 1 after the last.
+            moment: how far the training is, this step included.
         """
         return state
+
+    def figures(self, weights: Weights, state: State) -> Mapping[str, float]:
+        """What the log says of an epoch that is over, always by the same names; gradients are off."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -234,6 +280,20 @@ class TrainingMethod(SparseMethod, Hooks):
 
     def check(self) -> None:
         check_sparsity(self.sparsity)
+
+    def bound(self, module: CapturedModule) -> Hooks:
+        """The hooks for a module that is about to be trained, its weights being those before the first step.
+
+        They may depend on the module: a training that is taken up again binds its method to the same one.
+
+        Raises:
+            InputError: the method does not fit this module.
+        """
+        return self
+
+    def recorded(self) -> dict[str, Any]:
+        """What a log says of it: name and options. Two trainings of which it is the same are trained alike."""
+        return {"name": self.name, **dataclasses.asdict(self)}
 
     def weights(self, module: CapturedModule) -> dict[str, nn.Parameter]:
         seen = {

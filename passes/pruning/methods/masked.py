@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ....frontend.base.errors import InputError
 from ....frontend.graph_module import CapturedModule
 from ...masks import spread_mask
-from .base import Hooks, State, Weights
+from .base import Hooks, Moment, State, Weights
 
 __all__ = ["Masked"]
 
@@ -40,9 +40,13 @@ class Masked(Hooks):
         return {name: module.get_parameter(name) for name in self.masks}
 
     def begin(self, weights: Weights) -> State:
-        return self.after_step(weights, {}, 0.0)
+        self._set(weights)
+        return {}
 
-    def after_step(self, weights: Weights, state: State, progress: float) -> State:
+    def after_step(self, weights: Weights, state: State, moment: Moment) -> State:
+        self._set(weights)
+        return state
+
+    def _set(self, weights: Weights) -> None:
         for name, mask in self.masks.items():
             weights[name].mul_(mask)
-        return state

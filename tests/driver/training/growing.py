@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reconvene.driver.training.loop import train
-from reconvene.passes.pruning.methods.base import State, TrainingMethod, Weights
+from reconvene.passes.pruning.methods.base import Moment, State, TrainingMethod, Weights
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Growing(TrainingMethod):
             assert weight.grad is not None
             weight.grad.mul_(1 + state[name].clamp(max=1.0))
 
-    def after_step(self, weights: Weights, state: State, progress: float) -> State:
+    def after_step(self, weights: Weights, state: State, moment: Moment) -> State:
         sizes = {name: self.memory * state[name] + (1 - self.memory) * weight.abs() for name, weight in weights.items()}
         for name, weight in weights.items():
-            count = round(self.sparsity * progress * weight.numel())
+            count = round(self.sparsity * moment.progress * weight.numel())
             lowest = sizes[name].flatten().argsort(stable=True)[:count]
             mask = torch.ones_like(sizes[name]).flatten().index_fill_(0, lowest, 0.0)
             weight.mul_(mask.reshape(weight.shape))

@@ -19,9 +19,11 @@ from training_kills import killed_training, same_state
 from reconvene.driver.training.levels import Ladder, train_levels
 from reconvene.driver.training.loop import CHECKPOINT, Trained, train
 from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.graph_module import CapturedModule
 from reconvene.frontend.program_file import load_program
 from reconvene.passes.pruning import methods
-from reconvene.passes.pruning.methods.base import State, TrainingMethod, Weights
+from reconvene.passes.pruning.methods.base import Hooks, Moment, State, TrainingMethod, Weights
+from reconvene.passes.pruning.methods.masked import Masked
 from tests.driver.training.growing import Growing
 from tests.driver.training.test_loop import PRESET, SHAPE, images, killed_at, network, same
 
@@ -72,8 +74,8 @@ def test_the_state_matters(tmp_path: Path) -> None:
 
     @dataclass(frozen=True)
     class Forgetful(Growing):
-        def after_step(self, weights: Weights, state: State, progress: float) -> State:
-            return super().after_step(weights, self.begin(weights), progress)
+        def after_step(self, weights: Weights, state: State, moment: Moment) -> State:
+            return super().after_step(weights, self.begin(weights), moment)
 
     assert not same(trained(tmp_path / "one", Growing()), trained(tmp_path / "other", Forgetful()))
 
@@ -113,9 +115,12 @@ class Noted(TrainingMethod):
         for weight in weights.values():
             weight.grad.zero_()  # type: ignore[union-attr]
 
-    def after_step(self, weights: Weights, state: State, progress: float) -> State:
-        CALLS.append(("after_step", torch.is_grad_enabled(), progress))
+    def after_step(self, weights: Weights, state: State, moment: Moment) -> State:
+        CALLS.append(("after_step", torch.is_grad_enabled(), moment.progress))
         return state
+
+    def figures(self, weights: Weights, state: State) -> dict[str, float]:
+        return {"calls": float(len(CALLS)), "grad": float(torch.is_grad_enabled())}
 
 
 CALLS: list[tuple[str, bool, Any]] = []
@@ -129,6 +134,9 @@ def test_hooks_are_called_in_turn(tmp_path: Path) -> None:
     shown = [(name, grad, None if name == "after_step" else fact) for name, grad, fact in CALLS[1:]]
     assert shown == steps * 6
     assert [fact for name, _, fact in CALLS if name == "after_step"] == [n / 6 for n in range(1, 7)]
+    assert (done.rows[0]["calls"], done.rows[0]["grad"]) == (19.0, 0.0)
+    assert (tmp_path / "log.csv").read_text().splitlines()[0].endswith("test_accuracy,calls,grad,seconds")
+    assert '"calls"' in (tmp_path / "curves.html").read_text()
     first = network()
     assert all(
         torch.equal(done.module.get_parameter(name), first.get_parameter(name)) for name in method.weights(first)
@@ -138,6 +146,36 @@ def test_hooks_are_called_in_turn(tmp_path: Path) -> None:
     method = Noted()
     train(network(), images(), images(32, 1), preset, tmp_path / "again", method=method)
     assert CALLS[0] == begin and not begin[1]
+
+
+@dataclass(frozen=True)
+class Bound(TrainingMethod):
+    """Hands the shapes of a module to its hooks."""
+
+    name = "bound"
+
+    def bound(self, module: CapturedModule) -> Hooks:
+        return Masked.of(module, {"3.weight": torch.arange(8) < round((1 - self.sparsity) * 8)})
+
+
+def test_a_method_can_have_hooks_for_the_module(tmp_path: Path) -> None:
+    done = trained(tmp_path, Bound(sparsity=0.5))
+    assert zeros(done.module) == {"0.weight": 0, "3.weight": 4 * 8 * 9, "9.weight": 0}
+
+
+def test_moments() -> None:
+    moments = [Moment(step, 3, 2) for step in range(1, 7)]
+    assert [moment.progress for moment in moments] == [step / 6 for step in range(1, 7)]
+    assert [moment.epoch for moment in moments] == [0, 0, 1, 1, 1, 2]
+    assert [moment.ends_epoch for moment in moments] == [False, False, True] * 2
+
+
+def test_options_may_be_written_as_text() -> None:
+    assert Growing().with_options({"sparsity": "0.5", "decay": 1, "ignore": "fc.*,conv1"}) == Growing(
+        0.5, ("fc.*", "conv1"), 1.0
+    )
+    with pytest.raises(InputError, match="'much' is no value of decay; write a number"):
+        Growing().with_options({"decay": "much"})
 
 
 def test_a_penalty_is_part_of_what_is_learnt(tmp_path: Path) -> None:
