@@ -26,6 +26,9 @@ from ..passes.pruning.decisions import Widths
 from ..passes.pruning.methods import find_method
 from ..passes.pruning.methods.base import Aim, ChannelMethod, Pruned
 from ..passes.pruning.scores import Batch, Evidence, Loss
+from ..passes.recovery.calibration import Calibration
+from ..passes.recovery.least_squares import LeastSquares, Recovery
+from .recovering import CalibrationInputs, Recovering, calibration_for, recovered, recovering, with_recovery
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report
 from .result import Result
@@ -109,6 +112,8 @@ def prune(
     fold_batch_norm: bool = False,
     batches: Sequence[Batch] = (),
     loss: Loss = torch.nn.functional.cross_entropy,
+    recover: str | LeastSquares | None = None,
+    calibration: CalibrationInputs | None = None,
     dynamic_shapes: Any = None,
     **method_options: Any,
 ) -> Result:
@@ -134,6 +139,10 @@ def prune(
         fold_batch_norm: as for `compact`.
         batches: inputs and targets, ``[((inputs, ...), targets), ...]``, for the scores snip and grasp.
         loss: for these scores; takes the model's output and the targets.
+        recover: ``least-squares``, or a `LeastSquares` with its options: layers that read fewer channels are solved anew, so
+            that their outputs are nearest to those before. For trained models. The certificate is that of the removal.
+        calibration: what they are solved on: inputs of one call, or a list of several calls'; or a kind of synthetic inputs,
+            ``synthetic`` (the default), ``matched``, ``leaves`` or ``noise``, or a `Synthetic` with its options.
         dynamic_shapes: as for `compact`. None: the batch may vary, unless it is what keeps every channel.
         method_options: those of the method: of ``reconvene``, the fields of
             `reconvene.passes.pruning.methods.reconvene.Reconvene`.
@@ -144,7 +153,8 @@ def prune(
     """
     told = asked(
         method, sparsity, target, latency=latency, scope=scope, channel_multiple=channel_multiple,
-        minimum_channels=minimum_channels, ignore=ignore, fold=fold_batch_norm, options=method_options,
+        minimum_channels=minimum_channels, ignore=ignore, fold=fold_batch_norm, recover=recover, calibration=calibration,
+        options=method_options,
     )  # fmt: skip
     return prune_as_asked(model, example_inputs, told, Evidence((), as_tensors(batches), loss, seed), dynamic_shapes)
 
@@ -155,7 +165,8 @@ class Asked:
 
     method: ChannelMethod
     aim: Aim
-    target: str | Target | None = None
+    target: str | Target | None
+    recovering: Recovering
 
 
 def asked(
@@ -169,6 +180,8 @@ def asked(
     minimum_channels: int | None = None,
     ignore: Sequence[str] = (),
     fold: bool = False,
+    recover: str | LeastSquares | None = None,
+    calibration: CalibrationInputs | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Asked:
     """The arguments of `prune` by these names, `options` being those of the method. Raises InputError as it does."""
@@ -180,7 +193,7 @@ def asked(
         multiple = channel_multiple
     aim = Aim(sparsity, Widths(scope, multiple, minimum_channels, ignore=tuple(ignore)), latency, fold=fold)
     chosen.check_aim(aim)
-    return Asked(chosen, aim, target)
+    return Asked(chosen, aim, target, recovering(recover, calibration, chosen, aim))
 
 
 @tracing_in_turn
@@ -193,11 +206,13 @@ def prune_as_asked(
     if aim.latency is not None and told.target is not None:
         aim = dataclasses.replace(aim, time=_times(module, told.target))
 
-    def pruned() -> Pruned:
-        return told.method.prune(module, dataclasses.replace(evidence, inputs=inputs), aim)
+    def pruned() -> tuple[Pruned, Calibration | None]:
+        inputs_for = calibration_for(module, inputs, told.recovering, told.method, evidence.seed)
+        calls = inputs_for.calls if inputs_for is not None else ()
+        return told.method.prune(module, dataclasses.replace(evidence, inputs=inputs, calls=calls), aim), inputs_for
 
     try:
-        found = pruned()
+        found, calibration = pruned()
         held = held_by_batch(found.compaction)
     except MergedWithBatch as error:
         if dynamic_shapes is not None:
@@ -205,15 +220,20 @@ def prune_as_asked(
         held = str(error)
     if held and dynamic_shapes is None:
         module, inputs = _with_fixed_batch(model, example_inputs, held)
-        found = pruned()
+        found, calibration = pruned()
+    recovery = None
+    if calibration is not None and told.recovering.options is not None:
+        found, recovery = recovered(module, found, calibration, told.recovering.options, evidence.seed)
     origin = found.compaction.plan.origin
     first = {"action": "prune", "method": told.method.name, "sparsity": origin["sparsity"]}
-    options = {**first, "target": name_of(told.target), **origin}
+    options = {**first, "target": name_of(told.target), **origin, **told.recovering.told()}
     made = result(found.compaction, title_of(model), options)
     report = _with_findings(made.report, found, {"dense": (module, inputs), "compacted": (made.module, inputs)})
+    if recovery is not None:
+        report = with_recovery(report, recovery)
     return dataclasses.replace(
-        made, report=report, sensitivity=found.sensitivity, reinitialized=found.reinitialized, origin=Origin(module),
-        folded=aim.fold,
+        made, report=report, sensitivity=found.sensitivity, reinitialized=found.reinitialized, recovery=recovery,
+        origin=Origin(module), folded=aim.fold,
     )  # fmt: skip
 
 

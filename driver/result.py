@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..passes.outcome import Certificate
 from ..passes.plan import Plan
 from ..passes.pruning.methods.sensitivity import Sensitivity
+from ..passes.recovery.least_squares import Recovery
 from .reports.report import Report
 from .training.transfer import Origin, Removal, names_in, transferred_average, transferred_optimizer
 
@@ -39,6 +40,8 @@ class Result:
     """Of the method ``reconvene``: which layers its evaluator found resilient."""
     reinitialized: tuple[str, ...] = field(default=(), repr=False)
     """Of the method ``reconvene``: layers that have new initial weights."""
+    recovery: Recovery | None = field(default=None, repr=False)
+    """Of `recover`: which layers were solved anew, and how far their outputs are from those before."""
     origin: Origin | None = field(default=None, repr=False, compare=False)
     """Which parameters the model had."""
     folded: bool = field(default=False, repr=False)

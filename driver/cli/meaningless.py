@@ -110,6 +110,8 @@ def _prune(given: Given) -> None:
             given.refuse(["dataset"], "with --synthetic: no data are read, and nothing is fitted to them")
     elif given["dataset"] is None:
         given.refuse(["data"], "without --dataset, which names what to look for there")
+    if given["recover"] is None and given["method"] != "reconstruction":
+        given.refuse(["calibration", "recover_set"], "without --recover, which says what is done with them")
     if given["latency"] is not None:
         given.refuse(["sparsity"], "with --latency, which finds a sparsity")
     if given["channel_multiple"] is not None and given["latency"] is None:

@@ -101,6 +101,20 @@ def prune(
         ),
     ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of parameter names to leave. Repeatable.")] = None,
+    recover: Annotated[
+        str | None, typer.Option(metavar="least-squares", help="Solve the layers anew that read fewer channels.")
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|KIND",
+            help="What on: a .npy or .npz file, or synthetic (matched, leaves, noise). Default synthetic.",
+        ),
+    ] = None,
+    recover_set: Annotated[
+        list[str] | None,
+        typer.Option("--recover-set", metavar="NAME=VALUE", help="A setting of either, see docs. Repeatable."),
+    ] = None,
     input: InputShapes = None,
     dynamic: Dynamic = None,
     output: Output = None,
@@ -136,6 +150,9 @@ def prune(
             data=data,
             width=width,
             synthetic=synthetic,
+            recover=recover,
+            calibration=calibration,
+            recover_settings=tuple(recover_set or ()),
             seed=seed,
         )
         return verb.run(request)

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, Size
+from ...passes.recovery.least_squares import Recovery
 from .measured import Fact, Latency, Speed
 
 __all__ = [
@@ -54,6 +55,8 @@ class Report:
     facts: tuple[Fact, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences a reader must not miss, such as parts that were skipped."""
+    recovery: Recovery | None = None
+    """Which layers were solved anew after the removal, if any were to be."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report in JSON's types, with the name and version of its schema."""

@@ -90,6 +90,8 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
         console.print(
             f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False
         )
+    for refusal in report.recovery.refusals if report.recovery is not None else ():
+        console.print(refusal, markup=False, soft_wrap=True)
     for note in report.notes:
         console.print(note, markup=False, soft_wrap=True)
     console.print(files_line(files), markup=False, soft_wrap=True)

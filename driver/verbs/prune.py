@@ -15,6 +15,7 @@ from ..models import load_model
 from ..outputs import check_different, suffixed
 from ..scoring_data import scoring_batches
 from .compacted import Outputs, compacted
+from .recovery import recovery_options
 
 __all__ = ["Request", "run"]
 
@@ -42,14 +43,19 @@ class Request:
     data: Path | None = None
     width: float = 1.0
     synthetic: bool = False
+    recover: str | None = None
+    calibration: str | None = None
+    recover_settings: tuple[str, ...] = ()
+    """``NAME=VALUE``, of the recovery and of synthetic calibration inputs."""
     seed: int = 0
 
     def asked(self) -> api.Asked:
         """What the API is asked for. Raises InputError if that is found wrong without the model."""
+        recover, calibration = recovery_options(self.recover, self.calibration, self.recover_settings)
         return api.asked(
             self.method, self.sparsity, self.target, latency=self.latency, scope=self.scope,
             channel_multiple=self.channel_multiple, minimum_channels=self.minimum_channels, ignore=self.ignore,
-            fold=self.fold, options=self.settings or {},
+            fold=self.fold, recover=recover, calibration=calibration, options=self.settings or {},
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from ...frontend.arguments import Inputs, positional
 from ...frontend.base.errors import InputError
 from ...frontend.graph_module import CapturedModule
 
-__all__ = ["Calibration", "given_calibration"]
+__all__ = ["Calibration", "examples_in", "given_calibration"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +42,13 @@ def given_calibration(module: CapturedModule, given: Inputs | Sequence[Inputs], 
     if not batches:
         raise InputError("the list of calibration inputs is empty; give at least one batch")
     calls = tuple(call for batch in batches for call in _calls(module, batch, tuple(example)))
-    images = sum(_batch(call) for call in calls)
+    images = sum(examples_in(call) for call in calls)
     return Calibration(calls, f"{images} inputs that were given")
 
 
 def _calls(module: CapturedModule, given: Inputs, example: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    if not isinstance(given, Tensor | Mapping | Sequence) or isinstance(given, str):
+        raise InputError(f"the calibration inputs hold a {type(given).__name__}; give tensors, as for one call")
     inputs = _alike(positional(module, given), example)
     try:
         module.check_inputs(inputs)
@@ -102,7 +104,7 @@ def _cut(inputs: tuple[Any, ...], example: tuple[Any, ...]) -> list[tuple[Any, .
     return [tuple(pytree.tree_unflatten([part[place] for part in parts], structure)) for place in range(count)]
 
 
-def _batch(call: tuple[Any, ...]) -> int:
+def examples_in(call: tuple[Any, ...]) -> int:
     """How many examples a call holds, as far as its first tensor tells."""
     first = next((leaf for leaf in pytree.tree_leaves(call) if isinstance(leaf, Tensor) and leaf.dim()), None)
     return 1 if first is None else len(first)

@@ -14,26 +14,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import track
 from ...frontend.graph_module import CapturedModule, cloned
 from ...frontend.writes import written_places
 from ..canonicalize import canonicalize
+from ..layers import Layer
 from ..plan import Plan
 from ..rules.kernel_blocks import blocks_of, stored_form
 from .patches import drawn_rows, rows_there
 from .readers import Reader, Refusal, readers_of
-from .ridge import Moments, solve
+from .ridge import Moments, best_ridge, solve
 from .statistics import Norm, norms_of
 from .walk import Walk
 
 __all__ = ["LayerRecovery", "LeastSquares", "Recovery", "recover"]
 
-LAYERS = ("readers", "all")
 STATISTICS = ("kept", "estimated")
 
+_RIDGE = 1.0
+"""Where there is but one calibration input, so that nothing can be judged on others."""
 _LEAST_ROWS = 2_000
 """Of a layer whose outputs read few numbers."""
 
@@ -44,7 +46,7 @@ class LeastSquares:
 
     Attributes:
         ridge: how strongly weights are pulled towards the old ones, as a share of the mean variance of what is read; from 0.
-        layers: ``readers`` of removed channels, or ``all`` layers from the first of these on.
+            None: for every layer the one that is best where it is solved on half of the inputs and judged on the others.
         statistics: of batch normalisation: ``kept``, or ``estimated`` anew.
         rows: output positions for every number that an output position reads, as far as the inputs have so many; at least 1.
 
@@ -52,17 +54,17 @@ class LeastSquares:
         InputError: one of them is out of range.
     """
 
-    ridge: float = 0.01
-    layers: str = "readers"
+    ridge: float | None = None
     statistics: str = "kept"
     rows: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("layers", LAYERS), ("statistics", STATISTICS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"there is no choice '{getattr(self, name)}' of {name}; choose {' or '.join(allowed)}")
+        if self.statistics not in STATISTICS:
+            raise InputError(f"there is no choice '{self.statistics}' of statistics; choose {' or '.join(STATISTICS)}")
         for name, least in (("ridge", 0), ("rows", 1)):
             value = getattr(self, name)
+            if name == "ridge" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
                 raise InputError(f"{name} is {value!r}; give a number from {least}")
 
@@ -75,6 +77,7 @@ class LayerRecovery:
         name: of its weight.
         columns: numbers that one output position reads.
         rows: output positions that it was solved on.
+        ridge: how strongly the weights were pulled towards the old ones.
         before: the error of its outputs with what was left of its weights, see `Moments.error`.
         after: the same with the new weights.
     """
@@ -82,6 +85,7 @@ class LayerRecovery:
     name: str
     columns: int
     rows: int
+    ridge: float
     before: float
     after: float
 
@@ -101,6 +105,19 @@ class Recovery:
     layers: tuple[LayerRecovery, ...]
     refusals: tuple[str, ...]
     seconds: float
+
+    @property
+    def summary(self) -> str:
+        """What came of it, as a sentence."""
+        if not self.layers:
+            return f"No layer was solved anew on {self.calibration}."
+        before, after = (sorted(getattr(layer, name) for layer in self.layers) for name in ("before", "after"))
+        middle = len(self.layers) // 2
+        count = f"{len(self.layers)} layers were" if middle else "1 layer was"
+        return (
+            f"{count} solved anew on {self.calibration}: the error of their outputs fell from"
+            f" {before[middle]:.3f} to {after[middle]:.3f} (medians). The certificate is of the removal before it."
+        )
 
 
 def recover(
@@ -132,7 +149,7 @@ def recover(
     for place in written_places(dense.graph):
         raise InputError(f"recovery is for networks without state, and this one writes to '{place.target}'")
     small = cloned(small)
-    found = list(readers_of(dense, small, plan, options.layers == "all"))
+    found = list(readers_of(dense, small, plan))
     refusals = [str(entry) for entry in found if isinstance(entry, Refusal)]
     readers = {entry.op.node: entry for entry in found if isinstance(entry, Reader)}
     norms = norms_of(small, dense, plan) if options.statistics == "estimated" else {}
@@ -147,7 +164,7 @@ def recover(
             done.append(outcome)
         else:
             refusals.append(str(outcome))
-    return small, Recovery(calibration, tuple(done), tuple(refusals), time.perf_counter() - began)
+    return small, Recovery(calibration, tuple(done), tuple(dict.fromkeys(refusals)), time.perf_counter() - began)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,39 +178,52 @@ class _Solving:
 
     def solve(self, reader: Reader) -> LayerRecovery | Refusal:
         """Sets the layer's weights and offset in place; a layer for which that cannot be done is left as it was."""
-        moments = self._moments(reader)
-        if moments is None or not moments.finite:
+        halves = self._moments(reader)
+        known = [half for half in halves if half.rows]
+        if not known or not all(half.finite for half in known):
             return Refusal(reader.name, "its values on the calibration inputs are not finite, or there are none")
         old = blocks_of(reader.weight.detach(), reader.layer).flatten(2).double()
         bias = (
             reader.offset.value().reshape(old.shape[:2]) if reader.offset is not None else old.new_zeros(old.shape[:2])
         )
-        found = solve(moments, old, self.options.ridge)
+        ridge = self.options.ridge
+        if ridge is None:
+            ridge = best_ridge(halves, old) if len(known) == 2 else _RIDGE
+        moments = sum(known[1:], known[0])
+        found = solve(moments, old, ridge)
         before, after = moments.error(old, bias), moments.error(found.weight, found.bias)
         kernel = found.weight.reshape(*found.weight.shape[:2], -1, max(1, math.prod(reader.layer.taps)))
         with torch.no_grad():
             reader.weight.copy_(stored_form(kernel, reader.layer))
         if reader.offset is not None:
             reader.offset.set(found.bias.reshape(-1))
-        return LayerRecovery(reader.name, reader.columns, moments.rows, before, after)
+        return LayerRecovery(reader.name, reader.columns, moments.rows, ridge, before, after)
 
-    def _moments(self, reader: Reader) -> Moments | None:
-        """Of what the layer reads in the smaller network, and gives in the dense one."""
+    def _moments(self, reader: Reader) -> tuple[Moments, Moments]:
+        """Of what the layer reads in the smaller network, and gives in the dense one, in two halves of the inputs."""
         self.dense.past(reader.twin)
         self.small.before(reader.op.node)
         sources, outputs = self.small.values(reader.layer.source), self.dense.values(reader.twin)
         there = sum(rows_there(reader.layer, output) for output in outputs)
-        moments = Moments(reader.layer.groups, centred=reader.offset is not None)
-        for source, output in zip(sources, outputs, strict=True):
-            share = rows_there(reader.layer, output) / max(1, there)
-            wanted = math.ceil(max(_LEAST_ROWS, self.options.rows * reader.columns) * share)
+        wanted = max(_LEAST_ROWS, self.options.rows * reader.columns) / max(1, there)
+        halves = tuple(Moments(reader.layer.groups, centred=reader.offset is not None) for _ in range(2))
+        for call, (source, output) in enumerate(zip(sources, outputs, strict=True)):
             aim = output.index_select(reader.layer.axis, reader.kept.to(output.device))
-            for piece in drawn_rows(reader.op, reader.layer, source, aim, wanted, self.generator):
-                moments.add(piece)
-        return moments if moments.rows else None
+            for place, half in _halves(reader.layer, source, call):
+                rows = math.ceil(wanted * rows_there(reader.layer, output[half]))
+                for piece in drawn_rows(reader.op, reader.layer, source[half], aim[half], rows, self.generator):
+                    halves[place].add(piece)
+        return halves[0], halves[1]
 
     def estimate(self, node: fx.Node, norm: Norm) -> None:
         """Sets the statistics of a batch normalisation in place."""
         self.dense.before(norm.twin)
         self.small.before(node)
         norm.estimate(self.small.values(norm.source), self.dense.values(norm.twin_source))
+
+
+def _halves(layer: Layer, value: Tensor, call: int) -> list[tuple[int, slice]]:
+    """The examples of a call that belong to each half: by turns, or all to one where there is but one."""
+    if layer.axis and len(value) > 1:
+        return [(place, slice(place, None, 2)) for place in range(2)]
+    return [(call % 2, slice(None))]

@@ -64,22 +64,19 @@ class Refusal:
         return f"{self.name}: not solved anew, because {self.reason}"
 
 
-def readers_of(dense: fx.GraphModule, small: CapturedModule, plan: Plan, every: bool) -> Iterator[Reader | Refusal]:
-    """The layers of `small` that read fewer channels than in `dense`, or, if `every`, all from the first of them on."""
+def readers_of(dense: fx.GraphModule, small: CapturedModule, plan: Plan) -> Iterator[Reader | Refusal]:
+    """The layers of `small` whose outputs read fewer numbers than in `dense`."""
     twins = {node.name: node for node in dense.graph.nodes}
-    begun = False
     for op in operations_of(small).values():
         layer = layer_of(op)
         if layer is None:
             continue
         twin = twins.get(op.node.name)
-        fewer = twin is None or _reads_fewer(layer, twin, plan)
-        begun = begun or fewer
-        if fewer or (every and begun):
+        if twin is None or _reads_fewer(layer, twin):
             yield _reader(small, op, layer, twin, plan)
 
 
-def _reads_fewer(layer: Layer, twin: fx.Node, plan: Plan) -> bool:
+def _reads_fewer(layer: Layer, twin: fx.Node) -> bool:
     before = layer_of(Operation(twin))
     return before is None or _columns(before) != _columns(layer)
 

@@ -19,7 +19,10 @@ from torch import Tensor
 
 from .patches import Rows
 
-__all__ = ["Moments", "Solved", "solve"]
+__all__ = ["RIDGES", "Moments", "Solved", "best_ridge", "solve"]
+
+RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+"""Those that are compared where none is given."""
 
 
 @dataclass(eq=False)
@@ -44,6 +47,11 @@ class Moments:
         new = [x.sum(1), y.sum(1), x.transpose(1, 2) @ x, y.transpose(1, 2) @ x, y.square().sum(1)]
         self._sums = [a + b for a, b in zip(self._sums, new, strict=True)] if self._sums else new
         self.rows += x.shape[1]
+
+    def __add__(self, other: Moments) -> Moments:
+        """Of the rows of both."""
+        sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
+        return Moments(self.groups, self.centred, self.rows + other.rows, sums)
 
     @property
     def means(self) -> tuple[Tensor, Tensor]:
@@ -111,3 +119,17 @@ def solve(moments: Moments, old: Tensor, ridge: float) -> Solved:
         step[singular] = lack[singular] @ torch.linalg.pinv(damped[singular], rtol=1e-12, hermitian=True)
     weight = old + step
     return Solved(weight, my - (weight @ mx[:, :, None])[..., 0])
+
+
+def best_ridge(halves: tuple[Moments, Moments], old: Tensor) -> float:
+    """The ridge of `RIDGES` with which weights solved on one half err least on the other, both ways together."""
+
+    def error(ridge: float) -> float:
+        first, second = halves
+        return sum(
+            there.error(found.weight, found.bias) ** 2
+            for here, there in ((first, second), (second, first))
+            for found in [solve(here, old, ridge)]
+        )
+
+    return min(reversed(RIDGES), key=error)

@@ -144,6 +144,11 @@ class ChannelMethod(Method):
         """Whether what stays has the weights it had, so that a trained network is one afterwards."""
         return True
 
+    @property
+    def looks_at_calls(self) -> bool:
+        """Whether it looks at what layers give on calibration inputs, `Evidence.calls`."""
+        return False
+
     def check_aim(self, aim: Aim) -> None:
         """Raises InputError if something is asked for that has no meaning for this method."""
 

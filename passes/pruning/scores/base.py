@@ -65,12 +65,14 @@ class Evidence:
         batches: inputs and targets, for scores that need data.
         loss: for these scores; takes the model's output and the targets.
         seed: of all that is random.
+        calls: calibration inputs, the positional inputs of every call, for methods that look at what layers give.
     """
 
     inputs: tuple[Any, ...] = ()
     batches: Sequence[Batch] = ()
     loss: Loss = F.cross_entropy
     seed: int = 0
+    calls: Sequence[tuple[Any, ...]] = ()
 
 
 @dataclass(frozen=True)
