@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..backends.boards.place import Place
     from ..backends.built import Built
     from ..backends.machines.targets import Target
+    from ..frontend.graph_module import CapturedModule
     from ..passes.pruning.latency import LayerTime
 
 __all__ = ["Result", "capture", "compact", "compile", "prune"]
@@ -239,7 +240,7 @@ def prune_as_asked(
 
 def _with_fixed_batch(
     model: Model, example_inputs: Inputs | None, reason: str
-) -> tuple[fx.GraphModule, tuple[Any, ...]]:
+) -> tuple[CapturedModule, tuple[Any, ...]]:
     """The graph of a model of which nothing can be pruned while its batch may vary."""
     module, inputs = captured(model, example_inputs, FIXED)
     if (sizes := module.meta.get("input_sizes")) is not None:
@@ -309,7 +310,7 @@ def compile(
 
 def captured(
     model: Model, example_inputs: Inputs | None, dynamic_shapes: Any = None
-) -> tuple[fx.GraphModule, tuple[Any, ...]]:
+) -> tuple[CapturedModule, tuple[Any, ...]]:
     """The graph of `model` and inputs for it: those given, else those it carries."""
     given = as_tensors(example_inputs)
     module = capture_model(model, given, dynamic_shapes)

@@ -46,7 +46,7 @@ def _fall(image: Floats, random: np.random.Generator) -> None:
     """One more leaf on an image, in place."""
     colours, height, width = image.shape
     radius = _radius(random, max(height, width) / 2)
-    y, x = random.random(2) * (height, width)
+    y, x = random.random() * height, random.random() * width
     round_, turned, slim = random.random() < 0.5, random.random() * math.pi, random.uniform(0.3, 1.0)
     colour = random.normal(0, _HUE, colours) + random.normal(0, _BRIGHTNESS)
     shade = random.normal(0, _SHADE)
@@ -56,9 +56,11 @@ def _fall(image: Floats, random: np.random.Generator) -> None:
     dy, dx = dy - y, dx - x
     along = dx * math.cos(turned) + dy * math.sin(turned)
     across = (dy * math.cos(turned) - dx * math.sin(turned)) / slim
-    inside = along**2 + across**2 < radius**2 if round_ else np.maximum(abs(along), abs(across)) < radius
-    part = image[:, top : top + len(inside), left : left + inside.shape[1]]
-    part[:, inside] = colour[:, None] + shade * (along[inside] / radius)[None]
+    reach_of = np.hypot(along, across) if round_ else np.maximum(np.abs(along), np.abs(across))
+    inside: NDArray[np.bool_] = reach_of < radius
+    part = image[:, top : top + inside.shape[0], left : left + inside.shape[1]]
+    shaded = np.asarray(along)[inside] * (shade / radius)
+    part[:, inside] = colour[:, None] + shaded[None]
 
 
 def _radius(random: np.random.Generator, largest: float) -> float:

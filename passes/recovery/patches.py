@@ -66,7 +66,7 @@ def drawn_rows(
         image = chosen.repeat_interleave(each)
         # Sorting one random number a place draws without repetition, in all images at once.
         place = torch.rand(len(chosen), places, generator=generator).argsort(1)[:, :each].reshape(-1)
-        at = (image, slice(None), *_unraveled(place, targets.shape[2:]))
+        at: tuple[Any, ...] = (image, slice(None), *_unraveled(place, targets.shape[2:]))
         read = windows[at].double()
         if layer.transposed:
             read = read.flip(tuple(range(2, read.dim())))
@@ -98,7 +98,7 @@ def _windows(op: Operation, layer: Layer, source: Tensor) -> Tensor:
     value = F.pad(value, [amount for pair in reversed(pads) for amount in pair])
     for axis, (span, step) in enumerate(zip(reach, stride, strict=True)):
         value = value.unfold(2 + axis, span + 1, step)
-    return value[(..., *(slice(None, None, step) for step in dilation))]
+    return value[_every(dilation)]
 
 
 def _pads(padding: Any, reach: Sequence[int]) -> list[tuple[int, int]]:
@@ -120,8 +120,13 @@ def _spread(value: Tensor, stride: Sequence[int]) -> Tensor:
     """Zeros between the positions, so that they lie `stride` apart."""
     sizes = [step * (size - 1) + 1 for size, step in zip(value.shape[2:], stride, strict=True)]
     spread = value.new_zeros(*value.shape[:2], *sizes)
-    spread[(..., *(slice(None, None, step) for step in stride))] = value
+    spread[_every(stride)] = value
     return spread
+
+
+def _every(steps: Sequence[int]) -> tuple[Any, ...]:
+    """Indexes the last axes, each in its own steps."""
+    return (..., *(slice(None, None, step) for step in steps))
 
 
 def _unraveled(place: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
