@@ -27,7 +27,7 @@ from ..passes.pruning.methods import find_method
 from ..passes.pruning.methods.base import Aim, ChannelMethod, Pruned
 from ..passes.pruning.scores import Batch, Evidence, Loss
 from ..passes.recovery.calibration import Calibration
-from ..passes.recovery.least_squares import LeastSquares, Recovery
+from ..passes.recovery.least_squares import LeastSquares
 from .recovering import CalibrationInputs, Recovering, calibration_for, recovered, recovering, with_recovery
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report

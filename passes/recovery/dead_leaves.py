@@ -48,7 +48,7 @@ def _fall(image: Floats, random: np.random.Generator) -> None:
     radius = _radius(random, max(height, width) / 2)
     y, x = random.random() * height, random.random() * width
     round_, turned, slim = random.random() < 0.5, random.random() * math.pi, random.uniform(0.3, 1.0)
-    colour = random.normal(0, _HUE, colours) + random.normal(0, _BRIGHTNESS)
+    colour = np.asarray(random.normal(0, _HUE, colours) + random.normal(0, _BRIGHTNESS))
     shade = random.normal(0, _SHADE)
     reach = math.ceil(radius * math.sqrt(2))
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)
@@ -59,7 +59,7 @@ def _fall(image: Floats, random: np.random.Generator) -> None:
     reach_of = np.hypot(along, across) if round_ else np.maximum(np.abs(along), np.abs(across))
     inside: NDArray[np.bool_] = reach_of < radius
     part = image[:, top : top + inside.shape[0], left : left + inside.shape[1]]
-    shaded = np.asarray(along)[inside] * (shade / radius)
+    shaded = along[inside] * (shade / radius)
     part[:, inside] = colour[:, None] + shaded[None]
 
 
