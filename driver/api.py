@@ -26,11 +26,14 @@ from ..passes.pruning.decisions import Widths
 from ..passes.pruning.methods import find_method
 from ..passes.pruning.methods.base import Aim, ChannelMethod, Pruned
 from ..passes.pruning.scores import Batch, Evidence, Loss
+from ..passes.pruning.structure_rules import check_structures, structure_rules
 from ..passes.recovery.calibration import Calibration
 from ..passes.recovery.least_squares import LeastSquares
+from ..passes.structures import Structure
 from .recovering import CalibrationInputs, Recovering, calibration_for, recovered, recovering, with_recovery
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report
+from .reports.zeros import mask_pictures
 from .result import Result
 from .training.transfer import Origin
 from .wording import size
@@ -44,7 +47,10 @@ if TYPE_CHECKING:
     from ..frontend.graph_module import CapturedModule
     from ..passes.pruning.latency import LayerTime
 
-__all__ = ["Result", "capture", "compact", "compile", "prune"]
+__all__ = ["Result", "Structures", "capture", "compact", "compile", "prune"]
+
+Structures = str | Structure | Mapping[str, str | Structure]
+"""What structure of zeros is asked for, see `prune`."""
 
 
 @tracing_in_turn
@@ -69,6 +75,7 @@ def compact(
     masks: Mapping[str, torch.Tensor] | None = None,
     *,
     plan: Plan | None = None,
+    structure: Structures | None = None,
     fold_batch_norm: bool = False,
     dynamic_shapes: Any = None,
 ) -> Result:
@@ -79,16 +86,22 @@ def compact(
         example_inputs: as for `capture`.
         masks: parameter name to bool tensor, True to keep; of the parameter's shape, or one entry a channel.
         plan: instead of masks, what an earlier result did, to be done to this fresh copy of the model.
+        structure: as for `prune`; what the zeros are said to be, which is checked before anything else. Without it they are
+            recognised.
         fold_batch_norm: also fold batch normalisation into the layers before it; for inference, not for training.
         dynamic_shapes: as for `capture`; the result takes inputs of these sizes, and refuses others by name.
 
     Raises:
-        InputError: the model, the inputs or a mask cannot be used, or the plan is for another model.
+        InputError: the model, the inputs or a mask cannot be used, the plan is for another model, or zeros are not of the
+            structure that they are said to be.
         CheckError: the compacted graph does not compute what the masked one does; nothing is returned.
     """
     if plan is not None and masks is not None:
         raise InputError("masks and a plan were given; a plan brings its own masks, give one of the two")
+    claims = () if structure is None else structure_rules(structure)
     module, inputs = captured(model, example_inputs, dynamic_shapes)
+    if claims:
+        check_structures(module, as_tensors(masks) if plan is None else plan.masks, claims)
     if plan is not None:
         found = compaction_pass.apply_plan(plan, module, inputs, fold=fold_batch_norm)
     else:
@@ -104,6 +117,7 @@ def prune(
     sparsity: float = 0.5,
     target: str | Target | None = None,
     *,
+    structure: Structures | None = None,
     scope: Literal["layer", "global"] = "layer",
     latency: float | None = None,
     channel_multiple: int | None = None,
@@ -118,7 +132,7 @@ def prune(
     dynamic_shapes: Any = None,
     **method_options: Any,
 ) -> Result:
-    """Chooses channels by `method`, zeroes them, and compacts.
+    """Chooses channels, or with a `structure` weights inside of layers, by `method`, zeroes them, and compacts.
 
     Args:
         model: as for `capture`.
@@ -126,9 +140,13 @@ def prune(
         method: how channels are scored, or ``reconvene``, the method of the paper, for models that are not trained yet;
             ``reconvene.passes.pruning.methods.METHODS`` has them all.
         sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
-            first step removes, p.
+            first step removes, p. With a structure: share of the weights of the layers that take one.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
             None rounds to nothing; for ``reconvene`` to a multiple of 8.
+        structure: of zeros that stay inside of layers, one of `reconvene.passes.structures.STRUCTURES` such as ``row-block:4``
+            or ``pattern``; with commas between, the first that fits a layer; or patterns of parameter or layer names with
+            one each, of which the first that matches holds. First convolutions, depthwise ones and last layers stay
+            dense unless a pattern is their very name. Not for ``reconvene``.
         scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
         latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no
             width is chosen that takes as long as a larger one. Times are modelled cycles of convolutions and linear
@@ -153,9 +171,9 @@ def prune(
         CheckError: as for `compact`.
     """
     told = asked(
-        method, sparsity, target, latency=latency, scope=scope, channel_multiple=channel_multiple,
-        minimum_channels=minimum_channels, ignore=ignore, fold=fold_batch_norm, recover=recover, calibration=calibration,
-        options=method_options,
+        method, sparsity, target, structure=structure, latency=latency, scope=scope,
+        channel_multiple=channel_multiple, minimum_channels=minimum_channels, ignore=ignore, fold=fold_batch_norm,
+        recover=recover, calibration=calibration, options=method_options,
     )  # fmt: skip
     return prune_as_asked(model, example_inputs, told, Evidence((), as_tensors(batches), loss, seed), dynamic_shapes)
 
@@ -175,6 +193,7 @@ def asked(
     sparsity: float,
     target: str | Target | None = None,
     *,
+    structure: Structures | None = None,
     latency: float | None = None,
     scope: str = "layer",
     channel_multiple: int | None = None,
@@ -187,12 +206,18 @@ def asked(
 ) -> Asked:
     """The arguments of `prune` by these names, `options` being those of the method. Raises InputError as it does."""
     chosen = find_method(method, ChannelMethod).with_options(options)
+    rules = () if structure is None else structure_rules(structure)
+    if rules and (target, channel_multiple, minimum_channels) != (None, None, None):
+        raise InputError(
+            "with a structure no channels are chosen, so none are rounded; leave the target and widths out"
+        )
     if latency is not None and target is None:
         raise InputError("a latency goal needs a target; name one, such as target='host' or 'rpi4'")
     multiple = multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
-    aim = Aim(sparsity, Widths(scope, multiple, minimum_channels, ignore=tuple(ignore)), latency, fold=fold)
+    widths = Widths(scope, multiple, minimum_channels, ignore=tuple(ignore))
+    aim = Aim(sparsity, widths, latency, fold=fold, structures=rules)
     chosen.check_aim(aim)
     return Asked(chosen, aim, target, recovering(recover, calibration, chosen, aim))
 
@@ -214,7 +239,7 @@ def prune_as_asked(
 
     try:
         found, calibration = pruned()
-        held = held_by_batch(found.compaction)
+        held = None if aim.structures else held_by_batch(found.compaction)
     except MergedWithBatch as error:
         if dynamic_shapes is not None:
             raise
@@ -323,7 +348,10 @@ def captured(
 
 
 def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
-    return Result(found.module, found.plan, make_report(found, title, options), found.certificate)
+    report = make_report(found, title, options)
+    if found.zeros:
+        report = dataclasses.replace(report, pictures=mask_pictures(found.module, found.zeros))
+    return Result(found.module, found.plan, report, found.certificate)
 
 
 def _with_findings(

@@ -71,6 +71,10 @@ def recovering(
         )
     if options is not None and aim.fold:
         raise InputError("normalisation cannot be folded before recovery; recover, then compact with fold_batch_norm")
+    if options is not None and aim.structures:
+        raise InputError(
+            "weights that are solved anew are not zero any more; recover first, then prune with a structure"
+        )
     chosen = "synthetic" if calibration is None else calibration
     return Recovering(options, Synthetic(chosen) if isinstance(chosen, str) else as_tensors(chosen))
 

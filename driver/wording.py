@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["change", "count", "kept", "milliseconds", "relative", "size", "times"]
+__all__ = ["change", "count", "density", "kept", "milliseconds", "relative", "size", "times"]
 
 _PREFIXES = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
 
@@ -54,6 +54,11 @@ def change(before: float, after: float) -> str:
         return "–"
     share = 100 * (after - before) / before
     return f"{share:+.1f} %".replace("-", "−")
+
+
+def density(weights: int, zeros: int) -> str:
+    """The share of weights that are not zero: ``20.0 %``. A dash where there are no weights."""
+    return f"{100 * (weights - zeros) / weights:.1f} %" if weights else "–"
 
 
 def times(before: float, after: float) -> str:

@@ -28,6 +28,7 @@ from .sizes import layer_widths, total_size
 from .text import module_text
 from .values import attribute, tensor_inputs
 from .verification import verify
+from .zeros import zeros_of
 
 __all__ = ["analyse", "apply_plan", "causes_of_channels", "channels_where", "compact"]
 
@@ -87,6 +88,7 @@ def compact(
     after = total_size(view, compacted, live)
     clock.lap("certificate")
     groups = tuple(_group_outcome(view, live, group) for group in view.groups)
+    zeros = zeros_of(compacted)
     clock.lap("report")
     return Compaction(
         compacted,
@@ -103,6 +105,7 @@ def compact(
             if group.got < group.asked
         ),
         clock.seconds,
+        zeros,
     )
 
 

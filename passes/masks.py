@@ -13,7 +13,7 @@ from .canonicalize import canonicalize
 from .stored import place_tensor
 from .values import attribute
 
-__all__ = ["canonical_and_masked", "check_finite", "masked_tensors", "spread_mask"]
+__all__ = ["canonical_and_masked", "check_finite", "masked_tensors", "replace_tensors", "spread_mask"]
 
 
 def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
@@ -113,11 +113,16 @@ def canonical_and_masked(module: fx.GraphModule, masks: Mapping[str, torch.Tenso
     wanted = read_masks(module, masks)
     stored = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     canonical = canonicalize(module, masked_tensors(module, {name: m for name, m in wanted.items() if name in stored}))
-    for name, tensor in masked_tensors(canonical, {n: m for n, m in wanted.items() if n not in stored}).items():
+    replace_tensors(canonical, masked_tensors(canonical, {n: m for n, m in wanted.items() if n not in stored}))
+    return canonical
+
+
+def replace_tensors(canonical: CapturedModule, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Stores other tensors under names that a canonical module has; those of the module it was made from stay."""
+    for name, tensor in tensors.items():
         path, _, last = name.rpartition(".")
         delattr(canonical.get_submodule(path), last)
         place_tensor(canonical, name, tensor)
-    return canonical
 
 
 def check_finite(module: torch.nn.Module) -> None:

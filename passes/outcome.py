@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-__all__ = ["Barrier", "Certificate", "Compaction", "GroupOutcome", "LayerWidth", "Size"]
+__all__ = ["Barrier", "Certificate", "Compaction", "GroupOutcome", "LayerWidth", "LayerZeros", "Size"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,25 @@ class GroupOutcome:
 
 
 @dataclass(frozen=True)
+class LayerZeros:
+    """The zeros of one weight of a convolution, a linear or a recurrent layer."""
+
+    name: str
+    """Of the weight."""
+    shape: tuple[int, ...]
+    weights: int
+    zeros: int
+    structure: str | None
+    """What the zeros (or values) are, found from the weight alone; None where it has none."""
+    storage: Mapping[str, int]
+    """Bytes by format: ``dense``, and where zeros are worth it ``csr`` and the structure's own."""
+    asked: str | None = None
+    """The structure that it was given."""
+    reason: str = ""
+    """Why it was left dense, where structures were asked for."""
+
+
+@dataclass(frozen=True)
 class Certificate:
     """The check that compared the compacted graph with the masked one on generated inputs."""
 
@@ -97,3 +116,5 @@ class Compaction:
     """Removals that were possible by the zeros but not done, each with its reason."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time by phase: capture, analysis, rewrite, certificate."""
+    zeros: tuple[LayerZeros, ...] = ()
+    """Those that are left in the weights, layer by layer; none where no weight has any."""

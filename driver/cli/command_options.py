@@ -35,6 +35,7 @@ __all__ = [
     "ReportFile",
     "Seed",
     "SessionTimeout",
+    "Structure",
     "Target",
     "Teacher",
     "Threads",
@@ -70,6 +71,14 @@ Fold = Annotated[
     bool, typer.Option("--fold-batch-norm", help="Also fold normalisation into the layers before; for inference only.")
 ]
 OnnxFile = Annotated[Path | None, typer.Option("--onnx", help="Also write the model as ONNX.")]
+Structure = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--structure",
+        metavar="[PATTERN=]STRUCTURE",
+        help="Zeros inside of layers, such as row-block:4, pattern or 2:4; for layers of a name, or all others. Repeatable.",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads to run on.")]
 ThreadsOfBundle = Annotated[
     int | None,

@@ -112,6 +112,11 @@ def _prune(given: Given) -> None:
         given.refuse(["data"], "without --dataset, which names what to look for there")
     if given["recover"] is None and given["method"] != "reconstruction":
         given.refuse(["calibration", "recover_set"], "without --recover, which says what is done with them")
+    if given["structure"]:
+        given.refuse(
+            ["target", "latency", "channel_multiple", "minimum_channels"],
+            "with --structure: no channels are chosen, and none are rounded",
+        )
     if given["latency"] is not None:
         given.refuse(["sparsity"], "with --latency, which finds a sparsity")
     if given["channel_multiple"] is not None and given["latency"] is None:

@@ -23,6 +23,7 @@ from .command_options import (
     PlanFile,
     ReportFile,
     Seed,
+    Structure,
     Width,
 )
 from .terminal import answer
@@ -73,8 +74,12 @@ def prune(
         str, typer.Option("--method", "-m", help="How channels are scored; or reconvene, the paper's method.")
     ] = "magnitude",
     sparsity: Annotated[
-        float, typer.Option("--sparsity", "-s", help="Share of the channels to remove, 0..1; of weights for reconvene.")
+        float,
+        typer.Option(
+            "--sparsity", "-s", help="Share of channels to remove, 0..1; of weights for reconvene or structures."
+        ),
     ] = 0.5,
+    structure: Structure = None,
     score: Annotated[str | None, typer.Option(help="For reconvene: magnitude, random, snip, grasp or synflow.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -125,10 +130,10 @@ def prune(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Choose channels to remove, remove them, and prove that nothing else changed."""
+    """Choose channels to remove, or weights inside of layers, remove what can go, and prove that nothing else changed."""
     from ..verbs import prune as verb
     from ..verbs.compacted import Outputs
-    from ..verbs.settings import method_settings
+    from ..verbs.settings import method_settings, structures_asked
 
     def work() -> Answer:
         request = verb.Request(
@@ -137,6 +142,7 @@ def prune(
             method=method,
             settings=method_settings(score, setting or []),
             sparsity=sparsity,
+            structure=structures_asked(structure or []),
             scope=scope,
             target=target,
             latency=latency,
@@ -164,6 +170,7 @@ def compact(
     model: Model,
     masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
     apply: Annotated[Path | None, typer.Option(help="Do to this model what a plan (.json) says was done.")] = None,
+    structure: Structure = None,
     input: InputShapes = None,
     dynamic: Dynamic = None,
     output: Output = None,
@@ -177,10 +184,16 @@ def compact(
     """Remove the channels that the model's own zeros make removable, and prove that nothing else changed."""
     from ..verbs import compact as verb
     from ..verbs.compacted import Outputs
+    from ..verbs.settings import structures_asked
 
     outputs = Outputs(output, report, plan, onnx)
     inputs, sizes = tuple(input or ()), tuple(dynamic or ())
-    answer(json, lambda: verb.run(verb.Request(model, outputs, masks, apply, fold, inputs, sizes, seed)))
+
+    def work() -> Answer:
+        said = structures_asked(structure or [])
+        return verb.run(verb.Request(model, outputs, masks, apply, said, fold, inputs, sizes, seed))
+
+    answer(json, work)
 
 
 def one_model(argument: str | None, option: str | None) -> str:

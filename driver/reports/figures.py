@@ -7,11 +7,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ...passes.outcome import LayerWidth
+from ...passes.outcome import LayerWidth, LayerZeros
 from ..wording import milliseconds
 from .measured import Latency
 
-__all__ = ["figure_html", "latency_figure", "layer_figures"]
+__all__ = ["density_figure", "figure_html", "latency_figure", "layer_figures"]
 
 DENSE, KEPT, INK = "#c9d1d9", "#0f766e", "#1f2933"
 _ENGINES = {"reconvene": "reconvene (TVM, our schedules)", "tvm-default": "TVM, default", "eager": "PyTorch eager"}
@@ -35,11 +35,16 @@ def layer_figures(layers: Sequence[LayerWidth]) -> tuple[tuple[str, go.Figure], 
     )
 
 
-def bars(names: Sequence[str], before: Sequence[int], after: Sequence[int]) -> go.Figure:
+def bars(
+    names: Sequence[str],
+    before: Sequence[int],
+    after: Sequence[int],
+    labels: tuple[str, str] = ("dense", "compacted"),
+) -> go.Figure:
     figure = go.Figure()
     # Positions, not names, on the axis: two layers may share a name after shortening.
     positions = list(range(len(names)))
-    for label, values, colour, width in (("dense", before, DENSE, 0.82), ("compacted", after, KEPT, 0.5)):
+    for label, values, colour, width in ((labels[0], before, DENSE, 0.82), (labels[1], after, KEPT, 0.5)):
         figure.add_bar(
             x=positions,
             y=list(values),
@@ -57,6 +62,16 @@ def bars(names: Sequence[str], before: Sequence[int], after: Sequence[int]) -> g
     else:
         figure.update_xaxes(showticklabels=False, title_text=f"{len(names)} layers, in order of execution")
     return figure
+
+
+def density_figure(zeros: Sequence[LayerZeros]) -> go.Figure:
+    """The weights of every layer, and those of them that are not zero."""
+    return bars(
+        [layer.name for layer in zeros],
+        [layer.weights for layer in zeros],
+        [layer.weights - layer.zeros for layer in zeros],
+        ("all weights", "not zero"),
+    )
 
 
 def latency_figure(rows: Sequence[Latency]) -> go.Figure | None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, Size
+from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, LayerZeros, Size
 from ...passes.recovery.least_squares import Recovery
 from .measured import Fact, Latency, Speed
+from .zeros import structure_sums, total_storage
 
 __all__ = [
     "SCHEMA",
@@ -57,10 +58,16 @@ class Report:
     """Sentences a reader must not miss, such as parts that were skipped."""
     recovery: Recovery | None = None
     """Which layers were solved anew after the removal, if any were to be."""
+    zeros: tuple[LayerZeros, ...] = ()
+    """Zeros that are left inside of layers, weight by weight; none where no weight has any."""
+    pictures: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Masks of these weights as images for the page; not part of the JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report in JSON's types, with the name and version of its schema."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+        said = dataclasses.asdict(self)
+        del said["pictures"]
+        return {"schema": SCHEMA, **said}
 
     def to_json(self) -> str:
         """The report as JSON text."""
@@ -100,6 +107,7 @@ def make_report(compaction: Compaction, title: str, options: Mapping[str, Any]) 
         seconds=dict(compaction.seconds),
         environment=environment(),
         notes=_sizes(compaction),
+        zeros=compaction.zeros,
     )
 
 
@@ -120,7 +128,7 @@ def report_page(reports: Sequence[Report], title: str, notes: Sequence[str] = ()
     # Plotly takes its time, and most who want a report want no page.
     from markupsafe import Markup
 
-    from .figures import figure_html, latency_figure, layer_figures
+    from .figures import density_figure, figure_html, latency_figure, layer_figures
     from .page import render
 
     def section(report: Report) -> dict[str, Any]:
@@ -129,8 +137,11 @@ def report_page(reports: Sequence[Report], title: str, notes: Sequence[str] = ()
             "report": report,
             "asked": asked(report),
             "speeds": speeds(report),
+            "structures": structure_sums(report.zeros),
+            "storage": total_storage(report.zeros),
             "plots": [(heading, Markup(figure_html(figure))) for heading, figure in layer_figures(report.layers)],
             "latency_plot": None if latency is None else Markup(figure_html(latency)),
+            "density_plot": Markup(figure_html(density_figure(report.zeros))) if report.zeros else None,
         }
 
     return render("report.html.j2", title=title, sections=[section(report) for report in reports], notes=notes)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from ..answer import table
-from ..wording import change, count, milliseconds, relative, size
+from ..wording import change, count, density, milliseconds, relative, size
 from .report import Latency, Report, asked
+from .zeros import structure_sums
 
-__all__ = ["latency_table", "size_table"]
+__all__ = ["latency_table", "size_table", "structure_table"]
 
 
 def size_table(report: Report) -> Table:
@@ -28,6 +29,18 @@ def size_table(report: Report) -> Table:
     for fact in report.facts:
         made.add_row(fact.label, fact.before, fact.after, "")
     made.add_row("largest difference", "", relative(report.certificate.max_relative), f"in {report.certificate.dtype}")
+    return made
+
+
+def structure_table(report: Report) -> Table:
+    """One line for every structure of zeros that was found, and what their weights take."""
+    numbers = ("layers", "weights", "not zero", "dense", "smallest format")
+    made = table("structure", *numbers, right=numbers, title="Zeros inside of layers")
+    for found in structure_sums(report.zeros):
+        made.add_row(
+            found.structure, str(found.layers), count(found.weights), density(found.weights, found.zeros),
+            size(found.dense_bytes), size(found.bytes),
+        )  # fmt: skip
     return made
 
 

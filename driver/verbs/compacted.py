@@ -18,7 +18,7 @@ from ..answer import Answer, files_line, table
 from ..models import LoadedModel
 from ..outputs import check_file
 from ..reports.report import Report
-from ..reports.tables import latency_table, size_table
+from ..reports.tables import latency_table, size_table, structure_table
 
 __all__ = ["Outputs", "compacted"]
 
@@ -78,6 +78,8 @@ def _compute(loaded: LoadedModel, report: Report) -> Compute | None:
 
 def show_report(console: Console, report: Report, files: Mapping[str, str]) -> None:
     console.print(size_table(report))
+    if report.zeros:
+        console.print(structure_table(report))
     if report.latency:
         console.print(latency_table(report.latency))
     short = [group for group in report.groups if group.got < group.asked]
@@ -86,6 +88,9 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
         for group in short:
             made.add_row(group.name, str(group.asked), str(group.got), "; ".join(group.reasons))
         console.print(made)
+    for reason in dict.fromkeys(layer.reason for layer in report.zeros if layer.reason):
+        names = ", ".join(layer.name for layer in report.zeros if layer.reason == reason)
+        console.print(f"stays dense: {names}: {reason}", markup=False, soft_wrap=True)
     for barrier in report.barriers:
         console.print(
             f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False

@@ -30,6 +30,8 @@ class Request:
     settings: Mapping[str, Any] | None = None
     """Of the method."""
     sparsity: float = 0.5
+    structure: Mapping[str, str] | None = None
+    """By pattern of names."""
     scope: str = "layer"
     target: str | None = None
     latency: float | None = None
@@ -53,7 +55,7 @@ class Request:
         """What the API is asked for. Raises InputError if that is found wrong without the model."""
         recover, calibration = recovery_options(self.recover, self.calibration, self.recover_settings)
         return api.asked(
-            self.method, self.sparsity, self.target, latency=self.latency, scope=self.scope,
+            self.method, self.sparsity, self.target, structure=self.structure, latency=self.latency, scope=self.scope,
             channel_multiple=self.channel_multiple, minimum_channels=self.minimum_channels, ignore=self.ignore,
             fold=self.fold, recover=recover, calibration=calibration, options=self.settings or {},
         )  # fmt: skip

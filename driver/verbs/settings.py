@@ -1,4 +1,4 @@
-"""``NAME=VALUE`` pairs of the command line."""
+"""``NAME=VALUE`` and ``PATTERN=STRUCTURE`` pairs of the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ...frontend.base.errors import InputError
 
-__all__ = ["method_settings"]
+__all__ = ["method_settings", "structures_asked"]
 
 
 def method_settings(score: str | None, settings: Sequence[str]) -> dict[str, Any]:
@@ -19,3 +19,24 @@ def method_settings(score: str | None, settings: Sequence[str]) -> dict[str, Any
             raise InputError(f"'{setting}' is no setting; write each once as NAME=VALUE, such as threshold=global")
         found[name] = {"true": True, "false": False}.get(value, int(value) if value.isdecimal() else value)
     return found
+
+
+def structures_asked(given: Sequence[str]) -> dict[str, str] | None:
+    """``PATTERN=STRUCTURE`` pairs, a structure alone being for all other layers; None if there are none.
+
+    Raises:
+        InputError: two are for the same pattern, or one names none.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        pattern, equals, structure = text.partition("=")
+        if not equals:
+            pattern, structure = "*", text
+        if not pattern or not structure:
+            raise InputError(
+                f"'{text}' names no structure for a pattern; write PATTERN=STRUCTURE, such as 'layer1.*=2:4'"
+            )
+        if pattern in found:
+            raise InputError(f"two structures are for '{pattern}': {found[pattern]} and {structure}; name one")
+        found[pattern] = structure
+    return found or None

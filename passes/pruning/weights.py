@@ -23,7 +23,7 @@ from .allocation import ALLOCATIONS
 from .decisions import check_sparsity
 from .scores import Batch, Evidence, Loss, Request, Weight, score_for, scored_weights
 
-__all__ = ["SCHEDULES", "LayerSparsity", "Sparsification", "sparsify", "weight_masks"]
+__all__ = ["SCHEDULES", "LayerSparsity", "Sparsification", "check_scores", "sparsify", "weight_masks"]
 
 Bools = NDArray[np.bool_]
 
@@ -129,7 +129,7 @@ def weight_masks(
     for number in track(range(1, count + 1), f"scoring weights by {score}"):
         request = Request(canonical, weights, evidence, ranking.masks(), generator)
         scores = {name: value.detach() for name, value in chosen.weigh(request).items()}
-        _check_scores(score, scores)
+        check_scores(score, scores)
         ranking.remove_lowest(scores, SCHEDULES[schedule](sparsity, number / count), allocation)
     kept = ranking.masks()
     layers = tuple(
@@ -149,7 +149,8 @@ def _check(sparsity: float, allocation: str, rounds: int | None, schedule: str) 
         raise InputError(f"{rounds} rounds prune nothing; give 1 or more")
 
 
-def _check_scores(name: str, scores: Mapping[str, Tensor]) -> None:
+def check_scores(name: str, scores: Mapping[str, Tensor]) -> None:
+    """Raises InputError if a score is NaN or infinite."""
     for weight, value in scores.items():
         if not bool(value.sum().isfinite()):
             raise InputError(

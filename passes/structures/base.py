@@ -76,6 +76,8 @@ class Structure(ABC):
 
     form: ClassVar[str]
     """How it is spelled, such as ``row-block:R``."""
+    changes_values: ClassVar[bool] = False
+    """Whether weights that stay get other values, and not only those that go."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -128,7 +130,11 @@ class Structure(ABC):
         Raises:
             InputError: the share is out of range.
         """
-        return weight * self.mask(self.energy(weight), sparsity)
+        return self.applied(weight, self.mask(self.energy(weight), sparsity))
+
+    def applied(self, weight: Tensor, mask: Tensor) -> Tensor:
+        """The nearest tensor of this structure whose zeros are those of a mask that it gave."""
+        return weight * mask
 
     @abstractmethod
     def broken(self, weight: Tensor) -> str:

@@ -34,6 +34,7 @@ class Unified(Boxes):
     """
 
     form: ClassVar[str] = "unified:PxQ"
+    changes_values: ClassVar[bool] = True
 
     filters: int = 4
     channels: int = 4
@@ -50,13 +51,9 @@ class Unified(Boxes):
         """u^2 for every weight of a block, so that their sum is n u^2."""
         return self.spread(self.levels(weight).square(), weight)
 
-    def unify(self, weight: Tensor) -> Tensor:
-        """The nearest tensor whose blocks are all +u or -u; a weight of 0 is taken for positive, unless its block is zero."""
-        return torch.where(weight < 0, -1.0, 1.0).to(weight) * self.spread(self.levels(weight), weight)
-
-    def project(self, weight: Tensor, sparsity: float) -> Tensor:
-        """The nearest tensor of which this share of blocks is zero and the others are +u or -u."""
-        return self.unify(weight) * self.mask(self.energy(weight), sparsity)
+    def applied(self, weight: Tensor, mask: Tensor) -> Tensor:
+        """With +u or -u in the blocks that stay. A weight of 0 is taken for positive."""
+        return torch.where(weight < 0, -1.0, 1.0).to(weight) * self.spread(self.levels(weight), weight) * mask
 
     def broken(self, weight: Tensor) -> str:
         low, high = self.extremes(weight.abs())

@@ -53,6 +53,24 @@ def test_compact_takes_masks() -> None:
     assert result.report.options == {"action": "compact", "masks": ["2.bias", "2.weight"]}
 
 
+def test_structures_are_made_where_channels_are_not_chosen() -> None:
+    model = net()
+    result = reconvene.prune(model, (IMAGES,), structure={"2": "row-block:8"}, sparsity=0.75)
+    first, second, last = result.report.zeros
+    assert (first.structure, second.structure, last.structure) == (None, "row-block:8", None)
+    assert second.asked == "row-block:8" and second.zeros == 0.75 * second.weights
+    assert first.reason == last.reason == "no pattern of a structure matches it"
+    assert result.report.options["structure"] == {"2": "row-block:8"}
+    assert list(result.report.pictures) == ["2.weight"] and "pictures" not in result.report.to_dict()
+    kept = {"2.weight": result.module.get_parameter("2.weight").detach() != 0}
+    again = reconvene.compact(model, (IMAGES,), kept, structure="row-block:8")
+    assert again.report.zeros[1].storage == second.storage
+    with pytest.raises(reconvene.InputError, match=r"the zeros of '2.weight' are not 2:4"):
+        reconvene.compact(model, (IMAGES,), kept, structure="2:4")
+    plan = reconvene.compact(model, (IMAGES,), plan=result.plan)
+    assert torch.equal(plan.module(IMAGES), result.module(IMAGES))
+
+
 def test_a_captured_graph_brings_its_inputs() -> None:
     graph = reconvene.capture(net(), (IMAGES,))
     assert widths(reconvene.prune(graph, sparsity=0.5)) == [8, 12, 5]
@@ -69,6 +87,14 @@ def test_a_captured_graph_brings_its_inputs() -> None:
         ({"target": "toaster"}, "toaster"),
         ({"channel_multiple": 0}, "channel multiple 0"),
         ({"minimum_channels": 0}, "minimum channels 0"),
+        ({"structure": "moss"}, "no structure 'moss'"),
+        ({"structure": {}}, "no structure was named"),
+        ({"structure": "2:4", "sparsity": 0.9}, "sparsity 0.9 has no meaning with 2:4"),
+        ({"structure": "2:4", "channel_multiple": 8}, "with a structure no channels are chosen"),
+        ({"structure": "2:4", "target": "host"}, "with a structure no channels are chosen"),
+        ({"structure": "2:4", "latency": 0.5}, "a latency is aimed at by channels alone|needs a target"),
+        ({"structure": "2:4", "method": "reconvene"}, "reconvene removes channels alone"),
+        ({"structure": "2:4", "recover": "least-squares"}, "weights that are solved anew are not zero any more"),
     ],
 )
 def test_options_are_checked_before_the_model_is_captured(

@@ -22,6 +22,7 @@ from ...outcome import Compaction
 from ..decisions import AS_WANTED, Widths, check_sparsity
 from ..latency import LatencyGoal, LayerTime, check_latency
 from ..scores import Evidence, scored_weights
+from ..structure_rules import StructureRule
 from .sensitivity import Sensitivity
 
 __all__ = [
@@ -93,9 +94,10 @@ class Aim:
         latency: share of the dense network's time to reach instead, above 0 and up to 1; the sparsity is then found.
         time: what tells the time of layers, for `latency`.
         fold: whether batch normalisation is folded into the layers before it, which is for inference only.
+        structures: of zeros inside layers, which are then made instead of choosing channels; the share is one of weights.
 
     Raises:
-        InputError: a share is out of range.
+        InputError: a share is out of range, or something was asked for that has no meaning with structures.
     """
 
     sparsity: float = 0.5
@@ -103,11 +105,22 @@ class Aim:
     latency: float | None = None
     time: LayerTime | None = None
     fold: bool = False
+    structures: tuple[StructureRule, ...] = ()
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
         if self.latency is not None:
             check_latency(self.latency)
+        if not self.structures:
+            return
+        if self.latency is not None:
+            raise InputError("a latency is aimed at by channels alone; with a structure, name a sparsity")
+        shares = {structure.fixed_sparsity for rule in self.structures for structure in rule.structures}
+        if None not in shares and self.sparsity not in (0.5, *shares):
+            spelled = ", ".join(map(str, self.structures))
+            raise InputError(
+                f"sparsity {self.sparsity} has no meaning with {spelled}, which says its share of zeros itself"
+            )
 
     @property
     def goal(self) -> LatencyGoal | None:
@@ -138,6 +151,8 @@ class ChannelMethod(Method):
     """A method that removes channels."""
 
     role: ClassVar[str] = "removes channels"
+    makes_structures: ClassVar[bool] = False
+    """Whether it also gives zeros inside layers a structure."""
 
     @property
     def keeps_weights(self) -> bool:
@@ -151,6 +166,8 @@ class ChannelMethod(Method):
 
     def check_aim(self, aim: Aim) -> None:
         """Raises InputError if something is asked for that has no meaning for this method."""
+        if aim.structures and not self.makes_structures:
+            raise InputError(f"the method {self.name} removes channels alone; name a score instead to have a structure")
 
     def prune(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
         """A smaller network; `module` (captured) is left as it was. What could not be removed is among its refusals.

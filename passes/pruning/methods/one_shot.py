@@ -12,10 +12,12 @@ from ...canonicalize import canonicalize
 from ...compaction import compact
 from ...dependency import DependencyView, dependency_view
 from ...masks import check_finite
+from ...outcome import Compaction
 from ..channel_scores import channel_scores
 from ..channels import score, tried_for_latency
 from ..decisions import AS_WANTED, Decision, Scored, Widths, allot, with_asked
 from ..scores import Evidence
+from ..structured import Ranked, structured_masks, with_choices
 from ..trial import tried
 from ..weights import weight_masks
 from .base import Aim, ChannelMethod, Pruned, WeightMethod
@@ -29,6 +31,7 @@ class OneShot(ChannelMethod, WeightMethod):
 
     score: ClassVar[str]
     """Of weights."""
+    makes_structures: ClassVar[bool] = True
     order: ClassVar[int] = 1
     """A channel's score is the sum of its weights' (1), or the root of the sum of their squares (2)."""
 
@@ -51,8 +54,13 @@ class OneShot(ChannelMethod, WeightMethod):
         return allot(view, self.scored(view, evidence, widths.ignore), sparsity, widths)
 
     def prune(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
-        """`aim.sparsity` is a share of the channels. Nothing is zeroed that could not be removed."""
+        """`aim.sparsity` is a share of the channels. Nothing is zeroed that could not be removed.
+
+        With `aim.structures` it is a share of the weights of the layers that take one, and their zeros stay in them.
+        """
         self.check_aim(aim)
+        if aim.structures:
+            return Pruned(self._with_structures(module, evidence, aim))
         view = dependency_view(canonicalize(module))
         check_finite(view.module)
         scored, widths = self.scored(view, evidence, aim.widths.ignore), aim.widths
@@ -81,6 +89,23 @@ class OneShot(ChannelMethod, WeightMethod):
                 refusals=(*result.refusals, *trial.refusals),
                 seconds={**result.seconds, "analysis": trial.seconds},
             )
+        )
+
+    def _with_structures(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Compaction:
+        widths = aim.widths
+        ranked = Ranked(self.score, self.order == 2, float(aim.sparsity), widths.scope, widths.ignore)
+        found = structured_masks(module, evidence, aim.structures, ranked)
+        origin: dict[str, Any] = {
+            "method": self.name,
+            "sparsity": float(aim.sparsity),
+            "structure": {rule.pattern: str(rule) for rule in aim.structures},
+            "scope": widths.scope,
+            "ignore": list(widths.ignore),
+            "seed": evidence.seed,
+        }
+        result = compact(found.masked_module(module), evidence.inputs, found.masks, fold=aim.fold, origin=origin)
+        return replace(
+            result, zeros=with_choices(result.zeros, found.choices), refusals=(*result.refusals, *found.refusals)
         )
 
     def masks(

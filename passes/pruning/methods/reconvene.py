@@ -105,6 +105,7 @@ class Reconvene(ChannelMethod):
         return Rectifier(self.keep, self.ends, self.residual, self.channels)
 
     def check_aim(self, aim: Aim) -> None:
+        super().check_aim(aim)
         if aim.latency is not None:
             raise InputError(
                 "a latency cannot be aimed at by the method reconvene; its sparsity decides, or name a score"

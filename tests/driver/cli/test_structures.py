@@ -1,0 +1,92 @@
+"""Structures of zeros on the command line: asked for, checked, reported, and refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from reconvene.driver.cli.command_line import main
+from reconvene.frontend.program_file import load_program
+from reconvene.passes.structures import find_structure, recognise
+
+from .test_command_line import MODEL, answered, folder, refused
+
+__all__ = ["folder"]
+
+
+def test_prune_makes_structures_that_last_in_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        "--structure",
+        "pattern:4",
+        "--structure",
+        "fc=row-block:5",
+        "-s",
+        "0.6",
+        "-o",
+        "s.pt2",
+        "--report",
+        "s.html",
+    ]
+    report = answered(capsys, "prune", *MODEL, *asked)["report"]
+    assert {layer["name"]: layer["asked"] for layer in report["zeros"]} == {
+        "a.weight": None, "b.weight": "pattern:4", "fc.weight": "row-block:5",
+    }  # fmt: skip
+    assert [layer["structure"] for layer in report["zeros"][:2]] == [None, "pattern:4"]
+    assert report["options"]["structure"] == {"fc": "row-block:5", "*": "pattern:4"}
+    module, _ = load_program(folder / "s.pt2")
+    assert str(recognise(module.get_parameter("b.weight").detach())) == "pattern:4"
+    page = (folder / "s.html").read_text()
+    assert (
+        "Zeros inside of layers" in page and 'alt="mask of b.weight"' in page and 'alt="mask of a.weight"' not in page
+    )
+
+    # What it was told there, another call finds out by itself, and a claim is checked.
+    assert main(["compact", "s.pt2", "--structure", "pattern:4,row-block:5", "-o", "again.pt2"]) == 0
+    out = capsys.readouterr().out
+    assert "pattern:4" in out and "smallest format" in out
+    line = refused(capsys, "compact", "s.pt2", "--structure", "b=2:4", "-o", "no.pt2")
+    assert "the zeros of 'b.weight' are not 2:4: filter" in line and not (folder / "no.pt2").exists()
+
+
+def test_a_person_is_told_what_stays_dense(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", *MODEL, "--structure", "row-block:4"]) == 0
+    out = capsys.readouterr().out
+    assert "stays dense: a.weight: a first convolution, unless its name is given" in out
+    assert "stays dense: fc.weight: a last layer, such as the classifier, unless its name is given" in out
+
+
+def test_masks_that_are_not_what_they_are_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weight = torch.randn(8, 16, 3, 3)
+    save_file({"b.weight": find_structure("2:4").mask(weight.abs(), 0)}, folder / "masks.safetensors")
+    right = answered(capsys, "compact", *MODEL, "--masks", "masks.safetensors", "--structure", "2:4")
+    assert json.dumps(right["report"]["zeros"]).count('"2:4"') == 1
+    line = refused(capsys, "compact", *MODEL, "--masks", "masks.safetensors", "--structure", "row-block:4")
+    assert line.startswith("error: the zeros of 'b.weight' are not row-block:4: filters 0 to 3, input channel")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune", *MODEL, "--structure", "moss"], "there is no structure 'moss'; there are unstructured, row-block:R"),
+        (["compact", *MODEL, "--structure", "moss"], "there is no structure 'moss'"),
+        (["prune", *MODEL, "--structure", "row-block:x"], "'row-block:x' is not spelled as row-block:R"),
+        (["prune", *MODEL, "--structure", "b="], "'b=' names no structure for a pattern"),
+        (["prune", *MODEL, "--structure", "2:4", "--structure", "1:4"], "two structures are for '*': 2:4 and 1:4"),
+        (["prune", *MODEL, "--structure", "z=2:4"], "the pattern 'z' matches no layer"),
+        (["prune", *MODEL, "--structure", "2:4", "-s", "0.8"], "sparsity 0.8 has no meaning with 2:4"),
+        (["prune", *MODEL, "--structure", "row-block:7"], "b.weight: row-block:7: its 8 filters are no multiple of 7"),
+        (["prune", *MODEL, "--structure", "2:4", "--target", "rpi4"], "--target has no meaning with --structure"),
+        (["prune", *MODEL, "--structure", "2:4", "--minimum-channels", "2"], "--minimum-channels has no meaning"),
+        (["prune", *MODEL, "--structure", "2:4", "-m", "reconvene"], "the method reconvene removes channels alone"),
+        (["prune", *MODEL, "--structure", "dot:4", "-s", "1.5"], "sparsity 1.5"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, *arguments)
+    assert not list(folder.glob("*.pt2"))

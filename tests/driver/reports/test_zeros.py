@@ -1,0 +1,65 @@
+"""Zeros in a report: sums that add up, bytes by format, and masks as images."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from reconvene.driver.reports.report import make_report
+from reconvene.driver.reports.zeros import mask_pictures, structure_sums, total_storage
+from reconvene.frontend.capture import capture
+from reconvene.passes.compaction import compact
+from reconvene.passes.outcome import LayerZeros
+from tests.driver.records import compaction
+
+ZEROS = (
+    LayerZeros("stem.weight", (8, 3, 3, 3), 216, 0, None, {"dense": 864}, reason="a <first> convolution"),
+    LayerZeros("a.weight", (8, 8, 3, 3), 576, 256, "2:4", {"dense": 2304, "csr": 2500, "n:m": 1300}, "2:4"),
+    LayerZeros("b.weight", (8, 8, 3, 3), 576, 544, "2:4", {"dense": 2304, "csr": 180, "n:m": 1300}, "2:4"),
+)
+
+
+def test_sums_by_structure() -> None:
+    dense, sparse = structure_sums(ZEROS)
+    assert (dense.structure, dense.layers, dense.weights, dense.bytes) == ("dense", 1, 216, 864)
+    assert (sparse.layers, sparse.weights, sparse.zeros, sparse.dense_bytes, sparse.bytes) == (2, 1152, 800, 4608, 1480)
+    assert total_storage(ZEROS) == {"dense": 5472, "csr": 3544, "smallest": 2344}
+
+
+def test_reports_have_them() -> None:
+    found = dataclasses.replace(compaction(), zeros=ZEROS)
+    report = dataclasses.replace(make_report(found, "net", {}), pictures={"a.weight": "data:image/png;base64,AAAA"})
+    data = json.loads(report.to_json())
+    assert data["zeros"][1]["storage"] == {"dense": 2304, "csr": 2500, "n:m": 1300}
+    assert data["zeros"][0]["reason"] == "a <first> convolution"
+    page = report.to_html()
+    for text in ("Zeros inside of layers", "2.34 kB where", "3.54 kB as CSR", "5.47 kB dense", "30.6 %", "5.6 %"):
+        assert text in page
+    assert 'src="data:image/png;base64,AAAA"' in page and "&lt;first&gt;" in page
+    assert "Zeros inside of layers" not in make_report(compaction(), "net", {}).to_html()
+
+
+def test_images_are_the_masks() -> None:
+    """Of a transposed convolution too, whose weight is stored with its input channels first; of large weights the beginning."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(500, 200), nn.Unflatten(1, (8, 5, 5)), nn.ConvTranspose2d(8, 4, 3)).eval()
+    with torch.no_grad():
+        model[0].weight[:, ::2] = 0
+        model[2].weight[:, 1, 0, 0] = 0
+    inputs = (torch.randn(1, 500),)
+    found = compact(capture(model, inputs), inputs)
+    pictures = mask_pictures(found.module, found.zeros)
+    images = {
+        name: np.asarray(Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))))
+        for name, text in pictures.items()
+    }
+    weight = found.module.get_parameter("2.weight").detach()
+    assert np.array_equal(images["2.weight"], (weight.transpose(0, 1).reshape(4, 72) == 0).numpy())
+    assert images["0.weight"].shape == (128, 360)

@@ -1,0 +1,122 @@
+"""Which layer takes which structure: by name, by shape, and what stays dense and says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.capture import capture
+from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.pruning.structure_rules import check_structures, choose, structure_rules
+from reconvene.passes.structures import RowBlock, find_structure
+from reconvene.passes.weight_views import weight_views
+
+IMAGE = (torch.randn(1, 3, 6, 6),)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.wide = nn.Conv2d(8, 8, 3, padding=1)
+        self.odd = nn.Conv2d(8, 6, 3, padding=1)
+        self.point = nn.Conv2d(6, 8, 1)
+        self.each = nn.Conv2d(8, 8, 3, groups=8)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.each(self.point(self.odd(self.wide(self.stem(x))))).mean((2, 3)))
+
+
+MODULE = capture(Net().eval(), IMAGE)
+VIEWS = weight_views(canonicalize(MODULE))
+
+
+def chosen(asked: Any, ignore: tuple[str, ...] = ()) -> dict[str, str]:
+    """By layer, its structure, or why it has none."""
+    choices = choose(VIEWS, structure_rules(asked), ignore)
+    return {choice.view.name.removesuffix(".weight"): str(choice.structure or choice.reason) for choice in choices}
+
+
+def test_first_and_last_and_depthwise_layers_stay_dense() -> None:
+    found = chosen("row-block:2")
+    assert found["wide"] == found["odd"] == found["point"] == "row-block:2"
+    assert found["stem"].startswith("a first convolution") and found["each"].startswith("depthwise")
+    assert found["fc"].startswith("a last layer")
+
+
+def test_a_layer_that_is_named_takes_what_it_is_given() -> None:
+    found = chosen({"stem": "row-block:4", "fc.weight": "2:4", "each": "row-block:1", "*": "2:4"})
+    assert (found["stem"], found["fc"], found["each"], found["wide"]) == ("row-block:4", "2:4", "row-block:1", "2:4")
+    assert chosen({"ste*": "row-block:4", "wide": "2:4"})["stem"].startswith("a first")
+
+
+def test_the_first_pattern_that_matches_holds_and_a_star_is_for_the_others() -> None:
+    found = chosen({"*": "unstructured", "w*": "2:4", "wide": "row-block:2"})
+    assert found["wide"] == "2:4" and found["point"] == "unstructured"
+    assert chosen({"wide": RowBlock(2)})["odd"] == "no pattern of a structure matches it"
+
+
+def test_the_first_structure_that_fits_is_taken() -> None:
+    found = chosen("pattern:8:4,row-block:4,unstructured")
+    assert (found["wide"], found["point"], found["odd"]) == ("pattern:8:4", "row-block:4", "unstructured")
+
+
+def test_what_fits_nothing_is_refused_with_each_reason() -> None:
+    choices = {choice.view.name: choice for choice in choose(VIEWS, structure_rules("pattern,row-block:8"))}
+    assert choices["odd.weight"].structure is not None and not choices["stem.weight"].refused
+    refused = {choice.view.name: choice for choice in choose(VIEWS, structure_rules("pattern:8:4,row-block:4"))}
+    assert refused["odd.weight"].refused
+    assert refused["odd.weight"].reason == (
+        "pattern:8:4: its 6 filters are no multiple of 4; row-block:4: its 6 filters are no multiple of 4"
+    )
+
+
+def test_what_is_ignored_stays_dense() -> None:
+    assert chosen("unstructured", ("wide",))["wide"] == "left alone by 'wide'"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "no structure was named"),
+        ({"wide": 3}, "a structure is its name, such as 'row-block:4', not a int"),
+        ("row-block:4,", "no structure ''"),
+        ("squares", "no structure 'squares'"),
+        ({"nothing": "2:4"}, "the pattern 'nothing' matches no layer; names look like 'stem.weight'"),
+        ({"fc*": "2:4"}, "no layer of this model takes a structure of zeros: stem.weight: no pattern"),
+        ("row-block:7", "wide.weight: row-block:7: its 8 filters are no multiple of 7"),
+    ],
+)
+def test_what_cannot_be_is_one_line(asked: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        chosen(asked)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_pattern_to_ignore_must_match() -> None:
+    with pytest.raises(InputError, match="'fx' matches no layer"):
+        chosen("2:4", ("fx",))
+
+
+def test_a_model_without_such_layers_is_refused() -> None:
+    with pytest.raises(InputError, match="no convolution, linear or recurrent layer"):
+        choose((), structure_rules("2:4"))
+
+
+def test_zeros_are_what_they_are_said_to_be() -> None:
+    weight = MODULE.get_parameter("wide.weight").detach()
+    mask = {"wide.weight": find_structure("row-block:4").mask(weight.abs(), 0.5)}
+    for right in ("row-block:4", "row-block:2", "pattern,row-block:4", {"w*": "row-block:4", "*": "pattern"}):
+        check_structures(MODULE, mask, structure_rules(right))
+    with pytest.raises(InputError, match=r"the zeros of 'wide.weight' are not 2:4: filter 0, input channels \d to \d"):
+        check_structures(MODULE, mask, structure_rules("2:4"))
+    with pytest.raises(InputError, match="are not row-block:7: its 8 filters are no multiple"):
+        check_structures(MODULE, mask, structure_rules("row-block:7"))
+    with pytest.raises(InputError, match="'x' matches no layer"):
+        check_structures(MODULE, mask, structure_rules({"x": "2:4"}))
+    check_structures(MODULE, None, structure_rules("2:4"))
