@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ...frontend.graph_module import CapturedModule
-from ...passes.pruning.methods.base import Weights
 
 __all__ = ["Average"]
 
@@ -29,11 +27,9 @@ class Average:
         """After a step."""
         self.model.update_parameters(module)
 
-    @torch.no_grad()
-    def shown(self, weights: Weights) -> CapturedModule:
-        """The average as a network. What is zero among `weights` now, whenever it became so, is zero in it from now on."""
+    @property
+    def module(self) -> CapturedModule:
+        """The average as a network."""
         module = self.model.module
         assert isinstance(module, CapturedModule)
-        for name, weight in weights.items():
-            module.get_parameter(name).mul_(weight != 0)
         return module

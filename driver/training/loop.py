@@ -197,7 +197,12 @@ class _Run:
 
     def result(self) -> CapturedModule:
         """What is tested, and given in the end."""
-        return self.model if self.average is None else self.average.shown(self.weights)
+        if self.average is None:
+            return self.model
+        module = self.average.module
+        with torch.no_grad():
+            self.hooks.settle(self.hooks.weights(module), self.weights, self.state)
+        return module
 
     @property
     def _trainee(self) -> Trainee:

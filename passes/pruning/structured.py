@@ -22,7 +22,7 @@ from .scores import Evidence, Request, Weight, score_for
 from .structure_rules import Choice, StructureRule, choose
 from .weights import SCHEDULES, check_scores
 
-__all__ = ["Ranked", "Structured", "structured_masks", "with_choices"]
+__all__ = ["Ranked", "Structured", "fitted", "shares_of_network", "structured_masks", "with_choices"]
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def structured_masks(
         check_scores(ranked.score, found)
         scores = {view: _ranked(view, found[view.name].detach(), masks, taken[view], ranked) for view in taken}
         if number == 1:
-            taken = _fitted(taken, scores)
+            taken = fitted(taken, scores)
         share = SCHEDULES["exponential"](ranked.sparsity, number / chosen.rounds)
-        shares = _shares_of_network(taken, scores, share) if ranked.scope == "global" else dict.fromkeys(taken, share)
+        shares = shares_of_network(taken, scores, share) if ranked.scope == "global" else dict.fromkeys(taken, share)
         kept = {view.name: view.stored(structure.mask(scores[view], shares[view])) for view, structure in taken.items()}
         masks = {name: mask & masks[name] if name in masks else mask for name, mask in kept.items()}
     values = {
@@ -135,7 +135,7 @@ def _ranked(
     return seen
 
 
-def _fitted(taken: Mapping[WeightView, Structure], scores: Mapping[WeightView, Tensor]) -> dict[WeightView, Structure]:
+def fitted(taken: Mapping[WeightView, Structure], scores: Mapping[WeightView, Tensor]) -> dict[WeightView, Structure]:
     """Structures with what they choose once for all the layers that take them."""
     fitted = {
         structure: structure.fitted([scores[view] for view, other in taken.items() if other == structure])
@@ -144,7 +144,7 @@ def _fitted(taken: Mapping[WeightView, Structure], scores: Mapping[WeightView, T
     return {view: fitted[structure] for view, structure in taken.items()}
 
 
-def _shares_of_network(
+def shares_of_network(
     taken: Mapping[WeightView, Structure], scores: Mapping[WeightView, Tensor], sparsity: float
 ) -> dict[WeightView, float]:
     """The share of zeros of every layer if the units of all layers are ranked together.

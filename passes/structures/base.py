@@ -136,6 +136,18 @@ class Structure(ABC):
         """The nearest tensor of this structure whose zeros are those of a mask that it gave."""
         return weight * mask
 
+    def at(self, sparsity: float) -> Structure:
+        """The structure on the way from dense to this one, where so large a share is zero."""
+        return self
+
+    def factors(self, sparsity: float) -> tuple[tuple[Structure, float], ...]:
+        """Structures, each with a share of zeros, that a tensor with this structure and share has all at once."""
+        return ((self, sparsity),)
+
+    def lasso_groups(self, scores: Tensor) -> tuple[Tensor, ...]:
+        """Sums of scores over what a group lasso is to make zero together. Gradients pass."""
+        return (self.unit_scores(scores),)
+
     @abstractmethod
     def broken(self, weight: Tensor) -> str:
         """Where zeros, or values, are not of this structure, as words; empty if all are. `weight` must fit."""

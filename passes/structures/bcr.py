@@ -56,6 +56,11 @@ class BlockColumnsRows(Structure):
         """Of the columns of every block: filters/P x channels/Q x columns of a block."""
         return self._blocks(scores).sum(2)
 
+    def lasso_groups(self, scores: Tensor) -> tuple[Tensor, ...]:
+        """The columns of every block, and its rows."""
+        blocks = self._blocks(scores)
+        return blocks.sum(2), blocks.sum(3)
+
     def kept(self, columns: int, sparsity: float) -> tuple[int, int]:
         """How many columns and rows of a block stay, of so many columns."""
         rows = max(1, round(self.filters * math.sqrt(1 - sparsity)))

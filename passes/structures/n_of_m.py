@@ -6,7 +6,8 @@ consecutive filters, which is ours, N:M is what CPUs gain from: column-wise N:M.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -74,6 +75,10 @@ class NOfM(Structure):
         rows, groups, _, positions = keep.shape
         spread = keep[:, None].expand(rows, self.filters, groups, self.m, positions)
         return spread.reshape(scores.shape)
+
+    def at(self, sparsity: float) -> NOfM:
+        """With more units of every group."""
+        return replace(self, n=min(self.m - 1, max(self.n, math.ceil((1 - sparsity) * self.m - 1e-9))))
 
     def broken(self, weight: Tensor) -> str:
         counts = self.unit_scores((weight != 0).to(torch.int32))

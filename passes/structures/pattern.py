@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...frontend.base.errors import InputError
 from .base import LayerShape, Structure, check_share, first_index, multiple_of, named_unit, widest
+from .connectivity import Connectivity
 from .fkw import KernelWeights
 from .ranking import highest, highest_of_each
 
@@ -93,6 +94,17 @@ class Pattern(Structure):
         kept = highest(best, max(1, round((1 - sparsity) * scores.numel() / (ENTRIES * self.filters))))
         entries = _table(structure.patterns).to(scores.device)[chosen] & kept[..., None]
         return entries.repeat_interleave(self.filters, 0).reshape(scores.shape)
+
+    def factors(self, sparsity: float) -> tuple[tuple[Structure, float], ...]:
+        """A pattern in every kernel, and so few kernels (PatDNN's two splits)."""
+        left = (1 - sparsity) * 9 / ENTRIES
+        return (self, 1 - ENTRIES / 9), (Connectivity(self.filters), max(0.0, 1 - left))
+
+    def lasso_groups(self, scores: Tensor) -> tuple[Tensor, ...]:
+        """Kernels, and the single weights around their centres; where filters share patterns, those of R filters."""
+        kernels = self._kernels(scores)
+        around = [position for position in range(9) if position != CENTRE]
+        return kernels.sum(-1), kernels[..., around]
 
     def broken(self, weight: Tensor) -> str:
         counts = self._kernels((weight != 0).to(torch.int32))

@@ -7,10 +7,15 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from ....frontend.base.errors import InputError
+from .admm import Admm
 from .base import Method
+from .gradual import Gradual
 from .iterative import Iterative
 from .one_shot import Grasp, Magnitude, MagnitudeL1, MagnitudeL2, Random, Snip, SynFlow
 from .reconvene import Reconvene
+from .retraining import OneShotRetraining
+from .reweighted import Reweighted
+from .sr_ste import SrSte
 
 __all__ = ["METHODS", "find_method", "methods_of"]
 
@@ -29,6 +34,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             SynFlow(),
             Reconvene(),
             Iterative(),
+            OneShotRetraining(),
+            Gradual(),
+            Admm(),
+            Reweighted(),
+            SrSte(),
         )
     }
 )

@@ -283,6 +283,11 @@ class Hooks:
         """
         return state
 
+    def settle(self, average: Weights, weights: Weights, state: State) -> None:
+        """Takes a moving average of the weights to what the hooks leave: what is zero is zero in it. Gradients are off."""
+        for name, weight in weights.items():
+            average[name].mul_(weight != 0)
+
     def figures(self, weights: Weights, state: State) -> Mapping[str, float]:
         """What the log says of an epoch that is over, always by the same names; gradients are off."""
         return {}

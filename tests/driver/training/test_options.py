@@ -129,7 +129,7 @@ def test_an_average_is_that_of_the_formula() -> None:
         average.update(model)
         now = {name: value.detach().clone() for name, value in model.named_parameters()}
         hand = {name: 0.75 * hand[name] + 0.25 * value for name, value in now.items()} if step else now
-    for name, value in average.shown({}).named_parameters():
+    for name, value in average.module.named_parameters():
         torch.testing.assert_close(value.detach(), hand[name])
 
 
