@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import track
 from ...frontend.graph_module import CapturedModule, cloned
 from ...frontend.writes import written_places
 from ..canonicalize import canonicalize
-from ..layers import Layer
 from ..plan import Plan
 from ..rules.kernel_blocks import blocks_of, stored_form
-from .patches import drawn_rows, rows_there
 from .readers import Reader, Refusal, readers_of
 from .ridge import Moments, best_ridge, solve
+from .sampling import sampled
 from .statistics import Norm, norms_of
 from .walk import Walk
 
@@ -36,8 +35,6 @@ STATISTICS = ("kept", "estimated")
 
 _RIDGE = 1.0
 """Where there is but one calibration input, so that nothing can be judged on others."""
-_LEAST_ROWS = 2_000
-"""Of a layer whose outputs read few numbers."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +176,8 @@ class _Solving:
     def solve(self, reader: Reader) -> LayerRecovery | Refusal:
         """Sets the layer's weights and offset in place; a layer for which that cannot be done is left as it was."""
         halves = self._moments(reader)
-        known = [half for half in halves if half.rows]
-        if not known or not all(half.finite for half in known):
+        moments = halves[0] + halves[1]
+        if not moments.rows or not moments.finite:
             return Refusal(reader.name, "its values on the calibration inputs are not finite, or there are none")
         old = blocks_of(reader.weight.detach(), reader.layer).flatten(2).double()
         bias = (
@@ -188,8 +185,7 @@ class _Solving:
         )
         ridge = self.options.ridge
         if ridge is None:
-            ridge = best_ridge(halves, old) if len(known) == 2 else _RIDGE
-        moments = sum(known[1:], known[0])
+            ridge = best_ridge(halves, old) if halves[0].rows and halves[1].rows else _RIDGE
         found = solve(moments, old, ridge)
         before, after = moments.error(old, bias), moments.error(found.weight, found.bias)
         kernel = found.weight.reshape(*found.weight.shape[:2], -1, max(1, math.prod(reader.layer.taps)))
@@ -203,27 +199,14 @@ class _Solving:
         """Of what the layer reads in the smaller network, and gives in the dense one, in two halves of the inputs."""
         self.dense.past(reader.twin)
         self.small.before(reader.op.node)
-        sources, outputs = self.small.values(reader.layer.source), self.dense.values(reader.twin)
-        there = sum(rows_there(reader.layer, output) for output in outputs)
-        wanted = max(_LEAST_ROWS, self.options.rows * reader.columns) / max(1, there)
-        halves = tuple(Moments(reader.layer.groups, centred=reader.offset is not None) for _ in range(2))
-        for call, (source, output) in enumerate(zip(sources, outputs, strict=True)):
-            aim = output.index_select(reader.layer.axis, reader.kept.to(output.device))
-            for place, half in _halves(reader.layer, source, call):
-                rows = math.ceil(wanted * rows_there(reader.layer, output[half]))
-                for piece in drawn_rows(reader.op, reader.layer, source[half], aim[half], rows, self.generator):
-                    halves[place].add(piece)
-        return halves[0], halves[1]
+        axis = reader.layer.axis
+        aims = [value.index_select(axis, reader.kept.to(value.device)) for value in self.dense.values(reader.twin)]
+        values = self.small.values(reader.layer.source), aims
+        centred = reader.offset is not None
+        return sampled(reader.op, reader.layer, values, self.options.rows, self.generator, centred=centred)
 
     def estimate(self, node: fx.Node, norm: Norm) -> None:
         """Sets the statistics of a batch normalisation in place."""
         self.dense.before(norm.twin)
         self.small.before(node)
         norm.estimate(self.small.values(norm.source), self.dense.values(norm.twin_source))
-
-
-def _halves(layer: Layer, value: Tensor, call: int) -> list[tuple[int, slice]]:
-    """The examples of a call that belong to each half: by turns, or all to one where there is but one."""
-    if layer.axis and len(value) > 1:
-        return [(place, slice(place, None, 2)) for place in range(2)]
-    return [(call % 2, slice(None))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,11 +15,9 @@ from ..plan import Plan
 from ..rules import layer_of
 from ..values import Operation, attribute, is_tensor, shape_of
 from .offsets import Offset, offset_of
+from .sampling import MOST_COLUMNS, columns_of
 
 __all__ = ["Reader", "Refusal", "kept_channels", "readers_of"]
-
-_MOST_COLUMNS = 12_288
-"""Numbers that an output position may read: their Gram matrix then takes 1.2 GB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class Reader:
     @property
     def columns(self) -> int:
         """Numbers that one output position reads."""
-        return _columns(self.layer)
+        return columns_of(self.layer)
 
 
 @dataclass(frozen=True)
@@ -78,12 +75,7 @@ def readers_of(dense: fx.GraphModule, small: CapturedModule, plan: Plan) -> Iter
 
 def _reads_fewer(layer: Layer, twin: fx.Node) -> bool:
     before = layer_of(Operation(twin))
-    return before is None or _columns(before) != _columns(layer)
-
-
-def _columns(layer: Layer) -> int:
-    width: int = shape_of(layer.weight)[layer.in_axis]
-    return (width // layer.groups if layer.transposed else width) * math.prod(layer.taps)
+    return before is None or columns_of(before) != columns_of(layer)
 
 
 def _reader(small: CapturedModule, op: Operation, layer: Layer, twin: fx.Node | None, plan: Plan) -> Reader | Refusal:
@@ -109,8 +101,8 @@ def _obstacle(op: Operation, layer: Layer, twin: fx.Node | None) -> str:
         return f"its weight has {len(layer.weight.users)} readers"
     if not weight.is_floating_point():
         return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
-    if _columns(layer) > _MOST_COLUMNS:
-        return f"one output reads {_columns(layer):,} numbers, and {_MOST_COLUMNS:,} are the most"
+    if columns_of(layer) > MOST_COLUMNS:
+        return f"one output reads {columns_of(layer):,} numbers, and {MOST_COLUMNS:,} are the most"
     return "" if twin is not None and is_tensor(twin) else "the dense graph has no such call"
 
 

@@ -50,6 +50,8 @@ class Moments:
 
     def __add__(self, other: Moments) -> Moments:
         """Of the rows of both."""
+        if not (self.rows and other.rows):
+            return self if self.rows else other
         sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
         return Moments(self.groups, self.centred, self.rows + other.rows, sums)
 

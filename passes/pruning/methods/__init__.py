@@ -12,6 +12,7 @@ from .base import Method
 from .gradual import Gradual
 from .iterative import Iterative
 from .one_shot import Grasp, Magnitude, MagnitudeL1, MagnitudeL2, Random, Snip, SynFlow
+from .reconstruction import Reconstruction
 from .reconvene import Reconvene
 from .retraining import OneShotRetraining
 from .reweighted import Reweighted
@@ -32,6 +33,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Snip(),
             Grasp(),
             SynFlow(),
+            Reconstruction(),
             Reconvene(),
             Iterative(),
             OneShotRetraining(),

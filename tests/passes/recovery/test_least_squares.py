@@ -190,7 +190,7 @@ def test_layers_that_cannot_be_solved_are_named(model: nn.Module, reason: str) -
 
 
 def test_kernels_that_are_too_large_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reconvene.passes.recovery.readers._MOST_COLUMNS", 30)
+    monkeypatch.setattr("reconvene.passes.recovery.readers.MOST_COLUMNS", 30)
     graph, small = removed(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 3)), "0", 8)
     _, recovery = recover(graph, small.module, small.plan, [(IMAGES,)], LeastSquares())
     assert recovery.refusals == ("2.weight: not solved anew, because one output reads 36 numbers, and 30 are the most",)
