@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from ...frontend.arguments import Inputs, positional
 from ...frontend.base.errors import InputError
 from ...frontend.graph_module import CapturedModule
+from ...frontend.input_sizes import check_inputs
 
-__all__ = ["Calibration", "examples_in", "given_calibration"]
+__all__ = ["Calibration", "examples_in", "given_calibration", "takes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,17 @@ def _calls(module: CapturedModule, given: Inputs, example: tuple[Any, ...]) -> l
         except InputError as error:
             raise InputError(f"the calibration inputs do not fit the model: {error}") from None
     return pieces
+
+
+def takes(module: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
+    """Whether the network takes inputs of these sizes."""
+    sizes = module.meta.get("input_sizes")
+    try:
+        if sizes is not None:
+            check_inputs(sizes, pytree.tree_leaves(inputs))
+    except InputError:
+        return False
+    return True
 
 
 def _alike(inputs: tuple[Any, ...], example: tuple[Any, ...]) -> tuple[Any, ...]:

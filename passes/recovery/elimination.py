@@ -40,7 +40,7 @@ class System:
     Attributes:
         weight: outputs x columns, float64, each output scaled by the root of what its error costs.
         inverse: of the damped covariance: columns x columns.
-        channels: by column, the number of the channel in its group; -1 for one that belongs to another group.
+        channels: by column, the number of the channel in its group; -1 for one of another group, or of a channel that is gone.
     """
 
     weight: Tensor
@@ -52,7 +52,7 @@ class System:
         """With `ridge` as a share of the mean variance."""
         strength = max(ridge * float(covariance.diagonal().mean()), torch.finfo(torch.float64).tiny)
         damped = covariance + strength * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-        return cls(weight, torch.cholesky_inverse(torch.linalg.cholesky(damped)), channels)
+        return cls(weight.clone(), torch.cholesky_inverse(torch.linalg.cholesky(damped)), channels.clone())
 
     @property
     def small(self) -> bool:
@@ -84,13 +84,17 @@ class System:
         return (torch.linalg.solve(parts, weights) * weights).sum((1, 2))
 
     def remove(self, gone: Tensor) -> None:
-        """Takes channels out, and solves the rest anew."""
-        leave = torch.isin(self.channels, gone)
-        stay = ~leave
-        rows = torch.linalg.solve(self.inverse[leave][:, leave], self.inverse[leave][:, stay])
-        self.weight = self.weight[:, stay] - self.weight[:, leave] @ rows
-        self.inverse = self.inverse[stay][:, stay] - self.inverse[stay][:, leave] @ rows
-        self.channels = self.channels[stay]
+        """Takes channels out, and solves the rest anew. Their columns stay, without weight: nothing is copied."""
+        leave = torch.isin(self.channels, gone).nonzero()[:, 0]
+        part = self.inverse[:, leave]
+        rows = torch.linalg.solve(part[leave], part.T)
+        self.weight.addmm_(self.weight[:, leave], rows, alpha=-1)
+        self.inverse.addmm_(part, rows, alpha=-1)
+        self.weight[:, leave] = 0
+        self.inverse[leave] = 0
+        self.inverse[:, leave] = 0
+        self.inverse[leave, leave] = 1
+        self.channels[leave] = -1
 
 
 @dataclass(frozen=True, eq=False)

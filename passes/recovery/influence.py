@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ...frontend.base.errors import InputError
-from ...frontend.graph_module import CapturedModule
+from .calibration import takes
 
 __all__ = ["influences"]
 
@@ -27,7 +26,7 @@ _DIRECTIONS = 2
 
 
 def influences(
-    module: CapturedModule, calls: Sequence[tuple[Any, ...]], axes: Mapping[fx.Node, int], seed: int = 0
+    module: fx.GraphModule, calls: Sequence[tuple[Any, ...]], axes: Mapping[fx.Node, int], seed: int = 0
 ) -> dict[fx.Node, Tensor]:
     """By call of a layer: one number for each of its channels, float64, at least 0.
 
@@ -64,7 +63,7 @@ def _direction(value: Tensor, generator: torch.Generator) -> Tensor:
     return drawn / spread.sqrt().clamp_min(torch.finfo(value.dtype).tiny ** 0.5)
 
 
-def _few(module: CapturedModule, call: tuple[Any, ...]) -> tuple[Any, ...]:
+def _few(module: fx.GraphModule, call: tuple[Any, ...]) -> tuple[Any, ...]:
     """The first examples of a call, if the network takes a smaller batch."""
     leaves, structure = pytree.tree_flatten(call)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -73,17 +72,13 @@ def _few(module: CapturedModule, call: tuple[Any, ...]) -> tuple[Any, ...]:
     few = tuple(
         pytree.tree_unflatten([leaf[:_EXAMPLES] if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
     )
-    try:
-        module.check_inputs(few)
-    except InputError:
-        return call
-    return few
+    return few if takes(module, few) else call
 
 
 class _Tape(fx.Interpreter):
     """Runs a graph so that its outputs can be differentiated by the values of some nodes."""
 
-    def __init__(self, module: CapturedModule, nodes: Iterable[fx.Node]) -> None:
+    def __init__(self, module: fx.GraphModule, nodes: Iterable[fx.Node]) -> None:
         super().__init__(module, garbage_collect_values=True)
         self.values: dict[fx.Node, Tensor] = {}
         self._nodes = set(nodes)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from ...frontend.graph_module import CapturedModule
 from ..layers import Layer
 from ..values import Operation, attribute, operator_name
 
@@ -36,7 +35,7 @@ class Offset:
             self.tensor.copy_(self.tensor.double() - bias if self.subtracted else bias)
 
 
-def offset_of(module: CapturedModule, op: Operation, layer: Layer) -> Offset | str | None:
+def offset_of(module: fx.GraphModule, op: Operation, layer: Layer) -> Offset | str | None:
     """Where the offset of a layer goes, or why it cannot go there; None for a layer that has no offset."""
     if layer.bias is not None:
         if op.tensor("bias") is None:
@@ -52,7 +51,7 @@ def offset_of(module: CapturedModule, op: Operation, layer: Layer) -> Offset | s
     return None
 
 
-def stored_norm(node: fx.Node, module: CapturedModule) -> tuple[Tensor, Tensor] | None:
+def stored_norm(node: fx.Node, module: fx.GraphModule) -> tuple[Tensor, Tensor] | None:
     """Running mean and variance of a batch normalisation by stored statistics that nothing else reads; else None."""
     if operator_name(node) != "aten.batch_norm":
         return None

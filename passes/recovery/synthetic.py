@@ -16,7 +16,7 @@ from ...frontend.graph_module import CapturedModule
 from ..canonicalize import canonicalize
 from ..check_inputs import check_inputs, resized
 from ..index_ranges import index_ranges
-from .calibration import Calibration, examples_in
+from .calibration import Calibration, examples_in, takes
 from .dead_leaves import dead_leaves
 from .matching import divergence, matched, norms_with_statistics
 
@@ -126,11 +126,7 @@ def _batches(module: CapturedModule, example: tuple[Any, ...], images: int) -> l
             structure,
         )
     )
-    try:
-        module.check_inputs(larger)
-        return [larger]
-    except InputError:
-        return [example] * math.ceil(images / max(1, size))
+    return [larger] if takes(module, larger) else [example] * math.ceil(images / max(1, size))
 
 
 def _drawn(
