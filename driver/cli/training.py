@@ -40,6 +40,27 @@ def train(
     masks: Annotated[
         Path | None, typer.Option(help="Weights that stay zero: parameter name to bool tensor, .safetensors.")
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Find zeros in training: one-shot, gradual, admm, reweighted or sr-ste. As the preset says unless given.",
+        ),
+    ] = None,
+    structure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--structure",
+            metavar="[PATTERN=]STRUCTURE",
+            help="Of the zeros: row-block:4, pattern, 2:4 ..., for layers of a name or all others; or channels. Repeatable.",
+        ),
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option("--sparsity", "-s", help="Share of zeros, 0..1, where the structure does not say it."),
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Pattern of layers without zeros. Repeatable.")] = None,
     teacher: Teacher = None,
     device: Device = "cpu",
     bfloat16: Bfloat16 = False,
@@ -66,16 +87,18 @@ def train(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Train a model, or go on with a training that was killed."""
+    """Train a model, with zeros found in training if a method is named; or go on with a training that was killed."""
     from ..verbs import train as verb
 
     def work() -> Answer:
+        asked = verb.structure_asked(verb.structures_asked(structure or []))
         request = verb.Request(
             model=model,
             dataset=dataset,
             data=data,
             preset=preset,
             settings=tuple(setting or ()),
+            zeros=verb.ZerosAsked(method=method, structure=asked, sparsity=sparsity, ignore=tuple(ignore or ())),
             teacher=teacher,
             masks=masks,
             machine=verb.Hardware(device, "bfloat16" if bfloat16 else "float32", threads),

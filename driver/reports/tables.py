@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from ...passes.outcome import LayerZeros
 from ..answer import table
 from ..wording import change, count, density, milliseconds, relative, size
 from .report import Latency, Report, asked
@@ -32,11 +33,11 @@ def size_table(report: Report) -> Table:
     return made
 
 
-def structure_table(report: Report) -> Table:
+def structure_table(zeros: Sequence[LayerZeros]) -> Table:
     """One line for every structure of zeros that was found, and what their weights take."""
     numbers = ("layers", "weights", "not zero", "dense", "smallest format")
     made = table("structure", *numbers, right=numbers, title="Zeros inside of layers")
-    for found in structure_sums(report.zeros):
+    for found in structure_sums(zeros):
         made.add_row(
             found.structure, str(found.layers), count(found.weights), density(found.weights, found.zeros),
             size(found.dense_bytes), size(found.bytes),

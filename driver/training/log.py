@@ -16,7 +16,7 @@ __all__ = ["curves", "figures_in", "write_log"]
 Row = Mapping[str, Any]
 
 _ALWAYS = ("loss", "accuracy")
-_COLUMNS = {"epoch", "rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"}
+_COLUMNS = {"epoch", "rate", "seconds"}
 _PANEL_HEIGHT = 450
 """Pixels."""
 
@@ -55,4 +55,5 @@ def curves(rows: Sequence[Row], title: str) -> str:
 
 def figures_in(rows: Sequence[Row]) -> tuple[str, ...]:
     """The names of what a method says of itself in every row."""
-    return tuple(name for name in rows[0] if name not in _COLUMNS) if rows else ()
+    first = rows[0] if rows else {}
+    return tuple(name for name in first if name not in _COLUMNS and not name.startswith(("train_", "test_")))

@@ -20,7 +20,7 @@ from .optimizers import OPTIMIZERS, Optimization
 from .schedules import SCHEDULES, Course
 
 __all__ = [
-    "COMPUTE", "OF_A_TEACHER", "Preset", "check_compute", "find_preset", "presets", "rate_at", "recorded",
+    "COMPUTE", "OF_A_TEACHER", "Preset", "check_compute", "find_preset", "presets", "rate_at", "recorded", "tables",
 ]  # fmt: skip
 
 COMPUTE = ("epochs", "equal")
@@ -182,13 +182,23 @@ def recorded(preset: Preset, teacher: bool = False) -> dict[str, Any]:
 
 
 @cache
+def tables() -> Mapping[str, Mapping[str, Any]]:
+    """What ``presets.toml`` says of each preset, with what it says of the one that it is ``like``."""
+    text = resources.files(__package__).joinpath("presets.toml").read_text(encoding="utf-8")
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in tomllib.loads(text).items():
+        found[name] = {**found.get(values.pop("like", ""), {}), **values}
+    return MappingProxyType(found)
+
+
+@cache
 def presets() -> Mapping[str, Preset]:
     """All presets by name."""
-    text = resources.files(__package__).joinpath("presets.toml").read_text(encoding="utf-8")
     found = {}
-    for name, values in tomllib.loads(text).items():
-        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        found[name] = Preset(**values | lists)
+    for name, values in tables().items():
+        settings = {key: value for key, value in values.items() if key != "method"}
+        lists = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
+        found[name] = Preset(**settings | lists)
         found[name].check()
     return MappingProxyType(found)
 

@@ -79,7 +79,7 @@ def _compute(loaded: LoadedModel, report: Report) -> Compute | None:
 def show_report(console: Console, report: Report, files: Mapping[str, str]) -> None:
     console.print(size_table(report))
     if report.zeros:
-        console.print(structure_table(report))
+        console.print(structure_table(report.zeros))
     if report.latency:
         console.print(latency_table(report.latency))
     short = [group for group in report.groups if group.got < group.asked]

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
+from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import Compute, save_program
 from ...passes.canonicalize import canonicalize
 from ...passes.dependency import dependency_view
+from ...passes.pruning.methods.base import TrainingMethod
 from ...passes.sizes import examples_counted, total_size
 from ..answer import Answer, files_line, table
 from ..masks import read_masks
 from ..models import LoadedModel
+from ..reports.tables import structure_table
 from ..training.log import figures_in
 from ..training.loop import Hardware, Trained, train
 from ..training.presets import check_compute
-from .trainings import TrainingRequest, prepared
+from .settings import structures_asked
+from .trainings import Subject, TrainingRequest, prepared
+from .zeros_asked import ZerosAsked, ZerosFound, as_json, structure_asked, zeros_found
 
-__all__ = ["Hardware", "Request", "run"]
+__all__ = ["Hardware", "Request", "ZerosAsked", "run", "structure_asked", "structures_asked"]
+
+_MASKS = "masks.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +41,18 @@ class Request(TrainingRequest):
     """Of `training.presets.COMPUTE`."""
     dense_macs: int | None = None
     """Multiply-accumulates of the dense network on one image; None: as the model's file says."""
+    zeros: ZerosAsked = field(default_factory=ZerosAsked)
 
 
 def run(request: Request) -> Answer:
     check_compute(request.compute)
+    method, settings = request.zeros.chosen(request.preset, request.settings)
+    if method is not None and request.masks is not None:
+        raise InputError(
+            f"--masks has no meaning with the method {method.name}, which finds its own; leave one of them out"
+        )
     masks = None if request.masks is None else read_masks(request.masks)
-    told = prepared(request, "-training")
+    told = prepared(replace(request, settings=settings), "-training")
     preset = told.preset
     if request.compute == "equal":
         compute = compared(told.loaded, request.dense_macs)
@@ -51,6 +64,7 @@ def run(request: Request) -> Answer:
         preset,
         told.folder,
         masks=masks,
+        method=method,
         teacher=told.teacher,
         machine=request.machine,
         seed=request.seed,
@@ -59,7 +73,10 @@ def run(request: Request) -> Answer:
     )
     with stage("writing"):
         save_program(done.module, told.loaded.example_inputs, told.folder / "model.pt2", compute=told.loaded.compute)
+        found = _found(method, told, done)
     files = {"model": "model.pt2", "log": "log.csv", "curves": "curves.html"}
+    if found is not None:
+        files["masks"] = _MASKS
     written = {what: str(told.folder / name) for what, name in files.items()}
     data = {
         "model": told.loaded.name,
@@ -70,14 +87,26 @@ def run(request: Request) -> Answer:
         "teacher": request.teacher,
         "seconds": done.seconds,
         "rows": list(done.rows),
+        **as_json(method, found),
         "files": written,
     }
 
     def show(console: Console) -> None:
         console.print(log_table(done))
+        if found is not None and found.zeros:
+            console.print(structure_table(found.zeros))
+        for note in found.notes if found is not None else ():
+            console.print(note, markup=False, soft_wrap=True)
         console.print(files_line(written), markup=False, soft_wrap=True)
 
     return Answer(data, show)
+
+
+def _found(method: TrainingMethod | None, told: Subject, done: Trained) -> ZerosFound | None:
+    if method is None:
+        return None
+    assert isinstance(done.module, CapturedModule)
+    return zeros_found(method, told.module, done.module, told.folder / _MASKS)
 
 
 def compared(loaded: LoadedModel, dense_macs: int | None) -> Compute:

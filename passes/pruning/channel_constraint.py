@@ -18,7 +18,7 @@ from ..groups import ChannelGroup, Slices
 from ..masks import check_finite
 from .channels import score
 from .constraints import Constraint, Values
-from .decisions import Scored, Widths, allot, masks_of
+from .decisions import Decision, Scored, Widths, allot, masks_of
 from .trial import tried
 
 __all__ = ["WholeChannels"]
@@ -39,7 +39,7 @@ class WholeChannels(Constraint):
         scored: which groups may lose channels, and what holds the others.
         share: of channels that go.
         widths: how it is spread over the groups, and what their widths are rounded to.
-        refusals: one line for every group that loses none, because its channels would stay.
+        left: one line for every group that loses none, because its channels would stay.
         parameters: of the module that is trained.
     """
 
@@ -47,7 +47,7 @@ class WholeChannels(Constraint):
     scored: Scored
     share: float
     widths: Widths
-    refusals: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     parameters: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
@@ -74,8 +74,8 @@ class WholeChannels(Constraint):
         if not found.scores:
             held = "; ".join(dict.fromkeys(found.held.values())) or "all are left alone by ignore"
             raise InputError(f"no channel of this model could be removed: {held}")
-        refusals = tuple(f"{group.name} keeps its channels: {reason}" for group, reason in found.held.items())
-        return cls(view, found, share, widths, refusals, frozenset(parameters))
+        left = tuple(f"{group.name} keeps its channels: {reason}" for group, reason in found.held.items())
+        return cls(view, found, share, widths, left, frozenset(parameters))
 
     @property
     def losing(self) -> tuple[ChannelGroup, ...]:
@@ -93,14 +93,15 @@ class WholeChannels(Constraint):
 
     def masks(self, values: Values, done: float = 1.0) -> dict[str, Tensor]:
         scored = Scored(_norms(self.losing, values), self.scored.ignored, self.scored.held)
-        cut = masks_of(self.view, allot(self.view, scored, self.share * done, self.widths))
-        return {
-            name: cut[name].to(values[name].device) if name in cut else torch.ones_like(values[name], dtype=torch.bool)
-            for name in self.names
-        }
+        return self._without(allot(self.view, scored, self.share * done, self.widths), values)
 
     def held(self, values: Values, masks: Values) -> dict[str, Tensor]:
         return {name: values[name] * masks[name] for name in self.names}
+
+    def support(self, values: Values) -> dict[str, Tensor]:
+        """All that makes a channel that is not zero stays, its own zeros, too."""
+        norms = _norms(self.losing, values)
+        return self._without([Decision(group, 0, norm == 0, ()) for group, norm in norms.items()], values)
 
     def groups(self, values: Values) -> dict[str, tuple[Tensor, ...]]:
         read = set(self.read)
@@ -112,6 +113,14 @@ class WholeChannels(Constraint):
     def sparsity(self, values: Values) -> float:
         norms = _norms(self.losing, values).values()
         return float(sum((norm == 0).sum() for norm in norms) / sum(len(norm) for norm in norms))
+
+    def _without(self, decisions: Sequence[Decision], values: Values) -> dict[str, Tensor]:
+        """The masks of all parameters that decisions are about, on their devices."""
+        cut = masks_of(self.view, decisions)
+        return {
+            name: cut[name].to(values[name].device) if name in cut else torch.ones_like(values[name], dtype=torch.bool)
+            for name in self.names
+        }
 
 
 def _makers(group: ChannelGroup) -> tuple[str, ...]:

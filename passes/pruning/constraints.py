@@ -65,6 +65,15 @@ class Constraint(ABC):
     def sparsity(self, values: Values) -> float:
         """The share of what the set is about that is zero: of weights, or of channels."""
 
+    @abstractmethod
+    def support(self, values: Values) -> dict[str, Tensor]:
+        """Masks of what a network of the set has: its zeros may stay so in another training."""
+
+    @property
+    @abstractmethod
+    def left(self) -> tuple[str, ...]:
+        """One line for all that the set leaves as it is, with the reason."""
+
     def projected(self, values: Values) -> dict[str, Tensor]:
         """The nearest network of the set."""
         return self.held(values, self.masks(values))
@@ -151,6 +160,17 @@ class InsideLayers(Constraint):
     def sparsity(self, values: Values) -> float:
         zeros = sum(int((values[name] == 0).sum()) for name in self.names)
         return zeros / sum(values[name].numel() for name in self.names)
+
+    def support(self, values: Values) -> dict[str, Tensor]:
+        return {name: values[name] != 0 for name in self.names}
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        dense = [choice for choice in self.choices if choice.structure is None]
+        return tuple(
+            f"stays dense: {', '.join(choice.view.name for choice in dense if choice.reason == reason)}: {reason}"
+            for reason in dict.fromkeys(choice.reason for choice in dense)
+        )
 
     def factors(self) -> tuple[Constraint, ...]:
         most = max(len(structure.factors(self.share)) for structure in self.taken.values())

@@ -302,6 +302,8 @@ class TrainingMethod(SparseMethod, Hooks):
         ignore: patterns (``fnmatch``) of parameter names that the hooks do not see.
     """
 
+    role: ClassVar[str] = "finds zeros in training"
+
     sparsity: float = 0.9
     ignore: tuple[str, ...] = field(default=())
 
@@ -317,6 +319,14 @@ class TrainingMethod(SparseMethod, Hooks):
             InputError: the method does not fit this module.
         """
         return self
+
+    def masks_in(self, trained: CapturedModule) -> dict[str, Tensor]:
+        """Masks of the zeros that a training with it left, by parameter name, boolean, for another training to keep."""
+        return {name: weight.detach() != 0 for name, weight in self.weights(trained).items()}
+
+    def left_alone(self, module: CapturedModule) -> tuple[str, ...]:
+        """One line for what of a module gets no zeros, with the reason, where the method has one."""
+        return ()
 
     def recorded(self) -> dict[str, Any]:
         """What a log says of it: name and options. Two trainings of which it is the same are trained alike."""

@@ -71,6 +71,13 @@ class ConstrainedMethod(TrainingMethod):
             return WholeChannels.of(module, self.sparsity, Widths(self.scope, ignore=self.ignore))
         return InsideLayers.of(module, self.rules(), self.sparsity, self.scope, self.ignore)
 
+    def masks_in(self, trained: CapturedModule) -> dict[str, Tensor]:
+        constraint = self.constraint(trained)
+        return constraint.support({name: trained.get_parameter(name).detach() for name in constraint.names})
+
+    def left_alone(self, module: CapturedModule) -> tuple[str, ...]:
+        return self.constraint(module).left
+
     @abstractmethod
     def bound(self, module: CapturedModule) -> Hooks: ...
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconvene.driver.training.presets import Preset, find_preset, presets, rate_at, recorded
+from reconvene.driver.training.presets import Preset, find_preset, rate_at, recorded
 from reconvene.frontend.base.errors import InputError
 
 
@@ -21,7 +21,8 @@ def test_the_papers_hyper_parameters() -> None:
         (100, 150),
         5,
     )
-    assert all((p.momentum, p.weight_decay, p.gamma) == (0.9, 1e-4, 0.1) for p in presets().values())
+    resnet20 = find_preset("resnet20-cifar10")
+    assert all((p.momentum, p.weight_decay, p.gamma) == (0.9, 1e-4, 0.1) for p in (vgg, resnet, resnet20))
 
 
 def test_rates_by_hand() -> None:

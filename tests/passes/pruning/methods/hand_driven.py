@@ -51,5 +51,12 @@ class Box(Constraint):
     def groups(self, values: Values) -> dict[str, tuple[Tensor, ...]]:
         return {"w": (values["w"].square(),)}
 
+    def support(self, values: Values) -> dict[str, Tensor]:
+        return self.masks(values)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        return ()
+
     def sparsity(self, values: Values) -> float:
         return float((values["w"] == 0).double().mean())
