@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py --bfloat16           # the whole protocol; goes on where it was stopped
     python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
     python benchmarks/accuracy.py --bfloat16 --at p weights macs --compute epochs equal
+    python benchmarks/accuracy.py --bfloat16 --device cuda --engine side-by-side --workers 6 --minutes 8
     python benchmarks/accuracy.py --latency            # latencies of the runs there are, on a machine without other work
     python benchmarks/accuracy.py --report-only        # tables and plots of the runs there are
 
@@ -24,9 +25,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from accuracy_page import report, tables
+from accuracy_page import reports
 
-from reconvene.driver.sweep import ENGINES, Environment, grid, read_results, sweep, timed_again
+from reconvene.driver.runs import Environment, Run, timed_again
+from reconvene.driver.sweep import ENGINES, grid, read_results, sweep
 from reconvene.driver.training.loop import Hardware
 from reconvene.driver.training.presets import COMPUTE
 from reconvene.driver.verbs.settings import method_settings
@@ -51,9 +53,23 @@ def pair(text: str) -> tuple[str, str]:
     return method, score or "magnitude"
 
 
+def asked(options: argparse.Namespace) -> list[Run]:
+    """Every network of the grid, those of a seed together."""
+    methods = [pair(text) for text in (*options.methods, *(ABLATIONS if options.ablations else ()))]
+    settings = tuple(sorted(method_settings(None, options.set).items()))
+    runs: list[Run] = []
+    for model in options.model:
+        preset = f"{model}-{options.dataset}" if options.preset == "own" else options.preset
+        runs += grid(
+            methods, options.sparsities, options.seeds, at=options.at, compute=options.compute, model=model,
+            width=options.width, dataset=options.dataset, preset=preset, settings=settings,
+        )  # fmt: skip
+    return sorted(runs, key=lambda run: run.seed)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="vgg16")
+    parser.add_argument("--model", nargs="+", default=["vgg16"])
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD[:SCORE]")
@@ -64,7 +80,7 @@ def main() -> int:
     parser.add_argument("--at", nargs="+", choices=PLACES, default=["p"], help="what is equal between methods")
     parser.add_argument("--compute", nargs="+", choices=COMPUTE, default=["epochs"], help="and between trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--preset", default="laptop", help="'own' is that of a model and its data, as vgg16-cifar10")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the preset")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cpu")
@@ -72,6 +88,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
     parser.add_argument("--engine", choices=list(ENGINES), default="processes")
+    parser.add_argument("--minutes", type=float, help="stop then, with checkpoints; for the engine side-by-side")
     parser.add_argument("--work", type=Path, default=Path("out/accuracy"), help="checkpoints")
     parser.add_argument("--results", type=Path, help="docs/results/accuracy-DATASET.jsonl unless given")
     parser.add_argument("--latency", action="store_true", help="only measure latencies of what is there")
@@ -79,30 +96,28 @@ def main() -> int:
     options = parser.parse_args()
     results = options.results or FOLDER / f"accuracy-{options.dataset}.jsonl"
     machine = Hardware(options.device, "bfloat16" if options.bfloat16 else "float32", options.threads)
-    place = Environment(options.work, options.data, machine)
+    place = Environment(options.work, options.data, machine, options.minutes and 60 * options.minutes)
     try:
         if options.latency:
             lines = [timed_again(line, place) for line in track(read_results(results), "runs")]
             write_text(results, "".join(json.dumps(line) + "\n" for line in lines))
         elif not options.report_only:
-            methods = [pair(text) for text in (*options.methods, *(ABLATIONS if options.ablations else ()))]
-            settings = tuple(sorted(method_settings(None, options.set).items()))
-            runs = grid(
-                methods, options.sparsities, options.seeds, at=options.at, compute=options.compute,
-                model=options.model, width=options.width, dataset=options.dataset, preset=options.preset,
-                settings=settings,
-            )  # fmt: skip
-            options.work.mkdir(parents=True, exist_ok=True)
-            sweep(runs, results, place, engine=options.engine, workers=options.workers)
+            runs = asked(options)
+            for folder in (options.work, results.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            done = sweep(runs, results, place, engine=options.engine, workers=options.workers)
+            if len(done) < len(runs):
+                print(f"{len(done)} of {len(runs)} runs are done; the same line again goes on", file=sys.stderr)
         lines = read_results(results)
     except ReconveneError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    if not lines and options.minutes:
+        return 0
     if not lines:
         print(f"error: no results in '{results}' yet", file=sys.stderr)
         return 2
-    report(lines, results)
-    print(tables(lines))
+    print(reports(lines, results))
     return 0
 
 

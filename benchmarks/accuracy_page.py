@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reconvene.driver.sweep import Run
+from reconvene.driver.runs import Run
 
-__all__ = ["differences", "report", "table", "tables"]
+__all__ = ["differences", "reports", "table", "tables"]
 
 Line = Mapping[str, Any]
 
@@ -117,12 +117,14 @@ def found(group: Sequence[Line]) -> str:
 
 
 def differences(lines: Sequence[Line], at: str = "p", compute: str = "epochs") -> str:
-    """Points of accuracy that each method has more than `REFERENCE`, or the dense network without it, seed by seed."""
+    """Points of accuracy that each method has more than `REFERENCE`, seed by seed; nothing where there is none to compare."""
     lines = chosen(lines, at, compute)
     by = {(label(line), line["sparsity"], line["seed"]): 100 * line["accuracy"] for line in lines}
     names = list(dict.fromkeys(name for name, _, _ in by))
     others = [name for name in names if name not in (REFERENCE, "dense")]
     degrees = sorted({p for name, p, _ in by if name in others})
+    if not degrees or REFERENCE not in names:
+        return ""
     made = [f"| p | dense | {' | '.join(others)} |", f"|{'---|' * (len(others) + 2)}"]
     for sparsity in degrees:
         cells = []
@@ -145,11 +147,11 @@ def tables(lines: Sequence[Line]) -> str:
             continue
         written += [f"{title}.\n", table(lines, at) + "\n"]
         for compute, short in TRAININGS.items():
-            if compute == "epochs" or any(line.get("compute") == "equal" and line.get("at") == at for line in lines):
-                written.append(
-                    f"Points of accuracy more than {REFERENCE}, by pairs of equal seeds, training {short}:\n\n"
-                    f"{differences(lines, at, compute)}\n"
-                )
+            points = differences(lines, at, compute)
+            other = any(line.get("compute") == "equal" and line.get("at") == at for line in lines)
+            if points and (compute == "epochs" or other):
+                what = f"Points of accuracy more than {REFERENCE}, by pairs of equal seeds, training {short}"
+                written.append(f"{what}:\n\n{points}\n")
     return "\n".join(written)
 
 
@@ -178,8 +180,19 @@ def plots(lines: Sequence[Line], folder: Path, stem: str) -> dict[Path, str]:
     return written
 
 
+def reports(lines: Sequence[Line], results: Path) -> str:
+    """Writes a report of every network that there are lines of, beside `results`; gives all tables."""
+    networks: dict[tuple[str, float], list[Line]] = defaultdict(list)
+    for line in lines:
+        networks[line["model"], line["width"]].append(line)
+    for (model, width), own in networks.items():
+        name = results.stem if len(networks) == 1 else f"{results.stem}-{model}-{width:g}"
+        report(own, results.with_name(f"{name}.jsonl"))
+    return "\n".join(tables(own) for own in networks.values())
+
+
 def report(lines: Sequence[Line], results: Path) -> None:
-    """Writes a record, a page and the plots beside `results`, with its name."""
+    """Writes a record, a page and the plots beside `results`, with its name. The lines are of one network."""
     first = lines[0]
     setting = "; ".join(f"{name} {value}" for name, value in first["environment"].items())
     facts = {name: first[name] for name in ("model", "width", "data", "preset", "settings", "precision", "threads")}

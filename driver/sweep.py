@@ -6,92 +6,25 @@ from its checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from ..frontend.base.errors import InputError, ReconveneError
 from ..frontend.base.files import read_regular
 from ..frontend.base.json_text import parse_json
 from ..frontend.base.progress import track
-from ..frontend.data.datasets import find_dataset
-from ..frontend.graph_module import CapturedModule
-from ..passes.canonicalize import canonicalize
-from ..passes.dependency import dependency_view
-from ..passes.pruning.baselines import Candidate, Setting, keeps_shapes, make_candidate, same_place
-from ..passes.pruning.scores import Evidence
-from ..passes.sizes import total_size
-from .models import LoadedModel, load_model
-from .reports.latency import measure
-from .reports.report import environment
-from .scoring_data import scoring_batches
-from .training.loop import Hardware, Trained, train
-from .training.presets import check_compute, find_preset
+from .runs import Environment, Run, run_one
+from .side_by_side import side_by_side
+from .training.presets import check_compute
 
-__all__ = ["ENGINES", "Environment", "Run", "grid", "read_results", "run_one", "sweep", "timed_again"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One network, pruned one way, trained once. Plain values only."""
-
-    model: str
-    width: float
-    dataset: str
-    method: str
-    score: str
-    sparsity: float
-    seed: int
-    preset: str
-    settings: tuple[tuple[str, Any], ...] = ()
-    """Changes to the preset."""
-    at: str = "p"
-    """What is equal between methods: of `pruning.placement.PLACES`."""
-    compute: str = "epochs"
-    """What is equal between trainings: of `training.presets.COMPUTE`."""
-
-    @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Run:
-        """The run that a line of the results is of."""
-        values = {entry.name: line[entry.name] for entry in fields(cls) if entry.name in line}
-        return cls(**{**values, "settings": tuple(sorted(line["settings"].items()))})
-
-    @property
-    def key(self) -> str:
-        """Names the run; the same values give the same key, and did so before there were the fields of `_LATER`."""
-        values = {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-    def plain(self) -> Run:
-        """The first of all runs that train the same network in the same way, to compare it and its like by."""
-        if self.method == "dense":
-            return replace(self, sparsity=0.0, at="p", compute="epochs")
-        compute = "epochs" if keeps_shapes(self.method) else self.compute
-        return replace(self, at=same_place(self.method, self.score, self.at), compute=compute)
-
-
-_LATER: Mapping[str, str] = MappingProxyType({"at": "p", "compute": "epochs"})
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Where runs find data and leave checkpoints, and what each may use."""
-
-    work: Path
-    data: Path | None = None
-    machine: Hardware = field(default_factory=lambda: Hardware(threads=1))
+__all__ = ["ENGINES", "grid", "read_results", "sweep"]
 
 
 def grid(
@@ -119,71 +52,17 @@ def grid(
     return tuple(dict.fromkeys(runs))
 
 
-def run_one(run: Run, place: Environment) -> dict[str, Any]:
-    """Builds, prunes, trains and measures; gives the run's line for the results.
-
-    Raises:
-        InputError: something of the run does not exist, or does not fit.
-    """
-    dataset = find_dataset(run.dataset)
-    preset = find_preset(run.preset).changed(dict(run.settings))
-    with _threads(place.machine.threads):
-        loaded, candidate, pruned = _candidate(run, place)
-        if run.compute == "equal":
-            preset = preset.stretched(_macs(loaded.module), candidate.size.macs)
-        training, test = (dataset.load(place.data, split) for split in ("train", "test"))
-        done = train(
-            candidate.module, training, test, preset, place.work / run.key, masks=candidate.masks,
-            method=candidate.method, machine=place.machine, seed=run.seed,
-        )  # fmt: skip
-        latency = _latency(candidate, loaded.example_inputs, place.machine.threads or 1, ("eager",))
-    return {
-        "key": run.key,
-        **asdict(run),
-        "settings": dict(run.settings),
-        "data": training.name,
-        "weights": _weights_left(candidate, done),
-        **_sizes(candidate),
-        "placed": None if candidate.placed is None else asdict(candidate.placed),
-        "epochs": preset.epochs,
-        "latency_ms": latency["eager"],
-        "prune_seconds": pruned,
-        "train_seconds": done.seconds,
-        "accuracy": done.rows[-1]["test_accuracy"],
-        "best_accuracy": max(row["test_accuracy"] for row in done.rows),
-        "threads": place.machine.threads,
-        "precision": place.machine.precision,
-        "environment": environment(),
-    }
-
-
-def timed_again(line: Mapping[str, Any], place: Environment) -> dict[str, Any]:
-    """A line of the results with latencies measured now: eager, and compiled by our pipeline (``compiled_latency_ms``).
-
-    The weights' values do not matter for them, so the network is pruned again, but not trained; its sizes are counted again,
-    too. Where the method makes a network of other parameters by now, the line stays as it is.
-    """
-    run = Run.of(line)
-    if placed := line.get("placed"):
-        run = replace(run, at="p", sparsity=placed["sparsity"])  # What a search ended with needs none.
-    with _threads(place.machine.threads):
-        loaded, candidate, _ = _candidate(run, place)
-        if candidate.size.parameters != line["parameters"]:
-            return dict(line)
-        found = _latency(candidate, loaded.example_inputs, place.machine.threads or 1, ("eager", "reconvene"))
-    return {**line, **_sizes(candidate), "latency_ms": found["eager"], "compiled_latency_ms": found["reconvene"]}
-
-
 def sweep(
     runs: Sequence[Run], results: Path, place: Environment, *, engine: str = "processes", workers: int = 1
 ) -> list[dict[str, Any]]:
-    """Does the runs that `results` does not have yet, each line written as its run ends; gives all their lines.
+    """Does the runs that `results` does not have yet, each line written as its run ends; gives the lines that there are.
 
     Args:
         runs: what to do.
         results: a file of JSON lines; made if need be.
         place: data, checkpoints and machine. With Ray on several machines the paths must be the same on all.
-        engine: of `ENGINES`; ``ray`` needs ``pip install 'reconvene[sweep]'`` and takes RAY_ADDRESS.
+        engine: of `ENGINES`; ``ray`` needs ``pip install 'reconvene[sweep]'`` and takes RAY_ADDRESS. ``side-by-side`` is for
+            a GPU that several small networks share, and the only one that stops after `place.seconds`.
         workers: runs at a time.
 
     Raises:
@@ -194,6 +73,8 @@ def sweep(
         raise InputError(f"there is no engine '{engine}'; choose one of {', '.join(ENGINES)}")
     if workers < 1:
         raise InputError(f"{workers} workers do nothing; give 1 or more")
+    if place.seconds is not None and engine != "side-by-side":
+        raise InputError(f"the engine {engine} stops when all is done; leave the seconds out, or take side-by-side")
     done = {line["key"]: line for line in read_results(results)}
     others = {str(line["precision"]) for line in done.values()} - {place.machine.precision}
     if others:
@@ -208,7 +89,7 @@ def sweep(
             file.flush()
             os.fsync(file.fileno())
             done[line["key"]] = line
-    return [done[run.key] for run in runs]
+    return [done[run.key] for run in runs if run.key in done]
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -270,58 +151,6 @@ def _with_ray(runs: Sequence[Run], place: Environment, workers: int) -> Iterator
 
 
 Engine = Callable[[Sequence[Run], Environment, int], Iterator[dict[str, Any]]]
-ENGINES: Mapping[str, Engine] = MappingProxyType({"processes": _in_processes, "ray": _with_ray})
-
-
-def _candidate(run: Run, place: Environment) -> tuple[LoadedModel, Candidate, float]:
-    """The run's network before training, and the seconds that pruning it took."""
-    loaded = load_model(run.model, (), run.seed, ("batch",), dataset=run.dataset, width=run.width)
-    assert isinstance(loaded.module, CapturedModule)
-    batches = scoring_batches(loaded, run.score, run.dataset, place.data, False, run.seed)
-    started = time.perf_counter()
-    evidence = Evidence(loaded.example_inputs, batches, seed=run.seed)
-    setting = Setting(evidence, run.score, run.sparsity, run.at)
-    candidate = make_candidate(run.method, loaded.module, setting)
-    return loaded, candidate, time.perf_counter() - started
-
-
-def _sizes(candidate: Candidate) -> dict[str, int]:
-    """Multiply-accumulates are of one image."""
-    return {
-        "parameters": candidate.size.parameters,
-        "kept": candidate.kept,
-        "macs": candidate.size.macs,
-        "effective_macs": candidate.effective_macs,
-    }
-
-
-def _macs(module: torch.fx.GraphModule) -> int:
-    return total_size(dependency_view(canonicalize(module)), module).macs
-
-
-def _weights_left(candidate: Candidate, done: Trained) -> int:
-    """Parameters that are not zero for good: those that no mask holds, and no method has zeroed in training."""
-    if candidate.method is None:
-        return candidate.weights
-    assert isinstance(done.module, CapturedModule)
-    seen = candidate.method.weights(done.module).values()
-    return candidate.weights - sum(int((weight == 0).sum()) for weight in seen)
-
-
-def _latency(candidate: Candidate, inputs: Sequence[Any], threads: int, engines: Sequence[str]) -> dict[str, float]:
-    """Milliseconds of one image by engine, medians."""
-    one = tuple(value[:1] if isinstance(value, torch.Tensor) else value for value in inputs)
-    rows = measure({"trained": (candidate.module, one)}, threads=threads, engines=engines)
-    return {row.engine: row.median_ms for row in rows}
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """PyTorch's threads while a block runs."""
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)
+ENGINES: Mapping[str, Engine] = MappingProxyType(
+    {"processes": _in_processes, "ray": _with_ray, "side-by-side": side_by_side}
+)

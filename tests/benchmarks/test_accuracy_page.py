@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from accuracy_page import chosen, differences, table, tables
+import pytest
+from accuracy_page import chosen, differences, reports, table, tables
 
-from reconvene.driver.sweep import Run
+from reconvene.driver.runs import Run
 
 
 def line(method: str, seed: int, accuracy: float, *, sparsity: float = 0.9, **more: Any) -> dict[str, Any]:
-    """A line as `reconvene.driver.sweep.run_one` writes it; fields that are None are left out, as in older ones."""
+    """A line as `reconvene.driver.runs.run_one` writes it; fields that are None are left out, as in older ones."""
     made = {
         "model": "vgg16", "width": 0.5, "dataset": "cifar10", "method": method, "score": "magnitude",
         "sparsity": sparsity, "seed": seed, "preset": "laptop", "settings": {}, "at": None, "compute": None,
@@ -70,3 +72,15 @@ def test_all_rows_are_as_wide_as_their_head() -> None:
     for part in tables(LINES).split("\n\n"):
         rows = [row for row in part.splitlines() if row.startswith("|")]
         assert len({row.count("|") for row in rows}) <= 1
+
+
+def test_every_network_has_a_page_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"data": "CIFAR-10", "precision": "bfloat16", "threads": 1, "environment": {"torch": "2"}}
+    lines = [{**entry, **facts} for entry in (*LINES, line("dense", 0, 0.9, sparsity=0.0, model="resnet20"))]
+    text = reports(lines, tmp_path / "r.jsonl")
+    assert text.count("At equal p.") == 2
+    pages = {path.name: path.read_text().splitlines()[4] for path in tmp_path.glob("*.md")}
+    assert pages == {
+        "r-vgg16-0.5.md": "# Accuracy: vgg16 of width 0.5 on CIFAR-10",
+        "r-resnet20-0.5.md": "# Accuracy: resnet20 of width 0.5 on CIFAR-10",
+    }

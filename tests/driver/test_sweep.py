@@ -12,8 +12,10 @@ import pytest
 import ray
 from training_kills import write_images
 
+from reconvene.driver import runs as one
 from reconvene.driver import sweep as module
-from reconvene.driver.sweep import Environment, Run, grid, read_results, run_one, sweep, timed_again
+from reconvene.driver.runs import Environment, Run, run_one, timed_again
+from reconvene.driver.sweep import grid, read_results, sweep
 from reconvene.driver.training.loop import Hardware
 from reconvene.frontend.base.errors import InputError
 from reconvene.passes.pruning import baselines
@@ -87,7 +89,7 @@ def test_a_placed_run_says_what_was_reached(place: Environment, monkeypatch: pyt
     assert json.loads(json.dumps(line)) == line and found["reached"] == line["effective_macs"]
     assert abs(found["reached"] / found["wanted"] - 1) < 0.1 and 0 < found["sparsity"] < 1
     monkeypatch.setattr(baselines, "placed", None)
-    monkeypatch.setattr(module, "_latency", lambda *_: {"eager": 1.0, "reconvene": 0.5})
+    monkeypatch.setattr(one, "_latency", lambda *_: {"eager": 1.0, "reconvene": 0.5})
     assert timed_again(line, place)["compiled_latency_ms"] > 0
 
 
@@ -105,9 +107,9 @@ def test_a_run_says_what_it_cost_and_gave(place: Environment) -> None:
 def test_latencies_are_measured_again_without_training(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     place.work.mkdir()
     line = run_one(runs("reconvene")[0], place)
-    monkeypatch.setattr(module, "train", None)
+    monkeypatch.setattr(one, "train", None)
     again = timed_again(line, place)
-    monkeypatch.setattr(module, "_latency", lambda *_: {"eager": 1.0, "reconvene": 0.5})
+    monkeypatch.setattr(one, "_latency", lambda *_: {"eager": 1.0, "reconvene": 0.5})
     assert again["compiled_latency_ms"] > 0 and again["latency_ms"] > 0
     same = set(line) - {"latency_ms"}
     assert {name: again[name] for name in same} == {name: line[name] for name in same}
@@ -177,9 +179,9 @@ def test_a_cluster_of_two_workers_gives_what_one_process_gives(place: Environmen
     wanted = runs("dense", "reconvene")
     there = sweep(wanted, tmp_path / "ray.jsonl", place, engine="ray", workers=2)
     here = sweep(wanted, tmp_path / "here.jsonl", Environment(tmp_path / "other", place.data, place.machine))
-    for one, two in zip(there, here, strict=True):
-        assert {key: value for key, value in one.items() if "seconds" not in key and key != "latency_ms"} == {
-            key: value for key, value in two.items() if "seconds" not in key and key != "latency_ms"
+    for first, second in zip(there, here, strict=True):
+        assert {key: value for key, value in first.items() if "seconds" not in key and key != "latency_ms"} == {
+            key: value for key, value in second.items() if "seconds" not in key and key != "latency_ms"
         }
 
 
