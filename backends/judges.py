@@ -33,7 +33,7 @@ def kernel_cost(
 
         # Weights are read once in a pass of a network, so they are not in a cache when their layer begins.
         stream = target.machine.stream_bytes
-        judged = Judged(KernelCycles(target), lambda spec: spec.weight_bytes / stream)
+        judged = Judged(KernelCycles(target), lambda spec: getattr(spec, "weight_bytes", 0) / stream)
         return judged, ChoiceCache(llvm, 1, f"cycles of {target.mca_cpu}")
     if choose == "model" or not target.runs_here:
         return AnalyticCost(target.machine), None

@@ -9,8 +9,9 @@ from tvm import IRModule, relax
 
 from ..frontend.base.dump import reached
 from .choosing.cache import ChoiceCache
-from .choosing.choice import Winograd, choose
+from .choosing.choice import Winograd
 from .choosing.cost import Costs
+from .choosing.layouts import plan_layouts
 from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
 from .graph.precision import assign_types
@@ -50,8 +51,8 @@ def scheduled_module(
     assign_types(graph)
     reached("fused", graph, fused_text)
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
+    plan, chosen = plan_layouts(plan, winograd, cost, cache)
     reached("planned", plan, plan_text)
-    chosen = choose(plan.tasks, plan.machine, winograd, cost, cache)
     module = emit_module(plan, chosen)
     with target:
         module = tvm.transform.Sequential(

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from tvm import tirx
 
-from ..kernels.base import LayerSpec
+from ..kernels.base import Spec
 from ..kernels.tiles import Machine
 
 __all__ = ["AnalyticCost", "Costs", "Judge", "Judged"]
 
-Costs = Callable[[Sequence[Sequence[LayerSpec]]], list[list[float]]]
+Costs = Callable[[Sequence[Sequence[Spec]]], list[list[float]]]
 """A figure for every candidate of every layer, lower is better, comparable within a layer."""
 
 
@@ -38,9 +38,9 @@ class Judged:
     """
 
     judge: Judge
-    least: Callable[[LayerSpec], float] | None = None
+    least: Callable[[Spec], float] | None = None
 
-    def __call__(self, layers: Sequence[Sequence[LayerSpec]]) -> list[list[float]]:
+    def __call__(self, layers: Sequence[Sequence[Spec]]) -> list[list[float]]:
         figures = self.judge([[spec.function(spec.family) for spec in layer] for layer in layers])
         if self.least is None:
             return figures
@@ -60,5 +60,5 @@ class AnalyticCost:
 
     machine: Machine
 
-    def __call__(self, layers: Sequence[Sequence[LayerSpec]]) -> list[list[float]]:
+    def __call__(self, layers: Sequence[Sequence[Spec]]) -> list[list[float]]:
         return [[spec.cycles(self.machine) for spec in layer] for layer in layers]

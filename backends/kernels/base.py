@@ -29,6 +29,10 @@ class Spec(Protocol):
 
     family: ClassVar[str]
 
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core, weights coming from memory."""
+        ...
+
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function."""
         ...
@@ -56,10 +60,6 @@ class LayerSpec(Spec, Protocol):
         """What the kernel reads of a layer whose input channels lie in `slots`: weights and bias, and tables of where
         weights are that not all layers of this specification have at the same places.
         """
-        ...
-
-    def cycles(self, machine: Machine) -> float:
-        """Estimated cycles of one call on one core, weights coming from memory."""
         ...
 
 

@@ -74,7 +74,10 @@ class Epilogue:
             return values[operand.index]
         if operand.kind == "number":
             return loops.number(operand.value, lanes, self.dtype)
-        return loops.load(buffers[operand.index], self.leaves[operand.index].offset(*position), lanes)
+        leaf, buffer = self.leaves[operand.index], buffers[operand.index]
+        if leaf.lanes == 1 and leaf.repeats:  # Where a vector is pixels of a plane, it is one number for all of them.
+            return loops.broadcast(loops.load(buffer, leaf.offset(*position)), lanes)
+        return loops.load(buffer, leaf.offset(*position), lanes)
 
     def _uses(self) -> list[int]:
         counts = [0] * len(self.steps)

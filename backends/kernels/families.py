@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from .base import Family, LayerSpec, Task
 from .direct import DirectFamily
+from .gather_family import GatherFamily
 from .tiles import Machine
 from .winograd_family import WinogradFamily
 
 __all__ = ["FAMILIES", "candidates"]
 
-FAMILIES: tuple[Family, ...] = (DirectFamily(), WinogradFamily(2), WinogradFamily(4))
+FAMILIES: tuple[Family, ...] = (DirectFamily(), WinogradFamily(2), WinogradFamily(4), GatherFamily())
 """The first one's first candidate is the default. Of candidates that cost the same the earlier is taken."""
 
 

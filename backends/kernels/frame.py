@@ -9,7 +9,8 @@ from tvm import tirx
 
 from . import loops
 from .epilogue import Epilogue
-from .image import View, clear_border
+from .image import View, clear_border, moving_cycles
+from .tiles import Machine
 
 __all__ = ["FrameSpec"]
 
@@ -26,6 +27,10 @@ class FrameSpec:
     step: tuple[int, int]
     fill: float
     epilogue: Epilogue
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        return moving_cycles(self.result, 1, 1 + len(self.epilogue.leaves))
 
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, leaves..., result)``."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..dtypes import DTYPES
 from . import loops
 
-__all__ = ["Slots", "View", "clear_border"]
+__all__ = ["Slots", "View", "clear_border", "moving_cycles"]
 
 Slots = npt.NDArray[np.int64]
 """For every channel of an image, which lane of which block it lies in: ``block * lanes + lane``."""
@@ -73,6 +73,18 @@ class View:
             line = work // parts
             image = line // (self.blocks * self.height) if self.batch > 1 else 0
             yield image, (line // self.height) % self.blocks, line % self.height, work % parts
+
+    @contextmanager
+    def columns(self, together: int) -> Iterator[Any]:
+        """A loop over the columns of a row, so many at a time; the last ones are computed again where that does not divide."""
+        with loops.serial(-(-self.width // together)) as turn:
+            yield loops.tile_start(turn, together, self.width)
+
+
+def moving_cycles(result: View, together: int, reads: float) -> float:
+    """Estimated cycles of a kernel that does little but load `reads` vectors for each that it stores."""
+    vectors = result.batch * result.blocks * result.height * -(-result.width // together)
+    return vectors * (reads + 1.0)
 
 
 def clear_border(buffer: loops.Buffer, view: View) -> None:

@@ -28,8 +28,10 @@ __all__ = [
     "local",
     "number",
     "parallel",
+    "picked",
     "serial",
     "shared",
+    "span",
     "store",
     "table",
     "tile_start",
@@ -102,6 +104,13 @@ def serial(extent: int) -> AbstractContextManager[Any]:
     return builder.serial(0, extent)
 
 
+@contextmanager
+def span(begin: Expression, end: Expression) -> Iterator[Expression]:
+    """A loop from `begin` to before `end`, which are known when it runs."""
+    with builder.serial(0, end - begin) as turn:
+        yield begin + turn
+
+
 def unroll(extent: int) -> AbstractContextManager[Any]:
     """A loop that is written out."""
     return builder.unroll(0, extent)
@@ -141,6 +150,11 @@ def broadcast(value: Expression, lanes: int) -> Expression:
 def lane(vector: Expression, index: int) -> Expression:
     """One element of a vector. Broadcast again, it becomes the lane operand of a multiply-add where there is one."""
     return tirx.Shuffle([vector], [tirx.const(index, "int32")])
+
+
+def picked(vectors: Sequence[Expression], places: Sequence[int]) -> Expression:
+    """The elements at `places` of some vectors, one after the other."""
+    return tirx.Shuffle(list(vectors), [tirx.const(place, "int32") for place in places])
 
 
 def load(buffer: Buffer, offset: Expression, lanes: int = 1) -> Expression:

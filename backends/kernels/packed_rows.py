@@ -61,7 +61,7 @@ class Entries:
     def of(cls, matrix: npt.NDArray[np.float64]) -> Entries:
         """Those of a matrix that is written out."""
         row, column = np.nonzero(matrix)
-        return cls(*matrix.shape, row, column, matrix[row, column])
+        return cls(matrix.shape[0], matrix.shape[1], row, column, matrix[row, column])
 
 
 @dataclass(frozen=True, eq=False)

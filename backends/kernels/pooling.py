@@ -13,15 +13,18 @@ from tvm import tirx
 
 from . import loops
 from .epilogue import Epilogue
-from .image import View, clear_border
+from .image import View, clear_border, moving_cycles
 from .scalar import Vectors
+from .tiles import Machine
 
 __all__ = ["MeanSpec", "PoolSpec"]
 
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """A pooling; `kind` is ``max`` or ``average``, `padding` above and to the left."""
+    """A pooling; `kind` is ``max`` or ``average``, `padding` above and to the left. `together` pixels of a row are computed at
+    a time: more than one in planes only.
+    """
 
     family: ClassVar[str] = "pool"
 
@@ -33,6 +36,7 @@ class PoolSpec:
     padding: tuple[int, int]
     counts_padding: bool
     epilogue: Epilogue
+    together: int = 1
 
     @property
     def inside(self) -> bool:
@@ -41,6 +45,11 @@ class PoolSpec:
         right = (self.result.width - 1) * self.stride[1] + self.window[1]
         return self.padding == (0, 0) and bottom <= self.source.height and right <= self.source.width
 
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        reads = self.window[0] * self.window[1] * (self.stride[1] if self.together > 1 else 1)
+        return moving_cycles(self.result, self.together, reads + len(self.epilogue.leaves))
+
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, leaves..., result)``."""
         return loops.kernel(name, _arguments(self), lambda *buffers: _pool(self, *buffers))
@@ -48,13 +57,18 @@ class PoolSpec:
 
 @dataclass(frozen=True)
 class MeanSpec:
-    """The mean over all pixels of every channel."""
+    """The mean over all pixels of every channel; `together` is as in PoolSpec."""
 
     family: ClassVar[str] = "mean"
 
     source: View
     result: View
     epilogue: Epilogue
+    together: int = 1
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        return moving_cycles(self.source, self.together, 0) + 20.0 * self.source.batch * self.source.blocks
 
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source, leaves..., result)``."""
@@ -71,36 +85,77 @@ def _arguments(spec: PoolSpec | MeanSpec) -> list[tuple[str, Sequence[int], str]
 
 def _pool(spec: PoolSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     leaves, result = rest[:-1], rest[-1]
-    view, lanes = spec.result, spec.result.lanes
+    view = spec.result
     clear_border(result, view)
-    with view.lines() as (image, block, row, _), loops.serial(view.width) as column:
-        position = (image, block, row, column)
-        value = _maximum(spec, source, position) if spec.kind == "max" else _average(spec, source, position)
-        loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
+    with view.lines() as (image, block, row, _):
+        for begin, end, together in _stretches(spec):
+            with loops.serial(-(-(end - begin) // together)) as turn:
+                position = (image, block, row, begin + loops.tile_start(turn, together, end - begin))
+                window = _Window(spec, source, position, together)
+                value = _maximum(window) if spec.kind == "max" else _average(window)
+                value = spec.epilogue.value(value, leaves, position, window.lanes)
+                loops.store(result, view.offset(*position), value, window.lanes)
 
 
-def _corner(spec: PoolSpec, position: tuple[Any, Any, Any, Any]) -> tuple[Any, Any]:
-    return (
-        position[2] * spec.stride[0] - spec.padding[0],
-        position[3] * spec.stride[1] - spec.padding[1],
-    )
+def _stretches(spec: PoolSpec) -> list[tuple[int, int, int]]:
+    """Columns from one to before another, and how many are computed together: those whose windows lie within the image."""
+    width, step, padding = spec.result.width, spec.stride[1], spec.padding[1]
+    first = min(width, -(-padding // step))
+    last = min(width, max(0, (spec.source.width + padding - spec.window[1]) // step + 1))
+    if spec.together == 1 or last - first < spec.together:
+        return [(0, width, 1)]
+    return [s for s in ((0, first, 1), (first, last, spec.together), (last, width, 1)) if s[0] < s[1]]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The pixels of a window for `together` neighbouring results. More than one are read where windows lie within a row."""
+
+    spec: PoolSpec
+    source: loops.Buffer
+    position: tuple[Any, Any, Any, Any]
+    together: int
+
+    @property
+    def lanes(self) -> int:
+        return self.spec.result.lanes * self.together
+
+    @property
+    def corner(self) -> tuple[Any, Any]:
+        top, left = (
+            at * step - padding
+            for at, step, padding in zip(self.position[2:], self.spec.stride, self.spec.padding, strict=True)
+        )
+        return top, left
+
+    def place(self, kh: Any, kw: Any) -> tuple[Any, Any]:
+        """Row and column; what is outside is moved to the nearest pixel."""
+        top, left = self.corner
+        row = _clamped(top + kh, self.spec.source.height, self.spec.inside)
+        return row, _clamped(left + kw, self.spec.source.width, self.spec.inside or self.together > 1)
+
+    def pixel(self, row: Any, column: Any) -> Any:
+        """A vector: the channels of a block, or pixels as far apart as windows are."""
+        offset, step = self.spec.source.offset(*self.position[:2], row, column), self.spec.stride[1]
+        if self.together == 1 or step == 1:
+            return loops.load(self.source, offset, self.lanes)
+        if step == 2:
+            both = [loops.load(self.source, offset + half * self.lanes, self.lanes) for half in range(2)]
+            return loops.picked(both, range(0, 2 * self.lanes, 2))
+        return loops.picked(
+            [loops.load(self.source, offset + step * lane) for lane in range(self.lanes)], range(self.lanes)
+        )
 
 
 def _clamped(index: Any, extent: int, inside: bool) -> Any:
     return index if inside else tirx.max(loops.at_most(index, extent - 1), tirx.const(0, "int32"))
 
 
-def _maximum(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any, Any]) -> Any:
-    """Indices outside are moved to the nearest pixel: it is in the window too, so the maximum stays the
-    same.
-    """
-    top, left = _corner(spec, position)
-    pixels = []
-    for kh, kw in product(range(spec.window[0]), range(spec.window[1])):
-        row = _clamped(top + kh, spec.source.height, spec.inside)
-        column = _clamped(left + kw, spec.source.width, spec.inside)
-        pixels.append(loops.load(source, spec.source.offset(*position[:2], row, column), spec.result.lanes))
-    vectors = Vectors(spec.result.lanes, spec.epilogue.keeps_nans)
+def _maximum(window: _Window) -> Any:
+    """A pixel that was moved is in the window too, so the maximum stays the same."""
+    height, width = window.spec.window
+    pixels = [window.pixel(*window.place(kh, kw)) for kh, kw in product(range(height), range(width))]
+    vectors = Vectors(window.lanes, window.spec.epilogue.keeps_nans)
     return reduce(vectors.maximum, pixels) if vectors.keeps_nans else _largest(pixels, vectors)
 
 
@@ -111,56 +166,71 @@ def _largest(pixels: Sequence[Any], vectors: Vectors) -> Any:
     return tirx.Select(found, vectors.number(math.nan), reduce(tirx.max, pixels))
 
 
-def _average(spec: PoolSpec, source: loops.Buffer, position: tuple[Any, Any, Any, Any]) -> Any:
+def _average(window: _Window) -> Any:
     """Pixels outside count as zero, and in the divisor only where `counts_padding` says so."""
-    lanes = spec.result.lanes
-    top, left = _corner(spec, position)
+    spec, lanes = window.spec, window.lanes
+    top, left = window.corner
     total = loops.local(lanes)
     loops.store(total, 0, loops.number(0.0, lanes), lanes)
     with loops.serial(spec.window[0]) as kh, loops.unroll(spec.window[1]) as kw:
-        row = _clamped(top + kh, spec.source.height, spec.inside)
-        column = _clamped(left + kw, spec.source.width, spec.inside)
-        pixel = loops.load(source, spec.source.offset(position[0], position[1], row, column), lanes)
+        row, column = window.place(kh, kw)
+        pixel = window.pixel(row, column)
         if not spec.inside:
             within = tirx.all(tirx.EQ(row, top + kh), tirx.EQ(column, left + kw))
             pixel = tirx.Select(loops.broadcast(within, lanes), pixel, loops.number(0.0, lanes))
         loops.store(total, 0, loops.load(total, 0, lanes) + pixel, lanes)
-    return loops.load(total, 0, lanes) * loops.broadcast(_share(spec, top, left), lanes)
+    return loops.load(total, 0, lanes) * loops.broadcast(_share(window), lanes)
 
 
-def _share(spec: PoolSpec, top: Any, left: Any) -> Any:
+def _share(window: _Window) -> Any:
     """One divided by the number of pixels that count."""
+    spec, (top, left) = window.spec, window.corner
     if spec.inside or spec.counts_padding:
         return loops.number(1.0 / (spec.window[0] * spec.window[1]))
     zero = tirx.const(0, "int32")
     rows = loops.at_most(top + spec.window[0], spec.source.height) - tirx.max(top, zero)
-    columns = loops.at_most(left + spec.window[1], spec.source.width) - tirx.max(left, zero)
+    columns: Any = spec.window[1]
+    if window.together == 1:
+        columns = loops.at_most(left + spec.window[1], spec.source.width) - tirx.max(left, zero)
     return loops.number(1.0) / (rows * columns).astype("float32")
 
 
 def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
-    """Several partial sums, because an addition depends on the one before it, and those of each row by themselves: a long
-    sum loses what is added to it last.
-    """
+    """Those of each row by themselves: a long sum loses what is added to it last."""
     leaves, result = rest[:-1], rest[-1]
-    view, lanes = spec.result, spec.result.lanes
+    view, lanes, together = spec.result, spec.result.lanes, spec.together
     height, width = spec.source.height, spec.source.width
-    parts = next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if width % p == 0)
     clear_border(result, view)
-    with view.planes() as (image, block):
-        total, sums = loops.local(lanes), loops.local(parts * lanes)
-        loops.store(total, 0, loops.number(0.0, lanes), lanes)
+    with spec.source.planes() as (image, block):
+        total = loops.local(lanes * together)
+        loops.store(total, 0, loops.number(0.0, lanes * together), lanes * together)
         with loops.serial(height) as row:
-            with loops.unroll(parts) as part:
-                loops.store(sums, part * lanes, loops.number(0.0, lanes), lanes)
-            with loops.serial(width // parts) as column, loops.unroll(parts) as part:
-                offset = spec.source.offset(image, block, row, column * parts + part)
-                pixel = loops.load(source, offset, lanes)
-                loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + pixel, lanes)
-            value = loops.load(sums, 0, lanes)
-            for part in range(1, parts):
-                value = value + loops.load(sums, part * lanes, lanes)
-            loops.store(total, 0, loops.load(total, 0, lanes) + value, lanes)
-        value = loops.load(total, 0, lanes) * loops.number(1.0 / (height * width), lanes)
+            value = _row_sum(spec, source, (image, block, row), together)
+            loops.store(total, 0, loops.load(total, 0, lanes * together) + value, lanes * together)
+        value = loops.load(total, 0, lanes * together)
+        if together > 1:
+            value = sum((loops.load(total, place) for place in range(1, together)), loops.load(total, 0))
+        value = value * loops.number(1.0 / (height * width), lanes)
         position = (image, block, 0, 0)
         loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
+    if view.blocks > spec.source.blocks:  # Lanes that no plane is for.
+        count = view.blocks - spec.source.blocks
+        with loops.serial(view.batch) as image, loops.serial(count) as block:
+            loops.store(result, view.offset(image, spec.source.blocks + block, 0, 0), loops.number(0.0))
+
+
+def _row_sum(spec: MeanSpec, source: loops.Buffer, at: tuple[Any, Any, Any], together: int) -> Any:
+    """Several partial sums, because an addition depends on the one before it; in planes a vector of them and what is left."""
+    lanes, width = spec.result.lanes * together, spec.source.width
+    count, rest = divmod(width, together)
+    parts = next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if count % p == 0)
+    sums = loops.local(parts * lanes)
+    with loops.unroll(parts) as part:
+        loops.store(sums, part * lanes, loops.number(0.0, lanes), lanes)
+    with loops.serial(count // parts) as turn, loops.unroll(parts) as part:
+        pixel = loops.load(source, spec.source.offset(*at, (turn * parts + part) * together), lanes)
+        loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + pixel, lanes)
+    for place in range(rest):
+        last = loops.load(source, spec.source.offset(*at, count * together + place))
+        loops.store(sums, place, loops.load(sums, place) + last)
+    return sum((loops.load(sums, part * lanes, lanes) for part in range(1, parts)), loops.load(sums, 0, lanes))

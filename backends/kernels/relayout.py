@@ -10,6 +10,8 @@ from tvm import tirx
 
 from . import loops
 from .image import View, clear_border
+from .planes import is_planes
+from .tiles import Machine
 
 __all__ = [
     "PackSpec",
@@ -28,6 +30,10 @@ class PackSpec:
     channels: int
     shape: tuple[int, ...]
     result: View
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        return _moved(self.result, self.channels)
 
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(plain, result)``."""
@@ -48,6 +54,10 @@ class UnpackSpec:
     shape: tuple[int, ...]
     tabled: bool
 
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        return _moved(self.source, self.channels)
+
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(source[, slots], plain)``; `slots` is int32, one for each channel."""
         table = [("slots", (self.channels,), "int32")] if self.tabled else []
@@ -65,6 +75,10 @@ class RearrangeSpec:
     counts: tuple[int, ...]
     result: View
 
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        return self.result.size / self.result.lanes + sum(map(_moved, self.sources, self.counts))
+
     def function(self, name: str) -> tirx.PrimFunc:
         """The TIR function ``(sources..., tables..., result)``; a table is int32 pairs (slot in source, in
         result).
@@ -75,6 +89,11 @@ class RearrangeSpec:
             ("result", *self.result.argument),
         ]
         return loops.kernel(name, arguments, lambda *buffers: _rearrange(self, *buffers))
+
+
+def _moved(view: View, channels: int) -> float:
+    """Cycles for single elements; a row of a plane is moved as it is."""
+    return view.batch * channels * view.height * view.width * (0.25 if is_planes(view) else 2.0)
 
 
 def _pack(spec: PackSpec, plain: loops.Buffer, result: loops.Buffer) -> None:

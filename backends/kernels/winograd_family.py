@@ -8,6 +8,7 @@ from typing import Literal
 from ..dtypes import DTYPES
 from .base import Task
 from .image import View
+from .planes import is_planes
 from .tiles import Machine, ranked_tiles
 from .winograd import WinogradSpec, depth_of
 
@@ -34,6 +35,8 @@ class WinogradFamily:
         source, result = spec.source, spec.result
         unit = spec.kernel == (3, 3) and spec.stride == spec.dilation == (1, 1)
         if not unit or spec.banded or source.lanes != result.lanes or min(result.height, result.width) < size:
+            return ()
+        if is_planes(result) and machine.lanes() > 1:  # It takes the channels of a block together, and here are none.
             return ()
         if not DTYPES[source.dtype].is_floating_point:  # Its transforms have fractions.
             return ()

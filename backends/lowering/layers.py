@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..graph.nodes import Convolution
+from ..kernels.base import Task
 from ..kernels.convolution import ConvolutionSpec, input_bands
 from ..kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
 from ..kernels.direct import fitted
 from ..kernels.epilogue import Epilogue
 from ..kernels.image import View
 from ..kernels.tiles import Machine, Tile
+from ..kernels.zeros import zeros_in_planes
 from .layout import Image, in_a_row
 
-__all__ = ["convolution_spec", "depthwise_spec"]
+__all__ = ["convolution_spec", "depthwise_spec", "planes_task"]
 
 
 def convolution_spec(
@@ -42,6 +44,25 @@ def convolution_spec(
     bands = input_bands(spec, convolution, source.slots)
     width = int((bands[:, 1] - bands[:, 0]).max()) + 1
     return replace(spec, blocks=width, rest=0, banded=True)
+
+
+def planes_task(convolution: Convolution, source: View, result: View, epilogue: Epilogue) -> Task:
+    """A layer from planes to planes, depthwise and grouped ones too: its groups are zeros of a matrix of all channels."""
+    height, width = convolution.weights.kernel.shape[2:]
+    spec = ConvolutionSpec(
+        source=source,
+        result=result,
+        blocks=source.blocks,
+        rest=0,
+        banded=False,
+        kernel=(height, width),
+        stride=convolution.stride,
+        dilation=convolution.dilation,
+        padding=(convolution.padding[0], convolution.padding[1]),
+        tile=Tile(1, 1, 1),
+        epilogue=epilogue,
+    )
+    return Task(spec, zeros_in_planes(convolution))
 
 
 def _in_rows(convolution: Convolution, view: View, result: View, epilogue: Epilogue) -> tuple[View, View, Epilogue]:

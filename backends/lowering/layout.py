@@ -20,9 +20,12 @@ from .steps import Value
 
 __all__ = [
     "Image",
+    "as_blocks",
+    "as_planes",
     "dense_view",
     "flattened",
     "in_a_row",
+    "one_pixel",
     "pack_vector",
     "selected",
     "thin",
@@ -107,3 +110,18 @@ def pack_vector(vector: npt.NDArray[Any], slots: Slots, result: View) -> npt.NDA
     packed = np.zeros(result.blocks * result.lanes, result.dtype)
     packed[slots] = vector
     return packed
+
+
+def as_planes(view: View) -> View:
+    """An image of one pixel, in blocks that follow each other, as one in planes: so do its channels in either."""
+    return replace(view, blocks=view.blocks * view.lanes, lanes=1, block=1, row=1, column=1)
+
+
+def as_blocks(view: View, lanes: int) -> View:
+    """An image of one pixel in planes as one in blocks; the last may reach beyond its channels."""
+    return replace(view, blocks=-(-view.blocks // lanes), lanes=lanes, block=lanes, row=lanes, column=lanes)
+
+
+def one_pixel(view: View) -> bool:
+    """Whether it is that of `as_planes` and `as_blocks`."""
+    return view.height == view.width == 1 and view.block == view.lanes

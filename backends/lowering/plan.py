@@ -6,7 +6,7 @@ needs reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -18,56 +18,73 @@ from ..graph.nodes import Convolution, Frame, Graph, Node, Pool, Reindex, Scalar
 from ..kernels.base import Task
 from ..kernels.elementwise import ConcatSpec, ElementwiseSpec
 from ..kernels.epilogue import Epilogue, Operand, Step
+from ..kernels.families import candidates
 from ..kernels.frame import FrameSpec
 from ..kernels.image import Slots, View
 from ..kernels.matrices import ProductSpec, SoftmaxSpec
+from ..kernels.planes import is_planes
 from ..kernels.pooling import MeanSpec, PoolSpec
-from ..kernels.relayout import PackSpec, RearrangeSpec, UnpackSpec
 from ..kernels.tiles import Machine, choose_tile
-from .layers import convolution_spec, depthwise_spec
-from .layout import Image, dense_view, flattened, pack_vector, selected, thin
-from .steps import Kept, KernelPlan, Placed, PlacedLayer, Value
+from .images import Images
+from .layers import convolution_spec, depthwise_spec, planes_task
+from .layout import Image, dense_view, flattened, pack_vector, selected
+from .steps import KernelPlan, Placed, PlacedLayer, Value
 
-__all__ = ["make_plan"]
+__all__ = ["make_plan", "may_lie_in_planes"]
+
+_IN_PLANES = frozenset({"convolution", "pool", "mean", "concat", "scalar"})
+"""Operations with kernels whose vectors run along pixels."""
 
 
-def make_plan(graph: Graph, machine: Machine) -> KernelPlan:
-    """The plan for a graph that was folded. Values are kept as images (blocked) or plain, and converted on demand."""
-    return _Planner(graph, machine).plan()
+def make_plan(graph: Graph, machine: Machine, planes: Collection[Node] = ()) -> KernelPlan:
+    """The plan for a graph that was folded. Values are kept as images or plain, and converted on demand.
+
+    Args:
+        planes: the last nodes of the groups that are computed from planes to planes; `lies_in_planes` of all of them. The
+            others' images are in blocks.
+    """
+    return _Planner(graph, machine, planes).plan()
+
+
+def may_lie_in_planes(group: Group, machine: Machine) -> bool:
+    """Whether a group can be computed from planes to planes."""
+    node = group.anchor or group.sink
+    if machine.lanes() == 1 or node.op not in _IN_PLANES or node.dtype != "float32":
+        return False
+    source = node.inputs[0] if group.anchor else node
+    return source.image_shape[2:] != (1, 1) and (node.op == "mean" or node.image_shape[2:] != (1, 1))
 
 
 class _Planner:
-    def __init__(self, graph: Graph, machine: Machine) -> None:
+    def __init__(self, graph: Graph, machine: Machine, planes: Collection[Node]) -> None:
         self.graph = graph
         self.machine = machine
-        self.steps: list[Placed | Kept] = []
-        self.images: dict[Node, Image] = {}
-        self.compact: dict[Node, Image] = {}
-        self.plains: dict[Node, Value] = {}
-        self.halos = _halos(graph)
+        self.planes = frozenset(planes)
+        self.images = Images(graph, machine)
 
     def plan(self) -> KernelPlan:
         for group in group_nodes(self.graph):
             self._group(group)
-        results = tuple(self._plain(node) for node in self.graph.outputs)
-        return KernelPlan(self.graph, self.machine, tuple(self.steps), results)
+        results = tuple(self.images.plain(node) for node in self.graph.outputs)
+        return KernelPlan(self.graph, self.machine, tuple(self.images.steps), results)
 
     def _group(self, group: Group) -> None:
         node = group.anchor or group.sink
         if node.op in ("input", "constant"):
             return
-        if node.op in ("foreign", "item", "reshape") or (node.op == "flatten" and node.inputs[0] not in self.images):
-            self.plains[node] = self._kept(node)
+        images = self.images
+        if node.op in ("foreign", "item", "reshape") or (node.op == "flatten" and node.inputs[0] not in images):
+            images.keep(node)
         elif node.op == "product":
-            self.plains[node] = self._product(node)
+            images.put_plain(node, self._product(node))
         elif node.op == "softmax":
             spec = SoftmaxSpec(node.shape, self.machine.lanes(node.dtype), self.machine.keeps_nans, node.dtype)
-            self.plains[node] = self._call(Placed(node, spec, (self._plain(node.inputs[0]),), node.shape))
+            images.put_plain(node, images.call(Placed(node, spec, (images.plain(node.inputs[0]),), node.shape)))
         elif node.op == "reindex":
             source = np.array(node.detail_as(Reindex).source, dtype="int64")
-            self.images[node] = selected(self._image(node.inputs[0]), source)
+            images.put(node, selected(images.native(node.inputs[0]), source))
         elif node.op == "flatten":
-            self.images[node] = flattened(self._image(node.inputs[0]))
+            images.put(node, flattened(images.blocks(node.inputs[0])))
         else:
             lay_out: dict[str, Callable[[Group], Image]] = {
                 "convolution": self._convolution,
@@ -77,38 +94,52 @@ class _Planner:
                 "frame": self._frame,
                 "scalar": self._elementwise,
             }
-            self.images[group.sink] = lay_out[node.op](group)
+            images.put(group.sink, lay_out[node.op](group))
+
+    def _read(self, group: Group, node: Node) -> Image:
+        """`node` as the group reads its images."""
+        return self.images.planes(node) if group.sink in self.planes else self.images.blocks(node)
 
     def _convolution(self, group: Group) -> Image:
         node = _anchor(group)
         convolution = node.detail_as(Convolution)
         outputs, inputs = convolution.weights.kernel.shape[:2]
+        if group.sink in self.planes:
+            return self._gathered(group, node, convolution)
         if convolution.groups > 1 and inputs == 1 and outputs == convolution.groups:
             return self._depthwise(group, node, convolution)
-        source = self._thin_image(node.inputs[0]) if convolution.groups == 1 else None
-        source = source or self._dense_image(node.inputs[0])
-        batch, _, height, width = node.image_shape
+        source = self.images.thin(node.inputs[0]) if convolution.groups == 1 else None
+        source = source or self.images.dense(node.inputs[0])
         lanes = self.machine.lanes(node.dtype)
-        halo = self.halos.get(group.sink, 0)
-        result = dense_view(batch, -(-outputs // lanes), height, width, lanes, halo, node.dtype)
+        result = self.images.blocks_view(group.sink, -(-outputs // lanes), lanes)
         slots = np.arange(outputs, dtype="int64")
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
         layer = PlacedLayer(convolution, source.slots, spec, None if spec.banded else Task(spec))
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
-        return Image(self._call(step), result, slots)
+        return Image(self.images.call(step), result, slots)
+
+    def _gathered(self, group: Group, node: Node, convolution: Convolution) -> Image:
+        source = self.images.planes(node.inputs[0])
+        outputs = convolution.weights.kernel.shape[0]
+        result = self.images.planes_view(group.sink, outputs)
+        slots = np.arange(outputs, dtype="int64")
+        epilogue, leaves = self._epilogue(group, result, slots)
+        task = planes_task(convolution, source.view, result, epilogue)
+        spec = candidates(task, self.machine)[0]
+        layer = PlacedLayer(convolution, source.slots, spec, task)
+        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
+        return Image(self.images.call(step), result, slots)
 
     def _depthwise(self, group: Group, node: Node, convolution: Convolution) -> Image:
-        source = self._image(node.inputs[0])
-        batch, _, height, width = node.image_shape
+        source = self.images.blocks(node.inputs[0])
         view = source.view
-        halo = self.halos.get(group.sink, 0)
-        result = dense_view(batch, view.blocks, height, width, view.lanes, halo, node.dtype)
+        result = self.images.blocks_view(group.sink, view.blocks, view.lanes)
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = depthwise_spec(convolution, view, result, epilogue, self.machine)
         layer = PlacedLayer(convolution, source.slots, spec)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
-        return Image(self._call(step), result, source.slots)
+        return Image(self.images.call(step), result, source.slots)
 
     def _pool(self, group: Group) -> Image:
         pool = _anchor(group).detail_as(Pool)
@@ -123,12 +154,16 @@ class _Planner:
                 padding=pool.padding[:2],
                 counts_padding=pool.counts_padding,
                 epilogue=epilogue,
+                together=self._together(result),
             )
 
         return self._of_one(group, spec)
 
     def _mean(self, group: Group) -> Image:
-        return self._of_one(group, MeanSpec)
+        return self._of_one(
+            group,
+            lambda source, result, epilogue: MeanSpec(source, result, epilogue, self._together(source)),
+        )
 
     def _frame(self, group: Group) -> Image:
         frame = _anchor(group).detail_as(Frame)
@@ -142,37 +177,42 @@ class _Planner:
     def _of_one(self, group: Group, make: Callable[[View, View, Epilogue], Any]) -> Image:
         """What computes each channel from the same channel of one image."""
         node = _anchor(group)
-        source = self._image(node.inputs[0])
-        result = self._like(source, group.sink)
+        source = self._read(group, node.inputs[0])
+        result = self.images.like(source, group.sink)
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = make(source.view, result, epilogue)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves)
-        return Image(self._call(step), result, source.slots)
+        return Image(self.images.call(step), result, source.slots)
 
     def _concat(self, group: Group) -> Image:
         node = _anchor(group)
-        parts = [self._image(part) for part in node.inputs]
-        lanes = self.machine.lanes(node.dtype)
+        parts = [self._read(group, part) for part in node.inputs]
+        lanes = parts[0].view.lanes
         firsts = np.cumsum([0] + [part.view.blocks for part in parts])
         slots = np.concatenate([part.slots + first * lanes for part, first in zip(parts, firsts, strict=False)])
-        batch, _, height, width = group.sink.image_shape
-        halo = self.halos.get(group.sink, 0)
-        result = dense_view(batch, int(firsts[-1]), height, width, lanes, halo, node.dtype)
+        blocks = int(firsts[-1])
+        result = self.images.like(Image(node, replace(parts[0].view, blocks=blocks), slots), group.sink)
         if Image(node, result, slots).wasteful:
-            joined = self._rearranged(node, parts, self.halos.get(group.sink, 0))
+            joined = self.images.rearranged(node, parts, self.images.halo(group.sink))
             return self._elementwise(group, joined) if group.scalars else joined
         epilogue, leaves = self._epilogue(group, result, slots)
-        spec = ConcatSpec(tuple(part.view for part in parts), result, epilogue)
+        spec = ConcatSpec(tuple(part.view for part in parts), result, epilogue, self._together(result))
         step = Placed(node, spec, tuple(part.value for part in parts), (result.size,), leaves=leaves)
-        return Image(self._call(step), result, slots)
+        return Image(self.images.call(step), result, slots)
 
     def _elementwise(self, group: Group, anchor: Image | None = None) -> Image:
         """Elementwise nodes alone, or after an `anchor` that was computed before."""
-        leading = anchor or self._image(_leading(group))
-        result = self._like(leading, group.sink)
+        leading = anchor or self._read(group, _leading(group))
+        result = self.images.like(leading, group.sink)
         epilogue, leaves = self._epilogue(group, result, leading.slots, anchor)
-        step = Placed(group.sink, ElementwiseSpec(result, epilogue), (), (result.size,), leaves=leaves)
-        return Image(self._call(step), result, leading.slots)
+        spec = ElementwiseSpec(result, epilogue, self._together(result))
+        step = Placed(group.sink, spec, (), (result.size,), leaves=leaves)
+        return Image(self.images.call(step), result, leading.slots)
+
+    def _together(self, view: View) -> int:
+        """How many pixels of a row are computed together: a vector of them in planes."""
+        most = min(self.machine.lanes(view.dtype), view.width) if is_planes(view) else 1
+        return 1 << (most.bit_length() - 1)
 
     def _product(self, node: Node) -> Placed:
         left, right = node.inputs
@@ -180,7 +220,8 @@ class _Planner:
         lanes = min(self.machine.lanes(node.dtype), 1 << (columns.bit_length() - 1))
         tile = choose_tile(self.machine, columns // lanes, 1, rows, left.shape[-1])
         spec = ProductSpec(left.shape, right.shape, lanes, tile.columns, tile.blocks, node.dtype)
-        return self._call(Placed(node, spec, (self._plain(left), self._plain(right)), node.shape))
+        sources = (self.images.plain(left), self.images.plain(right))
+        return self.images.call(Placed(node, spec, sources, node.shape))
 
     def _epilogue(
         self, group: Group, result: View, slots: Slots, anchor: Image | None = None
@@ -226,91 +267,13 @@ class _Planner:
             packed = pack_vector(node.detail_as(np.ndarray).reshape(-1), slots, result)
             view = dense_view(1, result.blocks, 1, 1, result.lanes, 0, result.dtype)
             return replace(view, image=0, row=0, column=0), packed
-        image = self._image(node)
+        image = self.images.planes(node) if is_planes(result) else self.images.blocks(node)
         if image.view.blocks != result.blocks or not np.array_equal(image.slots, slots):
-            image = self._rearranged(node, [image], 0, slots, result.blocks)
+            image = self.images.rearranged(node, [image], 0, slots, result.blocks)
         view = image.view
         if (view.height, view.width) != (result.height, result.width):
             view = replace(view, row=0, column=0)
         return view, image.value
-
-    def _like(self, source: Image, sink: Node) -> View:
-        """An image for `sink` with the blocks of `source`."""
-        batch, _, height, width = sink.image_shape
-        view, halo = source.view, self.halos.get(sink, 0)
-        return dense_view(batch, view.blocks, height, width, view.lanes, halo, sink.dtype)
-
-    def _image(self, node: Node) -> Image:
-        """`node` in blocks, packed from its plain value where it has only that."""
-        if node not in self.images:
-            self.images[node] = self._packed(node, self.machine.lanes(node.dtype))
-        return self.images[node]
-
-    def _thin_image(self, node: Node) -> Image | None:
-        """`node` with a lane for each plane, for plain values of few channels."""
-        if node in self.images or node.image_shape[1] > thin(self.machine) or node.image_shape[2:] == (1, 1):
-            return None
-        if node not in self.compact:
-            self.compact[node] = self._packed(node, 1)
-        return self.compact[node]
-
-    def _dense_image(self, node: Node) -> Image:
-        """`node` without wasteful gaps, for readers whose time grows with the gaps."""
-        image = self._image(node)
-        if not image.wasteful or image.view.height * image.view.width == 1:
-            return image
-        if node not in self.compact:
-            self.compact[node] = self._rearranged(node, [image], image.view.halo)
-        return self.compact[node]
-
-    def _packed(self, node: Node, lanes: int) -> Image:
-        batch, channels, height, width = node.image_shape
-        halo = self.halos.get(node, 0)
-        view = dense_view(batch, -(-channels // lanes), height, width, lanes, halo, node.dtype)
-        step = Placed(node, PackSpec(channels, node.shape, view), (self._plain(node),), (view.size,))
-        return Image(self._call(step), view, np.arange(channels, dtype="int64"))
-
-    def _plain(self, node: Node) -> Value:
-        """`node` with its logical shape, rows of pixels in order."""
-        if node.op in ("input", "constant"):
-            return node
-        if node not in self.plains:
-            image = self.images[node]
-            channels = len(image.slots)
-            tabled = not np.array_equal(image.slots, np.arange(channels))
-            spec = UnpackSpec(image.view, channels, node.shape, tabled)
-            tables = (image.slots.astype("int32"),) if tabled else ()
-            self.plains[node] = self._call(Placed(node, spec, (image.value,), node.shape, tables))
-        return self.plains[node]
-
-    def _rearranged(
-        self, node: Node, images: Sequence[Image], halo: int, slots: Slots | None = None, blocks: int | None = None
-    ) -> Image:
-        """All channels of `images` copied to `slots` of one image; by default one after the other."""
-        lanes = self.machine.lanes(node.dtype)
-        counts = tuple(len(image.slots) for image in images)
-        if slots is None:
-            slots = np.arange(sum(counts), dtype="int64")
-        view = images[0].view
-        blocks = blocks or -(-len(slots) // lanes)
-        result = dense_view(view.batch, blocks, view.height, view.width, lanes, halo, view.dtype)
-        parts = np.split(slots, np.cumsum(counts)[:-1])
-        tables = tuple(
-            np.stack([image.slots, part], axis=1).astype("int32").reshape(-1)
-            for image, part in zip(images, parts, strict=True)
-        )
-        spec = RearrangeSpec(tuple(image.view for image in images), counts, result)
-        step = Placed(node, spec, tuple(image.value for image in images), (result.size,), tables)
-        return Image(self._call(step), result, slots)
-
-    def _kept(self, node: Node) -> Kept:
-        step = Kept(node, tuple(self._plain(source) for source in node.inputs))
-        self.steps.append(step)
-        return step
-
-    def _call(self, placed: Placed) -> Placed:
-        self.steps.append(placed)
-        return placed
 
 
 def _anchor(group: Group) -> Node:
@@ -324,15 +287,3 @@ def _leading(group: Group) -> Node:
     members = {*group.scalars, group.anchor}
     outside = [source for node in group.scalars for source in node.inputs if source not in members]
     return next(n for n in outside if n.op != "constant" and n.shape == group.sink.shape)
-
-
-def _halos(graph: Graph) -> dict[Node, int]:
-    """The zero border every value needs, for the convolutions that read it with padding."""
-    halos: dict[Node, int] = {}
-    for node in reversed(graph.nodes):
-        if node.op == "convolution" and any(node.detail_as(Convolution).padding):
-            source = node.inputs[0]
-            halos[source] = max(halos.get(source, 0), *node.detail_as(Convolution).padding)
-        elif node.op == "reindex" and node in halos:
-            halos[node.inputs[0]] = max(halos.get(node.inputs[0], 0), halos[node])
-    return halos

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reconvene.backends.graph.nodes import Convolution, Graph, Node, Weights, constant
-from reconvene.backends.lowering.plan import _halos
+from reconvene.backends.lowering.images import _halos
 
 
 def node(op: str, *inputs: Node, shape: tuple[int, ...] = (1, 8, 6, 6), dtype: str = "float32") -> Node:

@@ -82,7 +82,7 @@ def test_rows_with_the_same_columns_come_together() -> None:
 
 
 def test_rows_that_share_columns_in_some_chunks_only() -> None:
-    """Of two blocks of columns the pairs are rows 0 and 1, then rows 0 and 2: nothing is padded, as it would be in one chunk."""
+    """Rows 0 and 1 are a pair in the first chunk, 0 and 2 in the second: nothing is padded, as it would be in one chunk."""
     matrix = np.array([[1, 0, 5, 0], [2, 0, 0, 7], [0, 3, 6, 0], [0, 4, 0, 8]], "float64")
     entries = Entries.of(matrix)
     cut, whole = group_rows(entries, Blocking(2, 2)), group_rows(entries, Blocking(2, 4))

@@ -1,0 +1,299 @@
+"""Convolutions of few weights over images in planes: vectors run along pixels, and only weights that are not zero are read.
+
+A register tile is `height` output channels times a few vectors of neighbouring pixels. Channels that are computed together
+have one list of places in the input (`packed_rows`): for each of these the vectors are loaded once, and multiplied by a
+weight for every channel. So the number of channels that share a list decides how many products a load serves.
+
+With several chunks of columns, channels have other partners in each, and their sums wait in memory from chunk to chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm import tirx
+
+from ..dtypes import DTYPES
+from ..graph.nodes import Array, Convolution
+from . import loops
+from .epilogue import Epilogue
+from .image import Slots, View
+from .packed_rows import PackedRows, group_rows, pack_rows
+from .planes import clear_around, inside, pixels
+from .staging import Staging, stage
+from .tiles import Machine, streamed_cycles
+from .zeros import GroupCount, entries_of
+
+__all__ = ["GatherSpec", "step_cycles"]
+
+_LOAD = 1.0
+"""Products that start while a vector within a cache line is loaded, or an element spread over a vector."""
+_GROUP = 30.0
+"""What starting a list costs, in products."""
+
+
+@dataclass(frozen=True)
+class GatherSpec:
+    """One convolution, with everything its code depends on.
+
+    Attributes:
+        source: the input in planes. Without `staging`, rows are as far apart as those of the result and its border covers the
+            padding.
+        result: the output in planes.
+        kernel, stride, dilation, padding: height then width; padding is above and to the left.
+        outputs: channels of the result.
+        weights: that are not zero.
+        count: how channels are computed together.
+        vectors: of pixels in a register tile.
+        lanes: pixels of a vector.
+        channels_first: whether all tiles of some channels follow each other, instead of all channels of a tile.
+        parts: of equally many weights, that cores share where there are few tiles.
+        staging: how the input is copied before.
+        by_lane: whether weights are loaded as vectors, and their lanes taken one after the other.
+        cores: that share the work.
+    """
+
+    family: ClassVar[str] = "gather"
+
+    source: View
+    result: View
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int]
+    outputs: int
+    weights: int
+    count: GroupCount
+    vectors: int
+    lanes: int
+    epilogue: Epilogue
+    channels_first: bool = False
+    parts: int = 1
+    staging: Staging | None = None
+    by_lane: bool = False
+    cores: int = 1
+
+    @property
+    def height(self) -> int:
+        """Channels that are computed together."""
+        return self.count.blocking.height
+
+    @property
+    def tile(self) -> int:
+        """Pixels of a tile."""
+        return self.vectors * self.lanes
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a plane."""
+        return -(-pixels(self.result) // self.tile)
+
+    @property
+    def workspace(self) -> tuple[int, ...]:
+        """The copy of the input, and for each worker the sums that wait."""
+        staged = (self.staging.size,) if self.staging else ()
+        return staged + ((self.cores * self.outputs * self.tile,) if self.count.chunks > 1 else ())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the weights that are not zero."""
+        return self.result.batch * self.result.height * self.result.width * self.weights
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights and of the places they are for."""
+        return self.count.entries * (self.height * self.source.element_bytes + 4)
+
+    def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
+        """Weights ``(entries, height)``, bias by output, rows ``(groups, height)``, the first entry of each group, the first
+        group of each chunk or part, places in the input by entry, and what is a pixel.
+        """
+        entries = entries_of(convolution)
+        packed = pack_rows(entries, group_rows(entries, self.count.blocking))
+        weights = packed.weights.astype(self.source.dtype).reshape(-1)
+        spans = packed.spans if self.count.chunks > 1 else _even_spans(packed, self.parts)
+        places = self._places(slots)[packed.columns].astype("int32")
+        bias = convolution.weights.bias.astype(self.source.dtype)
+        tables = (weights, bias, packed.rows.reshape(-1), packed.starts, spans, places)
+        return (*tables, inside(self.result, self.tiles * self.tile)) if self.result.halo else tables
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core: the inner loop's products and loads, and weights from memory."""
+        height, vectors, count = self.height, self.vectors, self.count
+        moved = 2 if count.chunks > 1 else 0
+        step = step_cycles(machine, height, vectors, self.kernel == (1, 1) and not self.staging)
+        group = _GROUP + (3.0 + moved) * height * vectors
+        compute = self.result.batch * self.tiles * (count.entries * step + count.groups * group)
+        staged = self.staging.cycles(_LOAD) / machine.rate if self.staging else 0.0
+        return streamed_cycles(machine, compute + staged, self.weight_bytes)
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, packed arrays..., leaves..., result, workspace...)``."""
+        dtype, count = self.source.dtype, self.count
+        spans = count.chunks if count.chunks > 1 else self.parts
+        arguments: list[tuple[str, Sequence[int], str]] = [
+            ("source", *self.source.argument),
+            ("weights", (count.entries * self.height,), dtype),
+            ("bias", (self.outputs,), dtype),
+            ("rows", (count.groups * self.height,), "int32"),
+            ("starts", (count.groups + 1,), "int32"),
+            ("spans", (spans + 1,), "int32"),
+            ("places", (count.entries,), "int32"),
+        ]
+        if self.result.halo:
+            arguments.append(("inside", (self.tiles * self.tile,), "float32"))
+        arguments += [*self.epilogue.arguments(), ("result", *self.result.argument)]
+        arguments += [(f"workspace{i}", (size,), dtype) for i, size in enumerate(self.workspace)]
+        return loops.kernel(name, arguments, lambda *buffers: _Body(self, buffers).write())
+
+    def _places(self, slots: Slots) -> Array:
+        """Of each input channel and place of the window, where the first output's pixel is in an image."""
+        height, width = self.kernel
+        row, column = np.divmod(np.arange(height * width), width)
+        row, column = row * self.dilation[0], column * self.dilation[1]
+        if self.staging:
+            placed = [self.staging.place(slots, int(y), int(x)) for y, x in zip(row, column, strict=True)]
+            return np.stack(placed, axis=1).reshape(-1)
+        found = corner(self) + row * self.source.row + column * self.source.column
+        return (slots[:, None] * self.source.block + found[None, :]).reshape(-1)
+
+
+def corner(spec: GatherSpec) -> int:
+    """Where the window of the first output begins, in an image."""
+    above, left = spec.padding
+    return spec.source.start - above * spec.source.row - left * spec.source.column
+
+
+def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool) -> float:
+    """For an entry of a list: products, or loads if they take longer. Of windows, a vector often lies in two cache lines."""
+    line = 1.0 if aligned else 1.0 + machine.vector_bytes / 64
+    weights = -(-height // machine.lanes()) if machine.by_lane else height
+    return max(height * vectors / machine.rate, _LOAD * (vectors * line + weights + 1))
+
+
+def _even_spans(packed: PackedRows, parts: int) -> Array:
+    """The first group of each of `parts` of about as many entries."""
+    wanted = np.arange(1, parts) * (int(packed.starts[-1]) / parts)
+    inner = np.searchsorted(packed.starts, wanted)
+    return np.concatenate([[0], inner, [len(packed.rows)]]).astype("int32")
+
+
+class _Body:
+    """Writes the loops over `buffers`, the arguments of the function."""
+
+    def __init__(self, spec: GatherSpec, buffers: Sequence[loops.Buffer]) -> None:
+        self.spec = spec
+        self.source, self.weights, self.bias, self.rows, self.starts, self.spans, self.places, *rest = buffers
+        self.inside = rest.pop(0) if spec.result.halo else None
+        leaves = len(spec.epilogue.leaves)
+        self.leaves, self.result, self.workspace = rest[:leaves], rest[leaves], rest[leaves + 1 :]
+
+    def write(self) -> None:
+        spec = self.spec
+        clear_around(self.result, spec.result)
+        self.read, self.image = self.source, spec.source.image
+        if spec.staging:
+            window = [(extent - 1) * step for extent, step in zip(spec.kernel, spec.dilation, strict=True)]
+            area = (spec.result.height, spec.result.width)
+            last = [(n - 1) * step + w for n, step, w in zip(area, spec.stride, window, strict=True)]
+            stage(spec.staging, spec.source, corner(spec), (last[0], last[1]), self.source, self.workspace[0])
+            self.read, self.image = self.workspace[0], spec.staging.image
+        if spec.count.chunks > 1:
+            self._in_chunks()
+        elif spec.channels_first:
+            turns = spec.result.batch * spec.tiles
+            with loops.parallel(spec.parts) as part, self._groups(part) as group, loops.serial(turns) as turn:
+                self._tile(group, *self._place(turn), self._bias, self._finish)
+        else:
+            with loops.parallel(spec.result.batch * spec.tiles * spec.parts) as work:
+                image, at = self._place(work // spec.parts)
+                with self._groups(work % spec.parts) as group:
+                    self._tile(group, image, at, self._bias, self._finish)
+
+    def _in_chunks(self) -> None:
+        """The first chunk begins with the bias, the last one ends with the epilogue."""
+        spec, chunks = self.spec, self.spec.count.chunks
+        with loops.shared(spec.result.batch * spec.tiles, spec.cores) as (worker, turn):
+            image, at = self._place(turn)
+            self.waiting = worker * (spec.outputs * spec.tile)
+            with self._groups(0) as group:
+                self._tile(group, image, at, self._bias, self._wait)
+            if chunks > 2:
+                with loops.span(self.spans[1], self.spans[chunks - 1]) as group:
+                    self._tile(group, image, at, self._waited, self._wait)
+            with self._groups(chunks - 1) as group:
+                self._tile(group, image, at, self._waited, self._finish)
+
+    def _groups(self, span: Any) -> Any:
+        if self.spec.count.chunks == self.spec.parts == 1:
+            return loops.serial(self.spec.count.groups)
+        return loops.span(self.spans[span], self.spans[span + 1])
+
+    def _place(self, turn: Any) -> tuple[Any, Any]:
+        """Image and first pixel of a tile."""
+        spec = self.spec
+        image = turn // spec.tiles if spec.result.batch > 1 else 0
+        return image, loops.tile_start(turn % spec.tiles, spec.tile, pixels(spec.result))
+
+    def _tile(self, group: Any, image: Any, at: Any, begin: Callable[..., Any], end: Callable[..., None]) -> None:
+        """The sums of one group on one tile."""
+        spec, lanes = self.spec, self.spec.lanes
+        sums = loops.local(spec.height * spec.tile, DTYPES[spec.source.dtype].accumulator)
+        channels = [loops.table(self.rows, group * spec.height + place) for place in range(spec.height)]
+        for place, channel in enumerate(channels):
+            begin(sums, place, channel)
+        with loops.span(self.starts[group], self.starts[group + 1]) as entry:
+            first = loops.table(self.places, entry) + at + image * self.image
+            factors = self._factors(entry)
+            for place in range(spec.height):
+                for vector in range(spec.vectors):
+                    slot = (place * spec.vectors + vector) * lanes
+                    product = factors(place) * loops.load(self.read, first + vector * lanes, lanes)
+                    loops.store(sums, slot, loops.load(sums, slot, lanes) + product, lanes)
+        for place, channel in enumerate(channels):
+            for vector in range(spec.vectors):
+                value = loops.load(sums, (place * spec.vectors + vector) * lanes, lanes)
+                end(value, image, channel, at, vector)
+
+    def _factors(self, entry: Any) -> Callable[[int], Any]:
+        """A vector of the weight of each channel."""
+        spec, lanes = self.spec, self.spec.lanes
+        if not spec.by_lane or spec.height % lanes:
+            return lambda place: loops.broadcast(loops.load(self.weights, entry * spec.height + place), lanes)
+
+        def of_lane(place: int) -> Any:
+            whole = loops.load(self.weights, entry * spec.height + place // lanes * lanes, lanes)
+            return loops.broadcast(loops.lane(whole, place % lanes), lanes)
+
+        return of_lane
+
+    def _bias(self, sums: loops.Buffer, place: int, channel: Any) -> None:
+        spec, lanes = self.spec, self.spec.lanes
+        for vector in range(spec.vectors):
+            value = loops.broadcast(loops.load(self.bias, channel), lanes)
+            loops.store(sums, (place * spec.vectors + vector) * lanes, value, lanes)
+
+    def _waited(self, sums: loops.Buffer, place: int, channel: Any) -> None:
+        spec, lanes = self.spec, self.spec.lanes
+        for vector in range(spec.vectors):
+            value = loops.load(self.workspace[-1], self._waits(channel, vector), lanes)
+            loops.store(sums, (place * spec.vectors + vector) * lanes, value, lanes)
+
+    def _wait(self, value: Any, image: Any, channel: Any, at: Any, vector: int) -> None:
+        loops.store(self.workspace[-1], self._waits(channel, vector), value, self.spec.lanes)
+
+    def _waits(self, channel: Any, vector: int) -> Any:
+        return self.waiting + channel * self.spec.tile + vector * self.spec.lanes
+
+    def _finish(self, value: Any, image: Any, channel: Any, at: Any, vector: int) -> None:
+        """Stores what the epilogue makes of the sums; where no pixel is, zeros if somebody reads them."""
+        spec, lanes = self.spec, self.spec.lanes
+        position = (image, channel, 0, at + vector * lanes)
+        found = spec.epilogue.value(value, self.leaves, position, lanes)
+        if self.inside is not None:
+            there = loops.load(self.inside, at + vector * lanes, lanes) > loops.number(0.5, lanes)
+            found = tirx.Select(there, found, loops.number(0.0, lanes, spec.result.dtype))
+        loops.store(self.result, spec.result.offset(*position), found, lanes)

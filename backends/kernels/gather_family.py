@@ -1,0 +1,106 @@
+"""The family of kernels that gather what few weights need: for images in planes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .base import Task
+from .convolution import ConvolutionSpec
+from .gather import GatherSpec
+from .planes import LINE, is_planes, pixels
+from .staging import Staging, staging_of
+from .tiles import Machine
+from .zeros import GroupCount, Zeros
+
+__all__ = ["GatherFamily"]
+
+_TRIALS = 4
+"""Tiles, groups and orders that are worth a trial."""
+_FEW_TILES = 2
+"""Tiles for each core, below which cores share the channels too."""
+_VECTORS = 12
+"""Vectors of a tile, of which more save little."""
+
+
+@dataclass(frozen=True)
+class GatherFamily:
+    """Layers whose source and result lie in planes."""
+
+    name: str = "gather"
+
+    def candidates(self, task: Task, machine: Machine) -> tuple[GatherSpec, ...]:
+        spec, zeros = task.spec, task.sparsity
+        if not isinstance(zeros, Zeros) or not (is_planes(spec.source) and is_planes(spec.result)):
+            return ()
+        if spec.source.dtype != "float32":
+            return ()
+        staging = None
+        if not _reads_neighbours(spec):
+            staging = staging_of(spec.source, spec.result, _window(spec), spec.stride, machine.lanes())
+            if staging is None:
+                return ()
+        found = [
+            one
+            for count in zeros.counts
+            for vectors in _vectors(count.blocking.height, pixels(spec.result), machine)
+            for one in _orders(spec, zeros, count, vectors, staging, machine)
+        ]
+        return tuple(sorted(found, key=lambda one: one.cycles(machine))[:_TRIALS])
+
+
+def _window(spec: ConvolutionSpec) -> tuple[int, int]:
+    """Rows and columns from the first place of a window to its last."""
+    height, width = ((extent - 1) * step + 1 for extent, step in zip(spec.kernel, spec.dilation, strict=True))
+    return height, width
+
+
+def _reads_neighbours(spec: ConvolutionSpec) -> bool:
+    """Whether pixel ``p + offset`` of the source is what pixel ``p`` of the result needs, for each place of a window."""
+    source, result, window = spec.source, spec.result, _window(spec)
+    right = window[1] - 1 - spec.padding[1] + result.width - source.width
+    # A vector may reach beyond the last pixel of the last plane; images that are alone in their buffer end there.
+    first = source.start + (source.batch - 1) * source.image + (source.blocks - 1) * source.block
+    offset = (window[0] - 1 - spec.padding[0]) * source.row + window[1] - 1 - spec.padding[1]
+    return (
+        spec.stride == (1, 1)
+        and source.row == result.row
+        and source.row >= source.width + max(spec.padding[1], right)
+        and first + offset + -(-pixels(result) // LINE) * LINE <= source.size
+    )
+
+
+def _vectors(height: int, count: int, machine: Machine) -> list[int]:
+    """How many vectors of pixels a tile of so many channels may have, of a plane of `count` pixels."""
+    lanes = machine.lanes()
+    weights = -(-height // lanes) if machine.by_lane and height % lanes == 0 else 1
+    most = min(_VECTORS, (machine.registers - weights) // (height + 1), -(-count // lanes))
+    whole = -(-count // lanes)
+    return sorted({-(-whole // -(-whole // vectors)) for vectors in range(1, most + 1)})
+
+
+def _orders(
+    spec: ConvolutionSpec, zeros: Zeros, count: GroupCount, vectors: int, staging: Staging | None, machine: Machine
+) -> list[GatherSpec]:
+    """All channels of a tile after each other, or all tiles of some channels where there are several."""
+    made = GatherSpec(
+        source=spec.source,
+        result=spec.result,
+        kernel=spec.kernel,
+        stride=spec.stride,
+        dilation=spec.dilation,
+        padding=spec.padding,
+        outputs=zeros.rows,
+        weights=zeros.weights,
+        count=count,
+        vectors=vectors,
+        lanes=machine.lanes(),
+        epilogue=spec.epilogue,
+        staging=staging,
+        by_lane=machine.by_lane,
+        cores=machine.cores,
+    )
+    if count.chunks > 1:
+        return [made]
+    tiles = made.tiles * spec.result.batch
+    shared = replace(made, parts=machine.cores if tiles < _FEW_TILES * machine.cores else 1)
+    return [shared, replace(made, channels_first=True, parts=machine.cores)] if tiles > 1 else [shared]
