@@ -36,6 +36,7 @@ from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.read import read_relax
 from reconvene.backends.importing.importer import import_module
 from reconvene.backends.kernels import loops
+from reconvene.backends.kernels.base import Trial, trial_of
 from reconvene.backends.kernels.depthwise import DepthwiseSpec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.kernels.winograd import WinogradSpec
@@ -97,7 +98,7 @@ def measured_peak(target: Target, llvm: Any) -> float:
             loops.store(result, slot * lanes, loops.load(sums, slot * lanes, lanes), lanes)
 
     arguments = [("factors", (3 * lanes,), "float32"), ("result", (count * lanes,), "float32")]
-    seconds = HereTimes(llvm, 1)([[loops.kernel("peak", arguments, body)]])[0][0]
+    seconds = HereTimes(llvm, 1)([[Trial(loops.kernel("peak", arguments, body))]])[0][0]
     return 2e-9 * _PEAK_STEPS * count * lanes / seconds
 
 
@@ -129,7 +130,7 @@ def measure(network: str, target: Target, llvm: Any, options: argparse.Namespace
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, options.winograd)
     chosen = choose(plan.tasks, plan.machine, options.winograd, cost)
     uses = [use for use in kernel_uses(plan, chosen) if use.macs]
-    seconds = HereTimes(llvm, 1)([[use.spec.function("kernel")] for use in uses])
+    seconds = HereTimes(llvm, 1)([[trial_of(use.spec)] for use in uses])
     return [_row(network, use, row[0]) for use, row in zip(uses, seconds, strict=True)]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import tvm
 from tvm import tirx
 
-from ..choosing.kernel_times import filled
+from ..choosing.kernel_times import arguments_of
+from ..kernels.base import Trial
 from ..machines.linkers import find_linker, link_shared
 from ..machines.targets import Target
 from .place import Place
@@ -35,16 +36,16 @@ class BoardTimes:
     place: Place
     limits: Limits | None = None
 
-    def __call__(self, groups: Sequence[Sequence[tirx.PrimFunc]]) -> list[list[float]]:
+    def __call__(self, groups: Sequence[Sequence[Trial]]) -> list[list[float]]:
         names = [[f"kernel{i}_{j}" for j in range(len(group))] for i, group in enumerate(groups)]
-        functions = {
-            name: function
+        trials = {
+            name: trial
             for row, group in zip(names, groups, strict=True)
-            for name, function in zip(row, group, strict=True)
+            for name, trial in zip(row, group, strict=True)
         }
         with tempfile.TemporaryDirectory() as temporary:
-            library = self._library(functions, Path(temporary))
-            times = on_board(self.place, lambda board: self._times(board, library, functions), self.limits).value
+            library = self._library({name: trial.function for name, trial in trials.items()}, Path(temporary))
+            times = on_board(self.place, lambda board: self._times(board, library, trials), self.limits).value
         return [[times[name] for name in row] for row in names]
 
     def _library(self, functions: Mapping[str, tirx.PrimFunc], folder: Path) -> Path:
@@ -54,15 +55,15 @@ class BoardTimes:
         link_shared(find_linker(self.target), library, [objects])
         return library
 
-    def _times(self, board: Board, library: Path, functions: Mapping[str, tirx.PrimFunc]) -> dict[str, float]:
+    def _times(self, board: Board, library: Path, trials: Mapping[str, Trial]) -> dict[str, float]:
         board.check(self.target)
         module, device = board.load(library.read_bytes()), board.remote.cpu(0)
         board.call("runtime.config_threadpool", _STRONGEST_CORES_FIRST, self.threads)
         flush = 2 * (self.target.last_cache_bytes or self.target.l2_bytes)
         found = {}
-        for name, function in functions.items():
+        for name, trial in trials.items():
             with answering(board.name):
-                tensors = [tvm.runtime.tensor(filled(p), device) for p in function.params]
+                tensors = [tvm.runtime.tensor(array, device) for array in arguments_of(trial)]
                 timer = module.time_evaluator(name, device, number=1, repeat=_REPEAT, cache_flush_bytes=flush)
                 results = timer(*tensors).results
             found[name] = min(checked_seconds(board, results))

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tvm import tirx
-
-from ..kernels.base import Spec
+from ..kernels.base import Spec, Trial, trial_of
 from ..kernels.tiles import Machine
 
 __all__ = ["AnalyticCost", "Costs", "Judge", "Judged"]
@@ -18,9 +16,9 @@ Costs = Callable[[Sequence[Sequence[Spec]]], list[list[float]]]
 
 
 class Judge(Protocol):
-    """Says what TIR functions cost. A group are functions that compute the same."""
+    """Says what kernels cost. A group are kernels that compute the same."""
 
-    def __call__(self, groups: Sequence[Sequence[tirx.PrimFunc]]) -> list[list[float]]:
+    def __call__(self, groups: Sequence[Sequence[Trial]]) -> list[list[float]]:
         """Seconds, or cycles, of one call of each; lower is better, comparable within a group.
 
         All groups are given at once, so that a judge can build and run them together.
@@ -41,7 +39,7 @@ class Judged:
     least: Callable[[Spec], float] | None = None
 
     def __call__(self, layers: Sequence[Sequence[Spec]]) -> list[list[float]]:
-        figures = self.judge([[spec.function(spec.family) for spec in layer] for layer in layers])
+        figures = self.judge([[trial_of(spec) for spec in layer] for layer in layers])
         if self.least is None:
             return figures
         return [

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tvm
-from tvm import tirx
 
+from ..kernels.base import Trial
 from ..machines.threads import on_threads
 
-__all__ = ["HereTimes", "filled"]
+__all__ = ["HereTimes", "arguments_of"]
 
 _ROUNDS = 4
 _HOPELESS = 1.4
@@ -31,32 +31,33 @@ Call = Callable[[], object]
 class HereTimes:
     """Seconds of one call on this machine with `threads` threads, weights not in cache, images in cache.
 
-    Functions of a group are timed in turns, the slow ones fewer times.
+    Kernels of a group are timed in turns, the slow ones fewer times.
     """
 
     target: Any
     threads: int
 
-    def __call__(self, groups: Sequence[Sequence[tirx.PrimFunc]]) -> list[list[float]]:
+    def __call__(self, groups: Sequence[Sequence[Trial]]) -> list[list[float]]:
         names = [[f"kernel{i}_{j}" for j in range(len(group))] for i, group in enumerate(groups)]
-        named = {
-            name: function.with_attr("global_symbol", name)
+        trials = {
+            name: trial
             for row, group in zip(names, groups, strict=True)
-            for name, function in zip(row, group, strict=True)
+            for name, trial in zip(row, group, strict=True)
         }
+        named = {name: trial.function.with_attr("global_symbol", name) for name, trial in trials.items()}
         library = tvm.compile(tvm.IRModule(named), target=self.target)
         flush = _Flush()
 
         def timed(row: Sequence[str]) -> list[float]:
-            calls = [_calls(library[name], named[name]) for name in row]
+            calls = [_calls(library[name], trials[name]) for name in row]
             return on_threads(self.threads, lambda: _least_times(calls, flush, self.threads))
 
         return [timed(row) for row in names]
 
 
-def _calls(compiled: Any, function: tirx.PrimFunc) -> tuple[Call, Call]:
+def _calls(compiled: Any, trial: Trial) -> tuple[Call, Call]:
     """A call of a kernel on buffers of its own, and one that brings all its arguments but the weights into cache."""
-    arrays = [filled(parameter) for parameter in function.params]
+    arrays = arguments_of(trial)
     tensors = [tvm.runtime.from_dlpack(array) for array in arrays]
     warm = [array for index, array in enumerate(arrays) if index != 1]
     return lambda: compiled(*tensors), lambda: [array.sum() for array in warm]
@@ -94,11 +95,18 @@ def _least_times(calls: Sequence[tuple[Call, Call]], flush: Call, threads: int) 
     return least
 
 
-def filled(parameter: Any) -> npt.NDArray[Any]:
-    """An array for a kernel's parameter, at a multiple of 64 bytes, as TVM's vector loads want it.
+def arguments_of(trial: Trial) -> list[npt.NDArray[Any]]:
+    """An array for each of a kernel's parameters, at a multiple of 64 bytes, as TVM's vector loads want it.
 
-    Numbers are all the same and not tiny, which would slow arithmetic down; tables are zeros.
+    Numbers are all the same and not tiny, which would slow arithmetic down. Tables are zeros, or what the trial has for them.
     """
+    arrays = [_filled(parameter) for parameter in trial.function.params]
+    for place, table in trial.tables.items():
+        arrays[place][:] = table
+    return arrays
+
+
+def _filled(parameter: Any) -> npt.NDArray[Any]:
     shape, dtype = [int(extent) for extent in parameter.shape], str(parameter.dtype)
     size = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(size + 64, "uint8")

@@ -31,6 +31,7 @@ from ...frontend.base.file_cache import FileCache
 from ...frontend.base.json_text import parse_json
 from ...frontend.base.progress import stage
 from ..code.code_version import code_version
+from ..kernels.base import Trial
 from ..kernels.generic import schedule_foreign
 from ..kernels.loops import SCHEDULED
 from .cost import Judge
@@ -126,7 +127,7 @@ class Tuner:
         own = schedule_foreign(IRModule({"main": bare}), self._lanes)["main"]
         with stage(f"tuning {name}"):
             searched = self._searched(bare)
-            ((own_cost, *costs),) = self._judge([[own, *searched]])
+            ((own_cost, *costs),) = self._judge([[Trial(own), *map(Trial, searched)]])
         found = min(costs, default=None)
         kept = found is not None and found < _CLEAR_SHARE * own_cost
         result = Tuned(name, self._unit, own_cost, found, kept)
@@ -201,7 +202,7 @@ class _Bench:
         if self.failure is not None:
             return None, str(self.failure)
         try:
-            return self._judge([[_only(self.modules[number])]])[0][0], ""
+            return self._judge([[Trial(_only(self.modules[number]))]])[0][0], ""
         except ReconveneError as error:
             # It must not pass through TVM, which would make another error of it.
             self.failure = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_text, replacing, write_text
 from ...frontend.base.json_text import parse_json
 from ..bundles.runtime_library import include_folders
+from ..graph.nodes import Array
 from ..machines.emulation import find_emulator
 from ..machines.linkers import find_linker, invoke
 from ..machines.targets import Target, find_target
@@ -50,12 +51,18 @@ class KernelProgram:
 
 
 def estimate_kernel(
-    kernel: tirx.PrimFunc | IRModule, target: str | Target, *, caches: bool = True, cached: bool = True
+    kernel: tirx.PrimFunc | IRModule,
+    target: str | Target,
+    tables: Mapping[int, Array] | None = None,
+    *,
+    caches: bool = True,
+    cached: bool = True,
 ) -> Cost:
     """What one call of a kernel costs on `target`, its data being as near as the call before left it.
 
     Args:
         kernel: a TIR function, or a module of one.
+        tables: what arguments hold that decide what there is to do, by their places; other whole numbers are 0.
         caches: False leaves the misses, and what depends on them, at 0: faster.
         cached: whether to use and to keep results in the user's cache folder. The key is the machine code, the
             target and the versions of all tools.
@@ -69,11 +76,12 @@ def estimate_kernel(
         module, name = _named(kernel)
         objects = Path(folder) / "kernel.o"
         _compile(module, machine, objects)
-        tensors = _tensors(module[name])
-        key = _key(objects, tensors, machine, core, caches)
+        tensors, contents = _tensors(module[name]), _contents(tables or {}, Path(folder))
+        key = _key(objects, [*tensors, *map(_digest, contents.values())], machine, core, caches)
         found = _recall(key) if cached else None
         if found is None:
-            program = _linked(objects, machine, name, tensors, Path(folder) / "kernel")
+            given = [f"{text}@{contents[place]}" if place in contents else text for place, text in enumerate(tensors)]
+            program = _linked(objects, machine, name, given, Path(folder) / "kernel")
             found = _measured(program, machine, core, caches)
             if cached:
                 write_text(key, json.dumps(asdict(found)))
@@ -116,6 +124,18 @@ def _tensors(function: tirx.PrimFunc) -> list[str]:
         extents = ",".join(str(int(extent)) for extent in parameter.shape)
         found.append(f"{int(kind.type_code)}:{int(kind.bits)}:{extents}")
     return found
+
+
+def _contents(tables: Mapping[int, Array], folder: Path) -> dict[int, Path]:
+    """A file for each table."""
+    files = {place: folder / f"table{place}" for place in tables}
+    for place, path in files.items():
+        path.write_bytes(tables[place].tobytes())
+    return files
+
+
+def _digest(path: Path) -> str:
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def _linked(objects: Path, target: Target, name: str, tensors: Sequence[str], path: Path) -> KernelProgram:

@@ -6,9 +6,9 @@ kernels in a module, and of caches. It knows its kernel itself; nobody asks of w
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, runtime_checkable
 
 from tvm import tirx
 
@@ -17,7 +17,7 @@ from .convolution import ConvolutionSpec
 from .image import Slots
 from .tiles import Machine
 
-__all__ = ["Family", "LayerSpec", "Spec", "Task"]
+__all__ = ["Family", "LayerSpec", "Spec", "Task", "Trial", "trial_of"]
 
 
 class Spec(Protocol):
@@ -61,6 +61,32 @@ class LayerSpec(Spec, Protocol):
         weights are that not all layers of this specification have at the same places.
         """
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A kernel that is run to see what it costs.
+
+    Attributes:
+        tables: what some of its arguments have to hold, by their places, since the work that it does depends on them.
+    """
+
+    function: tirx.PrimFunc
+    tables: Mapping[int, Array] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A specification of a kernel whose work depends on tables."""
+
+    def typical(self) -> Mapping[int, Array]:
+        """Tables as layers of this specification have them, by the places of arguments."""
+        ...
+
+
+def trial_of(spec: Spec) -> Trial:
+    """The kernel of `spec`, with tables that are typical of it."""
+    return Trial(spec.function(spec.family), spec.typical() if isinstance(spec, Tabled) else {})
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,19 @@ class GatherSpec:
         tables = (weights, bias, packed.rows.reshape(-1), packed.starts, spans, places)
         return (*tables, inside(self.result, self.tiles * self.tile)) if self.result.halo else tables
 
+    def typical(self) -> dict[int, Array]:
+        """Tables of lists that are equally long, of places all over the window and the channels."""
+        count, random = self.count, np.random.default_rng(0)
+        starts = np.arange(count.groups + 1) * count.entries // count.groups
+        parts = count.chunks if count.chunks > 1 else self.parts
+        every = self._places(np.arange(self.source.blocks))
+        chosen = random.integers(0, len(every), count.entries)
+        order = np.lexsort((chosen, np.searchsorted(starts, np.arange(count.entries), side="right")))
+        rows = np.arange(count.groups * self.height) % self.outputs
+        spans = np.arange(parts + 1) * count.groups // parts
+        tables = (rows, starts, spans, every[chosen[order]])
+        return {place: table.astype("int32") for place, table in enumerate(tables, start=3)}
+
     def cycles(self, machine: Machine) -> float:
         """Estimated cycles of one call on one core: the inner loop's products and loads, and weights from memory."""
         height, vectors, count = self.height, self.vectors, self.count

@@ -5,6 +5,7 @@ Where the zeros are is packed, as weights are. So two layers that differ in noth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +74,12 @@ def entries_of(convolution: Convolution) -> Entries:
     return Entries(outputs, convolution.groups * every, row, group * every + column, matrix[row, column])
 
 
-def zeros_in_planes(convolution: Convolution) -> Zeros:
-    """For kernels that take any rows together, and whose vectors run along pixels."""
+def zeros_in_planes(convolution: Convolution, given: Sequence[Blocking] = ()) -> Zeros:
+    """For kernels that take any rows together, and whose vectors run along pixels; in the groups that are `given`, if any."""
     entries, kernel = entries_of(convolution), convolution.weights.kernel
+    if given:
+        found = tuple(_count(entries, blocking) for blocking in given)
+        return Zeros(entries.rows, kernel[0].size, shared_size(len(entries.row)), found)
     window = kernel.shape[2] * kernel.shape[3]
     counts = [_count(entries, Blocking(1, entries.columns))]
     four = _count(entries, Blocking(4, entries.columns))

@@ -1,8 +1,8 @@
 // Calls one of TVM's kernels as often as is asked, without TVM's runtime.
 //
-//     driver count|time PASSES CODE:BITS:EXTENT,EXTENT,... ...
+//     driver count|time PASSES CODE:BITS:EXTENT,EXTENT,...[@FILE] ...
 //
-// takes one argument for each of the kernel's tensors. Its entry is linked under the name kernel_entry. With "time", the
+// takes one argument for each of the kernel's tensors, with a file for what is in it where that matters. Its entry is linked under the name kernel_entry. With "time", the
 // nanoseconds of each pass go to stdout; "count" does nothing in a pass but call the kernel.
 #include <sys/mman.h>
 
@@ -60,12 +60,14 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char* kind, const char** parts, int
 
 }  // extern "C"
 
-// A tensor of the kind `text` describes. Floats are small and differ; integers are 0, which is a valid index anywhere.
+// A tensor of the kind `text` describes. Without a file, floats are small and differ, and integers are 0, which is a valid
+// index anywhere.
 static bool make(const char* text, DLTensor* tensor, std::vector<int64_t>* shape) {
   int code, bits, used = 0;
   if (sscanf(text, "%d:%d:%n", &code, &bits, &used) != 2 || !used) return false;
   int64_t elements = 1;
-  for (const char* rest = text + used; *rest; rest += *rest == ',') {
+  const char* rest = text + used;
+  for (; *rest && *rest != '@'; rest += *rest == ',') {
     char* end;
     shape->push_back(strtoll(rest, &end, 10));
     if (end == rest) return false;
@@ -78,6 +80,12 @@ static bool make(const char* text, DLTensor* tensor, std::vector<int64_t>* shape
   memset(data, 0, bytes + 64);
   if (code == kDLFloat && bits == 32)
     for (int64_t i = 0; i < elements; i++) static_cast<float*>(data)[i] = static_cast<float>(i * 7919 % 2003 - 1001) * 1e-3f;
+  if (*rest == '@') {
+    FILE* file = fopen(rest + 1, "rb");
+    const bool whole = file && fread(data, 1, bytes, file) == bytes;
+    if (file) fclose(file);
+    if (!whole) return false;
+  }
   *tensor = DLTensor{};
   tensor->data = data;
   tensor->device = {kDLCPU, 0};

@@ -6,15 +6,23 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import tvm
 
 from reconvene.backends.choosing.layer_times import LayerShape, specification
+from reconvene.backends.graph.nodes import Convolution, Weights
 from reconvene.backends.kernels.base import Task
 from reconvene.backends.kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
 from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
+from reconvene.backends.kernels.gather_family import GatherFamily
+from reconvene.backends.kernels.packed_rows import Blocking
+from reconvene.backends.kernels.planes import plane_view
 from reconvene.backends.kernels.tiles import Machine
+from reconvene.backends.kernels.transposing import TransposeSpec
 from reconvene.backends.kernels.winograd_family import WinogradFamily
+from reconvene.backends.kernels.zeros import zeros_in_planes
+from reconvene.backends.lowering.layers import planes_task
 from reconvene.backends.lowering.layout import dense_view
 from reconvene.backends.machines.targets import find_target
 
@@ -157,3 +165,40 @@ def test_winograd_with_its_transforms(size: int, board: str) -> None:
     task = Task(specification(*LAYERS["3x3"], machine(board)))
     for candidate in WinogradFamily(size).candidates(task, machine(board)):
         check_products(candidate.function("kernel"), board)
+
+
+@pytest.mark.parametrize("board", list(BOARDS))
+@pytest.mark.parametrize("shared", [1, 2, 4, 8])
+def test_gathering(shared: int, board: str) -> None:
+    """With four filters that share columns, a step loads a vector for four products; with one, for each."""
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((64, 64, 3, 3)) * np.repeat(
+        random.random((64 // shared, 64, 3, 3)) > 0.8, shared, axis=0
+    )
+    image = plane_view(1, 64, 28, 28, 1, 29)
+    epilogue = replace(CLIPPED, keeps_nans=machine(board).keeps_nans)
+    task = planes_task(Convolution(Weights(kernel, np.zeros(64)), padding=(1, 1, 1, 1)), image, image, epilogue)
+    specs = [spec for spec in GatherFamily().candidates(task, machine(board)) if not spec.channels_first]
+    assert specs[0].height in (shared, 2 * shared)
+    lines, loops = checked(specs[0].function("kernel"), board)
+    share = max(products(lines, span) / (span[1] - span[0]) for span in loops)
+    assert share > {1: 0.3, 2: 0.38, 4: 0.38, 8: 0.3}[shared]
+
+
+@pytest.mark.parametrize("board", list(BOARDS))
+def test_gathering_into_sums_that_wait(board: str) -> None:
+    kernel = np.random.default_rng(0).standard_normal((64, 64, 3, 3))
+    layer = Convolution(Weights(kernel, np.zeros(64)), padding=(1, 1, 1, 1))
+    image = plane_view(1, 64, 28, 28, 1, 29)
+    task = planes_task(layer, image, image, Epilogue())
+    task = replace(task, sparsity=zeros_in_planes(layer, [Blocking(4, 72)]))
+    checked(GatherFamily().candidates(task, machine(board))[0].function("kernel"), board)
+
+
+@pytest.mark.parametrize("board", list(BOARDS))
+def test_transposing(board: str) -> None:
+    """A square of four vectors stays in registers."""
+    blocks, planes = dense_view(1, 8, 28, 28, machine(board).lanes(), 1), plane_view(1, 32, 28, 28, 1, 29)
+    for spec in (TransposeSpec(blocks, planes, 32), TransposeSpec(planes, blocks, 32)):
+        lines = assembly(spec.function("kernel"), board)
+        assert not [line for span in inner_loops(lines) for line in spills(lines, span)]

@@ -1,0 +1,231 @@
+"""Kernels that gather what few weights need, against PyTorch in float64: all ways to cut the work, on all kinds of machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch.nn import functional as F
+
+from reconvene.backends.graph.nodes import Convolution, Weights
+from reconvene.backends.kernels.base import Task
+from reconvene.backends.kernels.convolution import ConvolutionSpec
+from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
+from reconvene.backends.kernels.families import candidates
+from reconvene.backends.kernels.gather import GatherSpec
+from reconvene.backends.kernels.gather_family import GatherFamily
+from reconvene.backends.kernels.packed_rows import Blocking
+from reconvene.backends.kernels.planes import plane_view
+from reconvene.backends.kernels.tiles import Machine
+from reconvene.backends.kernels.zeros import zeros_in_planes
+from reconvene.backends.lowering.layers import planes_task
+from reconvene.backends.lowering.layout import dense_view
+from tests.support.planes import laid_out, read_back
+
+MACHINES = {
+    "sixteen lanes": Machine(64, 32, 2**20, cores=2),
+    "four lanes, by lane": Machine(16, 32, 2**19, cores=4, pixel_registers=1, by_lane=True),
+    "one lane": Machine(4, 16, 2**16),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution; `shared` neighbouring filters have zeros at the same places, in `blocks` of columns other ones."""
+
+    inputs: int
+    outputs: int
+    size: tuple[int, int]
+    window: int = 3
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    batch: int = 1
+    zeros: float = 0.7
+    shared: int = 4
+    blocks: int = 1
+
+    @property
+    def padding(self) -> int:
+        return (self.window - 1) * self.dilation // 2
+
+    def convolution(self) -> Convolution:
+        random = np.random.default_rng(0)
+        shape = (self.outputs, self.inputs // self.groups * self.window**2)
+        kept = []
+        for columns in np.array_split(np.arange(shape[1]), self.blocks):
+            mask = np.repeat(
+                random.random((-(-self.outputs // self.shared), len(columns))) >= self.zeros, self.shared, 0
+            )
+            order = random.permutation(self.outputs) if self.blocks > 1 else np.arange(self.outputs)
+            kept.append(mask[: self.outputs][order])
+        kernel = random.standard_normal(shape) * np.concatenate(kept, axis=1)
+        kernel = kernel.reshape(self.outputs, -1, self.window, self.window)
+        p = self.padding
+        return Convolution(
+            Weights(kernel, random.standard_normal(self.outputs)), (self.stride, self.stride), (p, p, p, p),
+            (self.dilation, self.dilation), self.groups,
+        )  # fmt: skip
+
+    def image(self) -> np.ndarray:
+        return np.random.default_rng(1).standard_normal((self.batch, self.inputs, *self.size)).astype("float32")
+
+    def expected(self) -> np.ndarray:
+        layer = self.convolution()
+        given = [
+            torch.from_numpy(a) for a in (self.image().astype("float64"), layer.weights.kernel, layer.weights.bias)
+        ]
+        return F.conv2d(*given, self.stride, self.padding, self.dilation, self.groups).numpy()  # type: ignore[no-any-return]
+
+    def task(self, halo: int = 1, epilogue: Epilogue = Epilogue()) -> Task:  # noqa: B008
+        height, width = ((extent - 1) // self.stride + 1 for extent in self.size)
+        rest = (self.window - 1) * self.dilation // self.stride
+        source = plane_view(self.batch, self.inputs, *self.size, self.padding, self.size[1] + max(self.padding, halo))
+        pitch = source.row if self.stride == 1 else width + max(halo, rest)
+        return planes_task(self.convolution(), source, self.result(halo, height, width, pitch), epilogue)
+
+    def result(self, halo: int, height: int, width: int, pitch: int) -> Any:
+        return plane_view(self.batch, self.outputs, height, width, halo, pitch)
+
+
+CASES = {
+    "3x3": Case(6, 12, (9, 9)),
+    "zeros anywhere": Case(8, 10, (7, 7), shared=1),
+    "rows that are left over, several images": Case(5, 7, (14, 13), batch=2),
+    "pointwise, wide": Case(16, 9, (20, 33), window=1),
+    "one long row": Case(3, 5, (1, 40), window=1, zeros=0.5),
+    "stride 2": Case(6, 10, (14, 14), stride=2),
+    "stride 2, odd, several images": Case(6, 6, (15, 11), stride=2, batch=2, groups=2),
+    "stride 2, pointwise": Case(4, 6, (10, 10), window=1, stride=2),
+    "stride 3": Case(4, 6, (13, 10), stride=3),
+    "first layer": Case(3, 8, (21, 21), window=7, stride=2, zeros=0.0),
+    "depthwise": Case(6, 6, (9, 9), groups=6, zeros=0.0),
+    "dilated, in groups": Case(8, 12, (12, 12), dilation=2, groups=2),
+    "5x5": Case(4, 8, (11, 12), window=5),
+    "other rows in every block": Case(24, 24, (9, 10), zeros=0.6, blocks=3),
+    "no weight at all": Case(4, 4, (5, 5), zeros=1.0),
+}
+
+
+def in_chunks(case: Case, spec: GatherSpec, parts: int) -> GatherSpec:
+    """The same in about so many chunks, which cut rows that share columns, so that sums wait."""
+    width = max(1, case.inputs * case.window**2 // parts)
+    counted = zeros_in_planes(case.convolution(), [Blocking(2, width)]).counts[-1]
+    return replace(spec, count=counted, vectors=min(spec.vectors, 3), channels_first=False, parts=1)
+
+
+def results(specs: list[GatherSpec], case: Case) -> list[np.ndarray]:
+    """What kernels compute, from buffers with NaN wherever nothing was written."""
+    functions = {f"kernel{i}": spec.function(f"kernel{i}") for i, spec in enumerate(specs)}
+    named = {name: function.with_attr("global_symbol", name) for name, function in functions.items()}
+    library = tvm.compile(tvm.IRModule(named), target={"kind": "llvm", "opt-level": 1})
+    found = []
+    for spec, (name, function) in zip(specs, functions.items(), strict=True):
+        shapes = [(tuple(int(extent) for extent in p.shape), str(p.dtype)) for p in function.params]
+        packed = spec.pack(case.convolution(), np.arange(case.inputs))
+        assert [(array.shape, str(array.dtype)) for array in packed] == shapes[1 : 1 + len(packed)]
+        given = [laid_out(case.image(), spec.source), *packed]
+        rest = [np.full(shape, np.nan, dtype) for shape, dtype in shapes[len(given) :]]
+        assert [shape for shape, _ in shapes[len(given) + 1 :]] == [(size,) for size in spec.workspace]
+        tensors = [tvm.runtime.tensor(array) for array in (*given, *rest)]
+        library[name](*tensors)
+        found.append(read_back(tensors[len(given)].numpy(), spec.result, case.outputs))
+    return found
+
+
+@pytest.mark.parametrize("machine", list(MACHINES))
+@pytest.mark.parametrize("name", list(CASES))
+def test_every_candidate_computes_the_layer(name: str, machine: str) -> None:
+    case = CASES[name]
+    halo = 0 if name == "pointwise, wide" else 1
+    specs = list(GatherFamily().candidates(case.task(halo), MACHINES[machine]))
+    assert specs and all(spec.cycles(MACHINES[machine]) > 0 for spec in specs)
+    other = [spec for spec in specs if spec.channels_first and name in ("3x3", "pointwise, wide", "first layer")]
+    chunked = [in_chunks(case, specs[0], 2 if "image" in name else 3)] if case.groups == 1 else []
+    specs = [specs[0], *other[:1], *chunked]
+    expected = case.expected()
+    for spec, found in zip(specs, results(specs, case), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=str(spec))
+
+
+def test_channels_are_computed_together_if_they_share_columns() -> None:
+    heights = {share: {c.blocking.height for c in zeros_in_planes(Case(16, 16, (8, 8), shared=share).convolution()).counts}
+               for share in (1, 4, 8)}  # fmt: skip
+    assert heights == {1: {1, 2}, 4: {4}, 8: {4, 8}}
+
+
+def test_blocks_of_a_matrix_become_chunks() -> None:
+    """Of blocks of 8 channels, in which other filters share columns, the widest chunks that cut none."""
+    case = Case(32, 32, (8, 8), zeros=0.6, blocks=4)
+    counts = zeros_in_planes(case.convolution()).counts
+    whole = next(count for count in counts if count.chunks == 1 and count.blocking.height == 1)
+    cut = [count for count in counts if count.chunks > 1]
+    assert cut and cut[0].blocking == Blocking(4, 72) and cut[0].entries * 4 <= 1.05 * whole.entries
+
+
+def test_tables_that_are_timed_are_like_those_of_a_layer() -> None:
+    case = CASES["3x3"]
+    spec = GatherFamily().candidates(case.task(), MACHINES["sixteen lanes"])[0]
+    packed, typical = spec.pack(case.convolution(), np.arange(case.inputs)), spec.typical()
+    for place, table in typical.items():
+        real = packed[place - 1]
+        assert table.shape == real.shape and table.dtype == real.dtype
+        assert table.min() >= 0 and table.max() <= max(real.max(), spec.source.size - 3 * 64, spec.count.entries)
+    assert (np.diff(typical[4]) > 0).all() and typical[4][-1] == spec.count.entries
+
+
+def test_epilogues_read_planes_and_numbers_that_are_the_same_for_a_plane() -> None:
+    case = CASES["3x3"]
+    plain = case.task()
+    gate = replace(dense_view(1, case.outputs, 1, 1, 1, 0), image=0, row=0, column=0)
+    steps = (
+        Step("add", (), (Operand("anchor"), Operand("leaf", 0))),
+        Step("multiply", (), (Operand("step", 0), Operand("leaf", 1))),
+        Step("relu", (), (Operand("step", 1),)),
+    )
+    result = plain.spec.result
+    spec = GatherFamily().candidates(case.task(1, Epilogue(steps, (result, gate))), MACHINES["sixteen lanes"])[0]
+    random = np.random.default_rng(2)
+    other = random.standard_normal((1, case.outputs, *case.size)).astype("float32")
+    factors = random.standard_normal(case.outputs).astype("float32")
+    function = spec.function("kernel").with_attr("global_symbol", "kernel")
+    given = [laid_out(case.image(), spec.source), *spec.pack(case.convolution(), np.arange(case.inputs)),
+             laid_out(other, result), factors, np.full(result.size, np.nan, "float32")]  # fmt: skip
+    tensors = [tvm.runtime.tensor(array) for array in given]
+    tvm.compile(tvm.IRModule({"kernel": function}), target="llvm")["kernel"](*tensors)
+    expected = np.maximum((case.expected() + other) * factors[:, None, None], 0)
+    found = read_back(tensors[-1].numpy(), result, case.outputs)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_layers_in_blocks_are_left_to_others() -> None:
+    """And where a vector is one element, blocks are planes."""
+    case, machine = CASES["3x3"], MACHINES["sixteen lanes"]
+    task = case.task()
+    assert {spec.family for spec in candidates(task, machine)} == {"gather"}
+    assert {"convolution", "gather"} <= {spec.family for spec in candidates(task, MACHINES["one lane"])}
+    blocks = dense_view(1, 1, *case.size, 16, 1)
+    assert (
+        GatherFamily().candidates(replace(task, spec=replace(task.spec, source=blocks, result=blocks)), machine) == ()
+    )
+    assert GatherFamily().candidates(Task(task.spec), machine) == (), "nothing is known of its zeros"
+
+
+def test_what_cannot_be_read_as_neighbours_is_copied() -> None:
+    machine = MACHINES["sixteen lanes"]
+
+    def staged(task: Task) -> bool:
+        return GatherFamily().candidates(task, machine)[0].staging is not None
+
+    plain, strided = CASES["3x3"].task(), CASES["stride 2"].task()
+    assert not staged(plain) and staged(strided)
+    wider = replace(plain.spec.result, row=plain.spec.result.row + 2)
+    assert staged(replace(plain, spec=replace(plain.spec, result=wider)))
+    # Rows of the result that are too near for a phase of the source.
+    close = plane_view(1, 10, 7, 7, 0, 7)
+    assert GatherFamily().candidates(replace(strided, spec=replace(strided.spec, result=close)), machine) == ()
+    assert isinstance(plain.spec, ConvolutionSpec)
