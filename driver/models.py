@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,26 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from ..frontend.base.errors import InputError
+from ..frontend.base.own_code import failure
 from ..frontend.base.progress import stage
 from ..frontend.capture import capture
 from ..frontend.data.datasets import find_dataset
+from ..frontend.data.facts import DataFacts
 from ..frontend.networks.papers import NETWORKS, SHORT_NAMES, Network, find_network, network_for
 from ..frontend.program_file import Compute, read_program
 from .arrays import Given
 from .example_inputs import arranged, check_bytes, random_input, shaped
 
-__all__ = ["LoadedModel", "load_model", "rebatched"]
+__all__ = ["Fit", "LoadedModel", "called", "load_model", "named_object", "rebatched"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Images that a network by name is made for."""
+
+    classes: int
+    side: int | None
+    """In pixels; None where nothing says it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class LoadedModel:
     """Of the compaction it came from, if its file carries one."""
     compute: Compute | None = None
     """Beside that of the dense network, if its file carries it."""
+    data: DataFacts | None = None
+    """What it was trained on, if its file carries that."""
 
 
 def load_model(
@@ -51,7 +63,7 @@ def load_model(
     dynamic: Sequence[str] = (),
     *,
     batch: int | None = None,
-    dataset: str | None = None,
+    dataset: str | Fit | None = None,
     width: float = 1.0,
     given: Sequence[Given] = (),
 ) -> LoadedModel:
@@ -64,7 +76,7 @@ def load_model(
         dynamic: ``batch`` and/or ``size`` for sizes that must be able to vary. Without it the batch may, if the model allows
             that; a ``.pt2`` says itself what may.
         batch: size of the first axis of every example input, instead of the one they have.
-        dataset: of `frontend.data.datasets.DATASETS`; one of the papers' networks is fitted to its classes and images.
+        dataset: of `frontend.data.datasets.DATASETS`, or what one of the papers' networks is fitted to instead.
         width: scales the layers of such a network.
         given: arrays, which are the example inputs instead.
 
@@ -76,14 +88,15 @@ def load_model(
     if model.endswith(".pt2") or Path(model).is_file():
         with stage(f"reading {model}"):
             stored = read_program(model)
-            certificate, compute = stored.certificate, stored.compute
+            certificate, compute, data = stored.certificate, stored.compute, stored.data
         used = arranged(wanted, stored.module, stored.example_inputs) if wanted else stored.example_inputs
         if not used:
             raise InputError(f"'{model}' carries no example inputs; give their shapes with --input 1x3x224x224")
         used = rebatched(used, batch)
         check_free(stored.module, dynamic, model)
         stored.module.check_inputs(used)
-        return LoadedModel(stored.module, used, Path(model).stem, Path(model).with_suffix(""), certificate, compute)
+        beside = Path(model).with_suffix("")
+        return LoadedModel(stored.module, used, Path(model).stem, beside, certificate, compute, data)
     if ":" in model:
         module, name = from_code(model), model.rpartition(":")[2]
         if not wanted:
@@ -102,12 +115,16 @@ def load_model(
     return LoadedModel(capture(module, used, dynamic_shapes(used, dynamic)), used, name, Path(name))
 
 
-def fitted(model: str, dataset: str | None, width: float) -> Network:
+def fitted(model: str, dataset: str | Fit | None, width: float) -> Network:
     """The network of that name, for the data set if there is one."""
     if dataset is None:
         if width != 1.0:
             raise InputError("a width is for networks that are fitted to a data set; name it with --dataset")
         return find_network(model)
+    if isinstance(dataset, Fit):
+        if dataset.side is None:
+            raise InputError(f"images of any size could be made for '{model}'; say of which, such as --input 1x3x64x64")
+        return network_for(model, dataset.classes, dataset.side, width)
     facts = find_dataset(dataset)
     return network_for(model, facts.classes, facts.side, width)
 
@@ -165,9 +182,23 @@ def dynamic_shapes(inputs: tuple[Any, ...], dynamic: Sequence[str]) -> Any:
 
 def from_code(model: str) -> nn.Module:
     """The module behind ``file.py:attribute`` or ``package.module:attribute``."""
-    place, _, attribute = model.rpartition(":")
+    found = named_object(model, "a callable in it that gives an nn.Module")
+    if not isinstance(found, nn.Module) and callable(found):
+        found = called(model, found)
+    if not isinstance(found, nn.Module):
+        raise InputError(f"'{model}' gives a {type(found).__name__}, not an nn.Module")
+    return found
+
+
+def named_object(name: str, wanted: str) -> Any:
+    """What ``file.py:attribute`` or ``package.module:attribute`` names. `wanted`: what it should be, for messages.
+
+    Raises:
+        InputError: there is no such file, module or attribute, or importing it fails.
+    """
+    place, _, attribute = name.rpartition(":")
     if not place or not attribute:
-        raise InputError(f"'{model}' names no callable; write package.module:callable or file.py:callable")
+        raise InputError(f"'{name}' names no callable; write package.module:callable or file.py:callable")
     with stage(f"importing {place}"):
         try:
             code = from_file(Path(place)) if place.endswith(".py") else from_name(place)
@@ -178,18 +209,20 @@ def from_code(model: str) -> nn.Module:
             raise
         except AttributeError as error:
             if error.obj is not code:
-                raise broken(model, error) from error
-            raise InputError(f"'{place}' has no '{attribute}'; name a callable in it that gives an nn.Module") from None
+                raise broken(name, error) from error
+            raise InputError(f"'{place}' has no '{attribute}'; name {wanted}") from None
         except Exception as error:
-            raise broken(model, error) from error
-        if not isinstance(found, nn.Module) and callable(found):
-            try:
-                found = found()
-            except Exception as error:
-                raise broken(model, error) from error
-    if not isinstance(found, nn.Module):
-        raise InputError(f"'{model}' gives a {type(found).__name__}, not an nn.Module")
+            raise broken(name, error) from error
     return found
+
+
+def called(name: str, function: Any) -> Any:
+    """What a person's function gives. Raises InputError, saying where, if it fails."""
+    with stage(f"calling {name}"):
+        try:
+            return function()
+        except Exception as error:
+            raise broken(name, error) from error
 
 
 def from_file(path: Path) -> ModuleType:
@@ -223,7 +256,4 @@ def from_name(name: str) -> ModuleType:
 
 def broken(model: str, error: Exception) -> InputError:
     """The person's own code failed: one line with where."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    reason = (str(error) or "no message").splitlines()[0]
-    return InputError(f"'{model}' does not load: {type(error).__name__}: {reason}{where}")
+    return failure(f"'{model}' does not load", error)

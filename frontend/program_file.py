@@ -27,6 +27,7 @@ from .base.tensor_files import has_odd_booleans
 from .base.torch_logs import quiet
 from .claimed_values import check_values
 from .containers import with_names, without_classes
+from .data.facts import DataFacts
 from .exported import from_program, program_of
 from .graph_module import CapturedModule
 from .state import state_of
@@ -35,6 +36,7 @@ __all__ = ["Compute", "StoredProgram", "check_onnx", "export_onnx", "load_progra
 
 _CERTIFICATE = "extra/reconvene_certificate.json"
 _COMPUTE = "extra/reconvene_compute.json"
+_DATA = "extra/reconvene_data.json"
 _NAMES = "extra/reconvene_names.json"
 _PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*|extra/reconvene_names\.json")
 """The records that say what a program computes."""
@@ -89,6 +91,19 @@ class StoredProgram:
         except (TypeError, ValueError) as error:
             raise InputError(f"cannot read the compute in '{self.path}': {error}; the file is damaged") from None
         return found
+
+    @property
+    def data(self) -> DataFacts | None:
+        """Classes and colours of the images that the network was trained on, None if the file does not say.
+
+        Raises:
+            InputError: it is damaged, or of another program than the file's.
+        """
+        note = self._note(_DATA, "data", "training")
+        try:
+            return None if note is None else DataFacts.from_plain(note)
+        except ValueError as error:
+            raise InputError(f"cannot read the data in '{self.path}': {error}; the file is damaged") from None
 
     def _note(self, place: str, what: str, made: str) -> dict[str, Any] | None:
         """What the record at `place` says of the program, None if there is no such record."""
@@ -165,10 +180,12 @@ def save_program(
     dynamic_shapes: Any = None,
     certificate: Mapping[str, Any] | None = None,
     compute: Compute | None = None,
+    data: DataFacts | None = None,
 ) -> None:
     """Writes `module` as a ``.pt2`` file. `dynamic_shapes` defaults to those it was captured with.
 
-    A `certificate` and a `compute` travel in the file, with a checksum of the program they are of: see `StoredProgram`.
+    A `certificate`, a `compute` and `data` travel in the file, with a checksum of the program they are of: see
+    `StoredProgram`.
 
     Raises:
         InputError: the file cannot be written. An older file of that name is then untouched.
@@ -186,6 +203,7 @@ def save_program(
         notes = {
             _CERTIFICATE: None if certificate is None else {"certificate": dict(certificate)},
             _COMPUTE: None if compute is None else {"compute": asdict(compute)},
+            _DATA: None if data is None else {"data": data.to_plain()},
         }
         for place, note in notes.items():
             if note is not None:

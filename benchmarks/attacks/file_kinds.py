@@ -34,7 +34,8 @@ from reconvene.driver.training.checkpoint import Progress, Trainee, load_checkpo
 from reconvene.driver.training.levels import LEVELS_FILE, _described
 from reconvene.frontend.base.file_cache import FileCache
 from reconvene.frontend.data.datasets import cifar10, fashion_mnist, read_cache, tiny_imagenet, write_cache
-from reconvene.frontend.data.image_files import read_photograph
+from reconvene.frontend.data.facts import Colours, DataFacts
+from reconvene.frontend.data.image_files import read_fitted, read_photograph
 from reconvene.frontend.program_file import save_program
 from reconvene.passes.plan import Plan
 
@@ -101,7 +102,8 @@ def _programs(folder: Path, code: str) -> Iterator[Kind]:
     yield Kind("program's graph", {"a.pt2": path.read_bytes()}, "a.pt2", graph, _explain, 4)
     pruned = folder / "pruned.pt2"
     result = api.prune(Small().eval(), (x,), sparsity=0.5)
-    save_program(result.module, (x,), pruned, certificate=dataclasses.asdict(result.certificate))
+    notes: dict[str, Any] = {"data": DataFacts(("a", "b"), Colours((0.5,) * 3, (0.25,) * 3), 0.2)}
+    save_program(result.module, (x,), pruned, certificate=dataclasses.asdict(result.certificate), **notes)
     yield Kind("pruned program", {"a.pt2": pruned.read_bytes()}, "a.pt2", in_zip(by_name, code), _explain)
     result.plan.save(folder / "plan.json")
     files = {name: (folder / name).read_bytes() for name in ("plan.json", "plan.safetensors")}
@@ -149,6 +151,12 @@ def _images(folder: Path, code: str) -> Iterator[Kind]:
         yield Kind(
             kind.lower(), {"a.img": stream.getvalue()}, "a.img", binary, lambda at: read_photograph(at / "a.img", 56)
         )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", exif=exif)
+    turned = {"a.jpg": stream.getvalue()}
+    yield Kind("a turned JPEG", turned, "a.jpg", binary, lambda at: read_fitted(at / "a.jpg", 24, 32))
     records = generator.integers(0, 10, (4, 3073), dtype=np.uint8).tobytes()
     where = "cifar-10-batches-bin/test_batch.bin"
     yield Kind("CIFAR's binary", {where: records}, where, binary, cifar10)

@@ -26,24 +26,29 @@ __all__ = [
     "InputShapes",
     "Json",
     "KeyFile",
+    "Mean",
     "Model",
     "On",
     "OnnxFile",
     "Output",
+    "OwnData",
     "PlanFile",
     "PublicKey",
     "ReportFile",
     "Seed",
     "SessionTimeout",
+    "Std",
     "Structure",
     "Target",
     "Teacher",
+    "TestShare",
     "Threads",
     "ThreadsOfBundle",
     "TrainingData",
     "TrainingThreads",
     "Width",
     "Winograd",
+    "Workers",
 ]
 
 MOST_THREADS, MOST_RUNS, MOST_IMAGES, MOST_CHANNELS, MOST_MACS = 1024, 1_000_000, 65_536, 65_536, 10**11
@@ -115,7 +120,26 @@ Choose = Annotated[
         help="How kernels are chosen: by 'time', here or on a board, modelled 'cycles', 'model', or 'default'."
     ),
 ]
-TrainingData = Annotated[str, typer.Option("--dataset", help="cifar10, fashion-mnist or tiny-imagenet.")]
+TrainingData = Annotated[
+    str | None,
+    typer.Option("--dataset", help="cifar10 (unless --data names your own), fashion-mnist or tiny-imagenet."),
+]
+OwnData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Your own: a folder of images by class, file.py:function, hf:NAME; with --dataset, where that lies.",
+    ),
+]
+TestShare = Annotated[
+    float | None, typer.Option(help="Of the images of each class, to hold back for tests where no folder has them.")
+]
+Mean = Annotated[str | None, typer.Option(metavar="R,G,B", help="Subtracted from images' colours, as shares of 255.")]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="What images' colours are then divided by.")]
+Workers = Annotated[
+    int, typer.Option(min=0, max=MOST_THREADS, help="Processes that make items for --data file.py:function.")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a hyper-parameter, such as epochs=3. Repeatable."),

@@ -187,16 +187,41 @@ def _serve(given: Given) -> None:
         given.refuse(["control_token", "allow_host"], "with --no-control")
 
 
+def _own_data(given: Given) -> None:
+    """What is said of data of a person's own."""
+    data, about = given["data"], ("test_share", "mean", "std", "workers")
+    if data is None or given["dataset"] is not None:
+        given.refuse(about, "without --data that names your own, a folder of images or a function")
+    elif ":" in data and not data.startswith("hf:") and not Path(data).exists():
+        given.refuse(about[:3], "for a function, which splits and normalises by itself")
+    else:
+        given.refuse(["workers"], "for images, which are decoded once; it is for --data file.py:function")
+
+
 def _train(given: Given) -> None:
     _fitted(given)
+    _own_data(given)
     if given["compute"] != "equal":
         given.refuse(["dense_macs"], "without --compute equal, which compares with it")
 
 
 def _train_levels(given: Given) -> None:
     _fitted(given)
+    _own_data(given)
     if given["method"] != "iterative":
         given.refuse(["rewind"], "for masks that are found before training: weights start from where they are")
+
+
+def _evaluate(given: Given) -> None:
+    _own_data(given)
+    if Path(given["model"]).is_dir():
+        given.refuse(["seed"], "for a bundle: nothing is random")
+    else:
+        given.refuse(
+            ["on", "against", "public_key"], "for a model, whose compiled code runs here; they are for bundles"
+        )
+    if not _on_network(given):
+        given.refuse(["timeout", "key_file"], "without a board on the network, see --on")
 
 
 def _estimate(given: Given) -> None:
@@ -215,5 +240,6 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "bench": _bench,
     "serve": _serve,
     "estimate": _estimate,
+    "evaluate": _evaluate,
 }
 """By the verb's name. The other verbs have no option that something else decides."""

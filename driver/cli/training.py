@@ -1,4 +1,4 @@
-"""The verbs that train."""
+"""The verbs that train, and tell what came of it."""
 
 from __future__ import annotations
 
@@ -9,33 +9,52 @@ import typer
 
 from .command_options import (
     MOST_MACS,
+    MOST_RUNS,
     Bfloat16,
     Changes,
     CheckpointEvery,
-    DataFolder,
     Device,
     InputShapes,
     Json,
+    KeyFile,
+    Mean,
     Model,
+    On,
+    OwnData,
+    PublicKey,
     Seed,
+    SessionTimeout,
+    Std,
     Teacher,
+    TestShare,
+    ThreadsOfBundle,
     TrainingData,
     TrainingThreads,
     Width,
+    Workers,
 )
 from .terminal import answer
 
 if TYPE_CHECKING:
     from ..answer import Answer
 
-__all__ = ["train", "train_levels"]
+__all__ = ["evaluate", "train", "train_levels"]
+
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Hyper-parameters: laptop, or fine-tune for your own data; vgg16-cifar10, smoke and others."),
+]
 
 
 def train(
     model: Model,
-    dataset: TrainingData = "cifar10",
-    data: DataFolder = None,
-    preset: Annotated[str, typer.Option(help="Hyper-parameters: vgg16-cifar10, laptop, smoke and others.")] = "laptop",
+    dataset: TrainingData = None,
+    data: OwnData = None,
+    test_share: TestShare = None,
+    mean: Mean = None,
+    std: Std = None,
+    workers: Workers = 0,
+    preset: Preset = None,
     setting: Changes = None,
     masks: Annotated[
         Path | None, typer.Option(help="Weights that stay zero: parameter name to bool tensor, .safetensors.")
@@ -96,6 +115,9 @@ def train(
             model=model,
             dataset=dataset,
             data=data,
+            test_share=test_share,
+            colours=verb.parse_colours(mean, std),
+            workers=workers,
             preset=preset,
             settings=tuple(setting or ()),
             zeros=verb.ZerosAsked(method=method, structure=asked, sparsity=sparsity, ignore=tuple(ignore or ())),
@@ -130,9 +152,13 @@ def train_levels(
     ] = "iterative",
     rewind: Annotated[str, typer.Option(help="Where weights go back to: 500it (steps) or 1ep (epochs).")] = "0it",
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of weights that stay whole. Repeatable.")] = None,
-    dataset: TrainingData = "cifar10",
-    data: DataFolder = None,
-    preset: Annotated[str, typer.Option(help="Hyper-parameters of every level, as for train.")] = "laptop",
+    dataset: TrainingData = None,
+    data: OwnData = None,
+    test_share: TestShare = None,
+    mean: Mean = None,
+    std: Std = None,
+    workers: Workers = 0,
+    preset: Preset = None,
     setting: Changes = None,
     teacher: Teacher = None,
     device: Device = "cpu",
@@ -156,6 +182,9 @@ def train_levels(
             ladder=verb.Ladder(levels, share, method, rewind, tuple(ignore or ())),
             dataset=dataset,
             data=data,
+            test_share=test_share,
+            colours=verb.parse_colours(mean, std),
+            workers=workers,
             preset=preset,
             settings=tuple(setting or ()),
             teacher=teacher,
@@ -164,6 +193,55 @@ def train_levels(
             checkpoint_every=checkpoint_every,
             inputs=tuple(input or ()),
             output=output,
+            seed=seed,
+        )
+        return verb.run(request)
+
+    answer(json, work)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a model to compile first.")],
+    dataset: TrainingData = None,
+    data: OwnData = None,
+    test_share: TestShare = None,
+    mean: Mean = None,
+    std: Std = None,
+    workers: Workers = 0,
+    test_images: Annotated[
+        int, typer.Option(min=0, max=MOST_RUNS, help="How many of the images for tests, 0 for all.")
+    ] = 0,
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="What a bundle was compiled from, to run in PyTorch beside it.")
+    ] = None,
+    on: On = None,
+    key_file: KeyFile = None,
+    public_key: PublicKey = None,
+    timeout: SessionTimeout = 600,
+    threads: ThreadsOfBundle = None,
+    input: InputShapes = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Tell how often a model is right on images for tests, in PyTorch and compiled, and how often both agree."""
+    from ..verbs import evaluate as verb
+
+    def work() -> Answer:
+        request = verb.Request(
+            model=model,
+            dataset=dataset,
+            data=data,
+            test_share=test_share,
+            colours=verb.parse_colours(mean, std),
+            workers=workers,
+            test_images=test_images,
+            against=against,
+            on=on,
+            key_file=key_file,
+            public_key=public_key,
+            timeout=timeout,
+            threads=threads,
+            inputs=tuple(input or ()),
             seed=seed,
         )
         return verb.run(request)

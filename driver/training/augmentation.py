@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ...frontend.base.errors import InputError
 
 __all__ = ["AUGMENTATIONS", "crop_flip", "resized_crop_flip"]
 
@@ -64,6 +67,43 @@ def resized_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """`crop_flip`, then one change of each image, drawn with its strength (Müller and Hutter, 2021, arXiv:2103.10158)."""
+    return _by_torchvision("TrivialAugmentWide", images, generator)
+
+
+def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """`crop_flip`, then two changes of each image, drawn, of strength 9 of 31 (Cubuk et al., 2020, arXiv:1909.13719)."""
+    return _by_torchvision("RandAugment", images, generator)
+
+
+def _by_torchvision(name: str, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image changed by a transform of torchvision's, which draws from PyTorch's own generator."""
+    change = getattr(_transforms(), name)()
+    cropped = crop_flip(images, generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+        return torch.stack([change(image) for image in cropped])
+
+
+def _transforms() -> ModuleType:
+    """Raises InputError where torchvision is not there, or does not fit this torch."""
+    try:
+        return importlib.import_module("torchvision.transforms.v2")
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"this augmentation is torchvision's, which cannot be imported ({str(error).splitlines()[0]}); install the one of"
+            " this torch, or choose another augment"
+        ) from None
+
+
 AUGMENTATIONS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = MappingProxyType(
-    {"none": nothing, "crop-flip": crop_flip, "resized-crop-flip": resized_crop_flip}
+    {
+        "none": nothing,
+        "crop-flip": crop_flip,
+        "resized-crop-flip": resized_crop_flip,
+        "trivial-augment": trivial_augment,
+        "rand-augment": rand_augment,
+    }
 )
+"""By name: uint8 images (N, 3, H, W) and a generator on the CPU to changed images of that size."""

@@ -36,15 +36,17 @@ class Progress:
         step: steps done, over all epochs.
         seconds: of training so far, those of killed runs up to their last checkpoint included.
         loss: sum of the losses of the epoch under way, times images.
-        correct: right answers in the epoch under way.
+        correct: right answers in the epoch under way, or the sum of another metric, times items.
         rows: the log, one row for each epoch that is over.
+        items: of the epoch under way, so far.
     """
 
     step: int = 0
     seconds: float = 0.0
     loss: float = 0.0
-    correct: int = 0
+    correct: float = 0
     rows: tuple[dict[str, Any], ...] = field(default=())
+    items: int = 0
 
 
 def fingerprint(settings: Mapping[str, Any], module: nn.Module, masks: Mapping[str, Tensor]) -> str:
@@ -170,7 +172,7 @@ def _progress(text: str) -> Progress:
     """Raises ValueError, KeyError or TypeError if that is none."""
     values = parse_json(text, nonfinite=True)
     progress = Progress(**values | {"rows": tuple(values["rows"])})
-    counts, figures = (progress.step, progress.correct), (progress.seconds, progress.loss)
+    counts, figures = (progress.step, progress.items), (progress.seconds, progress.loss, progress.correct)
     if not all(type(value) is int and value >= 0 for value in counts) or not all(
         isinstance(value, int | float) for value in figures
     ):

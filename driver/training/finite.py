@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,8 +11,11 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ...frontend.calls import describe, innermost
+from ...frontend.graph_module import CapturedModule
 
 __all__ = ["first_not_finite", "weight_not_finite"]
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def weight_not_finite(module: nn.Module) -> str | None:
@@ -24,18 +29,19 @@ def weight_not_finite(module: nn.Module) -> str | None:
 
 
 @torch.no_grad()
-def first_not_finite(module: fx.GraphModule, inputs: tuple[Any, ...]) -> str | None:
-    """For a person, where NaN or infinity first appears when a captured module runs on `inputs`; None if nowhere.
+def first_not_finite(module: fx.GraphModule, inputs: tuple[Any, ...], named: Mapping[str, Any] = _NONE) -> str | None:
+    """For a person, where NaN or infinity first appears when a captured module runs on inputs; None if nowhere.
 
     Minus infinity alone is what attention masks are made of, and passed over. Statistics of normalisations change as in
     any run.
     """
-    if any(map(_is_wrong, pytree.tree_leaves(inputs))):
+    if any(map(_is_wrong, pytree.tree_leaves((inputs, dict(named))))):
         return "in the inputs"
     if (name := weight_not_finite(module)) is not None:
         return f"in '{name}'"
     watcher = _Watcher(module, garbage_collect_values=True)
-    watcher.run(*inputs)
+    leaves = module._flattened(inputs, named) if isinstance(module, CapturedModule) else pytree.tree_leaves(inputs)
+    watcher.run(*leaves, enable_io_processing=False)
     return watcher.found
 
 

@@ -26,7 +26,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_regular, read_text, replacing, write_text
 from ...frontend.base.json_text import parse_json
 from ...frontend.base.tensor_files import parse_tensors
-from ...frontend.data.datasets import Images
+from ...frontend.data.facts import DataFacts
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import load_program, save_program
 from ...passes.pruning.methods import find_method
@@ -34,8 +34,10 @@ from ...passes.pruning.methods.base import SparseMethod, TrainingMethod, WeightM
 from ...passes.pruning.methods.iterative import Iterative
 from ...passes.pruning.scores import Batch, Evidence
 from .checkpoint import fingerprint
-from .loop import CHECKPOINT, Hardware, steps_per_epoch, train
+from .loop import CHECKPOINT, Hardware, train
 from .presets import Preset, recorded
+from .sources import Data, recorded_data, steps_per_epoch
+from .tasks import CLASSIFICATION, Measure
 
 __all__ = ["LEVELS_FILE", "Ladder", "Level", "open_levels", "rewind_step", "train_levels"]
 
@@ -97,7 +99,7 @@ class Level:
         model: its ``.pt2``; masked weights are zeros in it.
         weights: of convolutions and linear layers, those that `Ladder.ignore` names left out.
         zeros: how many of them are masked.
-        accuracy: on the test images after the last epoch, 0..1.
+        accuracy: on the test images after the last epoch, 0..1; or another metric.
         seconds: of training.
     """
 
@@ -119,8 +121,8 @@ class _Task:
 
     module: CapturedModule = field(repr=False)
     inputs: tuple[Any, ...] = field(repr=False)
-    training: Images = field(repr=False)
-    test: Images = field(repr=False)
+    training: Data = field(repr=False)
+    test: Data = field(repr=False)
     preset: Preset
     ladder: Ladder
     folder: Path
@@ -129,13 +131,16 @@ class _Task:
     checkpoint_every: int
     batches: tuple[Batch, ...] = field(default=(), repr=False)
     teacher: CapturedModule | None = field(default=None, repr=False)
+    measure: Measure = CLASSIFICATION
+    workers: int = 0
+    facts: DataFacts | None = None
 
 
 def train_levels(
     module: CapturedModule,
     example_inputs: tuple[Any, ...],
-    training: Images,
-    test: Images,
+    training: Data,
+    test: Data,
     preset: Preset,
     ladder: Ladder,
     folder: Path,
@@ -144,6 +149,9 @@ def train_levels(
     seed: int = 0,
     batches: tuple[Batch, ...] = (),
     teacher: CapturedModule | None = None,
+    measure: Measure = CLASSIFICATION,
+    workers: int = 0,
+    facts: DataFacts | None = None,
     checkpoint_every: int = 100,
 ) -> Iterator[Level]:
     """Trains level after level and gives each as it is done. Killed at any moment and called again, it goes on.
@@ -151,8 +159,8 @@ def train_levels(
     Args:
         module: a captured classifier with its initial weights; it is left as it was.
         example_inputs: that fit it.
-        training: images to train on.
-        test: images that accuracy is measured on.
+        training: what to train on, as for `train`.
+        test: what accuracy is measured on.
         preset: the training of every level.
         ladder: the levels.
         folder: gets ``levels.json`` and one folder a level: ``model.pt2``, ``masks.safetensors``, log and curves.
@@ -160,6 +168,9 @@ def train_levels(
         seed: of the images' order and changes; the same at every level.
         batches: for scores at initialization that need data.
         teacher: of every level, as for `train`.
+        measure: as for `train`.
+        workers: as for `train`.
+        facts: what the models' files are to say of the data.
         checkpoint_every: steps between checkpoints.
 
     Raises:
@@ -167,22 +178,12 @@ def train_levels(
     """
     ladder.check()
     preset.check()
-    steps = steps_per_epoch(preset.train_images or len(training), preset.batch)
+    steps = steps_per_epoch(training, preset.batch, preset.train_images)
     rewind_step(ladder.rewind, steps, preset.epochs * steps)
     task = _Task(
-        module,
-        example_inputs,
-        training,
-        test,
-        preset,
-        ladder,
-        folder,
-        machine,
-        seed,
-        checkpoint_every,
-        batches,
-        teacher,
-    )
+        module, example_inputs, training, test, preset, ladder, folder, machine, seed, checkpoint_every, batches,
+        teacher, measure, workers, facts,
+    )  # fmt: skip
     _claim(task)
     return _climb(task, steps)
 
@@ -222,7 +223,8 @@ def _claim(task: _Task) -> None:
         **asdict(task.machine),
         **asdict(task.ladder),
         "seed": task.seed,
-        "data": [task.training.name, len(task.training), task.test.name, len(task.test)],
+        "data": recorded_data(task.training, task.test),
+        **task.measure.recorded(),
     }
     del settings["levels"]  # More may be asked for later.
     if task.teacher is not None:
@@ -291,6 +293,8 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
         "seed": task.seed,
         "checkpoint_every": task.checkpoint_every,
         "teacher": task.teacher,
+        "measure": task.measure,
+        "workers": task.workers,
     }
     start = task.module
     if begin:
@@ -304,7 +308,7 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
     assert isinstance(done.module, CapturedModule)
     if method is not None:
         masks = {name: weight.detach() != 0 for name, weight in method.weights(done.module).items()}
-    save_program(done.module, task.inputs, place / _MODEL)
+    save_program(done.module, task.inputs, place / _MODEL, data=task.facts)
     with replacing(place / _MASKS) as temporary:
         temporary.write_bytes(save({name: mask.to(torch.uint8).contiguous() for name, mask in masks.items()}))
     level = Level(
@@ -312,7 +316,7 @@ def _trained(task: _Task, place: Path, number: int, masks: Mapping[str, Tensor],
         place / _MODEL,
         sum(mask.numel() for mask in masks.values()),
         sum(int((~mask).sum()) for mask in masks.values()),
-        done.rows[-1]["test_accuracy"],
+        done.score,
         done.seconds,
     )
     facts = {name: value for name, value in asdict(level).items() if name != "model"}

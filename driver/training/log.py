@@ -15,7 +15,6 @@ __all__ = ["curves", "figures_in", "write_log"]
 
 Row = Mapping[str, Any]
 
-_ALWAYS = ("loss", "accuracy")
 _COLUMNS = {"epoch", "rate", "seconds"}
 _PANEL_HEIGHT = 450
 """Pixels."""
@@ -32,12 +31,12 @@ def write_log(folder: Path, rows: Sequence[Row], settings: Mapping[str, Any]) ->
     write_text(folder / "log.json", json.dumps({"settings": dict(settings), "rows": list(rows)}, indent=1) + "\n")
 
 
-def curves(rows: Sequence[Row], title: str) -> str:
-    """Loss, accuracy and the figures of a method over epochs, as a page that needs no network."""
+def curves(rows: Sequence[Row], title: str, metric: str = "accuracy") -> str:
+    """Loss, metric and the figures of a method over epochs, as a page that needs no network."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    panels = {what: {f"{split} {what}": f"{split}_{what}" for split in ("train", "test")} for what in _ALWAYS}
+    panels = {what: {f"{split} {what}": f"{split}_{what}" for split in ("train", "test")} for what in ("loss", metric)}
     panels |= {name.replace("_", " "): {name.replace("_", " "): name} for name in figures_in(rows)}
     figure = make_subplots(-(-len(panels) // 2), 2, subplot_titles=list(panels))
     epochs = [row["epoch"] for row in rows]

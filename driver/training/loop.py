@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import track
-from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule, cloned
 from ...passes.pruning.methods.base import Hooks, Moment, State, TrainingMethod
 from ...passes.pruning.methods.masked import Masked
 from .averaging import Average
-from .batches import Batches, generator_for
+from .batches import generator_for
 from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
 from .finite import first_not_finite, weight_not_finite
 from .hardware import Hardware, computing
@@ -31,11 +28,12 @@ from .memory_order import arrange, best_order
 from .objective import Forward, Objective, distillation_of
 from .optimizers import OPTIMIZERS
 from .presets import Preset, rate_at, recorded
+from .sources import Batch, Data, Source, Way, recorded_data, source_of
+from .tasks import CLASSIFICATION, Measure
 
-__all__ = ["CHECKPOINT", "Hardware", "Trained", "steps_per_epoch", "train"]
+__all__ = ["CHECKPOINT", "Hardware", "Trained", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
-_TEST_BATCH = 256
 _HERE = Hardware()
 
 
@@ -46,22 +44,31 @@ class Trained:
     module: fx.GraphModule = field(repr=False)
     """On the CPU, in inference mode; the moving average, where the preset has one."""
     rows: tuple[Mapping[str, Any], ...]
-    """The log: epoch, rate, loss and accuracy (0..1) in training and on the test images, what the method says of itself,
-    seconds so far."""
+    """The log: epoch, rate, loss and accuracy (0..1), or another metric, in training and on the test images, what the method
+    says of itself, seconds so far."""
     seconds: float
     """Of training and testing."""
+    metric: str = "accuracy"
+    """What it is called in the log, behind ``train_`` and ``test_``."""
+
+    @property
+    def score(self) -> float:
+        """Accuracy, or another metric, on the test images after the last epoch."""
+        return float(self.rows[-1][f"test_{self.metric}"])
 
 
 def train(
     module: CapturedModule,
-    training: Images,
-    test: Images,
+    training: Data,
+    test: Data,
     preset: Preset,
     folder: Path,
     *,
     masks: Mapping[str, Tensor] | None = None,
     method: TrainingMethod | None = None,
     teacher: CapturedModule | None = None,
+    measure: Measure = CLASSIFICATION,
+    workers: int = 0,
     machine: Hardware = _HERE,
     seed: int = 0,
     checkpoint_every: int = 100,
@@ -69,12 +76,12 @@ def train(
     first_step: int = 0,
     last_step: int | None = None,
 ) -> Trained:
-    """Trains a copy of a captured classifier, or goes on with the training that `folder` holds.
+    """Trains a copy of a captured model, or goes on with the training that `folder` holds.
 
     Args:
-        module: takes images (N, 3, H, W), gives (N, classes).
-        training: images to train on.
-        test: images that accuracy is measured on after every epoch.
+        module: takes images (N, 3, H, W), gives (N, classes); or what data and loss go with.
+        training: images to train on; or a ``Dataset`` of pairs of inputs and target, or a ``DataLoader`` of batches of such.
+        test: the same, that accuracy is measured on after every epoch.
         preset: hyper-parameters.
         folder: for the checkpoint, ``log.csv``, ``log.json`` and ``curves.html``; it is made if need be.
         masks: parameters' entries that stay zero (boolean, True where a weight is): set to zero before the first step and
@@ -82,6 +89,8 @@ def train(
         method: what finds zeros in training, instead of masks; see `reconvene.passes.pruning.methods.base`.
         teacher: a captured classifier of the same classes that `module` is to be like, as far as the preset says; it is left
             as it was.
+        measure: loss and metric of a task that is not classification.
+        workers: processes that make the items of a ``Dataset`` beside the training; they change no bit of it.
         machine: where and how to compute.
         seed: of the images' order and changes, and of dropout.
         checkpoint_every: steps between checkpoints; there is one after every epoch, too.
@@ -91,11 +100,15 @@ def train(
         last_step: do the steps before this one only; None for all.
 
     Raises:
-        InputError: the folder holds another training, a mask does not fit, data, model and teacher do not, there are no
-            such steps, masks and a method were given, or the loss is no number any more: the last checkpoint is kept then.
+        InputError: the folder holds another training, a mask does not fit, data, model, loss and teacher do not, there are
+            no such steps, masks and a method were given, or the loss is no number any more: the last checkpoint is kept then.
     """
     preset.check()
     device = machine.checked()
+    if measure.loss is not None and preset.label_smoothing:
+        raise InputError("label_smoothing has no meaning for a loss of your own; leave it out")
+    way = Way(preset.batch, preset.train_images, preset.augment, seed, workers)
+    sources = (source_of(training, way, device), source_of(test, replace(way, count=preset.test_images), device))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT
     remove_leftovers(path)
@@ -109,8 +122,9 @@ def train(
         **recorded(preset, teacher is not None),
         **asdict(machine),
         "seed": seed,
-        "data": [training.name, len(training), test.name, len(test)],
+        "data": recorded_data(training, test),
         "steps": [first_step, last_step],
+        **measure.recorded(),
     }
     if method is not None:
         settings["method"] = method.recorded()
@@ -119,18 +133,19 @@ def train(
     identity = fingerprint(settings, model, masked.masks)
     hooks = masked.to(device) if method is None else method.bound(model)
     model.to(device)
+    objective = Objective(Forward(machine, best_order(model)), measure, preset.label_smoothing)
     run = _Run(
-        model, Batches.of(training, preset.train_images, device), Batches.of(test, preset.test_images, device), preset,
-        hooks, _Place(path, identity, checkpoint_every), _Span(seed, first_step, last_step), machine,
+        model, sources, preset, hooks, objective, _Place(path, identity, checkpoint_every),
+        _Span(seed, first_step, last_step),
     )  # fmt: skip
     with computing(machine, device):
         if teacher is not None:
             run.learn_from(cloned(teacher).to(device))
         rows, seconds = run.finish(lambda rows: write_log(folder, rows, settings))
-    write_text(folder / "curves.html", curves(rows, f"Training on {training.name}"))
+    write_text(folder / "curves.html", curves(rows, f"Training on {sources[0].name}", measure.name))
     result = run.result().to("cpu")
     arrange(result, torch.contiguous_format)
-    return Trained(result.eval(), rows, seconds)
+    return Trained(result.eval(), rows, seconds, measure.name)
 
 
 @dataclass(frozen=True)
@@ -163,15 +178,14 @@ class _Run:
     """One training under way."""
 
     def __init__(
-        self, model: CapturedModule, training: Batches, test: Batches, preset: Preset, hooks: Hooks,
-        place: _Place, span: _Span, machine: Hardware,
+        self, model: CapturedModule, sources: tuple[Source, Source], preset: Preset, hooks: Hooks, objective: Objective,
+        place: _Place, span: _Span,
     ) -> None:  # fmt: skip
-        self.model, self.training, self.test, self.preset, self.hooks = model, training, test, preset, hooks
+        self.model, self.preset, self.hooks, self.objective = model, preset, hooks, objective
+        self.training, self.test = sources
         self.place, self.seed = place, span.seed
-        self.forward = Forward(machine, best_order(model))
-        arrange(model, self.forward.order)
-        self.objective = Objective(self.forward, preset.label_smoothing)
-        self.steps = steps_per_epoch(len(training), preset.batch)
+        arrange(model, objective.forward.order)
+        self.steps = self.training.steps
         self.first, self.last = span.checked(preset.epochs * self.steps)
         self.optimizer = OPTIMIZERS[preset.optimizer](model.parameters(), preset.optimization)
         self.average = Average.of(model, preset.ema) if preset.ema else None
@@ -181,10 +195,10 @@ class _Run:
 
     def learn_from(self, teacher: CapturedModule) -> None:
         """Adds a teacher, on the device that trains. Raises InputError if it does not fit the model."""
-        arrange(teacher, self.forward.order)
-        images, _ = self.training.plain(0, self.preset.batch)
-        found = distillation_of(teacher, self.model.eval(), self.preset, self.forward, images)
-        self.objective = dataclasses.replace(self.objective, distillation=found)
+        forward = self.objective.forward
+        arrange(teacher, forward.order)
+        found = distillation_of(teacher, self.model.eval(), self.preset, forward, self.training.sample())
+        self.objective = replace(self.objective, distillation=found)
 
     def finish(self, log: Any) -> tuple[tuple[dict[str, Any], ...], float]:
         """Trains what is left, and gives the log and the seconds it took in all."""
@@ -213,49 +227,52 @@ class _Run:
         found = load_checkpoint(self.place.path, self._trainee, self.place.identity)
         if found is not None:
             self.progress, state = found
-            self.state = {name: value.to(self.training.labels.device) for name, value in state.items()}
+            device = torch.device(self.objective.forward.machine.device)
+            self.state = {name: value.to(device) for name, value in state.items()}
             return
         torch.manual_seed(generator_for(self.seed, 2).initial_seed())
         with torch.no_grad():
             self.state = self._owned(self.hooks.begin(self.weights))
 
     def _epoch(self, epoch: int) -> None:
-        order = self.training.order(self.seed, epoch)
         self.model.train()
         begin, end = max(self.first - epoch * self.steps, 0), min(self.last - epoch * self.steps, self.steps)
         done = self.progress.step - epoch * self.steps
+        batches = self.training.training(epoch, done, end)
         for step in track(range(done, end), f"epoch {epoch + 1} of {self.preset.epochs}"):
-            self._step(order, epoch, step)
+            batch = next(batches, None)
+            if batch is None:
+                raise InputError(f"{self.training.name} gave {step} batches in epoch {epoch + 1}, and has {self.steps}")
+            self._step(batch, epoch, step)
             if self.progress.step % self.place.every == 0 and step + 1 < end:
                 self._save()
-        images = (end - begin) * self.preset.batch
-        loss, accuracy = self._tested()
+        items = self.training.items(begin, end) or self.progress.items
+        loss, metric = self._tested()
         with torch.no_grad():
             figures = self.hooks.figures(self.weights, self.state)
         self._clocked()
+        name = self.objective.measure.name
         row = {
             "epoch": epoch + 1,
             "rate": self.optimizer.param_groups[0]["lr"],
-            "train_loss": self.progress.loss / images,
-            "train_accuracy": self.progress.correct / images,
+            "train_loss": self.progress.loss / items,
+            f"train_{name}": self.progress.correct / items,
             "test_loss": loss,
-            "test_accuracy": accuracy,
+            f"test_{name}": metric,
             **figures,
             "seconds": round(self.progress.seconds, 3),
         }
-        self.progress = dataclasses.replace(self.progress, rows=(*self.progress.rows, row), loss=0.0, correct=0)
+        self.progress = replace(self.progress, rows=(*self.progress.rows, row), loss=0.0, correct=0, items=0)
         self._save()
 
-    def _step(self, order: Tensor, epoch: int, step: int) -> None:
-        generator = generator_for(self.seed, 1, epoch, step)
-        images, labels = self.training.training(order, step, self.preset.batch, self.preset.augment, generator)
+    def _step(self, batch: Batch, epoch: int, step: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.preset, self.progress.step, self.steps)
-        torch.manual_seed(generator.initial_seed())  # For dropout.
+        torch.manual_seed(generator_for(self.seed, 1, epoch, step).initial_seed())  # For dropout.
         self.optimizer.zero_grad()
-        loss, outputs = self.objective(self.model, images, labels)
+        loss, outputs = self.objective(self.model, batch)
         penalty = self.hooks.penalty(self.weights, self.state)
-        value = self._checked(loss, penalty, images)
+        value = self._checked(loss, penalty, batch)
         (loss if penalty is None else loss + penalty).backward()
         with torch.no_grad():
             self.hooks.gradients(self.weights, self.state)
@@ -267,21 +284,27 @@ class _Run:
             self.state = self._owned(self.hooks.after_step(self.weights, self.state, moment))
         if self.average is not None:
             self.average.update(self.model)
-        self.progress = dataclasses.replace(
+        self.progress = replace(
             self.progress,
             step=self.progress.step + 1,
-            loss=self.progress.loss + value * len(labels),
-            correct=self.progress.correct + int((outputs.argmax(1) == labels).sum()),
+            loss=self.progress.loss + value * batch.count,
+            correct=self.progress.correct + self.objective.measure.total(outputs, batch),
+            items=self.progress.items + batch.count,
         )
 
-    def _checked(self, loss: Tensor, penalty: Tensor | None, images: Tensor) -> float:
+    def _checked(self, loss: Tensor, penalty: Tensor | None, batch: Batch) -> float:
         """The loss. Raises InputError, saying where that began, if it or the penalty is no number."""
         value = loss.item()
         for what, found in (("loss", value), ("penalty", 0.0 if penalty is None else penalty.item())):
             if not math.isfinite(found):
-                with self.forward.machine.autocast():
-                    where = first_not_finite(self.model, (images,))
+                forward = self.objective.forward
+                with forward.machine.autocast():
+                    where = first_not_finite(self.model, *forward.laid_out(batch))
                 raise InputError(self._stopped(f"the {what} is {found}", self.progress.step, where))
+        if not loss.requires_grad:
+            raise InputError(
+                "the loss does not depend on the model's weights, or they are all frozen; nothing would be learnt"
+            )
         return value
 
     def _stopped(self, what: str, done: int, where: str | None) -> str:
@@ -292,15 +315,16 @@ class _Run:
         return f"{what} in epoch {epoch + 1}, step {step + 1}{first}{kept}; choose a smaller rate, or clip=1"
 
     def _tested(self) -> tuple[float, float]:
-        model = self.result().eval()
-        loss, correct = 0.0, 0
+        """Loss and metric on the items for tests."""
+        model, measure = self.result().eval(), self.objective.measure
+        loss, metric, items = 0.0, 0.0, 0
         with torch.no_grad():
-            for start in range(0, len(self.test), _TEST_BATCH):
-                images, labels = self.test.plain(start, _TEST_BATCH)
-                outputs = self.forward.outputs(model, images)
-                loss += F.cross_entropy(outputs, labels, reduction="sum").item()
-                correct += int((outputs.argmax(1) == labels).sum())
-        return loss / len(self.test), correct / len(self.test)
+            for batch in self.test.plain():
+                outputs = self.objective.forward.outputs(model, batch)
+                loss += measure.total_loss(outputs, batch)
+                metric += measure.total(outputs, batch)
+                items += batch.count
+        return loss / items, metric / items
 
     def _owned(self, state: State) -> State:
         """The state as a checkpoint would give it back: contiguous, so that sums over it come out the same."""
@@ -312,7 +336,7 @@ class _Run:
 
     def _clocked(self) -> None:
         now = time.perf_counter()
-        self.progress = dataclasses.replace(self.progress, seconds=self.progress.seconds + now - self._since)
+        self.progress = replace(self.progress, seconds=self.progress.seconds + now - self._since)
         self._since = now
 
     def _save(self) -> None:
@@ -321,10 +345,3 @@ class _Run:
             raise InputError(self._stopped("weights are no numbers any more", self.progress.step - 1, f"in '{name}'"))
         self._clocked()
         save_checkpoint(self.place.path, self._trainee, self.progress, self.place.identity, self.state)
-
-
-def steps_per_epoch(images: int, batch: int) -> int:
-    """Steps in one pass over that many images. Raises InputError if there are too few for a single one."""
-    if images < batch:
-        raise InputError(f"{images} training images are fewer than one batch of {batch}")
-    return images // batch

@@ -31,6 +31,7 @@ from .memory_order import arrange, best_order
 from .optimizers import OPTIMIZERS
 from .presets import Preset, rate_at, recorded
 from .replay import Recorder, Replay, is_repeatable
+from .sources import recorded_data
 from .tally import Tally
 
 __all__ = ["StreamedTraining", "Task"]
@@ -66,7 +67,7 @@ class Task:
             **recorded(self.preset),
             **asdict(self.machine),
             "seed": self.seed,
-            "data": [self.training.name, len(self.training), self.test.name, len(self.test)],
+            "data": recorded_data(self.training, self.test),
             "steps": [0, None],
         }
 
@@ -118,7 +119,7 @@ class StreamedTraining:
         found = load_checkpoint(self.path, self._trainee, self.identity)
         if found is not None:
             self.progress, _ = found
-            self.tally.restore(self.progress.loss, self.progress.correct)
+            self.tally.restore(self.progress.loss, int(self.progress.correct))
             return
         with torch.no_grad():
             self.masked.begin(self.weights)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -54,7 +55,8 @@ def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer
         if places.model is not None:
             certificate = dataclasses.asdict(found.certificate)
             compute = _compute(loaded, report)
-            save_program(found.module, loaded.example_inputs, places.model, certificate=certificate, compute=compute)
+            notes: dict[str, Any] = {"certificate": certificate, "compute": compute, "data": loaded.data}
+            save_program(found.module, loaded.example_inputs, places.model, **notes)
             files["model"] = str(places.model)
         if places.plan is not None:
             found.plan.save(places.plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from ...passes.sizes import examples_counted, total_size
 from ..answer import Answer, files_line, table
 from ..masks import read_masks
 from ..models import LoadedModel
+from ..own_data import parse_colours
 from ..reports.tables import structure_table
 from ..training.log import figures_in
 from ..training.loop import Hardware, Trained, train
@@ -26,7 +28,7 @@ from .settings import structures_asked
 from .trainings import Subject, TrainingRequest, prepared
 from .zeros_asked import ZerosAsked, ZerosFound, as_json, structure_asked, zeros_found
 
-__all__ = ["Hardware", "Request", "ZerosAsked", "run", "structure_asked", "structures_asked"]
+__all__ = ["Hardware", "Request", "ZerosAsked", "parse_colours", "run", "structure_asked", "structures_asked"]
 
 _MASKS = "masks.safetensors"
 
@@ -46,7 +48,7 @@ class Request(TrainingRequest):
 
 def run(request: Request) -> Answer:
     check_compute(request.compute)
-    method, settings = request.zeros.chosen(request.preset, request.settings)
+    method, settings = request.zeros.chosen(request.preset_name, request.settings)
     if method is not None and request.masks is not None:
         raise InputError(
             f"--masks has no meaning with the method {method.name}, which finds its own; leave one of them out"
@@ -66,13 +68,16 @@ def run(request: Request) -> Answer:
         masks=masks,
         method=method,
         teacher=told.teacher,
+        measure=told.measure,
+        workers=request.workers,
         machine=request.machine,
         seed=request.seed,
         checkpoint_every=request.checkpoint_every,
         restart=request.restart,
     )
     with stage("writing"):
-        save_program(done.module, told.loaded.example_inputs, told.folder / "model.pt2", compute=told.loaded.compute)
+        notes: dict[str, Any] = {"compute": told.loaded.compute, "data": told.facts}
+        save_program(done.module, told.loaded.example_inputs, told.folder / "model.pt2", **notes)
         found = _found(method, told, done)
     files = {"model": "model.pt2", "log": "log.csv", "curves": "curves.html"}
     if found is not None:
@@ -80,8 +85,9 @@ def run(request: Request) -> Answer:
     written = {what: str(told.folder / name) for what, name in files.items()}
     data = {
         "model": told.loaded.name,
-        "data": told.training.name,
-        "preset": request.preset,
+        "data": told.data_name,
+        "classes": None if told.facts is None else list(told.facts.classes),
+        "preset": request.preset_name,
         "compute": request.compute,
         "settings": {**asdict(preset), "milestones": list(preset.milestones)},
         "teacher": request.teacher,
@@ -129,19 +135,20 @@ def compared(loaded: LoadedModel, dense_macs: int | None) -> Compute:
 
 def log_table(done: Trained) -> object:
     """One line for each epoch."""
-    figures = figures_in(done.rows)
-    named = tuple(name.replace("_", " ") for name in figures)
-    numbers = ("epoch", "rate", "train loss", "train accuracy", "test loss", "test accuracy", *named, "seconds")
+    name, figures = done.metric, figures_in(done.rows)
+    named = tuple(figure.replace("_", " ") for figure in figures)
+    numbers = ("epoch", "rate", "train loss", f"train {name}", "test loss", f"test {name}", *named, "seconds")
     made = table(*numbers, right=numbers)
+    form = "{:.1%}" if name == "accuracy" else "{:.4g}"
     for row in done.rows:
         made.add_row(
             str(row["epoch"]),
             f"{row['rate']:.4g}",
             f"{row['train_loss']:.3f}",
-            f"{row['train_accuracy']:.1%}",
+            form.format(row[f"train_{name}"]),
             f"{row['test_loss']:.3f}",
-            f"{row['test_accuracy']:.1%}",
-            *(f"{row[name]:.4g}" for name in figures),
+            form.format(row[f"test_{name}"]),
+            *(f"{row[figure]:.4g}" for figure in figures),
             f"{row['seconds']:.1f}",
         )
     return made

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ..answer import Answer, files_line, table
-from ..scoring_data import scoring_batches
+from ..own_data import parse_colours
+from ..scoring_data import batches_of
 from ..training.levels import Ladder, Level, train_levels
 from ..training.loop import Hardware
 from .trainings import TrainingRequest, prepared
 
-__all__ = ["Hardware", "Ladder", "Request", "run"]
+__all__ = ["Hardware", "Ladder", "Request", "parse_colours", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +28,18 @@ def run(request: Request) -> Answer:
     ladder = request.ladder
     ladder.check()
     told = prepared(request, "-levels")
-    batches = scoring_batches(told.loaded, ladder.chosen.scored_by, request.dataset, request.data, False, request.seed)
+    batches = batches_of(told.training, ladder.chosen.scored_by, request.seed)
     levels = tuple(
         train_levels(
             told.module, told.loaded.example_inputs, told.training, told.test, told.preset, ladder, told.folder,
-            machine=request.machine, seed=request.seed, batches=batches, teacher=told.teacher,
-            checkpoint_every=request.checkpoint_every,
+            machine=request.machine, seed=request.seed, batches=batches, teacher=told.teacher, measure=told.measure,
+            workers=request.workers, facts=told.facts, checkpoint_every=request.checkpoint_every,
         )
     )  # fmt: skip
     files = {"levels": str(told.folder)}
     data = {
         "model": told.loaded.name,
-        "data": told.training.name,
+        "data": told.data_name,
         "method": ladder.method,
         "share": ladder.share,
         "levels": [

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...frontend.base.errors import InputError
-from ...frontend.base.progress import stage
-from ...frontend.data.datasets import Images, find_dataset
+from ...frontend.data.facts import Colours, DataFacts
 from ...frontend.graph_module import CapturedModule
-from ..models import LoadedModel, load_model
+from ..models import Fit, LoadedModel, load_model
 from ..outputs import check_folder, suffixed
+from ..own_data import ChosenData, Taker, Wanted, is_own, open_data
 from ..training.loop import Hardware
 from ..training.presets import OF_A_TEACHER, Preset, find_preset
+from ..training.sources import Data
+from ..training.tasks import Measure
 from .settings import method_settings
 
 __all__ = ["Subject", "TrainingRequest", "prepared"]
+
+_PRESETS = {False: "laptop", True: "fine-tune"}
+"""By whether data are a person's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +28,12 @@ class TrainingRequest:
     """See the help of ``reconvene train``."""
 
     model: str
-    dataset: str = "cifar10"
-    data: Path | None = None
-    preset: str = "laptop"
+    dataset: str | None = None
+    data: str | None = None
+    test_share: float | None = None
+    colours: Colours | None = None
+    workers: int = 0
+    preset: str | None = None
     settings: tuple[str, ...] = ()
     """``NAME=VALUE``, of the preset."""
     teacher: str | None = None
@@ -39,13 +47,17 @@ class TrainingRequest:
     """A folder."""
     seed: int = 0
 
+    @property
+    def preset_name(self) -> str:
+        return self.preset or _PRESETS[is_own(self.dataset, self.data)]
+
     def chosen(self) -> Preset:
         """The preset with its changes. Raises InputError if one makes no sense."""
         changes = method_settings(None, self.settings)
         if self.teacher is None:
             for name in changes.keys() & set(OF_A_TEACHER):
                 raise InputError(f"--set {name} has no meaning without --teacher; leave it out")
-        return find_preset(self.preset).changed(changes)
+        return find_preset(self.preset_name).changed(changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +69,16 @@ class Subject:
     """Of `loaded`."""
     preset: Preset
     teacher: CapturedModule | None
-    training: Images
-    test: Images
+    training: Data
+    test: Data
+    measure: Measure
+    facts: DataFacts | None
+    """What the model's file is to say of the data."""
     folder: Path
+
+    @property
+    def data_name(self) -> str:
+        return str(getattr(self.training, "name", type(self.training).__name__))
 
 
 def prepared(request: TrainingRequest, suffix: str) -> Subject:
@@ -70,24 +89,47 @@ def prepared(request: TrainingRequest, suffix: str) -> Subject:
     """
     preset = request.chosen()
     request.machine.checked()
-    dataset = find_dataset(request.dataset)
     if request.output is not None:
         check_folder(request.output)
-    loaded = load_model(
-        request.model, request.inputs, request.seed, ("batch",), dataset=request.dataset, width=request.width
-    )
+    loaded, data = _model_and_data(request)
     folder = request.output or suffixed(loaded.beside, suffix)
     check_folder(folder)
     assert isinstance(loaded.module, CapturedModule)
-    teacher = _teacher(request)
-    with stage(f"reading {request.dataset}"):
-        training, test = (dataset.load(request.data, split) for split in ("train", "test"))
-    return Subject(loaded, loaded.module, preset, teacher, training, test, folder)
+    teacher = _teacher(request, data)
+    taker = Taker.of(loaded)
+    training, test = data.load("train", taker), data.load("test", taker)
+    facts = data.facts(training) if data.own else loaded.data
+    return Subject(loaded, loaded.module, preset, teacher, training, test, data.measure, facts, folder)
 
 
-def _teacher(request: TrainingRequest) -> CapturedModule | None:
+def _model_and_data(request: TrainingRequest) -> tuple[LoadedModel, ChosenData]:
+    """A file knows what was held back for its tests; a network by name has to know for how many classes it is."""
+    wanted = Wanted(request.dataset, request.data, request.test_share, request.colours)
+    if not Path(request.model).is_file():
+        data = open_data(wanted)
+        return _loaded(request, data.fit(request.inputs)), data
+    loaded = _loaded(request, None)
+    if is_own(wanted.dataset, wanted.data) and wanted.test_share is None and loaded.data is not None:
+        wanted = replace(wanted, test_share=loaded.data.test_share or None)
+    return loaded, open_data(wanted)
+
+
+def _loaded(request: TrainingRequest, fit: str | Fit | None) -> LoadedModel:
+    return load_model(
+        request.model,
+        request.inputs,
+        request.seed,
+        ("batch",),
+        dataset=fit,
+        width=request.width,
+    )
+
+
+def _teacher(request: TrainingRequest, data: ChosenData) -> CapturedModule | None:
     if request.teacher is None:
         return None
-    found = load_model(request.teacher, request.inputs, request.seed, ("batch",), dataset=request.dataset).module
+    found = load_model(
+        request.teacher, request.inputs, request.seed, ("batch",), dataset=data.fit(request.inputs)
+    ).module
     assert isinstance(found, CapturedModule)
     return found

@@ -32,6 +32,7 @@ __all__ = [
     "cifar10",
     "fashion_mnist",
     "find_dataset",
+    "holds_cifar10",
     "imagenet_samples",
     "small_images",
     "tiny_imagenet",
@@ -64,6 +65,8 @@ class Images:
     """What `batch` subtracts from each colour, as a share of 255."""
     std: tuple[float, float, float]
     """What `batch` divides each colour by, as a share of 255."""
+    digest: str = ""
+    """Of pixels and labels, for those whose name does not tell which they are."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,6 +108,12 @@ def cifar10(root: str | os.PathLike[str] | None = None, split: Split = "test") -
         f"no CIFAR-10 in {listed(folders)}; unpack its binary version (folder '{_BINARY_FOLDER}') or Python version"
         f" ('{_PICKLE_FOLDER}') into ./data, or name its folder with {DATA_VARIABLE}"
     )
+
+
+def holds_cifar10(folder: Path) -> bool:
+    """Whether `cifar10` would find its files in a folder, in one of their forms."""
+    names = (_BINARY_FOLDER, _PICKLE_FOLDER)
+    return folder.name in names or any((folder / name).is_dir() for name in names) or (folder / _JPEG_FILE).is_file()
 
 
 def fashion_mnist(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:

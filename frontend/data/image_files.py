@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..base.array_files import load_arrays
 from ..base.errors import InputError
@@ -21,7 +21,15 @@ from ..base.files import read_regular
 from ..base.limits import check_limit, check_unpacked
 from ..base.progress import track
 
-__all__ = ["read_cifar_binary", "read_cifar_jpeg", "read_idx", "read_image", "read_photograph"]
+__all__ = [
+    "fitted",
+    "read_cifar_binary",
+    "read_cifar_jpeg",
+    "read_fitted",
+    "read_idx",
+    "read_image",
+    "read_photograph",
+]
 
 Bytes = NDArray[np.uint8]
 
@@ -130,6 +138,29 @@ def read_photograph(path: Path, size: int) -> Bytes:
     return _planes(np.asarray(scaled.crop((margin, margin, margin + size, margin + size))))
 
 
+def read_fitted(path: Path, height: int, width: int) -> Bytes:
+    """The middle of an image file as (3, height, width), 0..255; see `fitted`. Raises InputError if it is no image."""
+    with _opened(_content(path), f"'{path}'") as image:
+        return fitted(image, height, width)
+
+
+def fitted(image: Image.Image, height: int, width: int) -> Bytes:
+    """The middle of an image, upright, as (3, height, width), 0..255, RGB.
+
+    Scaled, bilinear and by an eighth less than to cover that size, then cropped, as classifiers are evaluated: what
+    torchvision's ``Resize`` and ``CenterCrop`` make of it. An image of that size stays as it is.
+    """
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    if upright.size != (width, height):
+        short, side = min(((upright.height, height), (upright.width, width)), key=lambda pair: pair[0] / pair[1])
+        whole = round(side * 8 / 7)
+        wide, high = (whole if extent == short else int(whole * extent / short) for extent in upright.size)
+        left, top = round((wide - width) / 2), round((high - height) / 2)
+        scaled = upright.resize((wide, high), Image.Resampling.BILINEAR)
+        upright = scaled.crop((left, top, left + width, top + height))
+    return _planes(np.asarray(upright))
+
+
 def decoded(content: bytes, what: str, side: int) -> Bytes:
     """An image of `side` by `side` pixels as (3, side, side). Raises InputError if it is another one, or none."""
     return _planes(_rgb(content, what, side))
@@ -141,7 +172,16 @@ def read_image(path: Path, side: int) -> Bytes:
 
 
 def _rgb(content: bytes, what: str, side: int | None = None) -> Bytes:
-    """Pixels (H, W, 3). Of the formats that the library knows, these need no other program, and no more than is said."""
+    """Pixels (H, W, 3)."""
+    with _opened(content, what, side) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(content: bytes, what: str, side: int | None = None) -> Iterator[Image.Image]:
+    """An image to be decoded within the block, and no more than is said. Of the formats that the library knows, these need no
+    other program.
+    """
     try:
         if content[:2] == _JPEG and content.count(_SCAN) > _MOST_SCANS:
             raise InputError(f"{what} has {content.count(_SCAN)} scans, and no camera writes more than {_MOST_SCANS}")
@@ -153,7 +193,7 @@ def _rgb(content: bytes, what: str, side: int | None = None) -> Bytes:
                 raise InputError(
                     f"{what} measures {image.width}x{image.height}; a side has {_MOST_SIDE} pixels at most"
                 )
-            return np.asarray(image.convert("RGB"))
+            yield image
     except InputError:
         raise
     except UnidentifiedImageError:
