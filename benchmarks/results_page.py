@@ -13,6 +13,7 @@ python benchmarks/arm_kernels.py --json docs/results/arm_kernels.json
 python benchmarks/latency_goal.py --json docs/results/latency_goal.json
 python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
+python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
 python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py --bfloat16
 python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
@@ -49,6 +50,7 @@ import kernels
 import latency
 import latency_goal
 import portfolio
+import recovery
 import scale
 import scores
 import weights_memory
@@ -161,6 +163,12 @@ SIZE = """## How small VGG-16 becomes
 The smallest p, in steps of a two-hundredth, at which the method `reconvene` leaves so many times fewer parameters as was
 asked for, by each rule of how many channels stay. Latency is on one image, PyTorch eager and compiled by our pipeline,
 dense and pruned by turns.
+"""
+
+RECOVERY = """## Pruned without training it again
+
+EfficientNet-Lite0 with its ImageNet weights on 20 photographs and crops of them, with and without recovery by least squares, on
+synthetic inputs and on other photographs: [what is left](results/recovery.md).
 """
 
 KILLS = """## Trainings that are killed
@@ -356,6 +364,7 @@ SECTIONS = (
     Section("arm_kernels", ARM_KERNELS, lambda record: with_setting(arm_kernels.tables(record), record["environment"])),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
+    Section("recovery", RECOVERY, lambda record: recovery.table(record["rows"])),
     Section("training_kills", KILLS, killed),
     Section("accuracy-cifar10", ACCURACY.format(data="CIFAR-10", name="cifar10"), accuracies),
     Section("accuracy-fashion-mnist", ACCURACY.format(data="Fashion-MNIST", name="fashion-mnist"), accuracies),

@@ -137,8 +137,8 @@ def prune(
     Args:
         model: as for `capture`.
         example_inputs: as for `capture`.
-        method: how channels are scored, or ``reconvene``, the method of the paper, for models that are not trained yet;
-            ``reconvene.passes.pruning.methods.METHODS`` has them all.
+        method: how channels are scored; or ``reconvene``, the method of the paper, for models that are not trained yet; or
+            ``reconstruction``, for trained models with `recover`. ``reconvene.passes.pruning.methods.METHODS`` has them all.
         sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
             first step removes, p. With a structure: share of the weights of the layers that take one.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.

@@ -59,12 +59,15 @@ def matched(module: CapturedModule, inputs: Sequence[Tensor], steps: int, seed: 
         seed: of how images are moved.
     """
     generator = torch.Generator().manual_seed(seed)
-    leaves = [_leaf(value) for value in inputs]
+    matching = _Matching(module)
+    # Convolutions of the processor are several times faster in this order, which not every view of a value allows.
+    quick = _runs(matching, [_ordered(value, torch.channels_last) for value in inputs])
+    order = torch.channels_last if quick else torch.contiguous_format
+    leaves = [_ordered(value, order).requires_grad_(value.is_floating_point()) for value in inputs]
     free = [value for value in leaves if value.requires_grad]
     groups = [{"params": [value], "lr": _RATE * float(value.detach().std())} for value in free]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    matching = _Matching(module)
     for _ in track(range(steps), "drawing inputs that match the stored statistics"):
         optimizer.zero_grad()
         matching.loss([_moved(value, generator) if value.requires_grad else value for value in leaves]).backward()
@@ -73,12 +76,18 @@ def matched(module: CapturedModule, inputs: Sequence[Tensor], steps: int, seed: 
     return [value.detach().contiguous() for value in leaves]
 
 
-def _leaf(value: Tensor) -> Tensor:
-    if not value.is_floating_point():
-        return value
-    # Convolutions of the processor are several times faster in this order.
-    order = torch.channels_last if value.dim() == 4 else torch.contiguous_format
-    return value.detach().clone(memory_format=order).requires_grad_()
+def _ordered(value: Tensor, order: torch.memory_format) -> Tensor:
+    """A copy of an input; of images, with the numbers in another order in memory."""
+    return value.detach().clone(memory_format=order if value.dim() == 4 else torch.contiguous_format)
+
+
+def _runs(matching: _Matching, inputs: Sequence[Tensor]) -> bool:
+    try:
+        with torch.no_grad():
+            matching.loss(inputs)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _moved(value: Tensor, generator: torch.Generator) -> Tensor:

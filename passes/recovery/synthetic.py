@@ -49,7 +49,7 @@ class Synthetic:
 
     kind: str = "synthetic"
     images: int = 32
-    steps: int = 60
+    steps: int = 40
     mean: float = 0.0
     deviation: float | None = None
 

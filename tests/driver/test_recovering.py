@@ -148,6 +148,13 @@ def test_the_command_line_recovers_on_a_file(folder: Path, capsys: pytest.Captur
     torch.testing.assert_close(saved.get_parameter("7.weight"), wanted.module.get_parameter("7.weight"))
 
 
+def test_a_method_that_looks_at_inputs_is_given_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prune", *MODEL, "--method", "reconstruction", "--calibration", "images.npy", "--json"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)["report"]
+    assert sum(group["got"] for group in told["groups"]) == 6 and told["recovery"] is None
+
+
 def test_the_command_line_recovers_without_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["prune", *MODEL, "--recover", "least-squares", "--recover-set", "images=4", "--recover-set", "steps=1"]
     assert main(words) == 0

@@ -60,6 +60,21 @@ def test_inputs_are_drawn_to_the_stored_statistics() -> None:
     assert all(parameter.grad is None for parameter in graph.parameters())
 
 
+def test_values_that_are_viewed_in_the_order_of_memory_are_matched_too() -> None:
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.norm = nn.Conv2d(2, 4, 3), nn.BatchNorm1d(4 * 36)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.read(x).view(-1, 4 * 36))
+
+    x = torch.randn(6, 2, 8, 8, generator=torch.Generator().manual_seed(2))
+    graph = graph_of(Viewed(), x)
+    (found,) = matched(graph, [x], 5)
+    assert found.is_contiguous() and divergence(graph, (found,)) < divergence(graph, (x,))
+
+
 def test_the_same_seed_draws_the_same_inputs() -> None:
     x = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(1))
     graph = graph_of(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)), x)

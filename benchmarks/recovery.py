@@ -1,0 +1,311 @@
+"""What pruning without training leaves of EfficientNet-Lite0 with its ImageNet weights, with and without recovery.
+
+    python benchmarks/recovery.py [--work out/recovery] [--json docs/results/recovery.json --markdown docs/results/recovery.md]
+
+Photographs of 20 that are right (top-1 and top-5), and crops of them on which the smaller network's first answer is the dense
+one's. Calibration inputs are synthetic, drawn without any photograph; or crops of half of the photographs, and the others are
+counted, and the other way round. Every finished row is kept in the work folder, and so are the synthetic inputs: a run that was
+ended goes on where it was. Shares are of the channels of all groups. Seconds are of CPU, on the threads that are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from reconvene.driver.reports.report import environment
+from reconvene.frontend.base.files import write_text
+from reconvene.frontend.capture import capture
+from reconvene.frontend.data.datasets import imagenet_samples
+from reconvene.frontend.graph_module import CapturedModule
+from reconvene.frontend.networks.pretrained import efficientnet_lite0
+from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.compaction import compact
+from reconvene.passes.dependency import DependencyView, dependency_view
+from reconvene.passes.groups import ChannelGroup
+from reconvene.passes.outcome import Compaction
+from reconvene.passes.pruning.decisions import Decision, rounded
+from reconvene.passes.pruning.methods.base import Aim
+from reconvene.passes.pruning.methods.one_shot import Magnitude
+from reconvene.passes.pruning.methods.reconstruction import Reconstruction, spread
+from reconvene.passes.pruning.scores import Evidence
+from reconvene.passes.pruning.trial import tried
+from reconvene.passes.recovery.elimination import Elimination
+from reconvene.passes.recovery.least_squares import LeastSquares, recover
+from reconvene.passes.recovery.spared import eliminations
+from reconvene.passes.recovery.synthetic import Synthetic, synthetic_calibration
+
+SHARES = (0.05, 0.1, 0.15, 0.2, 0.3)
+SEED = 0
+_CALIBRATED = 32
+"""Crops of photographs that layers are solved on."""
+
+
+def crops(images: Tensor, count: int, seed: int) -> Tensor:
+    """Squares of half of the side to the whole, at random places, every second mirrored, of the images by turns."""
+    generator, side = torch.Generator().manual_seed(seed), images.shape[-1]
+    found = []
+    for number in range(count):
+        part = int(torch.randint(side // 2, side + 1, (1,), generator=generator))
+        top, left = (int(torch.randint(0, side - part + 1, (1,), generator=generator)) for _ in range(2))
+        image = images[number % len(images), :, top : top + part, left : left + part]
+        found.append(F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0])
+    return torch.stack([image.flip(-1) if number % 2 else image for number, image in enumerate(found)])
+
+
+def answers(module: Callable[[Tensor], Any], images: Tensor) -> Tensor:
+    """Outputs (N, classes)."""
+    with torch.inference_mode():
+        return torch.cat([module(part) for part in images.split(10)])
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """Photographs and crops that networks are judged on."""
+
+    photographs: Tensor
+    labels: Tensor
+    crops: Tensor
+    wanted: Tensor
+    """What the dense network answers on the crops."""
+
+    def judge(self, module: fx.GraphModule) -> dict[str, int]:
+        found, cropped = answers(module, self.photographs), answers(module, self.crops)
+        return {
+            "photographs": len(self.labels),
+            "top1": int((found.argmax(1) == self.labels).sum()),
+            "top5": int((found.topk(5).indices == self.labels[:, None]).any(1).sum()),
+            "crops": len(self.crops),
+            "agree": int((cropped.argmax(1) == self.wanted).sum()),
+        }
+
+
+class Bench:
+    """The network, its photographs, and what is worth computing once."""
+
+    def __init__(self, work: Path, synthetic: Synthetic, number: int) -> None:
+        self.work, self.synthetic = work, synthetic
+        model, samples = efficientnet_lite0(), imagenet_samples()
+        self.images, self.labels = samples.batch(), torch.from_numpy(samples.labels)
+        self.example = (torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(SEED)),)
+        self.module: CapturedModule = capture(model, self.example)
+        self.halves = torch.randperm(20, generator=torch.Generator().manual_seed(1)).reshape(2, 10)
+        self._number = number
+        self._costs: dict[str, tuple[dict[ChannelGroup, Elimination], float]] = {}
+
+    @cached_property
+    def view(self) -> DependencyView:
+        return dependency_view(canonicalize(self.module))
+
+    @cached_property
+    def counted(self) -> dict[str, Counted]:
+        """All photographs, and each half."""
+        everything = torch.arange(20)
+        return {
+            name: Counted(
+                self.images[chosen], self.labels[chosen], cut := crops(self.images[chosen], count, SEED),
+                answers(self.module, cut).argmax(1),
+            )
+            for name, chosen, count in (
+                ("all", everything, self._number),
+                ("first", self.halves[0], self._number // 2),
+                ("second", self.halves[1], self._number // 2),
+            )
+        }  # fmt: skip
+
+    def calibration(self, kind: str) -> Tensor:
+        """Synthetic inputs, or crops of half of the photographs."""
+        if kind != "synthetic":
+            return crops(self.images[self.halves[kind == "second"]], _CALIBRATED, SEED + 1)
+        file = self.work / f"synthetic-{key(vars(self.synthetic))}.npz"
+        if not file.exists():
+            began = time.process_time()
+            (call,) = synthetic_calibration(self.module, self.example, self.synthetic, SEED).calls
+            np.savez(file, images=call[0].numpy(), seconds=time.process_time() - began)
+        return torch.from_numpy(np.load(file)["images"])
+
+    def synthetic_seconds(self) -> float:
+        return float(np.load(self.work / f"synthetic-{key(vars(self.synthetic))}.npz")["seconds"])
+
+    def costs(self, kind: str) -> tuple[dict[ChannelGroup, Elimination], float]:
+        """Of all channels, and the seconds that it takes to tell them."""
+        if kind not in self._costs:
+            began = time.process_time()
+            free = [group for group in self.view.groups if group.prunable]
+            found = eliminations(self.view, free, [(self.calibration(kind),)], Reconstruction().ridge, SEED)
+            self._costs[kind] = found, time.process_time() - began
+        return self._costs[kind]
+
+    def removed(self, method: str, kind: str, share: float) -> Compaction:
+        """The smaller network, as the removal leaves it."""
+        if method == "magnitude":
+            return Magnitude().prune(self.module, Evidence(self.example, seed=SEED), Aim(share)).compaction
+        found, _ = self.costs(kind)
+        lost = spread(found, share, Aim().widths)
+        decisions = [
+            rounded(group, found[group].ranks, lost[group])
+            if group in found
+            else Decision(group, 0, np.zeros(group.size, bool), ())
+            for group in self.view.groups
+        ]
+        trial = tried(self.module, self.view, decisions)
+        return compact(self.module, self.example, trial.masks, analysis=trial.analysis, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One smaller network and what it is judged on."""
+
+    method: str
+    share: float
+    recovery: bool
+    calibration: str
+    """``synthetic``, or the half of the photographs: ``first``, ``second``; ``none`` where nothing is looked at."""
+
+    @property
+    def judged(self) -> str:
+        return {"first": "second", "second": "first"}.get(self.calibration, "all")
+
+    def run(self, bench: Bench) -> dict[str, Any]:
+        """The row."""
+        small = bench.removed(self.method, self.calibration, self.share)
+        module, seconds, errors = small.module, 0.0, {}
+        if self.recovery:
+            began = time.process_time()
+            calls = [(bench.calibration(self.calibration),)]
+            module, found = recover(bench.module, small.module, small.plan, calls, LeastSquares(), seed=SEED)
+            seconds = time.process_time() - began
+            middle = len(found.layers) // 2
+            errors = {
+                name: sorted(getattr(layer, name) for layer in found.layers)[middle] for name in ("before", "after")
+            }
+        told = bench.costs(self.calibration)[1] if self.method == "reconstruction" else 0.0
+        return {
+            **vars(self),
+            **bench.counted[self.judged].judge(module),
+            "parameters": small.after.parameters / small.before.parameters,
+            "macs": small.after.macs / small.before.macs,
+            "error": errors,
+            "cost_seconds": told,
+            "recovery_seconds": seconds,
+        }
+
+
+def cases(shares: Sequence[float]) -> Iterator[Case]:
+    """All of them, what is asked most first."""
+    for method, recovery, calibration in (
+        ("reconstruction", True, "synthetic"),
+        ("reconstruction", True, "first"),
+        ("reconstruction", True, "second"),
+        ("reconstruction", False, "synthetic"),
+        ("magnitude", False, "none"),
+        ("magnitude", True, "synthetic"),
+    ):
+        for share in shares:
+            yield Case(method, share, recovery, calibration)
+
+
+def key(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for every smaller network."""
+    names = "channels out | chosen by | solved anew on | right of 20 | among five | as the dense | parameters | MACs | CPU s"
+    lines = [f"| {names} |", "|---" * 9 + "|"]
+    lines += [
+        f"| {row['share']:.0%} | {row['method']} | {row['on']} | {row['top1']} | {row['top5']} |"
+        f" {row['agree'] / row['crops']:.1%} | {row['parameters']:.1%} | {row['macs']:.1%} | {row['seconds']:.0f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def page(record: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    setting, dense = record["setting"], record["dense"]
+    lines = [
+        "# Pruning a trained network without training it again", "",
+        "EfficientNet-Lite0 with its ImageNet weights, on 20 photographs (ImageNet-1k, of the package foolbox) and"
+        f" {dense['crops']} crops of them. No training, and with synthetic calibration no data: nothing looks at a photograph"
+        " but the count. With photographs, layers are solved on crops of ten and the other ten are counted, then the other"
+        " way round; both counts are added. `python benchmarks/recovery.py` makes this page.", "",
+        "; ".join(f"{name} {value}" for name, value in setting.items()), "",
+        f"The dense network: {dense['top1']} of 20 right, {dense['top5']} among the first five.", "",
+        table(record["rows"]), "",
+        f"Synthetic inputs took {record['synthetic_seconds']:.0f} s of CPU, once, which are not counted.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as the page has them: both halves of the photographs as one."""
+    found = []
+    for row in rows:
+        if row["calibration"] == "second":
+            continue
+        parts = [row]
+        if row["calibration"] == "first":
+            parts += [r for r in rows if r["calibration"] == "second" and r["share"] == row["share"]]
+        on = {"first": "photographs", "none": "synthetic"}.get(row["calibration"], row["calibration"])
+        total = {name: sum(part[name] for part in parts) for name in ("photographs", "top1", "top5", "crops", "agree")}
+        mean = {name: sum(part[name] for part in parts) / len(parts) for name in ("parameters", "macs")}
+        seconds = sum(part["cost_seconds"] + part["recovery_seconds"] for part in parts) / len(parts)
+        on = on if row["recovery"] else "nothing"
+        found.append({"share": row["share"], "method": row["method"], "on": on, **total, **mean, "seconds": seconds})
+    return sorted(found, key=lambda row: row["share"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("out/recovery"))
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
+    parser.add_argument("--images", type=int, default=Synthetic().images)
+    parser.add_argument("--steps", type=int, default=Synthetic().steps)
+    parser.add_argument("--crops", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    synthetic = Synthetic(images=options.images, steps=options.steps)
+    bench, rows = Bench(options.work, synthetic, options.crops), []
+    for case in cases(options.shares):
+        file = options.work / f"row-{key([vars(case), vars(synthetic), options.crops])}.json"
+        if not file.exists():
+            write_text(file, json.dumps(case.run(bench)))
+        rows.append(json.loads(file.read_text(encoding="utf-8")))
+        print(json.dumps(rows[-1]), flush=True)
+    setting = environment() | {
+        "threads": options.threads,
+        "images": options.images,
+        "steps": options.steps,
+        "seed": SEED,
+    }
+    record = {
+        "setting": setting,
+        "dense": bench.counted["all"].judge(bench.module),
+        "synthetic_seconds": bench.synthetic_seconds(),
+        "rows": joined(rows),
+    }
+    if options.json:
+        write_text(options.json, json.dumps(record, indent=1) + "\n")
+    if options.markdown:
+        write_text(options.markdown, page(record))
+
+
+if __name__ == "__main__":
+    main()
