@@ -128,7 +128,7 @@ class Bench:
     def calibration(self, kind: str) -> Tensor:
         """Synthetic inputs, or crops of half of the photographs."""
         if kind != "synthetic":
-            return crops(self.images[self.halves[kind == "second"]], _CALIBRATED, SEED + 1)
+            return crops(self.images[self.halves[int(kind == "second")]], _CALIBRATED, SEED + 1)
         file = self.work / f"synthetic-{key(vars(self.synthetic))}.npz"
         if not file.exists():
             began = time.process_time()
@@ -276,6 +276,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Synthetic().steps)
     parser.add_argument("--crops", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--only", nargs="+", help="calibrations whose rows are measured, and no page: first, second, none"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
@@ -284,11 +287,15 @@ def main() -> None:
     synthetic = Synthetic(images=options.images, steps=options.steps)
     bench, rows = Bench(options.work, synthetic, options.crops), []
     for case in cases(options.shares):
+        if options.only and case.calibration not in options.only:
+            continue
         file = options.work / f"row-{key([vars(case), vars(synthetic), options.crops])}.json"
         if not file.exists():
             write_text(file, json.dumps(case.run(bench)))
         rows.append(json.loads(file.read_text(encoding="utf-8")))
         print(json.dumps(rows[-1]), flush=True)
+    if options.only:
+        return
     setting = environment() | {
         "threads": options.threads,
         "images": options.images,
