@@ -247,7 +247,9 @@ def prune_as_asked(
     if held and dynamic_shapes is None:
         module, inputs = _with_fixed_batch(model, example_inputs, held)
         found, calibration = pruned()
-    recovery = None
+    recovery = found.recovery
+    if recovery is not None and calibration is not None:
+        recovery = dataclasses.replace(recovery, calibration=calibration.description)
     if calibration is not None and told.recovering.options is not None:
         found, recovery = recovered(module, found, calibration, told.recovering.options, evidence.seed)
     origin = found.compaction.plan.origin

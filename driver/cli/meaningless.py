@@ -91,6 +91,10 @@ def _scored_by(given: Given) -> str:
     return str(given["score"] or next(iter(named), given["method"]))
 
 
+_LOOKING_AT_CALLS = ("reconstruction", "layerwise")
+"""Methods that take calibration inputs themselves."""
+
+
 def _prune(given: Given) -> None:
     model = given["model"] or given["named"] or ""
     method = _scored_by(given)
@@ -110,7 +114,7 @@ def _prune(given: Given) -> None:
             given.refuse(["dataset"], "with --synthetic: no data are read, and nothing is fitted to them")
     elif given["dataset"] is None:
         given.refuse(["data"], "without --dataset, which names what to look for there")
-    if given["recover"] is None and given["method"] != "reconstruction":
+    if given["recover"] is None and given["method"] not in _LOOKING_AT_CALLS:
         given.refuse(["calibration", "recover_set"], "without --recover, which says what is done with them")
     if given["structure"]:
         given.refuse(
@@ -201,6 +205,8 @@ def _own_data(given: Given) -> None:
 def _train(given: Given) -> None:
     _fitted(given)
     _own_data(given)
+    if given["keep_zeros"]:
+        given.refuse(["masks"], "with --keep-zeros, which takes the model's own zeros as masks")
     if given["compute"] != "equal":
         given.refuse(["dense_macs"], "without --compute equal, which compares with it")
 

@@ -59,6 +59,9 @@ def train(
     masks: Annotated[
         Path | None, typer.Option(help="Weights that stay zero: parameter name to bool tensor, .safetensors.")
     ] = None,
+    keep_zeros: Annotated[
+        bool, typer.Option("--keep-zeros", help="Weights of the model that are zero stay zero.")
+    ] = False,
     method: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +126,7 @@ def train(
             zeros=verb.ZerosAsked(method=method, structure=asked, sparsity=sparsity, ignore=tuple(ignore or ())),
             teacher=teacher,
             masks=masks,
+            keep_zeros=keep_zeros,
             machine=verb.Hardware(device, "bfloat16" if bfloat16 else "float32", threads),
             width=width,
             checkpoint_every=checkpoint_every,

@@ -23,6 +23,7 @@ from ..own_data import parse_colours
 from ..reports.tables import structure_table
 from ..training.log import figures_in
 from ..training.loop import Hardware, Trained, train
+from ..training.masks import Masks
 from ..training.presets import check_compute
 from .settings import structures_asked
 from .trainings import Subject, TrainingRequest, prepared
@@ -38,6 +39,8 @@ class Request(TrainingRequest):
     """What ``reconvene train`` is told; see its help."""
 
     masks: Path | None = None
+    keep_zeros: bool = False
+    """Whether weights of the model that are zero stay so."""
     restart: bool = False
     compute: str = "epochs"
     """Of `training.presets.COMPUTE`."""
@@ -49,12 +52,15 @@ class Request(TrainingRequest):
 def run(request: Request) -> Answer:
     check_compute(request.compute)
     method, settings = request.zeros.chosen(request.preset_name, request.settings)
-    if method is not None and request.masks is not None:
-        raise InputError(
-            f"--masks has no meaning with the method {method.name}, which finds its own; leave one of them out"
-        )
+    for option, given in (("masks", request.masks is not None), ("keep-zeros", request.keep_zeros)):
+        if method is not None and given:
+            raise InputError(
+                f"--{option} has no meaning with the method {method.name}, which finds its own zeros; leave one of them out"
+            )
     masks = None if request.masks is None else read_masks(request.masks)
     told = prepared(replace(request, settings=settings), "-training")
+    if request.keep_zeros:
+        masks = dict(Masks.of(told.module).kept)
     preset = told.preset
     if request.compute == "equal":
         compute = compared(told.loaded, request.dense_macs)

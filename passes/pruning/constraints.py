@@ -178,6 +178,11 @@ class InsideLayers(Constraint):
             return (self,)
         return tuple(replace(self, taken=self._with_factor(place), factor=place) for place in range(most))
 
+    def with_shares(self, values: Values) -> dict[WeightView, tuple[Structure, float]]:
+        """The structure of each weight, and its share of zeros in the nearest network of the set."""
+        shares = self._shares({view: own.energy(view.seen(values[view.name])) for view, own in self.taken.items()})
+        return {view: (structure, shares[view]) for view, structure in self.taken.items()}
+
     def _with_factor(self, place: int) -> dict[WeightView, Structure]:
         return {view: structure for view, structure in self.taken.items() if place < len(structure.factors(self.share))}
 

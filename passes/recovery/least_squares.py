@@ -96,12 +96,14 @@ class Recovery:
         layers: those that were solved, in the order of the graph.
         refusals: one line for each layer that was not, with the reason.
         seconds: that it took.
+        certified: whether the certificate is of the network as it is now, and not of the removal before.
     """
 
     calibration: str
     layers: tuple[LayerRecovery, ...]
     refusals: tuple[str, ...]
     seconds: float
+    certified: bool = False
 
     @property
     def summary(self) -> str:
@@ -113,7 +115,8 @@ class Recovery:
         count = f"{len(self.layers)} layers were" if middle else "1 layer was"
         return (
             f"{count} solved anew on {self.calibration}: the error of their outputs fell from"
-            f" {before[middle]:.3f} to {after[middle]:.3f} (medians). The certificate is of the removal before it."
+            f" {before[middle]:.3f} to {after[middle]:.3f} (medians)."
+            + ("" if self.certified else " The certificate is of the removal before it.")
         )
 
 

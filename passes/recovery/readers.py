@@ -17,7 +17,7 @@ from ..values import Operation, attribute, is_tensor, shape_of
 from .offsets import Offset, offset_of
 from .sampling import MOST_COLUMNS, columns_of
 
-__all__ = ["Reader", "Refusal", "kept_channels", "readers_of"]
+__all__ = ["Reader", "Refusal", "kept_channels", "obstacle", "readers_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A layer that reads fewer channels and cannot be solved."""
+    """A layer that cannot be solved."""
 
     name: str
     reason: str
@@ -80,7 +80,7 @@ def _reads_fewer(layer: Layer, twin: fx.Node) -> bool:
 
 def _reader(small: CapturedModule, op: Operation, layer: Layer, twin: fx.Node | None, plan: Plan) -> Reader | Refusal:
     name = str(layer.weight.target) if layer.weight.op == "get_attr" else op.node.name
-    reason = _obstacle(op, layer, twin)
+    reason = obstacle(op, layer, twin)
     if reason or twin is None:
         return Refusal(name, reason or "the dense graph has no such call")
     kept = kept_channels(layer, twin, plan)
@@ -93,7 +93,8 @@ def _reader(small: CapturedModule, op: Operation, layer: Layer, twin: fx.Node | 
     return Reader(op, layer, weight, twin, kept, offset)
 
 
-def _obstacle(op: Operation, layer: Layer, twin: fx.Node | None) -> str:
+def obstacle(op: Operation, layer: Layer, twin: fx.Node | None) -> str:
+    """Why a layer cannot be solved; empty if it can."""
     weight = op.tensor("weight")
     if weight is None:
         return "its weight is computed from other values"

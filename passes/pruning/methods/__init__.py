@@ -11,6 +11,7 @@ from .admm import Admm
 from .base import Method
 from .gradual import Gradual
 from .iterative import Iterative
+from .layerwise import Layerwise
 from .one_shot import Grasp, Magnitude, MagnitudeL1, MagnitudeL2, Random, Snip, SynFlow
 from .reconstruction import Reconstruction
 from .reconvene import Reconvene
@@ -35,6 +36,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             SynFlow(),
             Reconstruction(),
             Reconvene(),
+            Layerwise(),
             Iterative(),
             OneShotRetraining(),
             Gradual(),

@@ -19,6 +19,7 @@ from ....frontend.base.option_values import of_kind
 from ....frontend.graph_module import CapturedModule
 from ...canonicalize import canonicalize
 from ...outcome import Compaction
+from ...recovery.least_squares import Recovery
 from ..decisions import AS_WANTED, Widths, check_sparsity
 from ..latency import LatencyGoal, LayerTime, check_latency
 from ..scores import Evidence, scored_weights
@@ -144,6 +145,8 @@ class Pruned:
     """Layers with new initial weights."""
     profile: bool = False
     """Whether memory and time before and after are part of the result."""
+    recovery: Recovery | None = None
+    """Which layers were solved anew, if the method does that."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,9 @@ class ChannelMethod(Method):
     def check_aim(self, aim: Aim) -> None:
         """Raises InputError if something is asked for that has no meaning for this method."""
         if aim.structures and not self.makes_structures:
-            raise InputError(f"the method {self.name} removes channels alone; name a score instead to have a structure")
+            raise InputError(
+                f"the method {self.name} removes channels alone; name a score instead, or layerwise, to have a structure"
+            )
 
     def prune(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
         """A smaller network; `module` (captured) is left as it was. What could not be removed is among its refusals.

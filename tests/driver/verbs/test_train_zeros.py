@@ -26,15 +26,22 @@ __all__ = ["folder"]
 NET = ["net.py:net", "--input", "2x3x32x32"]
 
 
+NET_CODE = """
+from torch import nn
+
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+    )
+"""
+"""A network of three convolutions, which reads images at half their size."""
+
+
 @pytest.fixture(autouse=True)
 def net(folder: Path) -> None:
-    """A network of three convolutions, which reads images at half their size."""
-    (folder / "net.py").write_text(
-        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(\n"
-        "        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 1, 1), nn.BatchNorm2d(16),\n"
-        "        nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)\n"
-        "    )\n"
-    )
+    (folder / "net.py").write_text(NET_CODE)
 
 
 def test_zeros_of_a_structure_and_masks_to_keep_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
