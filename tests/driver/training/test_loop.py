@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from reconvene.driver.training.presets import Preset
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.frontend.data.datasets import Images
-from reconvene.frontend.graph_module import CapturedModule
+from reconvene.frontend.graph_module import CapturedModule, cloned
 from reconvene.passes.pruning.weights import sparsify
 
 PRESET = Preset(epochs=3, batch=8, rate=0.05, milestones=(2,), augment="none")
@@ -36,6 +37,12 @@ def images(count: int = 48, seed: int = 0) -> Images:
 
 
 def network() -> CapturedModule:
+    """The same one every time, and the caller's own."""
+    return cloned(captured())
+
+
+@cache
+def captured() -> CapturedModule:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8),

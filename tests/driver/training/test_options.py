@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from reconvene.driver.training.distillation import MATCHINGS
 from reconvene.driver.training.finite import first_not_finite
 from reconvene.driver.training.hardware import Hardware
 from reconvene.driver.training.levels import Ladder, Level, train_levels
-from reconvene.driver.training.loop import CHECKPOINT, train
+from reconvene.driver.training.loop import CHECKPOINT, Trained, train
 from reconvene.driver.training.optimizers import OPTIMIZERS
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import FIXED, capture
@@ -43,6 +44,7 @@ ALL = {
 TOGETHER: dict[str, Any] = {name: value for settings in ALL.values() for name, value in settings.items()}
 
 
+@cache
 def teacher(width: int = 8, classes: int = 2, fixed: bool = False) -> CapturedModule:
     torch.manual_seed(1)
     model = nn.Sequential(
@@ -52,14 +54,20 @@ def teacher(width: int = 8, classes: int = 2, fixed: bool = False) -> CapturedMo
     return capture(model, (torch.randn(SHAPE),), FIXED if fixed else ({0: torch.export.Dim.DYNAMIC},))
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training without any of it."""
+    return trained(tmp_path_factory.mktemp("plain"), PRESET.changed({"epochs": 6}))
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_each_option_changes_a_training_that_still_learns(name: str, tmp_path: Path) -> None:
+def test_each_option_changes_a_training_that_still_learns(name: str, plain: Trained, tmp_path: Path) -> None:
     done = trained(tmp_path / "with", PRESET.changed(ALL[name] | {"epochs": 6}))
     assert done.rows[-1]["test_accuracy"] > 0.9
-    assert not same(done, trained(tmp_path / "without", PRESET.changed({"epochs": 6})))
+    assert not same(done, plain)
 
 
-@pytest.mark.parametrize("moment", [2, 7, 17])
+@pytest.mark.parametrize("moment", [2, 11])
 def test_a_killed_training_with_all_of_it_goes_on_to_the_same_bits(
     moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +83,7 @@ def test_a_killed_training_with_all_of_it_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("change", ["gone", "smaller"])
-@pytest.mark.parametrize("place", ["mean/0.weight", "steps/9.bias", "average/module.1.running_mean"])
+@pytest.mark.parametrize("place", ["mean/0.weight", "average/module.1.running_mean"])
 def test_a_checkpoint_that_lacks_some_of_it_is_damaged(place: str, change: str, tmp_path: Path) -> None:
     preset = PRESET.changed({**TOGETHER, "epochs": 1})
     trained(tmp_path, preset)

@@ -11,8 +11,10 @@ import torch
 from training_kills import write_images
 
 from reconvene.driver.cli.command_line import main
-from reconvene.frontend.data.facts import Colours
-from reconvene.frontend.program_file import read_program
+from reconvene.driver.models import load_model
+from reconvene.driver.own_data import Taker, Wanted, open_data
+from reconvene.frontend.data.facts import Colours, DataFacts
+from reconvene.frontend.program_file import read_program, save_program
 from tests.support.pictures import write_pictures
 
 NET = """
@@ -150,12 +152,13 @@ def test_a_function_s_data_and_metric(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_network_by_name_is_fitted_to_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(Path("photos"), 4, ("ripe", "unripe", "rotten"))
-    line = ["train", "resnet20", "--width", "0.25", "--data", "photos", "--test-share", "0.25", *FEW, "-o", "run"]
+    line = ["train", "resnet20", "--width", "0.25", "--data", "photos", "--test-share", "0.25", "-o", "run"]
     assert main(line) == 2
     assert "say of which, such as --input 1x3x64x64" in capsys.readouterr().err
-    done = told(capsys, *line, "--input", "2x3x32x32")
-    assert done["classes"] == ["ripe", "rotten", "unripe"]
-    assert read_program("run/model.pt2").module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    data = open_data(Wanted(None, "photos", 0.25))
+    loaded = load_model("resnet20", ["2x3x32x32"], dataset=data.fit(["2x3x32x32"]), width=0.25)
+    assert loaded.module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert len(data.load("train", Taker.of(loaded))) == 9  # type: ignore[arg-type]
 
 
 def test_data_sets_by_name_are_found_as_before(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,11 +205,12 @@ def test_mistakes_are_one_line_and_leave_nothing(
 
 
 def test_another_s_classes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    write_pictures(Path("photos"), 4)
     write_pictures(Path("others"), 4, ("ripe", "rotten"))
-    assert main(["train", *IMAGES, "--test-share", "0.3", *FEW, "-o", "run"]) == 0
-    capsys.readouterr()
-    for verb in ("train", "evaluate"):
-        assert main([verb, "run/model.pt2", "--data", "others"]) == 2
-        error = capsys.readouterr().err.strip()
-        assert "was trained on ripe, unripe, and these are images of ripe, rotten" in error and "\n" not in error
+    loaded = load_model("net.py:net", ["2x3x16x16"])
+    save_program(loaded.module, loaded.example_inputs, "model.pt2", data=DataFacts(("ripe", "unripe"), None, 0.25))
+    assert main(["train", "model.pt2", "--data", "others"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "was trained on ripe, unripe, and these are images of ripe, rotten" in error and "\n" not in error
+    write_pictures(Path("photos"), 4)
+    assert main(["train", "model.pt2", "--data", "photos"]) == 2
+    assert "does not say what the images" in capsys.readouterr().err
