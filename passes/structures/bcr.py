@@ -102,7 +102,7 @@ class BlockColumnsRows(Structure):
         return found if found is not None and found._says_something(weight) else None
 
     def pack(self, weight: Tensor) -> ColumnGroups:
-        return ColumnGroups.pack(weight)
+        return ColumnGroups.pack(weight, self.channels)
 
     def _blocks(self, scores: Tensor) -> Tensor:
         """filters/P x channels/Q x P x columns of a block."""
@@ -151,5 +151,5 @@ def _of_all_choices(blocks: Tensor, rows: int, columns: int) -> Tensor:
 def _best_choice(blocks: Tensor, choices: Tensor, columns: int) -> Tensor:
     sums = choices.to(blocks.dtype) @ blocks
     best = sums.topk(columns, dim=2).values.sum(2).argmax(1)
-    kept = highest_of_each(sums[torch.arange(len(blocks)), best], columns)
+    kept = highest_of_each(sums[torch.arange(len(blocks), device=best.device), best], columns)
     return choices[best][:, :, None] & kept[:, None]

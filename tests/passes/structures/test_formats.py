@@ -92,6 +92,15 @@ def test_bcrc_by_hand() -> None:
     assert packed.compact_column.tolist() == [0, 2, 2] and packed.values.tolist() == [2, 3, 4, 5, 1]
 
 
+def test_bcrc_in_strips() -> None:
+    """Of the two strips of two channels, the first has equal rows 0 and 1, and the second rows 1 and 2."""
+    matrix = torch.tensor([[1.0, 2, 0, 0], [3, 4, 0, 5], [0, 0, 0, 6]])
+    packed = ColumnGroups.pack(matrix, 2)
+    assert packed.reorder.tolist() == [0, 1, 4, 5, 2, 3] and packed.values.tolist() == [1, 2, 3, 4, 5, 6]
+    assert packed.occurrence.tolist() == [0, 2, 4, 6] and packed.compact_column.tolist() == [0, 1, 1]
+    assert packed.column_stride.tolist() == [0, 2, 3, 3] and torch.equal(packed.unpack(), matrix)
+
+
 def test_places_of_two_of_four_take_two_bits() -> None:
     matrix = torch.tensor([[0, 1.0, 0, 2], [3, 0, 4, 0]])
     packed = find_structure("2:4").pack(matrix)
