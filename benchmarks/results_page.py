@@ -14,6 +14,8 @@ python benchmarks/latency_goal.py --json docs/results/latency_goal.json
 python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
 python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
+python benchmarks/structure_storage.py --json docs/results/structure_storage.json \
+    --markdown docs/results/structure_storage.md
 python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py --bfloat16
 python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
@@ -53,6 +55,7 @@ import portfolio
 import recovery
 import scale
 import scores
+import structure_storage
 import weights_memory
 import zoo
 from pruning_peers.page import summary as peers_summary
@@ -362,6 +365,7 @@ SECTIONS = (
     Section("kernels", KERNELS, lambda record: with_setting(kernels.table(record["rows"]), record["environment"])),
     Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
     Section("arm_kernels", ARM_KERNELS, lambda record: with_setting(arm_kernels.tables(record), record["environment"])),
+    Section("structure_storage", structure_storage.RESULTS, lambda record: structure_storage.summary(record["rows"])),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("recovery", RECOVERY, lambda record: recovery.table(record["rows"])),
