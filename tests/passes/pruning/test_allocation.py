@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconvene.passes.pruning.allocation import (
@@ -71,6 +71,7 @@ def test_smart_ratio_of_vgg_is_divided_by_the_place() -> None:
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60), st.booleans(), st.integers(0, 10**6)), min_size=1),
     sparsity=st.floats(0, 0.999),
