@@ -5,6 +5,7 @@ torch.fx itself keeps only generated code and traces it again, which loses shape
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,16 @@ from torch.utils import _pytree as pytree
 from .base.errors import InputError
 
 __all__ = ["load_graph", "store_graph"]
+
+
+class _Pickler(GraphPickler):
+    """Functions and classes by the names that they are imported by.
+
+    Where dill is installed torch pickles with it, which writes code itself, and names of dill, for what has no such name and
+    for types of Python. That could be read only where dill is, and a function would come back as another one.
+    """
+
+    dispatch = pickle._Pickler.dispatch
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ def store_graph(graph: fx.Graph) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
-            return GraphPickler.dumps((records, graph._codegen))
+            return _Pickler.dumps((records, graph._codegen))
         except Exception as error:
             raise InputError(_reason(records, error)) from error
 
@@ -130,7 +141,7 @@ def _made(value: Any) -> Any:
 def _reason(records: list[_Record], error: Exception) -> str:
     for record in records:
         try:
-            GraphPickler.dumps(record)
+            _Pickler.dumps(record)
         except Exception:
             return (
                 f"this module cannot be pickled: its node '{record.name}' holds something that cannot be stored; write"

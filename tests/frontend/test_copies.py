@@ -156,3 +156,7 @@ def test_a_graph_that_cannot_be_stored_is_refused_with_its_node(module: Captured
     node.target = lambda x: x.relu()
     with pytest.raises(InputError, match=r"cannot be pickled: its node 'relu' holds something that cannot be stored"):
         pickle.dumps(module)
+
+
+def test_what_is_stored_can_be_read_where_dill_is_not(module: CapturedModule) -> None:
+    assert b"dill" not in pickle.dumps(module)
