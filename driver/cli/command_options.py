@@ -109,7 +109,8 @@ SessionTimeout = Annotated[
     int, typer.Option("--timeout", min=1, max=604_800, help="Seconds that a board on the network may take.")
 ]
 Dataset = Annotated[
-    str | None, typer.Option(help="cifar10, fashion-mnist or tiny-imagenet: the papers' networks are fitted to it.")
+    str | None,
+    typer.Option(help="cifar10, digits, fashion-mnist or tiny-imagenet: the papers' networks are fitted to it."),
 ]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder that holds the data set.")]
 Width = Annotated[float, typer.Option(help="Scales the layers of a network that is fitted to a data set.")]
@@ -122,7 +123,7 @@ Choose = Annotated[
 ]
 TrainingData = Annotated[
     str | None,
-    typer.Option("--dataset", help="cifar10 (unless --data names your own), fashion-mnist or tiny-imagenet."),
+    typer.Option("--dataset", help="cifar10 (unless --data names your own), digits, fashion-mnist or tiny-imagenet."),
 ]
 OwnData = Annotated[
     str | None,

@@ -21,6 +21,7 @@ from ..base.cache_folder import cache_folder
 from ..base.errors import InputError
 from ..base.files import replacing
 from .cifar_pickle import read_cifar_pickle
+from .digits import DIGITS_SIDE, find_digits, read_digits
 from .image_files import Bytes, read_cifar_binary, read_cifar_jpeg, read_idx, read_photograph
 from .tiny_imagenet import read_tiny_imagenet
 
@@ -30,6 +31,7 @@ __all__ = [
     "Images",
     "balanced",
     "cifar10",
+    "digits",
     "fashion_mnist",
     "find_dataset",
     "holds_cifar10",
@@ -50,6 +52,8 @@ _TINY_FOLDER = "tiny-imagenet-200"
 _IDX_PREFIX = {"train": "train", "test": "t10k"}
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _SHUFFLE_SEED = 0
+_DIGITS_TEST = 500
+"""Of the 1,797."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,20 @@ def tiny_imagenet(root: str | os.PathLike[str] | None = None, split: Split = "te
     raise InputError(f"no Tiny ImageNet in {listed(folders)}; unpack it as '{_TINY_FOLDER}' into ./data")
 
 
+def digits(root: str | os.PathLike[str] | None = None, split: Split = "test") -> Images:
+    """scikit-learn's handwritten digits at 16x16: 1,297 for training and 500 for tests, drawn with a fixed seed.
+
+    They come without a division of their own. Looks in `root` if given, else in the package scikit-learn.
+
+    Raises:
+        InputError: the package is not there, or its file is damaged.
+    """
+    checked_split(split)
+    pixels, labels = shuffled(*read_digits(find_digits(None if root is None else Path(root))))
+    chosen = slice(_DIGITS_TEST) if split == "test" else slice(_DIGITS_TEST, None)
+    return Images("digits", pixels[chosen], labels[chosen], mean=(0.3052,) * 3, std=(0.3759,) * 3)
+
+
 @dataclass(frozen=True)
 class DataSet:
     """A data set that networks can be fitted to and trained on."""
@@ -169,6 +187,7 @@ class DataSet:
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
     {
         "cifar10": DataSet(10, 32, cifar10),
+        "digits": DataSet(10, DIGITS_SIDE, digits),
         "fashion-mnist": DataSet(10, 32, fashion_mnist),
         "tiny-imagenet": DataSet(200, 64, tiny_imagenet),
     }
