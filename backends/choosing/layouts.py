@@ -159,7 +159,8 @@ class _Network:
                         reader = None if node.op == "flatten" else group.sink
                         found.setdefault(_origin(source), set()).add(reader)
         for node in self._graph.outputs:
-            found.setdefault(_origin(node), set())
+            if node.is_image:
+                found.setdefault(_origin(node), set())
         return found
 
 

@@ -21,7 +21,7 @@ from ..graph.nodes import Array, Convolution
 from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View
-from .packed_rows import PackedRows, group_rows, pack_rows
+from .packed_rows import even_spans, group_rows, pack_rows
 from .planes import clear_around, inside, pixels
 from .staging import Staging, stage
 from .tiles import Machine, streamed_cycles
@@ -114,7 +114,7 @@ class GatherSpec:
         entries = entries_of(convolution)
         packed = pack_rows(entries, group_rows(entries, self.count.blocking))
         weights = packed.weights.astype(self.source.dtype).reshape(-1)
-        spans = packed.spans if self.count.chunks > 1 else _even_spans(packed, self.parts)
+        spans = packed.spans if self.count.chunks > 1 else even_spans(packed, self.parts)
         places = self._places(slots)[packed.columns].astype("int32")
         bias = convolution.weights.bias.astype(self.source.dtype)
         tables = (weights, bias, packed.rows.reshape(-1), packed.starts, spans, places)
@@ -185,13 +185,6 @@ def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool) -> f
     line = 1.0 if aligned else 1.0 + machine.vector_bytes / 64
     weights = -(-height // machine.lanes()) if machine.by_lane else height
     return max(height * vectors / machine.rate, _LOAD * (vectors * line + weights + 1))
-
-
-def _even_spans(packed: PackedRows, parts: int) -> Array:
-    """The first group of each of `parts` of about as many entries."""
-    wanted = np.arange(1, parts) * (int(packed.starts[-1]) / parts)
-    inner = np.searchsorted(packed.starts, wanted)
-    return np.concatenate([[0], inner, [len(packed.rows)]]).astype("int32")
 
 
 class _Body:

@@ -19,7 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Blocking", "Entries", "Grouping", "PackedRows", "group_rows", "pack_rows", "shared_size", "unpack_rows"]
+__all__ = [
+    "Blocking",
+    "Entries",
+    "Grouping",
+    "PackedRows",
+    "even_spans",
+    "group_rows",
+    "pack_rows",
+    "shared_size",
+    "unpack_rows",
+]
 
 Indices = npt.NDArray[np.int64]
 
@@ -113,8 +123,8 @@ def shared_size(count: int) -> int:
 
 
 def group_rows(entries: Entries, blocking: Blocking) -> Grouping:
-    """Rows that have the same columns in a chunk come together, as many to a group as it takes; those that are left over
-    follow in their order. A chunk's groups are in the order of their lengths, so that neighbouring loops are alike.
+    """Rows that have the same columns in a chunk come together, as many to a group as it takes, or most of that; those that
+    are left over follow in their order. A chunk's groups are in the order of their lengths: neighbouring loops are alike.
 
     Every row is in the first chunk and in the last; in between, a row without weights is left out.
     """
@@ -163,6 +173,13 @@ def pack_rows(entries: Entries, grouping: Grouping) -> PackedRows:
     return PackedRows(grouping.rows.astype("int32"), starts.astype("int32"), spans.astype("int32"), columns, weights)
 
 
+def even_spans(packed: PackedRows, parts: int) -> npt.NDArray[np.int32]:
+    """The first group of each of `parts` of about as many entries."""
+    wanted = np.arange(1, parts) * (int(packed.starts[-1]) / parts)
+    inner = np.searchsorted(packed.starts, wanted)
+    return np.concatenate([[0], inner, [len(packed.rows)]]).astype("int32")
+
+
 def unpack_rows(packed: PackedRows, shape: Sequence[int]) -> npt.NDArray[np.float64]:
     """The matrix of `shape` that was packed."""
     matrix = np.zeros(tuple(shape))
@@ -199,7 +216,7 @@ def _supports(owner: Indices, column: Indices, count: int) -> npt.NDArray[np.uin
 
 
 def _alike(chunk: Indices, support: npt.NDArray[np.uint64], height: int) -> Indices:
-    """The group of each row of a chunk: full groups of equal supports, then what is left over, in order."""
+    """The group of each row of a chunk: those of equal supports, then what is left over, in order."""
     count = len(chunk)
     classes = np.lexsort((support, chunk))
     new = np.ones(count, bool)
@@ -210,7 +227,8 @@ def _alike(chunk: Indices, support: npt.NDArray[np.uint64], height: int) -> Indi
     group, whole = np.empty(count, "int64"), np.empty(count, bool)
     # A class is known by the first row that is in it.
     group[classes] = classes[begin[number]] * count + place // height
-    whole[classes] = place < size // height * height
+    # What is left of a class is a group too, if that is most of one.
+    whole[classes] = place < (size + (height - 1) // 2) // height * height
     rest = np.nonzero(~whole)[0]
     within = np.arange(len(rest)) - np.searchsorted(chunk[rest], chunk[rest])
     group[rest] = count * count + chunk[rest] * count + within // height

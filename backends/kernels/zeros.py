@@ -13,7 +13,7 @@ import numpy as np
 from ..graph.nodes import Convolution
 from .packed_rows import Blocking, Entries, group_rows, shared_size
 
-__all__ = ["GroupCount", "Zeros", "density", "entries_of", "zeros_in_planes"]
+__all__ = ["GroupCount", "Zeros", "count_groups", "density", "entries_of", "zeros_in_planes"]
 
 _PADDING = 2.0
 """Multiplications, for each one that is needed, up to which rows are worth grouping: two rows that share no column at all
@@ -78,22 +78,23 @@ def zeros_in_planes(convolution: Convolution, given: Sequence[Blocking] = ()) ->
     """For kernels that take any rows together, and whose vectors run along pixels; in the groups that are `given`, if any."""
     entries, kernel = entries_of(convolution), convolution.weights.kernel
     if given:
-        found = tuple(_count(entries, blocking) for blocking in given)
+        found = tuple(count_groups(entries, blocking) for blocking in given)
         return Zeros(entries.rows, kernel[0].size, shared_size(len(entries.row)), found)
     window = kernel.shape[2] * kernel.shape[3]
-    counts = [_count(entries, Blocking(1, entries.columns))]
-    four = _count(entries, Blocking(4, entries.columns))
+    counts = [count_groups(entries, Blocking(1, entries.columns))]
+    four = count_groups(entries, Blocking(4, entries.columns))
     if _padding(four, entries) <= _LITTLE:
-        eight = _count(entries, Blocking(8, entries.columns))
+        eight = count_groups(entries, Blocking(8, entries.columns))
         counts = [four, *([eight] if _padding(eight, entries) <= _LITTLE else [])]
     else:
-        two = _count(entries, Blocking(2, entries.columns))
+        two = count_groups(entries, Blocking(2, entries.columns))
         chunks = _count_in_chunks(entries, window)
         counts += [count for count in (two, four, *chunks) if _padding(count, entries) <= _PADDING]
     return Zeros(entries.rows, kernel[0].size, shared_size(len(entries.row)), tuple(counts))
 
 
-def _count(entries: Entries, blocking: Blocking) -> GroupCount:
+def count_groups(entries: Entries, blocking: Blocking) -> GroupCount:
+    """How many groups there are, and how long their lists."""
     found = group_rows(entries, blocking)
     return GroupCount(blocking, len(found.chunk), shared_size(found.entries), found.chunks)
 
@@ -108,7 +109,7 @@ def _count_in_chunks(entries: Entries, window: int) -> list[GroupCount]:
     while least < _LEAST_WIDTH:
         least *= 2
     widths = [least << step for step in range(5) if least << step < entries.columns]
-    if not widths or _padding(_count(entries, Blocking(4, widths[0])), entries) > 1.5 * _LITTLE:
+    if not widths or _padding(count_groups(entries, Blocking(4, widths[0])), entries) > 1.5 * _LITTLE:
         return []
-    found = (_count(entries, Blocking(4, width)) for width in reversed(widths))
+    found = (count_groups(entries, Blocking(4, width)) for width in reversed(widths))
     return [count for count in found if _padding(count, entries) <= 1.5 * _LITTLE][:2]

@@ -24,6 +24,7 @@ from ..kernels.image import Slots, View
 from ..kernels.matrices import ProductSpec, SoftmaxSpec
 from ..kernels.planes import is_planes
 from ..kernels.pooling import MeanSpec, PoolSpec
+from ..kernels.row_zeros import zeros_in_rows
 from ..kernels.tiles import Machine, choose_tile
 from .images import Images
 from .layers import convolution_spec, depthwise_spec, planes_task
@@ -115,7 +116,8 @@ class _Planner:
         slots = np.arange(outputs, dtype="int64")
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
-        layer = PlacedLayer(convolution, source.slots, spec, None if spec.banded else Task(spec))
+        task = None if spec.banded else Task(spec, zeros_in_rows(convolution, lanes))
+        layer = PlacedLayer(convolution, source.slots, spec, task)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
         return Image(self.images.call(step), result, slots)
 
