@@ -11,6 +11,7 @@ ended goes on where it was. Shares are of the channels of all groups. Seconds ar
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import time
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx
 
 from reconvene.driver.reports.report import environment
@@ -46,29 +46,20 @@ from reconvene.passes.recovery.elimination import Elimination
 from reconvene.passes.recovery.least_squares import LeastSquares, recover
 from reconvene.passes.recovery.spared import eliminations
 from reconvene.passes.recovery.synthetic import Synthetic, synthetic_calibration
+from reconvene.passes.recovery.views import crops
 
-SHARES = (0.05, 0.1, 0.15, 0.2, 0.3)
+SHARES = (0.05, 0.1, 0.2, 0.3)
+MORE_SHARES = (0.25, 0.35)
+"""For the way that leaves most right: which share it can be."""
 SEED = 0
 _CALIBRATED = 32
 """Crops of photographs that layers are solved on."""
 
 
-def crops(images: Tensor, count: int, seed: int) -> Tensor:
-    """Squares of half of the side to the whole, at random places, every second mirrored, of the images by turns."""
-    generator, side = torch.Generator().manual_seed(seed), images.shape[-1]
-    found = []
-    for number in range(count):
-        part = int(torch.randint(side // 2, side + 1, (1,), generator=generator))
-        top, left = (int(torch.randint(0, side - part + 1, (1,), generator=generator)) for _ in range(2))
-        image = images[number % len(images), :, top : top + part, left : left + part]
-        found.append(F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0])
-    return torch.stack([image.flip(-1) if number % 2 else image for number, image in enumerate(found)])
-
-
 def answers(module: Callable[[Tensor], Any], images: Tensor) -> Tensor:
-    """Outputs (N, classes)."""
+    """Outputs (N, classes). Convolutions of the processor are faster with a pixel's channels side by side."""
     with torch.inference_mode():
-        return torch.cat([module(part) for part in images.split(10)])
+        return torch.cat([module(part.contiguous(memory_format=torch.channels_last)) for part in images.split(10)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,16 +116,17 @@ class Bench:
             )
         }  # fmt: skip
 
-    def calibration(self, kind: str) -> Tensor:
-        """Synthetic inputs, or crops of half of the photographs."""
+    def calibration(self, kind: str) -> list[tuple[Tensor]]:
+        """Calls with synthetic inputs, or with crops of half of the photographs."""
         if kind != "synthetic":
-            return crops(self.images[self.halves[int(kind == "second")]], _CALIBRATED, SEED + 1)
+            return [(crops(self.images[self.halves[int(kind == "second")]], _CALIBRATED, SEED + 1),)]
         file = self.work / f"synthetic-{key(vars(self.synthetic))}.npz"
         if not file.exists():
             began = time.process_time()
-            (call,) = synthetic_calibration(self.module, self.example, self.synthetic, SEED).calls
-            np.savez(file, images=call[0].numpy(), seconds=time.process_time() - began)
-        return torch.from_numpy(np.load(file)["images"])
+            calls = synthetic_calibration(self.module, self.example, self.synthetic, SEED).calls
+            images = np.stack([call[0].numpy() for call in calls])
+            np.savez(file, images=images, seconds=time.process_time() - began)
+        return [(images,) for images in torch.from_numpy(np.load(file)["images"])]
 
     def synthetic_seconds(self) -> float:
         return float(np.load(self.work / f"synthetic-{key(vars(self.synthetic))}.npz")["seconds"])
@@ -144,7 +136,7 @@ class Bench:
         if kind not in self._costs:
             began = time.process_time()
             free = [group for group in self.view.groups if group.prunable]
-            found = eliminations(self.view, free, [(self.calibration(kind),)], Reconstruction().ridge, SEED)
+            found = eliminations(self.view, free, self.calibration(kind), Reconstruction().ridge, SEED)
             self._costs[kind] = found, time.process_time() - began
         return self._costs[kind]
 
@@ -184,7 +176,7 @@ class Case:
         module, seconds, errors = small.module, 0.0, {}
         if self.recovery:
             began = time.process_time()
-            calls = [(bench.calibration(self.calibration),)]
+            calls = bench.calibration(self.calibration)
             module, found = recover(bench.module, small.module, small.plan, calls, LeastSquares(), seed=SEED)
             seconds = time.process_time() - began
             middle = len(found.layers) // 2
@@ -203,13 +195,16 @@ class Case:
         }
 
 
-def cases(shares: Sequence[float]) -> Iterator[Case]:
+def cases(shares: Sequence[float], more: Sequence[float]) -> Iterator[Case]:
     """All of them, what is asked most first."""
+    for share in sorted({*shares, *more}):
+        yield Case("reconstruction", share, True, "synthetic")
     for method, recovery, calibration in (
-        ("reconstruction", True, "synthetic"),
         ("reconstruction", True, "first"),
         ("reconstruction", True, "second"),
         ("reconstruction", False, "synthetic"),
+        ("reconstruction", False, "first"),
+        ("reconstruction", False, "second"),
         ("magnitude", False, "none"),
         ("magnitude", True, "synthetic"),
     ):
@@ -223,10 +218,13 @@ def key(values: Any) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A line for every smaller network."""
-    names = "channels out | chosen by | solved anew on | right of 20 | among five | as the dense | parameters | MACs | CPU s"
-    lines = [f"| {names} |", "|---" * 9 + "|"]
+    names = (
+        "channels out | chosen by | chosen on | solved anew on | right of 20 | among five | as the dense | parameters | MACs"
+        " | CPU s"
+    )
+    lines = [f"| {names} |", "|---" * 10 + "|"]
     lines += [
-        f"| {row['share']:.0%} | {row['method']} | {row['on']} | {row['top1']} | {row['top5']} |"
+        f"| {row['share']:.0%} | {row['method']} | {row['chosen_on']} | {row['on']} | {row['top1']} | {row['top5']} |"
         f" {row['agree'] / row['crops']:.1%} | {row['parameters']:.1%} | {row['macs']:.1%} | {row['seconds']:.0f} |"
         for row in rows
     ]
@@ -258,13 +256,22 @@ def joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         parts = [row]
         if row["calibration"] == "first":
-            parts += [r for r in rows if r["calibration"] == "second" and r["share"] == row["share"]]
-        on = {"first": "photographs", "none": "synthetic"}.get(row["calibration"], row["calibration"])
+            same = ("method", "share", "recovery")
+            parts += [r for r in rows if r["calibration"] == "second" and all(r[name] == row[name] for name in same)]
+        looked = {"first": "photographs", "none": "nothing"}.get(row["calibration"], row["calibration"])
         total = {name: sum(part[name] for part in parts) for name in ("photographs", "top1", "top5", "crops", "agree")}
         mean = {name: sum(part[name] for part in parts) / len(parts) for name in ("parameters", "macs")}
-        seconds = sum(part["cost_seconds"] + part["recovery_seconds"] for part in parts) / len(parts)
-        on = on if row["recovery"] else "nothing"
-        found.append({"share": row["share"], "method": row["method"], "on": on, **total, **mean, "seconds": seconds})
+        found.append(
+            {
+                "share": row["share"],
+                "method": row["method"],
+                "chosen_on": looked if row["method"] == "reconstruction" else "nothing",
+                "on": looked if row["recovery"] else "nothing",
+                **total,
+                **mean,
+                "seconds": sum(part["cost_seconds"] + part["recovery_seconds"] for part in parts) / len(parts),
+            }
+        )
     return sorted(found, key=lambda row: row["share"])
 
 
@@ -272,10 +279,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/recovery"))
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
-    parser.add_argument("--images", type=int, default=Synthetic().images)
+    parser.add_argument("--more-shares", type=float, nargs="+", default=list(MORE_SHARES))
+    parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--steps", type=int, default=Synthetic().steps)
+    parser.add_argument("--views", type=int, default=Synthetic().views)
     parser.add_argument("--crops", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--only", nargs="+", help="calibrations whose rows are measured, and no page: first, second, none"
     )
@@ -284,12 +293,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
-    synthetic = Synthetic(images=options.images, steps=options.steps)
+    synthetic = Synthetic(images=options.images, steps=options.steps, views=options.views)
+    told = [vars(synthetic), dataclasses.asdict(Reconstruction()), options.crops]
     bench, rows = Bench(options.work, synthetic, options.crops), []
-    for case in cases(options.shares):
+    for case in cases(options.shares, options.more_shares):
         if options.only and case.calibration not in options.only:
             continue
-        file = options.work / f"row-{key([vars(case), vars(synthetic), options.crops])}.json"
+        file = options.work / f"row-{key([vars(case), *told])}.json"
         if not file.exists():
             write_text(file, json.dumps(case.run(bench)))
         rows.append(json.loads(file.read_text(encoding="utf-8")))
@@ -300,6 +310,7 @@ def main() -> None:
         "threads": options.threads,
         "images": options.images,
         "steps": options.steps,
+        "views": options.views,
         "seed": SEED,
     }
     record = {

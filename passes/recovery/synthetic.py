@@ -19,6 +19,7 @@ from ..index_ranges import index_ranges
 from .calibration import Calibration, examples_in, takes
 from .dead_leaves import dead_leaves
 from .matching import divergence, matched, norms_with_statistics
+from .views import crops
 
 __all__ = ["KINDS", "Synthetic", "synthetic_calibration"]
 
@@ -40,6 +41,8 @@ class Synthetic:
             these that the network allows. Whole numbers and masks are random within what the model takes.
         images: how many inputs, if the network's batch may vary or is 1; else as many batches as hold these.
         steps: of gradient descent, for matched inputs.
+        views: of every matched image: itself, and so many less one parts of it, scaled and some mirrored, see `views.crops`.
+            A layer is told by more output positions then, at the price of a forward pass.
         mean: of the inputs.
         deviation: of the inputs; None: 1, or, where there are stored statistics, that which fits these best.
 
@@ -50,13 +53,14 @@ class Synthetic:
     kind: str = "synthetic"
     images: int = 32
     steps: int = 40
+    views: int = 4
     mean: float = 0.0
     deviation: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"there are no synthetic inputs called '{self.kind}'; choose one of {', '.join(KINDS)}")
-        for name in ("images", "steps"):
+        for name in ("images", "steps", "views"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; give a whole number from 1")
@@ -87,8 +91,11 @@ def synthetic_calibration(
     batches = _batches(module, tuple(example), options.images)
     with stage("making synthetic calibration inputs"):
         made = [_drawn(canonical, inputs, kind, options, seed + number) for number, inputs in enumerate(batches)]
-    count = sum(map(examples_in, made))
-    return Calibration(tuple(made), f"{count} synthetic inputs: {_WORDS[kind].format(steps=options.steps)}")
+    count, words = sum(map(examples_in, made)), _WORDS[kind].format(steps=options.steps)
+    if kind == "matched" and options.views > 1 and any(map(_is_image, leaves)):
+        words += f", in {options.views} views each"
+        made += [_viewed(call, seed + view) for view in range(1, options.views) for call in made]
+    return Calibration(tuple(made), f"{count} synthetic inputs: {words}")
 
 
 _WORDS = {
@@ -142,6 +149,13 @@ def _drawn(
     if kind == "matched":
         values = matched(canonical, values, options.steps, seed)
     return tuple(pytree.tree_unflatten(values, structure))
+
+
+def _viewed(call: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
+    """The same call with parts of its images; several images of one example are cut alike."""
+    leaves, structure = pytree.tree_flatten(call)
+    parts = [crops(leaf, len(leaf), seed) if _is_image(leaf) else leaf for leaf in leaves]
+    return tuple(pytree.tree_unflatten(parts, structure))
 
 
 def _unit(leaf: Any, kind: str, seed: int) -> Any:

@@ -51,7 +51,7 @@ class Reconstruction(ChannelMethod):
     name = "reconstruction"
 
     allocation: str = "costs"
-    ridge: float = 0.1
+    ridge: float = 1.0
 
     @property
     def looks_at_calls(self) -> bool:

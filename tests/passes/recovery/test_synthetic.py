@@ -12,6 +12,7 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.recovery.dead_leaves import dead_leaves
 from reconvene.passes.recovery.synthetic import Synthetic, synthetic_calibration
+from reconvene.passes.recovery.views import crops
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -48,11 +49,38 @@ def test_mean_and_deviation_are_those_asked_for(kind: str, says: str) -> None:
 def test_the_best_kind_is_matched_where_statistics_are_stored() -> None:
     graph = capture(network(), (IMAGES,))
     made = synthetic_calibration(graph, (IMAGES,), Synthetic(images=4, steps=2))
-    assert made.description == "4 synthetic inputs: drawn to match the stored statistics in 2 steps"
+    assert made.description == "4 synthetic inputs: drawn to match the stored statistics in 2 steps, in 4 views each"
     again = synthetic_calibration(graph, (IMAGES,), Synthetic("matched", images=4, steps=2))
     assert torch.equal(made.calls[0][0], again.calls[0][0])
     other = synthetic_calibration(graph, (IMAGES,), Synthetic(images=4, steps=2), seed=1)
     assert not torch.equal(made.calls[0][0], other.calls[0][0])
+
+
+class Pairs(nn.Module):
+    """Two images of an example, and a number that is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+        return self.norm(left + right) * scale[:, :, None, None]
+
+
+def test_views_are_parts_of_all_images_of_an_example_alike() -> None:
+    graph, inputs = capture(network(), (IMAGES,)), (IMAGES, IMAGES, torch.ones(2, 1))
+    one = synthetic_calibration(graph, (IMAGES,), Synthetic(images=4, steps=2, views=1))
+    three = synthetic_calibration(graph, (IMAGES,), Synthetic(images=4, steps=2, views=3))
+    assert len(one.calls) == 1 and one.description.endswith("in 2 steps")
+    assert [call[0].shape for call in three.calls] == [(4, 3, 16, 16)] * 3
+    assert torch.equal(one.calls[0][0], three.calls[0][0])
+    assert len({call[0].sum().item() for call in three.calls}) == 3
+    pairs = capture(Pairs().eval(), inputs)
+    _, viewed = synthetic_calibration(pairs, inputs, Synthetic(images=4, steps=2, views=2)).calls
+    first, _ = synthetic_calibration(pairs, inputs, Synthetic(images=4, steps=2, views=2)).calls
+    for image, part in zip(first[:2], viewed[:2], strict=True):
+        torch.testing.assert_close(part, crops(image, 4, seed=1))
+    assert torch.equal(first[2], viewed[2])
 
 
 def test_the_deviation_is_found_from_stored_statistics() -> None:
@@ -96,6 +124,7 @@ def test_whole_numbers_stay_within_what_the_model_takes() -> None:
         ({"images": 0}, "images is 0"),
         ({"images": 2.5}, "images is 2.5"),
         ({"steps": True}, "steps is True"),
+        ({"views": 0}, "views is 0"),
         ({"mean": float("inf")}, "mean is inf"),
         ({"deviation": 0}, "deviation is 0"),
     ],
