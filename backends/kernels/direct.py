@@ -11,7 +11,7 @@ from .tiles import Machine, choose_tile, ranked_tiles, strided
 
 __all__ = ["DirectFamily", "fitted"]
 
-_TRIALS = 3
+_TRIALS = 4
 """Register tiles that are worth a trial."""
 _SHORT_SUM, _MANY_REGISTERS = 32, 24
 """Products of an output that LLVM may write out; vector registers from which on that does no harm."""
@@ -31,8 +31,10 @@ class DirectFamily:
             return (spec,)
         steps = panel_rows(spec)
         tiles = ranked_tiles(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps)
-        others = [tile for tile in tiles[:_TRIALS] if tile != spec.tile]
-        return (spec, *(replace(spec, tile=tile) for tile in others))
+        # Of as many blocks and pixels the first: others differ little in what they load.
+        shapes = {(tile.blocks, tile.pixels): tile for tile in reversed((*tiles, spec.tile))}
+        others = [tile for tile in tiles if tile is shapes[tile.blocks, tile.pixels]][:_TRIALS]
+        return (spec, *(replace(spec, tile=tile) for tile in others if tile != spec.tile))
 
 
 def fitted(spec: ConvolutionSpec, machine: Machine, steps: int) -> ConvolutionSpec:

@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from .base import Family, LayerSpec, Task
 from .direct import DirectFamily
 from .gather_family import GatherFamily
+from .plane_depthwise import PlaneDepthwiseFamily
 from .rows_family import RowsFamily
 from .tiles import Machine
 from .winograd_family import WinogradFamily
 
 __all__ = ["FAMILIES", "candidates"]
 
-FAMILIES: tuple[Family, ...] = (DirectFamily(), WinogradFamily(2), WinogradFamily(4), GatherFamily(), RowsFamily())
+FAMILIES: tuple[Family, ...] = (
+    DirectFamily(),
+    WinogradFamily(2),
+    WinogradFamily(4),
+    GatherFamily(),
+    PlaneDepthwiseFamily(),
+    RowsFamily(),
+)
 """The first one's first candidate is the default. Of candidates that cost the same the earlier is taken."""
 
 

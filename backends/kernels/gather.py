@@ -23,8 +23,9 @@ from .epilogue import Epilogue
 from .image import Slots, View
 from .packed_rows import even_spans, group_rows, pack_rows
 from .planes import clear_around, inside, pixels
-from .staging import Staging, stage
+from .staging import Staging
 from .tiles import Machine, streamed_cycles
+from .windows import window_places, window_source
 from .zeros import GroupCount, entries_of
 
 __all__ = ["GatherSpec", "step_cycles"]
@@ -115,7 +116,7 @@ class GatherSpec:
         packed = pack_rows(entries, group_rows(entries, self.count.blocking))
         weights = packed.weights.astype(self.source.dtype).reshape(-1)
         spans = packed.spans if self.count.chunks > 1 else even_spans(packed, self.parts)
-        places = self._places(slots)[packed.columns].astype("int32")
+        places = window_places(self, slots).reshape(-1)[packed.columns].astype("int32")
         bias = convolution.weights.bias.astype(self.source.dtype)
         tables = (weights, bias, packed.rows.reshape(-1), packed.starts, spans, places)
         return (*tables, inside(self.result, self.tiles * self.tile)) if self.result.halo else tables
@@ -125,7 +126,7 @@ class GatherSpec:
         count, random = self.count, np.random.default_rng(0)
         starts = np.arange(count.groups + 1) * count.entries // count.groups
         parts = count.chunks if count.chunks > 1 else self.parts
-        every = self._places(np.arange(self.source.blocks))
+        every = window_places(self, np.arange(self.source.blocks)).reshape(-1)
         chosen = random.integers(0, len(every), count.entries)
         order = np.lexsort((chosen, np.searchsorted(starts, np.arange(count.entries), side="right")))
         rows = np.arange(count.groups * self.height) % self.outputs
@@ -138,7 +139,7 @@ class GatherSpec:
         height, vectors, count = self.height, self.vectors, self.count
         moved = 2 if count.chunks > 1 else 0
         step = step_cycles(machine, height, vectors, self.kernel == (1, 1) and not self.staging)
-        group = _GROUP + (3.0 + moved) * height * vectors
+        group = (_GROUP + (3.0 + moved) * height * vectors) / machine.rate
         compute = self.result.batch * self.tiles * (count.entries * step + count.groups * group)
         staged = self.staging.cycles(_LOAD) / machine.rate if self.staging else 0.0
         return streamed_cycles(machine, compute + staged, self.weight_bytes)
@@ -162,29 +163,12 @@ class GatherSpec:
         arguments += [(f"workspace{i}", (size,), dtype) for i, size in enumerate(self.workspace)]
         return loops.kernel(name, arguments, lambda *buffers: _Body(self, buffers).write())
 
-    def _places(self, slots: Slots) -> Array:
-        """Of each input channel and place of the window, where the first output's pixel is in an image."""
-        height, width = self.kernel
-        row, column = np.divmod(np.arange(height * width), width)
-        row, column = row * self.dilation[0], column * self.dilation[1]
-        if self.staging:
-            placed = [self.staging.place(slots, int(y), int(x)) for y, x in zip(row, column, strict=True)]
-            return np.stack(placed, axis=1).reshape(-1)
-        found = corner(self) + row * self.source.row + column * self.source.column
-        return (slots[:, None] * self.source.block + found[None, :]).reshape(-1)
-
-
-def corner(spec: GatherSpec) -> int:
-    """Where the window of the first output begins, in an image."""
-    above, left = spec.padding
-    return spec.source.start - above * spec.source.row - left * spec.source.column
-
 
 def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool) -> float:
     """For an entry of a list: products, or loads if they take longer. Of windows, a vector often lies in two cache lines."""
     line = 1.0 if aligned else 1.0 + machine.vector_bytes / 64
     weights = -(-height // machine.lanes()) if machine.by_lane else height
-    return max(height * vectors / machine.rate, _LOAD * (vectors * line + weights + 1))
+    return max(height * vectors, _LOAD * (vectors * line + weights + 1)) / machine.rate
 
 
 class _Body:
@@ -200,13 +184,7 @@ class _Body:
     def write(self) -> None:
         spec = self.spec
         clear_around(self.result, spec.result)
-        self.read, self.image = self.source, spec.source.image
-        if spec.staging:
-            window = [(extent - 1) * step for extent, step in zip(spec.kernel, spec.dilation, strict=True)]
-            area = (spec.result.height, spec.result.width)
-            last = [(n - 1) * step + w for n, step, w in zip(area, spec.stride, window, strict=True)]
-            stage(spec.staging, spec.source, corner(spec), (last[0], last[1]), self.source, self.workspace[0])
-            self.read, self.image = self.workspace[0], spec.staging.image
+        self.read, self.image = window_source(spec, self.source, self.workspace[0] if spec.staging else None)
         if spec.count.chunks > 1:
             self._in_chunks()
         elif spec.channels_first:

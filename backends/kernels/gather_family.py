@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from .base import Task
 from .convolution import ConvolutionSpec
 from .gather import GatherSpec
-from .planes import LINE, is_planes, pixels
-from .staging import Staging, staging_of
+from .planes import is_planes, pixels
+from .staging import Staging
 from .tiles import Machine
+from .windows import reads_neighbours, staging_for
 from .zeros import GroupCount, Zeros
 
 __all__ = ["GatherFamily"]
@@ -35,8 +36,8 @@ class GatherFamily:
         if spec.source.dtype != "float32":
             return ()
         staging = None
-        if not _reads_neighbours(spec):
-            staging = staging_of(spec.source, spec.result, _window(spec), spec.stride, machine.lanes())
+        if not reads_neighbours(spec):
+            staging = staging_for(spec, machine)
             if staging is None:
                 return ()
         found = [
@@ -46,27 +47,6 @@ class GatherFamily:
             for one in _orders(spec, zeros, count, vectors, staging, machine)
         ]
         return tuple(sorted(found, key=lambda one: one.cycles(machine))[:_TRIALS])
-
-
-def _window(spec: ConvolutionSpec) -> tuple[int, int]:
-    """Rows and columns from the first place of a window to its last."""
-    height, width = ((extent - 1) * step + 1 for extent, step in zip(spec.kernel, spec.dilation, strict=True))
-    return height, width
-
-
-def _reads_neighbours(spec: ConvolutionSpec) -> bool:
-    """Whether pixel ``p + offset`` of the source is what pixel ``p`` of the result needs, for each place of a window."""
-    source, result, window = spec.source, spec.result, _window(spec)
-    right = window[1] - 1 - spec.padding[1] + result.width - source.width
-    # A vector may reach beyond the last pixel of the last plane; images that are alone in their buffer end there.
-    first = source.start + (source.batch - 1) * source.image + (source.blocks - 1) * source.block
-    offset = (window[0] - 1 - spec.padding[0]) * source.row + window[1] - 1 - spec.padding[1]
-    return (
-        spec.stride == (1, 1)
-        and source.row == result.row
-        and source.row >= source.width + max(spec.padding[1], right)
-        and first + offset + -(-pixels(result) // LINE) * LINE <= source.size
-    )
 
 
 def _vectors(height: int, count: int, machine: Machine) -> list[int]:

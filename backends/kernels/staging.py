@@ -13,7 +13,7 @@ from . import loops
 from .image import View
 from .planes import LINE
 
-__all__ = ["Staging", "stage", "staging_of"]
+__all__ = ["Staging", "stage", "stage_plane", "staging_of"]
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,41 @@ def stage(
         corner: the pixel that the first output's window begins at, from the start of an image.
         last: the last row and column, from there, that any window has. What is beyond is not read twice as far.
     """
-    planes = spec.batch * spec.steps[0] * spec.steps[1] * spec.channels
-    with loops.parallel(planes) as work:
-        channel, phase = work % spec.channels, work // spec.channels % (spec.steps[0] * spec.steps[1])
-        image = work // (spec.channels * spec.steps[0] * spec.steps[1]) if spec.batch > 1 else 0
+    phases = spec.steps[0] * spec.steps[1]
+    with loops.parallel(spec.batch * phases * spec.channels) as work:
+        channel, phase = work % spec.channels, work // spec.channels % phases
+        image = work // (spec.channels * phases) if spec.batch > 1 else 0
         begin = corner + image * source.image + channel * source.block
         target = image * spec.image + (phase * spec.channels + channel) * spec.plane
-        with loops.serial(spec.rows) as row, loops.serial(-(-spec.columns // spec.lanes)) as turn:
-            column = loops.tile_start(turn, spec.lanes, spec.columns)
-            at_row = loops.at_most(row * spec.steps[0] + phase // spec.steps[1], last[0])
-            at_column = column * spec.steps[1] + phase % spec.steps[1]
-            if spec.lanes == 1:
-                at_column = loops.at_most(at_column, last[1])
-            pixel = _pixels(spec, given, begin + at_row * source.row + at_column * source.column)
-            loops.store(copy, target + row * spec.pitch + column, pixel, spec.lanes)
+        _phase(spec, source, begin, phase, last, given, copy, target)
+
+
+def stage_plane(
+    spec: Staging, source: View, begin: Any, last: tuple[int, int], given: loops.Buffer, copy: loops.Buffer, target: Any
+) -> None:
+    """Copies one plane, whose first window begins at `begin`, to `target`; `spec` is of one image and channel."""
+    with loops.serial(spec.steps[0] * spec.steps[1]) as phase:
+        _phase(spec, source, begin, phase, last, given, copy, target + phase * spec.plane)
+
+
+def _phase(
+    spec: Staging,
+    source: View,
+    begin: Any,
+    phase: Any,
+    last: tuple[int, int],
+    given: loops.Buffer,
+    copy: loops.Buffer,
+    target: Any,
+) -> None:
+    with loops.serial(spec.rows) as row, loops.serial(-(-spec.columns // spec.lanes)) as turn:
+        column = loops.tile_start(turn, spec.lanes, spec.columns)
+        at_row = loops.at_most(row * spec.steps[0] + phase // spec.steps[1], last[0])
+        at_column = column * spec.steps[1] + phase % spec.steps[1]
+        if spec.lanes == 1:
+            at_column = loops.at_most(at_column, last[1])
+        pixel = _pixels(spec, given, begin + at_row * source.row + at_column * source.column)
+        loops.store(copy, target + row * spec.pitch + column, pixel, spec.lanes)
 
 
 def _pixels(spec: Staging, given: loops.Buffer, start: Any) -> Any:

@@ -62,6 +62,9 @@ class Tile:
 _LATENCY = 8.0
 """Independent accumulators that keep the multipliers busy."""
 
+_MANY_REGISTERS = 24
+"""Vector registers from which on it does no harm that LLVM loads inputs ahead of their use."""
+
 _WAITS = 0.5
 """Share of the reading that an in-order core does not hide."""
 
@@ -95,7 +98,7 @@ def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: 
     found: dict[Tile, float] = {}
     for count in range(1, min(blocks, machine.registers // 2) + 1):
         left = machine.registers - count
-        ahead = machine.pixel_registers
+        ahead = machine.pixel_registers or (count == 1 and _sums_move(machine))
         pixels = left // (count + ahead) if ahead else (left - 1) // count
         for rows in range(1, min(height, pixels) + 1):
             if _even(height, rows) != rows:
@@ -105,6 +108,15 @@ def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: 
                 found[tile] = tile_cycles(tile, machine, blocks, height, width, steps)
     # Of equal ones the flattest: pixels of a row are shared by the columns of a window.
     return tuple(sorted(found, key=lambda tile: (found[tile], tile.rows))) or (Tile(1, 1, 1),)
+
+
+def _sums_move(machine: Machine) -> bool:
+    """Whether the product of an input that is read once takes the register of the input, and the sum moves there.
+
+    LLVM does that to multiply-adds on x86, which write over one of their three registers, where there is one block. With few
+    registers it then runs out of them.
+    """
+    return not machine.by_lane and machine.lanes() > 1 and machine.registers < _MANY_REGISTERS
 
 
 def _even(extent: int, most: int) -> int:

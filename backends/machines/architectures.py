@@ -32,6 +32,7 @@ class Architecture:
         stream_bytes: weights that a core reads from memory in a cycle; None where a target's clock and memory say it.
         in_order: cores, as LLVM names them, that start instructions in the order of the code.
         halving: cores that carry an instruction on 512 bits out in two halves.
+        paired: float32 elements of vectors of which two products start in a cycle, as far as tiles depend on it.
 
         compiler_package: Debian's, of the C++ compiler for it.
         library_package: Debian's, of the C++ library for it.
@@ -62,6 +63,7 @@ class Architecture:
     stream_bytes: float | None
     in_order: frozenset[str]
     halving: frozenset[str]
+    paired: frozenset[int]
 
     compiler_package: str
     library_package: str
@@ -96,6 +98,7 @@ _X86_64 = Architecture(
     stream_bytes=6.0,
     in_order=frozenset(),
     halving=frozenset({"znver4"}),
+    paired=frozenset({8}),
     compiler_package="g++",
     library_package="libstdc++6-amd64-cross",
     library_folder="x86_64-linux-gnu",
@@ -123,6 +126,7 @@ _AARCH64 = Architecture(
     stream_bytes=None,
     in_order=_ARM_IN_ORDER,
     halving=frozenset(),
+    paired=frozenset(),
     compiler_package="g++-aarch64-linux-gnu",
     library_package="libstdc++6-arm64-cross",
     library_folder="aarch64-linux-gnu",
@@ -153,6 +157,7 @@ _ARM = Architecture(
     stream_bytes=None,
     in_order=_ARM_IN_ORDER,
     halving=frozenset(),
+    paired=frozenset(),
     compiler_package="g++-arm-linux-gnueabihf",
     library_package="libstdc++6-armhf-cross",
     # Debian has one name for all 32-bit ARM with hard floats.

@@ -108,6 +108,7 @@ class Target:
             by_lane=isa.by_lane,
             in_order=self.cpu in isa.in_order,
             halves=self.lanes == 16 and self.cpu in isa.halving,
+            rate=2.0 if self.lanes in isa.paired else 1.0,
             keeps_nans=isa.keeps_nans and self.lanes > 1,
         )
 

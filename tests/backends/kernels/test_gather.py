@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 import tvm
-from torch.nn import functional as F
 
-from reconvene.backends.graph.nodes import Convolution, Weights
 from reconvene.backends.kernels.base import Task
 from reconvene.backends.kernels.convolution import ConvolutionSpec
 from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
@@ -22,9 +18,8 @@ from reconvene.backends.kernels.packed_rows import Blocking
 from reconvene.backends.kernels.planes import plane_view
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.kernels.zeros import zeros_in_planes
-from reconvene.backends.lowering.layers import planes_task
 from reconvene.backends.lowering.layout import dense_view
-from tests.support.planes import laid_out, read_back
+from tests.support.planes import PlanesLayer, laid_out, read_back, results
 
 MACHINES = {
     "sixteen lanes": Machine(64, 32, 2**20, cores=2),
@@ -33,108 +28,30 @@ MACHINES = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """A convolution; `shared` neighbouring filters have zeros at the same places, in `blocks` of columns other ones."""
-
-    inputs: int
-    outputs: int
-    size: tuple[int, int]
-    window: int = 3
-    stride: int = 1
-    dilation: int = 1
-    groups: int = 1
-    batch: int = 1
-    zeros: float = 0.7
-    shared: int = 4
-    blocks: int = 1
-
-    @property
-    def padding(self) -> int:
-        return (self.window - 1) * self.dilation // 2
-
-    def convolution(self) -> Convolution:
-        random = np.random.default_rng(0)
-        shape = (self.outputs, self.inputs // self.groups * self.window**2)
-        kept = []
-        for columns in np.array_split(np.arange(shape[1]), self.blocks):
-            mask = np.repeat(
-                random.random((-(-self.outputs // self.shared), len(columns))) >= self.zeros, self.shared, 0
-            )
-            order = random.permutation(self.outputs) if self.blocks > 1 else np.arange(self.outputs)
-            kept.append(mask[: self.outputs][order])
-        kernel = random.standard_normal(shape) * np.concatenate(kept, axis=1)
-        kernel = kernel.reshape(self.outputs, -1, self.window, self.window)
-        p = self.padding
-        return Convolution(
-            Weights(kernel, random.standard_normal(self.outputs)), (self.stride, self.stride), (p, p, p, p),
-            (self.dilation, self.dilation), self.groups,
-        )  # fmt: skip
-
-    def image(self) -> np.ndarray:
-        return np.random.default_rng(1).standard_normal((self.batch, self.inputs, *self.size)).astype("float32")
-
-    def expected(self) -> np.ndarray:
-        layer = self.convolution()
-        given = [
-            torch.from_numpy(a) for a in (self.image().astype("float64"), layer.weights.kernel, layer.weights.bias)
-        ]
-        return F.conv2d(*given, self.stride, self.padding, self.dilation, self.groups).numpy()  # type: ignore[no-any-return]
-
-    def task(self, halo: int = 1, epilogue: Epilogue = Epilogue()) -> Task:  # noqa: B008
-        height, width = ((extent - 1) // self.stride + 1 for extent in self.size)
-        rest = (self.window - 1) * self.dilation // self.stride
-        source = plane_view(self.batch, self.inputs, *self.size, self.padding, self.size[1] + max(self.padding, halo))
-        pitch = source.row if self.stride == 1 else width + max(halo, rest)
-        return planes_task(self.convolution(), source, self.result(halo, height, width, pitch), epilogue)
-
-    def result(self, halo: int, height: int, width: int, pitch: int) -> Any:
-        return plane_view(self.batch, self.outputs, height, width, halo, pitch)
-
-
 CASES = {
-    "3x3": Case(6, 12, (9, 9)),
-    "zeros anywhere": Case(8, 10, (7, 7), shared=1),
-    "rows that are left over, several images": Case(5, 7, (14, 13), batch=2),
-    "pointwise, wide": Case(16, 9, (20, 33), window=1),
-    "one long row": Case(3, 5, (1, 40), window=1, zeros=0.5),
-    "stride 2": Case(6, 10, (14, 14), stride=2),
-    "stride 2, odd, several images": Case(6, 6, (15, 11), stride=2, batch=2, groups=2),
-    "stride 2, pointwise": Case(4, 6, (10, 10), window=1, stride=2),
-    "stride 3": Case(4, 6, (13, 10), stride=3),
-    "first layer": Case(3, 8, (21, 21), window=7, stride=2, zeros=0.0),
-    "depthwise": Case(6, 6, (9, 9), groups=6, zeros=0.0),
-    "dilated, in groups": Case(8, 12, (12, 12), dilation=2, groups=2),
-    "5x5": Case(4, 8, (11, 12), window=5),
-    "other rows in every block": Case(24, 24, (9, 10), zeros=0.6, blocks=3),
-    "no weight at all": Case(4, 4, (5, 5), zeros=1.0),
+    "3x3": PlanesLayer(6, 12, (9, 9)),
+    "zeros anywhere": PlanesLayer(8, 10, (7, 7), shared=1),
+    "rows that are left over, several images": PlanesLayer(5, 7, (14, 13), batch=2),
+    "pointwise, wide": PlanesLayer(16, 9, (20, 33), window=1),
+    "one long row": PlanesLayer(3, 5, (1, 40), window=1, zeros=0.5),
+    "stride 2": PlanesLayer(6, 10, (14, 14), stride=2),
+    "stride 2, odd, several images": PlanesLayer(6, 6, (15, 11), stride=2, batch=2, groups=2),
+    "stride 2, pointwise": PlanesLayer(4, 6, (10, 10), window=1, stride=2),
+    "stride 3": PlanesLayer(4, 6, (13, 10), stride=3),
+    "first layer": PlanesLayer(3, 8, (21, 21), window=7, stride=2, zeros=0.0),
+    "depthwise": PlanesLayer(6, 6, (9, 9), groups=6, zeros=0.0),
+    "dilated, in groups": PlanesLayer(8, 12, (12, 12), dilation=2, groups=2),
+    "5x5": PlanesLayer(4, 8, (11, 12), window=5),
+    "other rows in every block": PlanesLayer(24, 24, (9, 10), zeros=0.6, blocks=3),
+    "no weight at all": PlanesLayer(4, 4, (5, 5), zeros=1.0),
 }
 
 
-def in_chunks(case: Case, spec: GatherSpec, parts: int) -> GatherSpec:
+def in_chunks(case: PlanesLayer, spec: GatherSpec, parts: int) -> GatherSpec:
     """The same in about so many chunks, which cut rows that share columns, so that sums wait."""
     width = max(1, case.inputs * case.window**2 // parts)
     counted = zeros_in_planes(case.convolution(), [Blocking(2, width)]).counts[-1]
     return replace(spec, count=counted, vectors=min(spec.vectors, 3), channels_first=False, parts=1)
-
-
-def results(specs: list[GatherSpec], case: Case) -> list[np.ndarray]:
-    """What kernels compute, from buffers with NaN wherever nothing was written."""
-    functions = {f"kernel{i}": spec.function(f"kernel{i}") for i, spec in enumerate(specs)}
-    named = {name: function.with_attr("global_symbol", name) for name, function in functions.items()}
-    library = tvm.compile(tvm.IRModule(named), target={"kind": "llvm", "opt-level": 1})
-    found = []
-    for spec, (name, function) in zip(specs, functions.items(), strict=True):
-        shapes = [(tuple(int(extent) for extent in p.shape), str(p.dtype)) for p in function.params]
-        packed = spec.pack(case.convolution(), np.arange(case.inputs))
-        assert [(array.shape, str(array.dtype)) for array in packed] == shapes[1 : 1 + len(packed)]
-        given = [laid_out(case.image(), spec.source), *packed]
-        rest = [np.full(shape, np.nan, dtype) for shape, dtype in shapes[len(given) :]]
-        assert [shape for shape, _ in shapes[len(given) + 1 :]] == [(size,) for size in spec.workspace]
-        tensors = [tvm.runtime.tensor(array) for array in (*given, *rest)]
-        library[name](*tensors)
-        found.append(read_back(tensors[len(given)].numpy(), spec.result, case.outputs))
-    return found
 
 
 @pytest.mark.parametrize("machine", list(MACHINES))
@@ -153,14 +70,15 @@ def test_every_candidate_computes_the_layer(name: str, machine: str) -> None:
 
 
 def test_channels_are_computed_together_if_they_share_columns() -> None:
-    heights = {share: {c.blocking.height for c in zeros_in_planes(Case(16, 16, (8, 8), shared=share).convolution()).counts}
-               for share in (1, 4, 8)}  # fmt: skip
+    layers = {share: PlanesLayer(16, 16, (8, 8), shared=share).convolution() for share in (1, 4, 8)}
+    layers = {share: PlanesLayer(16, 16, (8, 8), shared=share).convolution() for share in (1, 4, 8)}
+    heights = {share: {c.blocking.height for c in zeros_in_planes(layer).counts} for share, layer in layers.items()}
     assert heights == {1: {1, 2}, 4: {4}, 8: {4, 8}}
 
 
 def test_blocks_of_a_matrix_become_chunks() -> None:
     """Of blocks of 8 channels, in which other filters share columns, the widest chunks that cut none."""
-    case = Case(32, 32, (8, 8), zeros=0.6, blocks=4)
+    case = PlanesLayer(32, 32, (8, 8), zeros=0.6, blocks=4)
     counts = zeros_in_planes(case.convolution()).counts
     whole = next(count for count in counts if count.chunks == 1 and count.blocking.height == 1)
     cut = [count for count in counts if count.chunks > 1]
