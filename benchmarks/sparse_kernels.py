@@ -1,0 +1,246 @@
+"""What zeros inside a layer bring: kernels that skip them, over our own dense ones for the same layer, by structure and share.
+
+    python benchmarks/sparse_kernels.py [--json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md]
+        [--kinds 3x3 1x1 matrix] [--structures row-block:4 ...] [--shares 0.9 ...]
+
+The four 3x3 layers of resnet18, pointwise layers of mobilenet_v2, and matrices of recurrent cells. Random weights, pruned by
+magnitude. The direct kernel, both of Winograd's and those that skip zeros are timed by turns in one run, on one thread, one
+image, float32, weights not in cache, each with the tables of the layer itself. Direct and best are the fastest of our dense
+kernels of that kind and of any kind. Layers that are in the JSON file already are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from latency import cpu_name
+
+from reconvene.backends.choosing.kernel_times import HereTimes
+from reconvene.backends.graph.nodes import Convolution, Weights
+from reconvene.backends.kernels.base import LayerSpec, Task, Trial
+from reconvene.backends.kernels.epilogue import Epilogue
+from reconvene.backends.kernels.families import FAMILIES
+from reconvene.backends.kernels.planes import plane_view
+from reconvene.backends.kernels.tiles import Machine
+from reconvene.backends.lowering.layers import convolution_spec, planes_task
+from reconvene.backends.lowering.layout import Image, dense_view
+from reconvene.backends.machines.targets import find_target
+from reconvene.driver.reports.report import environment
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.base.files import write_text
+from reconvene.passes.structures import LayerShape, find_structure
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution over a square image, or a matrix times a vector, where the image is one pixel."""
+
+    outputs: int
+    inputs: int
+    window: int
+    side: int
+
+    @property
+    def name(self) -> str:
+        if self.side == 1:
+            return f"{self.outputs} x {self.inputs}"
+        return f"{self.inputs} to {self.outputs} @ {self.side}x{self.side}"
+
+    @property
+    def kind(self) -> str:
+        return "matrix" if self.side == 1 else f"{self.window}x{self.window}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Zeros of a layer: a structure as it is spelled, and the share of them."""
+
+    structure: str
+    share: float
+
+
+LAYERS = (
+    Layer(64, 64, 3, 56), Layer(128, 128, 3, 28), Layer(256, 256, 3, 14), Layer(512, 512, 3, 7),
+    Layer(24, 144, 1, 56), Layer(192, 32, 1, 28), Layer(64, 384, 1, 14), Layer(576, 96, 1, 14), Layer(160, 960, 1, 7),
+    Layer(1280, 320, 1, 7),
+    Layer(3072, 1024, 1, 1), Layer(1536, 512, 1, 1),
+)  # fmt: skip
+STRUCTURES = {
+    "3x3": (
+        "unstructured", "row-block:2", "row-block:4", "row-block:8", "block-punched:8x4", "bcr:16x8", "pattern",
+        "pattern:8:4", "2:4", "2:4:4", "1:4:4",
+    ),
+    "1x1": ("unstructured", "row-block:4", "row-block:8", "bcr:16x16", "2:4", "2:4:4", "1:4:4"),
+    "matrix": ("unstructured", "row-block:8", "row-block:16", "row-block:32", "row-block:64", "bcr:64x64"),
+}  # fmt: skip
+SHARES = (0.5, 0.7, 0.8, 0.9)
+DENSE = frozenset({"direct", "winograd 2x2", "winograd 4x4"})
+PATTERN_SHARES = (5 / 9, 1 - 1 / 8.1)
+"""Of a pattern in every kernel, and with so few kernels that weights are 8.1 times fewer (PatDNN)."""
+
+
+def zeros_of(structure: str, shares: Sequence[float]) -> list[Asked]:
+    """The shares that a structure is measured at: its own, if it says it."""
+    own = find_structure(structure).fixed_sparsity
+    if structure.startswith("pattern"):
+        return [Asked(structure, share) for share in PATTERN_SHARES]
+    return [Asked(structure, share) for share in ((own,) if own is not None else shares)]
+
+
+def masked(layer: Layer, asked: Asked) -> Convolution:
+    """Random weights with such zeros. Raises InputError where they do not fit."""
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((layer.outputs, layer.inputs, layer.window, layer.window)) / layer.inputs**0.5
+    weight = torch.from_numpy(kernel if layer.side > 1 else kernel[:, :, 0, 0])
+    structure = find_structure(asked.structure)
+    if misfit := structure.fits(LayerShape.of(weight)):
+        raise InputError(misfit)
+    kept = structure.project(weight, asked.share).numpy().reshape(kernel.shape)
+    pad = layer.window // 2
+    return Convolution(Weights(kept, random.standard_normal(layer.outputs)), (1, 1), (pad, pad, pad, pad))
+
+
+def tasks_of(layer: Layer, convolution: Convolution, machine: Machine) -> list[Task]:
+    """The layer alone in a network, in blocks of channels and, where it has pixels, in planes."""
+    lanes, pad = machine.lanes(), layer.window // 2
+    blocks, rows = -(-layer.inputs // lanes), -(-layer.outputs // lanes)
+    source = dense_view(1, blocks, layer.side, layer.side, lanes, pad)
+    result = dense_view(1, rows, layer.side, layer.side, lanes, pad)
+    image = Image(None, source, np.arange(layer.inputs))  # type: ignore[arg-type]
+    found = [Task(convolution_spec(convolution, image, result, Epilogue(), machine))]
+    if layer.side > 1:
+        pitch = layer.side + pad
+        planes = [plane_view(1, count, layer.side, layer.side, pad, pitch) for count in (layer.inputs, layer.outputs)]
+        found.append(planes_task(convolution, planes[0], planes[1], Epilogue()))
+    return found
+
+
+def trial(spec: LayerSpec, convolution: Convolution, name: str, inputs: int) -> Trial:
+    """The kernel with the layer's own weights and tables."""
+    packed = spec.pack(convolution, np.arange(inputs))
+    return Trial(spec.function(name), dict(enumerate(packed, start=1)))
+
+
+def measured(layer: Layer, asked: Asked, machine: Machine, times: HereTimes) -> dict[str, Any]:
+    """Seconds of the fastest kernel of every family."""
+    convolution = masked(layer, asked)
+    tasks = tasks_of(layer, convolution, machine)
+    tried = [(f.name, spec) for f in FAMILIES for task in tasks for spec in f.candidates(task, machine)]
+    seconds = times([[trial(spec, convolution, "kernel", layer.inputs) for _, spec in tried]])[0]
+    fastest: dict[str, float] = {}
+    for (family, _), second in zip(tried, seconds, strict=True):
+        fastest[family] = min(second, fastest.get(family, math.inf))
+    kernel = convolution.weights.kernel
+    return {
+        "layer": layer.name, "kind": layer.kind, "structure": asked.structure,
+        "share": 1 - float(np.count_nonzero(kernel)) / kernel.size, "asked": round(asked.share, 3), "seconds": fastest,
+        "macs": int(layer.side**2 * kernel.size),
+    }  # fmt: skip
+
+
+def dense_of(row: dict[str, Any]) -> float:
+    return min(second for family, second in row["seconds"].items() if family in DENSE)
+
+
+def sparse_of(row: dict[str, Any]) -> float:
+    """Of the fastest kernel that skips zeros; infinite where no such kernel applies."""
+    return min((second for family, second in row["seconds"].items() if family not in DENSE), default=math.inf)
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """By kind: of all its layers together, how many times faster a structure is than the dense kernels."""
+    parts = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        lines = [
+            "| zeros | share | ideal | over direct | over the best dense | over direct, by layer |",
+            "|---|---|---|---|---|---|",
+        ]
+        every = [row for row in rows if row["kind"] == kind]
+        asked: dict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
+        for row in every:
+            asked[row["structure"], row["asked"]].append(row)
+        layers = list(dict.fromkeys(row["layer"] for row in every))
+        for (structure, _), some in asked.items():
+            if len(some) < len(layers):
+                continue
+            time = sum(map(sparse_of, some))
+            ideal = sum(row["macs"] for row in some) / sum(row["macs"] * (1 - row["share"]) for row in some)
+            direct = [row["seconds"]["direct"] / sparse_of(row) for row in some]
+            lines.append(
+                f"| {structure} | {sum(row['share'] for row in some) / len(some):.0%} | {ideal:.1f} |"
+                f" {sum(row['seconds']['direct'] for row in some) / time:.2f} | {sum(map(dense_of, some)) / time:.2f} |"
+                f" {', '.join(f'{ratio:.2f}' for ratio in direct)} |"
+            )
+        parts.append(f"## {kind}\n\nLayers: {'; '.join(layers)}.\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def page(record: dict[str, Any]) -> str:
+    where = record["environment"]
+    return (
+        f"# What zeros inside a layer bring, kernel by kernel\n\nMade by `benchmarks/sparse_kernels.py`: {where['cpu']},"
+        f" {where['llvm_cpu']}, one thread, batch 1, float32, TVM {where['tvm']}. Times of the layers of a kind are added;"
+        " ideal is the ratio of weights. Over 1 is faster than our own dense kernels: the direct one, and the best one, which"
+        f" may be Winograd's.\n\n{tables(record['rows'])}\n"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", default=list(STRUCTURES), choices=list(STRUCTURES))
+    parser.add_argument("--structures", nargs="+", help="all unless given")
+    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args()
+    target = find_target("host")
+    times = HereTimes(tvm.target.Target(target.llvm()), 1)
+    rows = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    known = {(row["kind"], row["layer"], row["structure"], row["asked"]) for row in rows}
+    record: dict[str, Any] = {
+        "environment": {**environment(), "cpu": cpu_name(), "llvm_cpu": target.cpu, "tvm": tvm.__version__}, "rows": rows
+    }  # fmt: skip
+    for layer in LAYERS:
+        structures = STRUCTURES[layer.kind] if options.structures is None else options.structures
+        for asked in [one for name in structures for one in zeros_of(name, options.shares)]:
+            if (
+                layer.kind not in options.kinds
+                or (layer.kind, layer.name, asked.structure, round(asked.share, 3)) in known
+            ):
+                continue
+            try:
+                rows.append(measured(layer, asked, target.machine, times))
+            except InputError as misfit:
+                print(f"{layer.name}, {asked.structure}: {misfit}", file=sys.stderr)
+                continue
+            row = rows[-1]
+            told = ", ".join(f"{family} {1e3 * second:.3f}" for family, second in row["seconds"].items())
+            print(
+                f"{layer.kind} {layer.name}, {asked.structure} {row['share']:.0%}: ms {told}",
+                file=sys.stderr,
+                flush=True,
+            )
+            if options.json:
+                write_text(options.json, json.dumps(record, indent=1) + "\n")
+    text = page(record)
+    if options.markdown:
+        write_text(options.markdown, text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
