@@ -14,8 +14,9 @@ python benchmarks/latency_goal.py --json docs/results/latency_goal.json
 python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
 python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
-python benchmarks/structure_storage.py --json docs/results/structure_storage.json \
-    --markdown docs/results/structure_storage.md
+python benchmarks/structure_storage.py --json docs/results/structure_storage.json --markdown docs/results/structure_storage.md
+python benchmarks/sparse_kernels.py --json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md
+python benchmarks/sparse_networks.py --json docs/results/sparse_networks.json --markdown docs/results/sparse_networks.md
 python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py --bfloat16
 python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
@@ -55,6 +56,8 @@ import portfolio
 import recovery
 import scale
 import scores
+import sparse_kernels
+import sparse_networks
 import structure_storage
 import weights_memory
 import zoo
@@ -366,6 +369,8 @@ SECTIONS = (
     Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
     Section("arm_kernels", ARM_KERNELS, lambda record: with_setting(arm_kernels.tables(record), record["environment"])),
     Section("structure_storage", structure_storage.RESULTS, lambda record: structure_storage.summary(record["rows"])),
+    Section("sparse_kernels", sparse_kernels.RESULTS, sparse_kernels.summary),
+    Section("sparse_networks", sparse_networks.RESULTS, sparse_networks.summary),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("recovery", RECOVERY, lambda record: recovery.table(record["rows"])),

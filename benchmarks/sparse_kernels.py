@@ -1,12 +1,13 @@
 """What zeros inside a layer bring: kernels that skip them, over our own dense ones for the same layer, by structure and share.
 
     python benchmarks/sparse_kernels.py [--json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md]
-        [--kinds 3x3 1x1 matrix] [--structures row-block:4 ...] [--shares 0.9 ...]
+        [--kinds 3x3 1x1 matrix] [--structures row-block:4 ...] [--shares 0.9 ...] [--layers 1]
 
 The four 3x3 layers of resnet18, pointwise layers of mobilenet_v2, and matrices of recurrent cells. Random weights, pruned by
-magnitude. The direct kernel, both of Winograd's and those that skip zeros are timed by turns in one run, on one thread, one
-image, float32, weights not in cache, each with the tables of the layer itself. Direct and best are the fastest of our dense
-kernels of that kind and of any kind. Layers that are in the JSON file already are not measured again.
+magnitude. The direct kernel, both of Winograd's and those that skip zeros are timed one after the other in one run, the dense
+ones before and after the others, on one thread, one image, float32, weights not in cache, each with the tables of the layer
+itself. Direct and best are the fastest of our dense kernels of that kind and of any kind. Layers that are in the JSON file
+already are not measured again.
 """
 
 from __future__ import annotations
@@ -34,14 +35,21 @@ from reconvene.backends.kernels.base import LayerSpec, Task, Trial
 from reconvene.backends.kernels.epilogue import Epilogue
 from reconvene.backends.kernels.families import FAMILIES
 from reconvene.backends.kernels.planes import plane_view
+from reconvene.backends.kernels.row_zeros import zeros_in_rows
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.lowering.layers import convolution_spec, planes_task
 from reconvene.backends.lowering.layout import Image, dense_view
 from reconvene.backends.machines.targets import find_target
-from reconvene.driver.reports.report import environment
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.base.files import write_text
 from reconvene.passes.structures import LayerShape, find_structure
+
+RESULTS = """## Zeros inside of layers, in time
+
+Kernels that skip zeros over our own dense ones, by structure and share, layer by layer:
+[kernel by kernel](results/sparse_kernels.md).
+"""
+"""The section of the results."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,8 @@ def tasks_of(layer: Layer, convolution: Convolution, machine: Machine) -> list[T
     source = dense_view(1, blocks, layer.side, layer.side, lanes, pad)
     result = dense_view(1, rows, layer.side, layer.side, lanes, pad)
     image = Image(None, source, np.arange(layer.inputs))  # type: ignore[arg-type]
-    found = [Task(convolution_spec(convolution, image, result, Epilogue(), machine))]
+    direct = convolution_spec(convolution, image, result, Epilogue(), machine)
+    found = [Task(direct, zeros_in_rows(convolution, lanes))]
     if layer.side > 1:
         pitch = layer.side + pad
         planes = [plane_view(1, count, layer.side, layer.side, pad, pitch) for count in (layer.inputs, layer.outputs)]
@@ -134,21 +143,45 @@ def trial(spec: LayerSpec, convolution: Convolution, name: str, inputs: int) -> 
     return Trial(spec.function(name), dict(enumerate(packed, start=1)))
 
 
-def measured(layer: Layer, asked: Asked, machine: Machine, times: HereTimes) -> dict[str, Any]:
-    """Seconds of the fastest kernel of every family."""
-    convolution = masked(layer, asked)
-    tasks = tasks_of(layer, convolution, machine)
-    tried = [(f.name, spec) for f in FAMILIES for task in tasks for spec in f.candidates(task, machine)]
-    seconds = times([[trial(spec, convolution, "kernel", layer.inputs) for _, spec in tried]])[0]
-    fastest: dict[str, float] = {}
-    for (family, _), second in zip(tried, seconds, strict=True):
-        fastest[family] = min(second, fastest.get(family, math.inf))
-    kernel = convolution.weights.kernel
-    return {
-        "layer": layer.name, "kind": layer.kind, "structure": asked.structure,
-        "share": 1 - float(np.count_nonzero(kernel)) / kernel.size, "asked": round(asked.share, 3), "seconds": fastest,
-        "macs": int(layer.side**2 * kernel.size),
-    }  # fmt: skip
+def trials_of(layer: Layer, convolution: Convolution, machine: Machine, dense: bool) -> dict[str, list[Trial]]:
+    """The candidates of every family."""
+    found = {
+        family.name: [
+            trial(spec, convolution, "kernel", layer.inputs)
+            for task in tasks_of(layer, convolution, machine)
+            for spec in family.candidates(task, machine)
+        ]
+        for family in FAMILIES
+        if (family.name in DENSE) == dense
+    }
+    return {name: trials for name, trials in found.items() if trials}
+
+
+def measured(layer: Layer, structures: Sequence[Asked], machine: Machine, times: HereTimes) -> list[dict[str, Any]]:
+    """A row for all zeros that fit: seconds of the fastest kernel of every family."""
+    rows, groups = list[dict[str, Any]](), list[tuple[int | None, str, list[Trial]]]()
+    for asked in structures:
+        try:
+            convolution = masked(layer, asked)
+        except InputError as misfit:
+            print(f"{layer.name}, {asked.structure}: {misfit}", file=sys.stderr)
+            continue
+        groups += [(len(rows), *one) for one in trials_of(layer, convolution, machine, False).items()]
+        kernel = convolution.weights.kernel
+        share = 1 - float(np.count_nonzero(kernel)) / kernel.size
+        rows.append({
+            "layer": layer.name, "kind": layer.kind, "structure": asked.structure, "share": share,
+            "asked": round(asked.share, 3), "macs": layer.side**2 * kernel.size, "seconds": {},
+        })  # fmt: skip
+    dense = [(None, *one) for one in trials_of(layer, convolution, machine, True).items()]
+    groups = [*dense, *groups, *dense]
+    call = times.compiled([trials for _, _, trials in groups])
+    print(f"timing {layer.kind} {layer.name}", file=sys.stderr, flush=True)
+    seconds = call()
+    for (number, family, _), some in zip(groups, seconds, strict=True):
+        for row in rows if number is None else [rows[number]]:
+            row["seconds"][family] = min(*some, row["seconds"].get(family, math.inf))
+    return rows
 
 
 def dense_of(row: dict[str, Any]) -> float:
@@ -188,6 +221,14 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
+def summary(record: dict[str, Any]) -> str:
+    """The lines of 3x3 layers, and what they were measured on."""
+    where, kinds = record["environment"], [row for row in record["rows"] if row["kind"] == "3x3"]
+    return f"{where['cpu']}, {where['llvm_cpu']}, one thread, batch 1, float32.\n\n{tables(kinds)}".replace(
+        "## ", "### "
+    )
+
+
 def page(record: dict[str, Any]) -> str:
     where = record["environment"]
     return (
@@ -198,43 +239,45 @@ def page(record: dict[str, Any]) -> str:
     )
 
 
+def begun(path: Path | None, environment: dict[str, Any]) -> dict[str, Any]:
+    """The record that is there, or a new one. Ends the program where that is another machine's: ratios differ between them."""
+    if path is None or not path.exists():
+        return {"environment": environment, "rows": []}
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if record["environment"] != environment:
+        raise SystemExit(
+            f"'{path}' was measured with {record['environment']}, this is {environment}; name another file"
+        )
+    return record
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", default=list(STRUCTURES), choices=list(STRUCTURES))
     parser.add_argument("--structures", nargs="+", help="all unless given")
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--layers", type=int, default=-1, help="measure so many more; all unless given")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     target = find_target("host")
-    times = HereTimes(tvm.target.Target(target.llvm()), 1)
-    rows = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    times = HereTimes(tvm.target.Target(target.llvm()), 1, rounds=10)
+    host = {"cpu": cpu_name(), "llvm_cpu": target.cpu, "tvm": tvm.__version__}
+    record: dict[str, Any] = begun(options.json, host)
+    rows = record["rows"]
     known = {(row["kind"], row["layer"], row["structure"], row["asked"]) for row in rows}
-    record: dict[str, Any] = {
-        "environment": {**environment(), "cpu": cpu_name(), "llvm_cpu": target.cpu, "tvm": tvm.__version__}, "rows": rows
-    }  # fmt: skip
+    left = options.layers
     for layer in LAYERS:
         structures = STRUCTURES[layer.kind] if options.structures is None else options.structures
-        for asked in [one for name in structures for one in zeros_of(name, options.shares)]:
-            if (
-                layer.kind not in options.kinds
-                or (layer.kind, layer.name, asked.structure, round(asked.share, 3)) in known
-            ):
-                continue
-            try:
-                rows.append(measured(layer, asked, target.machine, times))
-            except InputError as misfit:
-                print(f"{layer.name}, {asked.structure}: {misfit}", file=sys.stderr)
-                continue
-            row = rows[-1]
-            told = ", ".join(f"{family} {1e3 * second:.3f}" for family, second in row["seconds"].items())
-            print(
-                f"{layer.kind} {layer.name}, {asked.structure} {row['share']:.0%}: ms {told}",
-                file=sys.stderr,
-                flush=True,
-            )
-            if options.json:
-                write_text(options.json, json.dumps(record, indent=1) + "\n")
+        every = [one for name in structures for one in zeros_of(name, options.shares)]
+        new = [one for one in every if (layer.kind, layer.name, one.structure, round(one.share, 3)) not in known]
+        if layer.kind not in options.kinds or not new or left == 0:
+            continue
+        left -= 1
+        rows += measured(layer, new, target.machine, times)
+        print("timed", file=sys.stderr, flush=True)
+        if options.json:
+            write_text(options.json, json.dumps(record, indent=1) + "\n")
     text = page(record)
     if options.markdown:
         write_text(options.markdown, text)

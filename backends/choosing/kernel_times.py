@@ -17,7 +17,6 @@ from ..machines.threads import on_threads
 
 __all__ = ["HereTimes", "arguments_of"]
 
-_ROUNDS = 4
 _HOPELESS = 1.4
 """A kernel this many times slower than the best of the first round is not timed again."""
 _FLUSH_BYTES = 48 * 2**20
@@ -32,12 +31,20 @@ class HereTimes:
     """Seconds of one call on this machine with `threads` threads, weights not in cache, images in cache.
 
     Kernels of a group are timed in turns, the slow ones fewer times.
+
+    Attributes:
+        rounds: turns of each.
     """
 
     target: Any
     threads: int
+    rounds: int = 4
 
     def __call__(self, groups: Sequence[Sequence[Trial]]) -> list[list[float]]:
+        return self.compiled(groups)()
+
+    def compiled(self, groups: Sequence[Sequence[Trial]]) -> Callable[[], list[list[float]]]:
+        """The same in two steps: what is returned only calls what is built."""
         names = [[f"kernel{i}_{j}" for j in range(len(group))] for i, group in enumerate(groups)]
         trials = {
             name: trial
@@ -50,9 +57,9 @@ class HereTimes:
 
         def timed(row: Sequence[str]) -> list[float]:
             calls = [_calls(library[name], trials[name]) for name in row]
-            return on_threads(self.threads, lambda: _least_times(calls, flush, self.threads))
+            return on_threads(self.threads, lambda: _least_times(calls, flush, self.threads, self.rounds))
 
-        return [timed(row) for row in names]
+        return lambda: [timed(row) for row in names]
 
 
 def _calls(compiled: Any, trial: Trial) -> tuple[Call, Call]:
@@ -73,7 +80,7 @@ class _Flush:
         self._buffer += 1.0
 
 
-def _least_times(calls: Sequence[tuple[Call, Call]], flush: Call, threads: int) -> list[float]:
+def _least_times(calls: Sequence[tuple[Call, Call]], flush: Call, threads: int, rounds: int) -> list[float]:
     """The least time of each call, in turns, so that what disturbs the machine disturbs all of them alike.
 
     A single thread is timed by its own clock, which stands still while another program has the core.
@@ -82,7 +89,7 @@ def _least_times(calls: Sequence[tuple[Call, Call]], flush: Call, threads: int) 
     least = [math.inf] * len(calls)
     for call, _ in calls:
         call()
-    for turn in range(_ROUNDS):
+    for turn in range(rounds):
         best = min(least)
         for index, (call, warm) in enumerate(calls):
             if turn and least[index] > _HOPELESS * best:

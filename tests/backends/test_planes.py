@@ -91,6 +91,7 @@ def test_networks_in_planes(name: str) -> None:
     built = compile(module, (image,), check=False)
     found = families(built)
     assert "gather" in found and not found & {"depthwise", "winograd"}
+    assert ("plane_depthwise" in found) == (name == "everything")
     with torch.no_grad():
         expected = module(image)
     agree(
@@ -110,7 +111,7 @@ def test_networks_in_planes(name: str) -> None:
 def test_networks_in_planes_on_boards(target: str, runtime: Any, tmp_path: Path) -> None:
     module, image = model("everything")
     built = compile(module, (image,), target, check=False)
-    assert {"gather", "pool", "mean", "concat"} <= families(built)
+    assert {"gather", "plane_depthwise", "pool", "mean", "concat"} <= families(built)
     bundle = open_bundle(built.export(tmp_path / "bundle", runtime=runtime))
     with torch.no_grad():
         agree(run_bundle(bundle, (image,), bundle_emulator(bundle)), module(image))

@@ -148,10 +148,13 @@ def results(specs: Sequence[Any], case: PlanesLayer) -> list[np.ndarray]:
 
 
 class InPlanes:
-    """Costs by which everything that can lies in planes, computed by the first candidate there."""
+    """Costs by which everything that can lies in planes, computed by the first candidate there, depthwise layers by theirs."""
 
     def __call__(self, layers: Sequence[Sequence[Spec]]) -> list[list[float]]:
-        return [[number + (0.0 if self._in_planes(spec) else 1e6) for number, spec in enumerate(row)] for row in layers]
+        return [[self._cost(spec, number) for number, spec in enumerate(row, start=1)] for row in layers]
+
+    def _cost(self, spec: Spec, number: int) -> float:
+        return (0.5 if spec.family == "plane_depthwise" else number) + (0.0 if self._in_planes(spec) else 1e6)
 
     def _in_planes(self, spec: Spec) -> bool:
         views = [view for view in vars(spec).values() if isinstance(view, View)]

@@ -1,0 +1,280 @@
+"""Whole networks with zeros inside their layers, over our own best dense code and over other engines, in one run.
+
+    python benchmarks/sparse_networks.py --json docs/results/sparse_networks.json --markdown docs/results/sparse_networks.md
+        [--networks resnet18 ...] [--structures unstructured row-block:4 ...] [--shares 0.7 0.8 0.9] [--cells 1]
+        [--engines onnxruntime openvino] [--deepsparse PYTHON]
+    python benchmarks/sparse_networks.py --targets rpi4 rpi5 rpi3 --json docs/results/sparse_boards.json ...
+
+Untrained weights, pruned by magnitude, the same share in every layer that takes the structure; 1x1 layers take `row-block:4`
+where patterns are asked for, which are of 3x3 kernels. First convolutions, depthwise layers and classifiers stay dense. A cell
+is one network and structure: its dense form and all shares, and the engines on the dense form and on the largest share, take
+turns in one run on one thread, one image, float32. Every output is compared with PyTorch's before it is timed. DeepSparse runs
+in a Python of its own, which is named, on the same ONNX files, between our turns. With `--targets`, networks are compiled for
+boards, run under QEMU and modelled, as `benchmarks/estimate.py` does, with kernels chosen by modelled cycles. Cells that are in
+the JSON file already are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from engines import PACKAGES, difference, missing, prepare
+from estimate import measure as modelled
+from latency import TOLERANCE, cpu_name
+from models import build, image_size
+from sparse_kernels import begun
+
+from reconvene import prune
+from reconvene.backends.machines.targets import find_target
+from reconvene.backends.measure import time_calls, torch_threads
+from reconvene.frontend.base.files import write_text
+from reconvene.frontend.program_file import export_onnx
+from reconvene.passes.structures import find_structure
+
+RESULTS = """## Networks with zeros inside their layers
+
+Over our own best dense code and other engines, by turns in one run: [network by network](results/sparse_networks.md).
+"""
+"""The section of the results."""
+NETWORKS = ("resnet18", "mobilenet_v2", "vgg16_cifar", "resnet50")
+STRUCTURES = ("unstructured", "row-block:4", "block-punched:8x4", "pattern,row-block:4", "2:4:4", "1:4:4")
+SHARES = (0.7, 0.8, 0.9)
+PATTERNS_SHARE = 1 - 1 / 8.1
+"""Of patterns with connectivity, as PatDNN has them."""
+BETWEEN = """
+import sys
+from deepsparse import Engine
+import numpy as np, time
+engine = Engine(model=sys.argv[1], batch_size=1, num_cores=1)
+given = [np.load(sys.argv[2])]
+for line in sys.stdin:
+    begun = time.perf_counter()
+    found = engine.run(given)
+    print(time.perf_counter() - begun, flush=True)
+    np.save(sys.argv[3], found[0])
+"""
+"""A process that answers each line with the seconds of one call."""
+
+
+def shares_of(structure: str, shares: Sequence[float]) -> list[float]:
+    """The shares that a structure is measured at: its own, if it has one."""
+    if "pattern" in structure:
+        return [PATTERNS_SHARE]
+    own = find_structure(structure).fixed_sparsity
+    return list(shares) if own is None else [own]
+
+
+def variants_of(
+    network: str, structure: str, shares: Sequence[float], inputs: tuple[torch.Tensor, ...]
+) -> dict[str, nn.Module]:
+    """The dense network and those with zeros, by name."""
+    found: dict[str, nn.Module] = {"dense": build(network)}
+    for share in shares_of(structure, shares):
+        result = prune(build(network), inputs, "magnitude", share, structure=structure)
+        found[f"{share:.0%}"] = result.module
+    return found
+
+
+class DeepSparse:
+    """A network in a process of its own."""
+
+    def __init__(self, python: str, module: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> None:
+        export_onnx(module, inputs, folder / "model.onnx")
+        np.save(folder / "x.npy", inputs[0].numpy())
+        files = [str(folder / name) for name in ("model.onnx", "x.npy", "y.npy")]
+        self._found = folder / "y.npy"
+        self._process = subprocess.Popen(
+            [python, "-c", BETWEEN, *files],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self) -> float:
+        """Seconds of one call."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        while answer and not answer[0].isdigit():
+            answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit("DeepSparse ended without an answer")
+        return float(answer)
+
+    def output(self) -> Any:
+        return np.load(self._found)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def measured(network: str, structure: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each variant and engine of a cell, all timed in turns."""
+    size = image_size(network, False)
+    inputs = (torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
+    variants = variants_of(network, structure, options.shares, inputs)
+    calls: dict[str, Callable[[], object]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    with torch_threads(1), ExitStack() as kept:
+        for name, module in variants.items():
+            with torch.inference_mode():
+                expected = module(*inputs).clone()
+            engines = ["reconvene", *(options.engines if name in ("dense", list(variants)[-1]) else ())]
+            for engine in engines:
+                call = prepare(engine, module, inputs, 1, "time")
+                facts[f"{name}/{engine}"] = {"difference": checked(engine, difference(call(), expected))}
+                calls[f"{name}/{engine}"] = call
+            if options.deepsparse:
+                folder = Path(kept.enter_context(tempfile.TemporaryDirectory()))
+                other = DeepSparse(options.deepsparse, module, inputs, folder)
+                kept.callback(other.close)
+                other()
+                facts[f"{name}/deepsparse"] = {
+                    "difference": checked("deepsparse", difference(other.output(), expected))
+                }
+                calls[f"{name}/deepsparse"] = other
+            facts[f"{name}/reconvene"]["weights"] = sum(int(p.count_nonzero()) for p in module.parameters())
+        print(f"timing {network}, {structure}", file=sys.stderr, flush=True)
+        timings = time_calls(calls, options.repeat)
+    rows = []
+    for key, timing in timings.items():
+        name, _, engine = key.partition("/")
+        at = {"network": network, "structure": structure, "variant": name, "engine": engine}
+        rows.append(
+            {
+                **at,
+                **facts[key],
+                "median_ms": timing.median_ms,
+                "minimum_ms": timing.minimum_ms,
+                "repeats": timing.repeats,
+            }
+        )
+    return rows
+
+
+def checked(engine: str, found: float) -> float:
+    if found > TOLERANCE:
+        raise SystemExit(f"{engine} differs from PyTorch by {found:.1e} of the largest output; not timed")
+    return found
+
+
+def on_board(network: str, structure: str, target: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The same with modelled cycles of a board's core."""
+    size = image_size(network, False)
+    inputs = (torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
+    rows = []
+    for name, module in variants_of(network, structure, options.shares, inputs).items():
+        weights = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
+        at = {"structure": structure, "engine": "reconvene", "weights": weights}
+        rows.append({**modelled(module, inputs, target, network, name, 0), **at})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> str:
+    """A line for every network, structure and share: how many times less it takes than our dense code, and than others."""
+    engines = [e for e in ("onnxruntime", "openvino", "deepsparse") if any(row["engine"] == e for row in rows)]
+    heads = [
+        "network",
+        "zeros",
+        "share",
+        f"ours, {unit}",
+        "times our dense",
+        *(f"{e}, {unit} (dense)" for e in engines),
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    cells = list(dict.fromkeys((row["network"], row["structure"], row.get("target", "")) for row in rows))
+    for cell in cells:
+        some = [row for row in rows if (row["network"], row["structure"], row.get("target", "")) == cell]
+        figures = {(row["variant"], row["engine"]): scale * row[key] for row in some}
+        dense = figures["dense", "reconvene"]
+        for variant in dict.fromkeys(row["variant"] for row in some):
+            own = figures[variant, "reconvene"]
+            others = []
+            for engine in engines:
+                here, there = figures.get((variant, engine)), figures.get(("dense", engine))
+                others.append("" if here is None else f"{here:.2f}" + (f" ({there:.2f})" if there is not None else ""))
+            where = f"{cell[0]} on {cell[2]}" if cell[2] else cell[0]
+            told = [where, cell[1], variant, f"{own:.2f}", f"{dense / own:.2f}", *others]
+            lines.append(f"| {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def summary(record: dict[str, Any]) -> str:
+    """The table, and what it was measured on."""
+    where = record["environment"]
+    return f"{where['cpu']}, {where['llvm_cpu']}, one thread.\n\n{table(record['rows'], 'median_ms', 'ms', 1.0)}"
+
+
+def page(record: dict[str, Any]) -> str:
+    where, boards = record["environment"], any("target" in row for row in record["rows"])
+    made = (
+        "cycles in millions of a whole call, modelled (docs/estimate.md), kernels chosen by modelled cycles"
+        if boards
+        else f"{where['cpu']}, {where['llvm_cpu']}, one thread, medians of calls by turns within each network and structure"
+    )
+    shown = (
+        table(record["rows"], "cycles", "Mcycles", 1e-6) if boards else table(record["rows"], "median_ms", "ms", 1.0)
+    )
+    return (
+        f"# Networks with zeros inside their layers\n\nMade by `benchmarks/sparse_networks.py`: batch 1, float32, {made}."
+        " Weights are untrained and pruned by magnitude, the same share in every layer that takes the structure; first"
+        f" convolutions, depthwise layers and classifiers are dense. Versions: {where['versions']}.\n\n{shown}\n"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--structures", nargs="+", default=list(STRUCTURES))
+    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--engines", nargs="*", default=[engine for engine in PACKAGES if not missing(engine)])
+    parser.add_argument("--deepsparse", metavar="PYTHON", help="a Python that has deepsparse")
+    parser.add_argument("--targets", nargs="+", default=[], help="boards; nothing is timed then")
+    parser.add_argument("--cells", type=int, default=-1, help="measure so many more; all unless given")
+    parser.add_argument("--repeat", type=int, default=30)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "apache-tvm", *options.engines))
+    host = {"cpu": cpu_name(), "llvm_cpu": find_target("host").cpu, "versions": versions}
+    record = begun(options.json, host)
+    rows = record["rows"]
+    done = {(row["network"], row["structure"], row.get("target", "")) for row in rows}
+    left = options.cells
+    for network in options.networks:
+        for structure in options.structures:
+            for target in options.targets or [""]:
+                if (network, structure, target) in done or left == 0:
+                    continue
+                left -= 1
+                found = (
+                    on_board(network, structure, target, options) if target else measured(network, structure, options)
+                )
+                rows += found
+                print(table(found, *(("cycles", "Mcycles", 1e-6) if target else ("median_ms", "ms", 1.0))), flush=True)
+                write_text(options.json, json.dumps(record, indent=1) + "\n")
+    if options.markdown:
+        write_text(options.markdown, page(record))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
