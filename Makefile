@@ -13,7 +13,7 @@ BARE_PACKAGES := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 .PHONY: help env tools all-tools demo test lint types unit zoo mutants docs wheel hashes clean
 
 help:
-	@echo "make demo   prune, prove, compile and time two real networks; writes $(OUT)/report.html"
+	@echo "make demo   two real networks, pruned, proved, compiled and timed: minutes; writes $(OUT)/report.html"
 	@echo "make test   tests, linter and type checker"
 	@echo "make zoo    torchvision's every architecture and timm's families, into docs/results/; goes on where it stopped"
 	@echo "make mutants  200 small changes of the code that the tests are to notice, into docs/results/; goes on where it stopped"

@@ -52,6 +52,8 @@ SHARES = (0.05, 0.1, 0.2, 0.3)
 MORE_SHARES = (0.25, 0.35)
 """For the way that leaves most right: which share it can be."""
 SEED = 0
+_ENOUGH = 16
+"""Photographs of 20."""
 _CALIBRATED = 32
 """Crops of photographs that layers are solved on."""
 
@@ -94,27 +96,21 @@ class Bench:
         self.module: CapturedModule = capture(model, self.example)
         self.halves = torch.randperm(20, generator=torch.Generator().manual_seed(1)).reshape(2, 10)
         self._number = number
+        self._counted: dict[str, Counted] = {}
         self._costs: dict[str, tuple[dict[ChannelGroup, Elimination], float]] = {}
 
     @cached_property
     def view(self) -> DependencyView:
         return dependency_view(canonicalize(self.module))
 
-    @cached_property
-    def counted(self) -> dict[str, Counted]:
-        """All photographs, and each half."""
-        everything = torch.arange(20)
-        return {
-            name: Counted(
-                self.images[chosen], self.labels[chosen], cut := crops(self.images[chosen], count, SEED),
-                answers(self.module, cut).argmax(1),
-            )
-            for name, chosen, count in (
-                ("all", everything, self._number),
-                ("first", self.halves[0], self._number // 2),
-                ("second", self.halves[1], self._number // 2),
-            )
-        }  # fmt: skip
+    def counted(self, name: str) -> Counted:
+        """``all`` photographs, or a half of them, ``first`` or ``second``."""
+        if name not in self._counted:
+            chosen = {"all": torch.arange(20), "first": self.halves[0], "second": self.halves[1]}[name]
+            cut = crops(self.images[chosen], self._number * len(chosen) // 20, SEED)
+            wanted = answers(self.module, cut).argmax(1)
+            self._counted[name] = Counted(self.images[chosen], self.labels[chosen], cut, wanted)
+        return self._counted[name]
 
     def calibration(self, kind: str) -> list[tuple[Tensor]]:
         """Calls with synthetic inputs, or with crops of half of the photographs."""
@@ -186,7 +182,7 @@ class Case:
         told = bench.costs(self.calibration)[1] if self.method == "reconstruction" else 0.0
         return {
             **vars(self),
-            **bench.counted[self.judged].judge(module),
+            **bench.counted(self.judged).judge(module),
             "parameters": small.after.parameters / small.before.parameters,
             "macs": small.after.macs / small.before.macs,
             "error": errors,
@@ -231,6 +227,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def largest(rows: list[dict[str, Any]]) -> str:
+    """Which share leaves enough right without any data."""
+    blind = [row for row in rows if (row["method"], row["on"]) == ("reconstruction", "synthetic")]
+    good = [row for row in blind if row["top1"] >= _ENOUGH]
+    if not good:
+        return f"Without data, no share leaves {_ENOUGH} photographs right."
+    most = max(good, key=lambda row: row["share"])
+    return (
+        f"Without data, the largest of these shares that leaves {_ENOUGH} photographs right is {most['share']:.0%}, with"
+        f" {most['top1']} of {most['photographs']}."
+    )
+
+
 def page(record: dict[str, Any]) -> str:
     """The results as Markdown."""
     setting, dense = record["setting"], record["dense"]
@@ -238,10 +247,12 @@ def page(record: dict[str, Any]) -> str:
         "# Pruning a trained network without training it again", "",
         "EfficientNet-Lite0 with its ImageNet weights, on 20 photographs (ImageNet-1k, of the package foolbox) and"
         f" {dense['crops']} crops of them. No training, and with synthetic calibration no data: nothing looks at a photograph"
-        " but the count. With photographs, layers are solved on crops of ten and the other ten are counted, then the other"
-        " way round; both counts are added. `python benchmarks/recovery.py` makes this page.", "",
+        " but the count. With photographs, costs are told and layers are solved on"
+        f" {_CALIBRATED} crops of ten of them, and the other ten are counted, then the other way round; both counts are added."
+        " `python benchmarks/recovery.py` makes this page.", "",
         "; ".join(f"{name} {value}" for name, value in setting.items()), "",
         f"The dense network: {dense['top1']} of 20 right, {dense['top5']} among the first five.", "",
+        largest(record["rows"]), "",
         table(record["rows"]), "",
         f"Synthetic inputs took {record['synthetic_seconds']:.0f} s of CPU, once, which are not counted.", "",
     ]  # fmt: skip
@@ -258,6 +269,8 @@ def joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["calibration"] == "first":
             same = ("method", "share", "recovery")
             parts += [r for r in rows if r["calibration"] == "second" and all(r[name] == row[name] for name in same)]
+            if len(parts) < 2:
+                continue
         looked = {"first": "photographs", "none": "nothing"}.get(row["calibration"], row["calibration"])
         total = {name: sum(part[name] for part in parts) for name in ("photographs", "top1", "top5", "crops", "agree")}
         mean = {name: sum(part[name] for part in parts) / len(parts) for name in ("parameters", "macs")}
@@ -288,6 +301,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", help="calibrations whose rows are measured, and no page: first, second, none"
     )
+    parser.add_argument("--measured", action="store_true", help="no row is measured: the page has those that there are")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
@@ -301,6 +315,8 @@ def main() -> None:
             continue
         file = options.work / f"row-{key([vars(case), *told])}.json"
         if not file.exists():
+            if options.measured:
+                continue
             write_text(file, json.dumps(case.run(bench)))
         rows.append(json.loads(file.read_text(encoding="utf-8")))
         print(json.dumps(rows[-1]), flush=True)
@@ -315,7 +331,7 @@ def main() -> None:
     }
     record = {
         "setting": setting,
-        "dense": bench.counted["all"].judge(bench.module),
+        "dense": bench.counted("all").judge(bench.module),
         "synthetic_seconds": bench.synthetic_seconds(),
         "rows": joined(rows),
     }

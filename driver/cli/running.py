@@ -123,9 +123,13 @@ def bench(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = Path("out/demo"),
     repeat: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="Measured runs of every network.")] = 50,
+    dataset: Annotated[
+        str,
+        typer.Option(help="What VGG-16 is trained on: digits, or fashion-mnist or cifar10, which take many minutes."),
+    ] = "digits",
     json: Json = False,
 ) -> None:
-    """Prune, prove, compile and time two real networks on real images."""
+    """Prune two real networks, one before its training and one after, and prove, compile and time both on real images."""
     from ..verbs import demo as verb
 
-    answer(json, lambda: verb.run(verb.Request(out, repeat)))
+    answer(json, lambda: verb.run(verb.Request(out, repeat, dataset)))
