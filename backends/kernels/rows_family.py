@@ -18,6 +18,8 @@ _TRIALS = 3
 """Groups and tiles that are worth a trial."""
 _SUMS = 4
 """Independent sums that keep the multipliers busy."""
+_MOST_VECTORS = 4
+"""Of channels, up to which there are registers for several pixels."""
 _FEW_PIXELS = 16
 """Up to which sums may wait in memory."""
 
@@ -45,6 +47,8 @@ def _tiles(spec: ConvolutionSpec, zeros: RowZeros, count: GroupCount, machine: M
     left = machine.registers - vectors
     ahead = machine.pixel_registers
     most = min(width, left // (vectors + ahead) if ahead else (left - 1) // vectors)
+    if vectors > _MOST_VECTORS:
+        most = min(most, 1)
     made = RowsSpec(
         source=spec.source,
         result=spec.result,

@@ -18,10 +18,13 @@ from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
 from reconvene.backends.kernels.gather_family import GatherFamily
 from reconvene.backends.kernels.packed_rows import Blocking
 from reconvene.backends.kernels.planes import plane_view
+from reconvene.backends.kernels.row_zeros import zeros_in_rows
+from reconvene.backends.kernels.rows import RowsSpec
+from reconvene.backends.kernels.rows_family import RowsFamily
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.kernels.transposing import TransposeSpec
 from reconvene.backends.kernels.winograd_family import WinogradFamily
-from reconvene.backends.kernels.zeros import zeros_in_planes
+from reconvene.backends.kernels.zeros import count_groups, entries_of, zeros_in_planes
 from reconvene.backends.lowering.layers import planes_task
 from reconvene.backends.lowering.layout import dense_view
 from reconvene.backends.machines.targets import find_target
@@ -193,6 +196,44 @@ def test_gathering_into_sums_that_wait(board: str) -> None:
     task = planes_task(layer, image, image, Epilogue())
     task = replace(task, sparsity=zeros_in_planes(layer, [Blocking(4, 72)]))
     checked(GatherFamily().candidates(task, machine(board))[0].function("kernel"), board)
+
+
+@pytest.mark.parametrize("board", list(BOARDS))
+@pytest.mark.parametrize(("shared", "pixels"), [(4, 1), (16, 1), (32, 1), (16, 4)])
+def test_rows_of_few_weights(shared: int, pixels: int, board: str) -> None:
+    """Every sum stays in its register: of groups of one vector to eight, of one pixel and several, and where sums wait."""
+    target = machine(board)
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((64, 64, 1, 1)) * np.repeat(
+        random.random((64 // shared, 64, 1, 1)) > 0.8, shared, 0
+    )
+    layer = Convolution(Weights(kernel, np.zeros(64)))
+    task = Task(specification(LayerShape((1, 1), (1, 1), (1, 1), 1, 1, pixels), 64, 64, target))
+    made = RowsFamily().candidates(replace(task, sparsity=zeros_in_rows(layer, target.lanes())), target)
+    groups = [spec for spec in made if isinstance(spec, RowsSpec)]
+    # Half of a Cortex-A7's registers are too few for sums of 32 outputs and what they are made from.
+    wanted = min(shared, 16) if board == "rpi2" else shared
+    assert any(spec.count.blocking == Blocking(wanted, 64, in_order=True) for spec in groups)
+    for spec in groups:
+        checked(spec.function("kernel"), board)
+    lists = count_groups(entries_of(layer), Blocking(2 * target.lanes(), 16))
+    lines = assembly(replace(groups[0], count=lists, columns=1).function("kernel"), board)
+    found = [span for span in inner_loops(lines) if products(lines, span)]
+    assert found and not [line for span in found for line in spills(lines, span)]
+
+
+@pytest.mark.parametrize("board", list(BOARDS))
+def test_rows_one_after_the_other(board: str) -> None:
+    kernel = np.random.default_rng(0).standard_normal((64, 64, 1, 1))
+    kernel[np.random.default_rng(1).random(kernel.shape) < 0.9] = 0
+    target = machine(board)
+    zeros = zeros_in_rows(Convolution(Weights(kernel, np.zeros(64))), target.lanes())
+    assert zeros is not None
+    task = Task(specification(*LAYERS["linear"], target), replace(zeros, counts=()))
+    (spec,) = RowsFamily().candidates(task, target)
+    lines = assembly(spec.function("kernel"), board)
+    found = [span for span in inner_loops(lines) if products(lines, span)]
+    assert found and not [line for span in found for line in spills(lines, span)]
 
 
 @pytest.mark.parametrize("board", list(BOARDS))
