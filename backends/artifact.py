@@ -16,6 +16,7 @@ from .state import State, state_bytes
 if TYPE_CHECKING:
     from tvm import IRModule
 
+    from .choosing.layer_choices import LayerChoice
     from .choosing.tuning import Tuned
 
 __all__ = ["Artifact", "Compiled", "Memory", "memory_of"]
@@ -76,6 +77,8 @@ class Artifact(Compiled):
             ``tvm-default``.
         tuned: what `tune` found for the kernels it was tried on.
         state: the buffers that the model writes, with what they hold before the first call.
+        layers: which kernel each layer has, and what the zeros in its weights brought; empty for ``tvm-default``.
+        cost_unit: of the costs in `layers`: ``s`` where kernels were timed, else ``cycles``.
     """
 
     library: Library = field(repr=False)
@@ -85,6 +88,8 @@ class Artifact(Compiled):
     foreign: tuple[str, ...] = ()
     tuned: tuple[Tuned, ...] = ()
     state: tuple[State, ...] = ()
+    layers: tuple[LayerChoice, ...] = ()
+    cost_unit: str = "cycles"
 
     @property
     def memory(self) -> Memory:

@@ -33,6 +33,7 @@ from .signature import TensorSpec, checked_inputs
 from .state import State
 
 if TYPE_CHECKING:
+    from .choosing.layer_choices import LayerChoice
     from .choosing.tuning import Tuned
 
 __all__ = ["Built", "load_bundle"]
@@ -90,6 +91,18 @@ class Built(Compiled):
         ``tvm-default`` and for loaded bundles.
         """
         return () if self._artifact is None else self._artifact.foreign
+
+    @property
+    def layers(self) -> tuple[LayerChoice, ...]:
+        """Which kernel each layer has, and what the zeros in its weights brought; empty for ``tvm-default`` and for loaded
+        bundles.
+        """
+        return () if self._artifact is None else self._artifact.layers
+
+    @property
+    def cost_unit(self) -> str:
+        """Of the costs in `layers`: ``s`` where kernels were timed, else ``cycles``."""
+        return "cycles" if self._artifact is None else self._artifact.cost_unit
 
     @property
     def tuned(self) -> tuple[Tuned, ...]:

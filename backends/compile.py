@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 import tvm
 from torch import fx, nn
 from tvm import relax
@@ -21,11 +22,12 @@ from .artifact import Artifact
 from .boards.place import Place
 from .built import Built
 from .choosing.choice import WINOGRAD, Winograd
+from .choosing.layer_choices import LayerChoice
 from .code.library import build_library
 from .comparison import difference
 from .importing.importer import Imported, import_module
 from .importing.unsupported import UnsupportedError, culprit, reason_of
-from .judges import kernel_cost, make_tuner
+from .judges import cost_unit, kernel_cost, make_tuner
 from .lowering.calls import lower
 from .machines.targets import Target, find_target
 from .machines.threads import available_threads, check_threads
@@ -134,14 +136,23 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
     threads = options.threads or available_threads()
     scheduled = imported.module
     foreign: tuple[str, ...] = ()
+    layers: tuple[LayerChoice, ...] = ()
     tuner = make_tuner(options.tune, target, llvm, threads, options.choose, options.on) if options.tune else None
     if options.pipeline == "reconvene":
         cost, choices = kernel_cost(options.choose, target, llvm, threads, options.on)
         # A microcontroller has little memory, and the workspace of Winograd's algorithm is many times an image.
         winograd = "off" if options.winograd == "auto" and target.bare else options.winograd
-        scheduled, foreign = scheduled_module(
-            imported.module, target.machine, llvm, winograd=winograd, cost=cost, cache=choices, tune=tuner
+        made = scheduled_module(
+            imported.module,
+            target.machine,
+            llvm,
+            winograd=winograd,
+            cost=cost,
+            cache=choices,
+            tune=tuner,
+            weights=_weights(imported),
         )
+        scheduled, foreign, layers = made.module, made.foreign, made.layers
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
     library = build_library(lowered.module, llvm, target, cached=options.cache)
     inputs, outputs = _specs(imported)
@@ -159,7 +170,15 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
         foreign,
         tuner.results if tuner is not None else (),
         imported.state,
+        layers,
+        cost_unit(options.choose, target, options.on),
     )
+
+
+def _weights(imported: Imported) -> dict[str, Any]:
+    """The parameters of the model as arrays, by name."""
+    found = imported.exported.state_dict
+    return {name: tensor.detach().cpu().numpy() for name, tensor in found.items() if tensor.dtype == torch.float32}
 
 
 def _failure(

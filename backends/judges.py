@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .boards.kernels import BoardTimes
     from .choosing.tuning import Tuner
 
-__all__ = ["kernel_cost", "make_tuner"]
+__all__ = ["cost_unit", "kernel_cost", "make_tuner"]
 
 
 def kernel_cost(
@@ -38,6 +38,11 @@ def kernel_cost(
     if choose == "model" or not target.runs_here:
         return AnalyticCost(target.machine), None
     return Judged(HereTimes(llvm, threads)), ChoiceCache(llvm, threads, "time")
+
+
+def cost_unit(choose: str, target: Target, on: str | Place | None) -> str:
+    """What `kernel_cost` counts in: ``s`` or ``cycles``."""
+    return "s" if choose == "time" and (target.runs_here or on is not None) else "cycles"
 
 
 def make_tuner(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import tvm
 from tvm import IRModule, relax
@@ -11,9 +12,11 @@ from ..frontend.base.dump import reached
 from .choosing.cache import ChoiceCache
 from .choosing.choice import Winograd
 from .choosing.cost import Costs
+from .choosing.layer_choices import Figures, LayerChoice, layer_choices, names_of_weights
 from .choosing.layouts import plan_layouts
 from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
+from .graph.nodes import Array
 from .graph.precision import assign_types
 from .graph.read import read_relax
 from .graph.text import fused_text, graph_text
@@ -24,7 +27,21 @@ from .lowering.emit import emit_module
 from .lowering.plan import make_plan
 from .lowering.text import plan_text
 
-__all__ = ["scheduled_module"]
+__all__ = ["Scheduled", "scheduled_module"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scheduled:
+    """Relax with scheduled kernels.
+
+    Attributes:
+        foreign: operators, by TVM's names, that have no kernel of ours.
+        layers: what was chosen for each.
+    """
+
+    module: IRModule
+    foreign: tuple[str, ...]
+    layers: tuple[LayerChoice, ...]
 
 
 def scheduled_module(
@@ -36,23 +53,28 @@ def scheduled_module(
     cost: Costs | None = None,
     cache: ChoiceCache | None = None,
     tune: Callable[[IRModule], IRModule] | None = None,
-) -> tuple[IRModule, tuple[str, ...]]:
+    weights: Mapping[str, Array] | None = None,
+) -> Scheduled:
     """The whole pipeline: read, fold, give types, plan, choose, emit, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
     `winograd`, `cost` and `cache` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
-    foreign kernels before we do.
+    foreign kernels before we do. `weights` are the model's by name, for who asks which layer is which.
     """
     graph = read_relax(imported)
     reached("read", graph, graph_text)
+    names = names_of_weights(graph, weights or {})
     fold_channels(graph)
     fold_margins(graph)
     reached("folded", graph, graph_text)
     assign_types(graph)
     reached("fused", graph, fused_text)
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
-    plan, chosen = plan_layouts(plan, winograd, cost, cache)
+    figures: Figures = {}
+    blocks = plan
+    plan, chosen = plan_layouts(blocks, winograd, cost, cache, figures)
     reached("planned", plan, plan_text)
+    layers = layer_choices(plan, chosen, blocks, figures, names)
     module = emit_module(plan, chosen)
     with target:
         module = tvm.transform.Sequential(
@@ -67,4 +89,4 @@ def scheduled_module(
         )(module)
     foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
     tuned = module if tune is None else tune(module)
-    return schedule_foreign(tuned, plan.machine.lanes()), foreign
+    return Scheduled(schedule_foreign(tuned, plan.machine.lanes()), foreign, layers)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..frontend.base.errors import InputError
 
-__all__ = ["check_different", "check_file", "check_folder", "suffixed"]
+__all__ = ["check_different", "check_file", "check_folder", "check_report", "suffixed"]
 
 
 def check_file(path: Path | None) -> None:
@@ -40,6 +40,13 @@ def check_folder(path: Path) -> None:
     if not nearest.is_dir():
         raise InputError(f"cannot make the folder '{path}': '{nearest}' is a file; choose another place")
     check_writable(nearest, path)
+
+
+def check_report(path: Path | None) -> None:
+    """Raises InputError unless a report can be written to `path`. None is fine."""
+    if path is not None and path.suffix not in (".html", ".json"):
+        raise InputError(f"a report is .html or .json, not '{path.name}'")
+    check_file(path)
 
 
 def check_writable(folder: Path, what: Path) -> None:

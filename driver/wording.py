@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["change", "count", "density", "kept", "milliseconds", "relative", "size", "times"]
+__all__ = ["change", "cost", "count", "density", "kept", "milliseconds", "relative", "size", "times"]
 
 _PREFIXES = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
 
@@ -46,6 +46,13 @@ def milliseconds(value: float) -> str:
         return f"{value:g} ms"
     places = max(0, 2 - math.floor(math.log10(value)))
     return f"{value:.{min(places, 4)}f} ms"
+
+
+def cost(value: float | None, unit: str) -> str:
+    """What a kernel costs, ``s`` or ``cycles``: ``0.123 ms``, ``1.23 M cycles``; a dash where nobody knows."""
+    if value is None:
+        return "–"
+    return milliseconds(1e3 * value) if unit == "s" else f"{count(round(value))} cycles"
 
 
 def change(before: float, after: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,28 @@ class ChoiceCache:
         self._setting = repr((str(target), threads, judge, code_version()))
         digest = hashlib.sha256(self._setting.encode()).hexdigest()[:16]
         self._path = (folder or cache_folder()) / f"choices-{digest}.json"
-        self._entries = _read(self._path)
+        self._entries, self._costs = _read(self._path)
 
     def get(self, layer: Sequence[LayerSpec]) -> int | None:
         """The index chosen among exactly these candidates before."""
         index = self._entries.get(_key(layer))
         return index if isinstance(index, int) and 0 <= index < len(layer) else None
 
-    def put(self, found: Mapping[int, tuple[Sequence[LayerSpec], int]]) -> None:
-        """Adds choices to the file. A cache that cannot be written is done without."""
-        self._entries.update({_key(layer): index for layer, index in found.values()})
+    def costs(self, layer: Sequence[LayerSpec]) -> list[float]:
+        """What these candidates cost when one of them was chosen; none if that is not known."""
+        found = self._costs.get(_key(layer))
+        if not isinstance(found, list) or len(found) != len(layer):
+            return []
+        return found if all(isinstance(cost, float) for cost in found) else []
+
+    def put(self, found: Sequence[tuple[Sequence[LayerSpec], int, Sequence[float]]]) -> None:
+        """Adds choices, and what all candidates cost, to the file. A cache that cannot be written is done without."""
+        self._entries.update({_key(layer): index for layer, index, _ in found})
+        self._costs.update({_key(layer): [float(cost) for cost in costs] for layer, _, costs in found})
         # Another process may have added to the file since it was read.
-        merged = {**_read(self._path), **self._entries}
-        text = json.dumps({"format": _FORMAT, "setting": self._setting, "choices": merged}, indent=1, sort_keys=True)
+        choices, costs = _read(self._path)
+        record = {"choices": {**choices, **self._entries}, "costs": {**costs, **self._costs}}
+        text = json.dumps({"format": _FORMAT, "setting": self._setting, **record}, indent=1, sort_keys=True)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._path, text + "\n")
@@ -56,10 +65,14 @@ def _key(layer: Sequence[LayerSpec]) -> str:
     return hashlib.sha256(repr(tuple(layer)).encode()).hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Choices and costs."""
     try:
         record = parse_json(read_text(path))
     except (OSError, ValueError):
-        return {}
-    usable = isinstance(record, dict) and record.get("format") == _FORMAT and isinstance(record.get("choices"), dict)
-    return dict(record["choices"]) if usable else {}
+        return {}, {}
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        return {}, {}
+    parts = [record.get(name) for name in ("choices", "costs")]
+    choices, costs = (dict(part) if isinstance(part, dict) else {} for part in parts)
+    return choices, costs

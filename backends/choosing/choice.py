@@ -33,11 +33,13 @@ def choose(
     winograd: Winograd,
     cost: Costs | None,
     cache: ChoiceCache | None = None,
+    figures: dict[LayerSpec, float] | None = None,
 ) -> dict[Task, LayerSpec]:
     """A specification for each distinct task.
 
     Without a `cost` it is the direct kernel, or with ``winograd`` given as a size the Winograd kernel wherever it
-    applies. With one it is the cheapest, if it is clearly cheaper than the first. `cache` saves asking again.
+    applies. With one it is the cheapest, if it is clearly cheaper than the first. `cache` saves asking again. What candidates
+    cost is added to `figures`.
     """
     chosen: dict[Task, LayerSpec] = {}
     asked: list[tuple[Task, tuple[LayerSpec, ...]]] = []
@@ -46,16 +48,19 @@ def choose(
         known = cache.get(options) if cache is not None and len(options) > 1 else None
         if known is not None or len(options) == 1:
             chosen[task] = options[known or 0]
+            if figures is not None and cache is not None:
+                figures.update(zip(options, cache.costs(options), strict=False))
         else:
             asked.append((task, options))
     if cost is not None and asked:
-        figures = cost([options for _, options in asked])
-        found: dict[int, tuple[Sequence[LayerSpec], int]] = {}
-        for number, ((task, options), costs) in enumerate(zip(asked, figures, strict=True)):
+        found: list[tuple[Sequence[LayerSpec], int, Sequence[float]]] = []
+        for (task, options), costs in zip(asked, cost([options for _, options in asked]), strict=True):
             best = min(range(len(costs)), key=costs.__getitem__)
             index = best if costs[best] < _CLEAR_SHARE * costs[0] else 0
             chosen[task] = options[index]
-            found[number] = (options, index)
+            found.append((options, index, costs))
+            if figures is not None:
+                figures.update(zip(options, costs, strict=True))
         if cache is not None:
             cache.put(found)
     return chosen

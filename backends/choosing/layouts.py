@@ -17,7 +17,7 @@ import networkx as nx
 
 from ..graph.fusion import Group, group_nodes
 from ..graph.nodes import Convolution, Graph, Node
-from ..kernels.base import Spec
+from ..kernels.base import LayerSpec, Spec
 from ..kernels.relayout import PackSpec, UnpackSpec
 from ..kernels.tiles import Machine
 from ..kernels.transposing import TransposeSpec
@@ -41,11 +41,17 @@ _IMAGES = frozenset({"convolution", "pool", "mean", "concat", "frame", "scalar"}
 
 
 def plan_layouts(
-    plan: KernelPlan, winograd: Winograd, cost: Costs | None, cache: ChoiceCache | None = None
+    plan: KernelPlan,
+    winograd: Winograd,
+    cost: Costs | None,
+    cache: ChoiceCache | None = None,
+    figures: dict[LayerSpec, float] | None = None,
 ) -> tuple[KernelPlan, Choice]:
-    """`plan`, which has all images in blocks, or one with some in planes if that costs clearly less; a kernel for each task."""
+    """`plan`, which has all images in blocks, or one with some in planes if that costs clearly less; a kernel for each task.
+    What candidates cost is added to `figures`.
+    """
     graph, machine = plan.graph, plan.machine
-    chosen = choose(plan.tasks, machine, winograd, cost, cache)
+    chosen = choose(plan.tasks, machine, winograd, cost, cache, figures)
     groups = group_nodes(graph)
     able = [group.sink for group in groups if may_lie_in_planes(group, machine)]
     if cost is None or not any(_is_sparse(group) for group in groups if group.sink in able):
@@ -53,12 +59,12 @@ def plan_layouts(
     other = make_plan(graph, machine, able)
     network = _Network(graph, machine, groups, cost)
     blocks = network.costs(plan, chosen)
-    planes = network.costs(other, choose(other.tasks, machine, winograd, cost, cache))
+    planes = network.costs(other, choose(other.tasks, machine, winograd, cost, cache, figures))
     found = network.cheapest(able, planes, blocks)
     if not found:
         return plan, chosen
     mixed = make_plan(graph, machine, found)
-    return mixed, choose(mixed.tasks, machine, winograd, cost, cache)
+    return mixed, choose(mixed.tasks, machine, winograd, cost, cache, figures)
 
 
 def _is_sparse(group: Group) -> bool:

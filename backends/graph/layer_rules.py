@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .nodes import Convolution, Node, Pool, Scalar, Weights
+from .nodes import Array, Convolution, Foreign, Node, Pool, Scalar, Weights
 from .precision import takes
 from .relax_calls import Rule, as_rows, float_image, known_array, node_for, shape_and_dtype, unrowed
 
@@ -35,8 +36,8 @@ def _pair(values: Any) -> tuple[int, int]:
 
 def _matmul(call: Any, arguments: Sequence[Any]) -> Node | None:
     """Rows times known weights are a 1x1 convolution of one-pixel images, one for each row."""
-    data, kernel = arguments[0], known_array(arguments[1])
-    if kernel is None or kernel.ndim != 2:
+    data, kernel = arguments[0], _known_matrix(*arguments)
+    if kernel is None:
         return _product(call, arguments)
     if not isinstance(data, Node) or not takes(data.dtype) or len(data.shape) < 2 or 0 in data.shape:
         return None
@@ -46,6 +47,18 @@ def _matmul(call: Any, arguments: Sequence[Any]) -> Node | None:
     rows = as_rows(data)
     product = Node("convolution", [rows], (rows.shape[0], kernel.shape[1]), data.dtype, Convolution(weights))
     return unrowed(product, shape_and_dtype(call)[0])
+
+
+def _known_matrix(data: Any, factor: Any) -> Array | None:
+    """What a constant holds that all matrices of `data` are multiplied by, also where it was spelled out for each of them."""
+    if isinstance(factor, Node) and factor.op == "foreign" and isinstance(data, Node):
+        spread = factor.detail_as(Foreign).call.op.name == "relax.broadcast_to" and factor.shape[:-2] == data.shape[:-2]
+        known = known_array(factor.inputs[0]) if spread else None
+        if known is None or known.shape[-2:] != factor.shape[-2:] or known.size != math.prod(known.shape[-2:]):
+            return None
+        return known.reshape(known.shape[-2:])
+    known = known_array(factor)
+    return known if known is not None and known.ndim == 2 else None
 
 
 def _product(call: Any, arguments: Sequence[Any]) -> Node | None:

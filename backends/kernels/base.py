@@ -14,7 +14,7 @@ from tvm import tirx
 
 from ..graph.nodes import Array, Convolution
 from .convolution import ConvolutionSpec
-from .image import Slots
+from .image import Slots, View
 from .tiles import Machine
 
 __all__ = ["Family", "LayerSpec", "Spec", "Task", "Trial", "trial_of"]
@@ -40,6 +40,11 @@ class Spec(Protocol):
 
 class LayerSpec(Spec, Protocol):
     """The kernel of a convolution or linear layer: ``(source, packed arrays..., leaves..., result, workspace...)``."""
+
+    @property
+    def result(self) -> View:
+        """Where its output lies."""
+        ...
 
     @property
     def workspace(self) -> tuple[int, ...]:

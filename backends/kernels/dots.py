@@ -25,7 +25,7 @@ from .zeros import entries_of
 
 __all__ = ["DotsSpec", "dot_steps"]
 
-_ELEMENT = 2.0
+_ELEMENT = 2.1
 """Cycles of finding an element of the input and putting it in its place of a vector."""
 _ROW = 12.0
 """What an output costs beside, in cycles."""

@@ -12,16 +12,12 @@ from .rows_family import RowsFamily
 from .tiles import Machine
 from .winograd_family import WinogradFamily
 
-__all__ = ["FAMILIES", "candidates"]
+__all__ = ["DENSE", "FAMILIES", "candidates"]
 
-FAMILIES: tuple[Family, ...] = (
-    DirectFamily(),
-    WinogradFamily(2),
-    WinogradFamily(4),
-    GatherFamily(),
-    PlaneDepthwiseFamily(),
-    RowsFamily(),
-)
+DENSE: tuple[Family, ...] = (DirectFamily(), WinogradFamily(2), WinogradFamily(4))
+"""Those that multiply by all weights, whatever they are, on images in blocks."""
+
+FAMILIES: tuple[Family, ...] = (*DENSE, GatherFamily(), PlaneDepthwiseFamily(), RowsFamily())
 """The first one's first candidate is the default. Of candidates that cost the same the earlier is taken."""
 
 

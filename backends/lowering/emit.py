@@ -8,11 +8,14 @@ import numpy as np
 from tvm import IRModule, relax, tirx
 
 from ..dtypes import DTYPES
-from ..graph.nodes import Foreign, Node, Reference
+from ..graph.nodes import Array, Foreign, Node, Reference
 from ..kernels.base import Spec
 from .steps import Choice, Kept, KernelPlan, Placed, Value
 
 __all__ = ["emit_module"]
+
+_SAMPLED = 4099
+"""Of so many bytes one tells arrays apart before all are compared."""
 
 
 def emit_module(plan: KernelPlan, choice: Choice | None = None) -> IRModule:
@@ -27,6 +30,7 @@ class _Emitter:
         self.builder = relax.BlockBuilder()
         self.values: dict[Placed | Kept | Node, Any] = {}
         self.kernels: dict[Spec, Any] = {}
+        self.constants: dict[tuple[tuple[int, ...], str, bytes], list[Any]] = {}
 
     def module(self) -> IRModule:
         graph = self.plan.graph
@@ -44,10 +48,20 @@ class _Emitter:
     def _value(self, value: Value) -> Any:
         """The Relax expression of a value."""
         if isinstance(value, np.ndarray):
-            return relax.const(value)
+            return self._constant(value)
         if value not in self.values and isinstance(value, Node):
             self.values[value] = relax.const(value.detail_as(np.ndarray).astype(value.dtype), value.dtype)
         return self.values[value]
+
+    def _constant(self, array: Array) -> Any:
+        """The constant of an array; one for all that are equal, such as the weights of a recurrent layer's steps."""
+        flat = np.ascontiguousarray(array).reshape(-1).view("uint8")
+        alike = self.constants.setdefault((array.shape, str(array.dtype), flat[::_SAMPLED].tobytes()), [])
+        for known in alike:
+            if np.array_equal(known.value.numpy().reshape(-1).view("uint8"), flat):
+                return known
+        alike.append(relax.const(array))
+        return alike[-1]
 
     def _call(self, placed: Placed) -> Any:
         """A call of the kernel for a specification, which is built once however often it occurs.

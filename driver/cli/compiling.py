@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command_options import Choose, Dynamic, InputShapes, Json, KeyFile, Model, Output, Seed, Target, Threads, Winograd
+from .command_options import (
+    Choose,
+    Dynamic,
+    InputShapes,
+    Json,
+    KeyFile,
+    Model,
+    Output,
+    ReportFile,
+    Seed,
+    Target,
+    Threads,
+    Winograd,
+)
 from .terminal import answer
 
 if TYPE_CHECKING:
@@ -46,6 +59,7 @@ def compile_(
     input: InputShapes = None,
     dynamic: Dynamic = None,
     output: Output = None,
+    report: ReportFile = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -70,6 +84,7 @@ def compile_(
             inputs=tuple(input or ()),
             dynamic=tuple(dynamic or ()),
             output=output,
+            report=report,
             seed=seed,
         )
         return verb.run(request)

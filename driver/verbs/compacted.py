@@ -10,14 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ...frontend.base.errors import InputError
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
 from ...frontend.program_file import Compute, export_onnx, save_program
 from .. import api
 from ..answer import Answer, files_line, table
 from ..models import LoadedModel
-from ..outputs import check_file
+from ..outputs import check_file, check_report
 from ..reports.report import Report
 from ..reports.tables import latency_table, size_table, structure_table
 
@@ -40,8 +39,7 @@ class Outputs:
     def checked(self, default: Path) -> Outputs:
         """The same with the model's place filled in. Raises InputError if one of them cannot be written."""
         filled = dataclasses.replace(self, model=self.model or default)
-        if self.report is not None and self.report.suffix not in (".html", ".json"):
-            raise InputError(f"a report is .html or .json, not '{self.report.name}'")
+        check_report(self.report)
         for path in filled.places():
             check_file(path)
         return filled

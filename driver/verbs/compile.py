@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from ...frontend.base.errors import InputError
+from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
 from .. import api
 from ..answer import Answer, files_line, says
 from ..example_inputs import nested
 from ..models import load_model
-from ..outputs import check_folder, suffixed
+from ..outputs import check_folder, check_report, suffixed
+from ..reports.kernels import KernelReport
 from ..wording import kept, size
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class Request:
     dynamic: tuple[str, ...] = ()
     """Sizes that the model must let vary; the code is for those of the inputs."""
     output: Path | None = None
+    report: Path | None = None
     seed: int = 0
 
     def runtime_chosen(self) -> Runtime:
@@ -81,6 +86,7 @@ def run(request: Request) -> Answer:
     runtime = request.runtime_chosen()
     if request.output is not None:
         check_folder(request.output)
+    check_report(request.report)
     options = request.options()
     loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
     check_inputs = [nested(read_arrays(path), loaded.example_inputs) for path in request.check_files]
@@ -90,10 +96,15 @@ def run(request: Request) -> Answer:
     with stage("writing the bundle"):
         linked_with = runtime if request.link else None
         built.export(folder, link=request.link, runtime=linked_with, certificate=loaded.certificate)
-    return _answer(request, built, loaded.name, runtime, {"bundle": str(folder)})
+    kernels = KernelReport.of(built, loaded.name)
+    files = {"bundle": str(folder)}
+    if request.report is not None:
+        write_text(request.report, kernels.to_html() if request.report.suffix == ".html" else kernels.to_json())
+        files["report"] = str(request.report)
+    return _answer(request, built, kernels, runtime, files)
 
 
-def _answer(request: Request, built: Built, name: str, runtime: Runtime, files: dict[str, str]) -> Answer:
+def _answer(request: Request, built: Built, kernels: KernelReport, runtime: Runtime, files: dict[str, str]) -> Answer:
     from ...backends.state import described
 
     memory, state = built.memory, described(built.state)
@@ -106,14 +117,24 @@ def _answer(request: Request, built: Built, name: str, runtime: Runtime, files: 
     better = sum(kernel.kept for kernel in built.tuned)
     tuned = f"tuned: {better} of {len(built.tuned)} kernels are faster than with our schedule"
     data = {
-        "model": name,
+        "model": kernels.title,
         "target": request.target,
         "runtime": runtime,
         "threads": request.threads,
         "memory": dataclasses.asdict(memory),
         "state": state,
         "tuned": [dataclasses.asdict(kernel) for kernel in built.tuned],
+        "kernels": kernels.to_dict(),
         "files": files,
     }
-    what = f"{name} compiled for {request.target}, for inputs of {', '.join(map(str, built.inputs))}"
-    return Answer(data, says(what, needs, *kept(state), *([tuned] if request.tune else []), files_line(files)))
+    what = f"{kernels.title} compiled for {request.target}, for inputs of {', '.join(map(str, built.inputs))}"
+    lines = (what, needs, *kept(state), *([tuned] if request.tune else []))
+
+    def show(console: Console) -> None:
+        says(*lines)(console)
+        if kernels.sparse:
+            console.print(kernels.table())
+            says(*kernels.lines())(console)
+        says(files_line(files))(console)
+
+    return Answer(data, show)

@@ -102,8 +102,8 @@ def test_equal_layers_share_a_kernel() -> None:
     module = nn.Sequential(*[nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()) for _ in range(6)]).eval()
     host = find_target("host")
     imported = import_module(module, (torch.randn(1, 16, 8, 8),)).module
-    scheduled, _ = scheduled_module(imported, host.machine, tvm.target.Target(host.llvm()))
-    kernels = [name.name_hint for name, _ in scheduled.functions_items() if "convolution" in name.name_hint]
+    scheduled = scheduled_module(imported, host.machine, tvm.target.Target(host.llvm()))
+    kernels = [name.name_hint for name, _ in scheduled.module.functions_items() if "convolution" in name.name_hint]
     assert len(kernels) <= 2
 
 

@@ -123,3 +123,17 @@ def test_weights_of_other_places_have_the_same_code() -> None:
         return str(compile(layer, x, check=False).artifact.scheduled.script())
 
     assert code(1) == code(2)
+
+
+def test_steps_of_a_recurrent_layer_share_their_weights() -> None:
+    torch.manual_seed(0)
+    module, x = nn.GRU(16, 32, batch_first=True).eval(), torch.randn(1, 5, 16)
+    for name, weight in module.named_parameters():
+        if name.startswith("weight"):
+            weight.data *= (torch.rand(12, weight.shape[1]) > 0.7).repeat_interleave(8, 0)
+    built = compile(module, (x,), check=False)
+    assert {layer.calls for layer in built.layers if layer.name == "weight_hh_l0"} == {5}
+    packed = 4 * sum(weight.numel() for weight in module.parameters())
+    assert built.memory.weights_bytes < packed
+    with torch.no_grad():
+        agree(built.run(x), module(x))

@@ -48,6 +48,13 @@ def kinds(build: Callable[..., Any], *shapes: Sequence[int], dtype: str = "float
         (lambda x, w: nn.conv2d(x, w), [IMAGE, (4, 8, 3, 3)], ["foreign"]),
         (lambda x: op.matmul(x, array(8, 3)), [ROWS], ["convolution"]),
         (lambda x: op.matmul(x, array(8, 3)), [CUBE], ["reshape", "convolution", "reshape"]),
+        (
+            lambda x: op.matmul(x, op.broadcast_to(array(8, 5), (2, 8, 5))),
+            [CUBE],
+            ["reshape", "convolution", "reshape"],
+        ),
+        (lambda x: op.matmul(x, op.broadcast_to(array(1, 8, 5), (4, 8, 5))), [(1, 3, 8)], ["foreign", "foreign"]),
+        (lambda x: op.matmul(x, op.broadcast_to(array(2, 8, 5), (2, 8, 5))), [CUBE], ["foreign", "product"]),
         (lambda x, y: op.matmul(x, y), [ROWS, (8, 3)], ["product"]),
         (lambda x, y: op.matmul(x, y), [CUBE, (2, 8, 5)], ["product"]),
         (lambda x, y: op.matmul(x, y), [(2, 4, 3, 8), (2, 4, 8, 5)], ["product"]),

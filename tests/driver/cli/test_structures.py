@@ -59,6 +59,26 @@ def test_a_person_is_told_what_stays_dense(capsys: pytest.CaptureFixture[str]) -
     assert "stays dense: fc.weight: a last layer, such as the classifier, unless its name is given" in out
 
 
+def test_compile_says_what_zeros_brought(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sparse = ["prune", *MODEL, "--structure", "b=row-block:8", "-s", "0.9", "-o", "s.pt2"]
+    assert main(sparse) == 0
+    capsys.readouterr()
+    answer = answered(capsys, "compile", "s.pt2", "--report", "k.json", "-o", "bundle")
+    layers = {layer["name"]: layer for layer in answer["kernels"]["layers"]}
+    assert list(layers) == ["a.weight", "b.weight", "fc.weight"] and layers["a.weight"]["structure"] is None
+    assert layers["b.weight"]["structure"] == "row-block:8" and layers["b.weight"]["dense_cost"] > 0
+    assert json.loads((folder / "k.json").read_text()) == answer["kernels"]
+
+    assert main(["compile", "s.pt2", "--report", "k.html", "-o", "bundle"]) == 0
+    out = capsys.readouterr().out
+    assert "Layers with zeros" in out and "b.weight" in out and "a.weight" not in out and "report k.html" in out
+    assert "row-block:8" in (folder / "k.html").read_text()
+    assert main(["compile", *MODEL, "-o", "dense"]) == 0
+    assert "Layers with zeros" not in capsys.readouterr().out
+    line = refused(capsys, "compile", "s.pt2", "--report", "k.txt", "-o", "no")
+    assert line == "error: a report is .html or .json, not 'k.txt'" and not (folder / "no").exists()
+
+
 def test_masks_that_are_not_what_they_are_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weight = torch.randn(8, 16, 3, 3)
     save_file({"b.weight": find_structure("2:4").mask(weight.abs(), 0)}, folder / "masks.safetensors")

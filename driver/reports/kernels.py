@@ -1,0 +1,90 @@
+"""Which kernel each layer was compiled to, and what its zeros brought: as a table, as a page, and for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from ..answer import table
+from ..wording import cost, density, times
+
+if TYPE_CHECKING:
+    from ...backends.built import Built
+    from ...backends.choosing.layer_choices import LayerChoice
+
+__all__ = ["SCHEMA", "KernelReport"]
+
+SCHEMA = "reconvene.kernels/1"
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """The layers of a compiled model. Its JSON is documented in docs/report.md.
+
+    Attributes:
+        title: the model.
+        target: what it was compiled for.
+        unit: of costs: ``s`` where kernels were timed, else ``cycles``.
+        weights_bytes: of all weights and tables, as the kernels read them.
+    """
+
+    title: str
+    target: str
+    unit: str
+    layers: tuple[LayerChoice, ...]
+    weights_bytes: int
+
+    @classmethod
+    def of(cls, built: Built, title: str) -> KernelReport:
+        """What `compile` found."""
+        return cls(title, built.target.name, built.cost_unit, built.layers, built.memory.weights_bytes)
+
+    @property
+    def sparse(self) -> tuple[LayerChoice, ...]:
+        """Layers with zeros in their weights."""
+        return tuple(layer for layer in self.layers if layer.zeros)
+
+    @property
+    def families(self) -> Mapping[str, int]:
+        """How many layers each family of kernels computes."""
+        return Counter(layer.kernel for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """In JSON's types, with the name and version of the schema."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        """The same as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_html(self) -> str:
+        """The same as one HTML page that needs no network."""
+        from .page import render
+
+        return render("kernels.html.j2", title=self.title, report=self, gain=gain)
+
+    def table(self) -> Table:
+        """One line for every layer with zeros."""
+        numbers = ("not zero", "cost", "dense", "gain")
+        made = table("layer", "zeros", "kernel", *numbers, right=numbers, title="Layers with zeros")
+        for layer in self.sparse:
+            made.add_row(
+                layer.name, layer.structure or "", layer.kernel, density(layer.weights, layer.zeros),
+                cost(layer.cost, self.unit), cost(layer.dense_cost, self.unit), gain(layer),
+            )  # fmt: skip
+        return made
+
+    def lines(self) -> tuple[str, ...]:
+        """How many layers have which kernels."""
+        return ("layers: " + ", ".join(f"{count} {family}" for family, count in self.families.items()),)
+
+
+def gain(layer: LayerChoice) -> str:
+    """How many times less a layer costs than by the best kernel that multiplies by its zeros: ``3.4x``."""
+    return times(layer.dense_cost, layer.cost) if layer.cost and layer.dense_cost else "–"

@@ -1,0 +1,61 @@
+"""The report of a compilation: which kernels, and what zeros brought, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from reconvene.backends.choosing.layer_choices import LayerChoice
+from reconvene.driver.reports.kernels import SCHEMA, KernelReport
+
+LAYERS = (
+    LayerChoice("stem.weight", (8, 3, 3, 3), 216, 0, None, "convolution", False, 1, 2e-5, "convolution", 2e-5),
+    LayerChoice("a.weight", (8, 8, 3, 3), 576, 432, "row-block:4", "gather", True, 1, 1e-5, "winograd", 2.5e-5),
+    LayerChoice("<b>.weight", (96, 32, 1, 1), 3072, 2765, "unstructured", "dots", False, 7, 3e-6, "convolution", 4e-6),
+    LayerChoice("c.weight", (8, 1, 3, 3), 72, 36, "2:4", "depthwise", False),
+)
+REPORT = KernelReport("net", "rpi4", "s", LAYERS, 12345)
+
+
+def shown(report: KernelReport) -> str:
+    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(report.table())
+    return console.export_text()
+
+
+def test_a_table_of_the_layers_with_zeros() -> None:
+    text = shown(REPORT)
+    assert "stem.weight" not in text and "a.weight" in text and "<b>.weight" in text
+    (row,) = (line for line in text.splitlines() if "a.weight" in line)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
+        "a.weight", "row-block:4", "gather", "25.0 %", "0.0100 ms", "0.0250 ms", "2.50×",
+    ]  # fmt: skip
+    (row,) = (line for line in text.splitlines() if "c.weight" in line)
+    assert row.count("–") == 3
+    assert REPORT.lines() == ("layers: 1 convolution, 1 gather, 1 dots, 1 depthwise",)
+
+
+def test_cycles_are_counted() -> None:
+    cycles = KernelReport("net", "rpi4", "cycles", (LayerChoice(
+        "a.weight", (8, 8, 3, 3), 576, 432, "row-block:4", "gather", True, 1, 12345.0, "winograd", 23456.0
+    ),), 1)  # fmt: skip
+    assert "12.3 k cycles" in shown(cycles) and "1.90×" in shown(cycles)
+
+
+def test_programs_get_everything() -> None:
+    data = json.loads(REPORT.to_json())
+    assert data["schema"] == SCHEMA and data["unit"] == "s" and data["weights_bytes"] == 12345
+    assert [layer["name"] for layer in data["layers"]] == [layer.name for layer in LAYERS]
+    assert data["layers"][1] == {
+        "name": "a.weight", "shape": [8, 8, 3, 3], "weights": 576, "zeros": 432, "structure": "row-block:4",
+        "kernel": "gather", "planes": True, "calls": 1, "cost": 1e-5, "dense": "winograd", "dense_cost": 2.5e-5,
+    }  # fmt: skip
+
+
+def test_a_page() -> None:
+    page = REPORT.to_html()
+    for text in ("&lt;b&gt;.weight", "stem.weight", "25.0 %", "2.50×", "12.3 kB", "All 4 layers", "planes"):
+        assert text in page
+    assert "<b>.weight" not in page
+    assert "<p>None.</p>" in KernelReport("net", "rpi4", "s", LAYERS[:1], 1).to_html()
