@@ -19,6 +19,7 @@ from .graph.fold import fold_channels, fold_margins
 from .graph.nodes import Array
 from .graph.precision import assign_types
 from .graph.read import read_relax
+from .graph.sharing import share_weights
 from .graph.text import fused_text, graph_text
 from .kernels.generic import schedule_foreign
 from .kernels.tiles import Machine
@@ -66,6 +67,7 @@ def scheduled_module(
     names = names_of_weights(graph, weights or {})
     fold_channels(graph)
     fold_margins(graph)
+    share_weights(graph)
     reached("folded", graph, graph_text)
     assign_types(graph)
     reached("fused", graph, fused_text)

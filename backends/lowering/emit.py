@@ -9,8 +9,8 @@ from tvm import IRModule, relax, tirx
 
 from ..dtypes import DTYPES
 from ..graph.nodes import Array, Foreign, Node, Reference
-from ..kernels.base import Spec
-from .steps import Choice, Kept, KernelPlan, Placed, Value
+from ..kernels.base import LayerSpec, Spec
+from .steps import Choice, Kept, KernelPlan, Placed, PlacedLayer, Value
 
 __all__ = ["emit_module"]
 
@@ -30,6 +30,7 @@ class _Emitter:
         self.builder = relax.BlockBuilder()
         self.values: dict[Placed | Kept | Node, Any] = {}
         self.kernels: dict[Spec, Any] = {}
+        self.packed: dict[tuple[int, LayerSpec, bytes], list[Any]] = {}
         self.constants: dict[tuple[tuple[int, ...], str, bytes], list[Any]] = {}
 
     def module(self) -> IRModule:
@@ -68,12 +69,15 @@ class _Emitter:
 
         A workspace is results that nobody reads, so that Relax plans their memory with all the rest.
         """
-        spec, tables = placed.spec, placed.tables
+        spec = placed.spec
         workspace: tuple[int, ...] = ()
         if (layer := placed.layer) is not None:
             spec = chosen = layer.chosen(self.choice)
-            tables, workspace = chosen.pack(layer.convolution, layer.slots), chosen.workspace
-        arguments = [self._value(value) for value in (*placed.sources, *tables, *placed.leaves)]
+            packed, workspace = self._packed(layer, chosen), chosen.workspace
+        else:
+            packed = [self._value(table) for table in placed.tables]
+        read = [[self._value(value) for value in values] for values in (placed.sources, placed.leaves)]
+        arguments = [*read[0], *packed, *read[1]]
         kernel = self._kernel(spec)
         result = relax.TensorType(list(placed.shape), placed.node.dtype)
         if not workspace:
@@ -81,6 +85,13 @@ class _Emitter:
         results = [result, *(relax.TensorType([size], DTYPES[placed.node.dtype].accumulator) for size in workspace)]
         every = self.builder.emit(relax.call_tir(kernel, arguments, results))
         return self.builder.emit(relax.TupleGetItem(every, 0))
+
+    def _packed(self, layer: PlacedLayer, spec: LayerSpec) -> list[Any]:
+        """What a layer's kernel reads of its weights, packed once for all layers that share them."""
+        key = (id(layer.convolution.weights), spec, layer.slots.tobytes())
+        if key not in self.packed:
+            self.packed[key] = [self._constant(array) for array in spec.pack(layer.convolution, layer.slots)]
+        return self.packed[key]
 
     def _kernel(self, spec: Spec) -> Any:
         if spec not in self.kernels:

@@ -24,7 +24,7 @@ from ..kernels.image import Slots, View
 from ..kernels.matrices import ProductSpec, SoftmaxSpec
 from ..kernels.planes import is_planes
 from ..kernels.pooling import MeanSpec, PoolSpec
-from ..kernels.row_zeros import zeros_in_rows
+from ..kernels.row_zeros import RowZeros, zeros_in_rows
 from ..kernels.tiles import Machine, choose_tile
 from .images import Images
 from .layers import convolution_spec, depthwise_spec, planes_task
@@ -62,6 +62,7 @@ class _Planner:
         self.machine = machine
         self.planes = frozenset(planes)
         self.images = Images(graph, machine)
+        self.zeros: dict[int, RowZeros | None] = {}
 
     def plan(self) -> KernelPlan:
         for group in group_nodes(self.graph):
@@ -116,10 +117,17 @@ class _Planner:
         slots = np.arange(outputs, dtype="int64")
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
-        task = None if spec.banded else Task(spec, zeros_in_rows(convolution, lanes))
+        task = None if spec.banded else Task(spec, self._zeros(convolution, lanes))
         layer = PlacedLayer(convolution, source.slots, spec, task)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
         return Image(self.images.call(step), result, slots)
+
+    def _zeros(self, convolution: Convolution, lanes: int) -> RowZeros | None:
+        """What is known of a layer's zeros, found once for all layers that share their weights."""
+        key = id(convolution.weights)
+        if key not in self.zeros:
+            self.zeros[key] = zeros_in_rows(convolution, lanes)
+        return self.zeros[key]
 
     def _gathered(self, group: Group, node: Node, convolution: Convolution) -> Image:
         source = self.images.planes(node.inputs[0])
