@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from fuzzing.checking import TOLERANCE, Outcome
+from fuzzing.masking import KINDS
 from fuzzing.program import Program
 from fuzzing.recipes import recipes
 from fuzzing.running import Case, run_case, smallest
@@ -148,7 +149,8 @@ def cases(options: argparse.Namespace, first: int) -> Iterator[Case]:
     """The graphs of a run from number `first` on."""
     only = tuple(name if "." in name else f"aten.{name}" for name in options.only)
     for number in range(first, options.graphs):
-        yield Case(options.seed, number, number * 37 % 100 < options.captured, number * 73 % 100 < options.files, only)
+        captured, files = number * 37 % 100 < options.captured, number * 73 % 100 < options.files
+        yield Case(options.seed, number, captured, files, only, tuple(options.masks))
 
 
 def checked(work: Iterable[Case], options: argparse.Namespace) -> Iterator[Found]:
@@ -196,6 +198,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the record goes")
     parser.add_argument("--keep", type=Path, help="a folder for the programs of failures")
     parser.add_argument("--resume", action="store_true", help="go on where the record of --json ends")
+    parser.add_argument(
+        "--masks", nargs="+", default=list(KINDS), choices=KINDS, help="kinds of masks; all unless given"
+    )
     parser.add_argument("--captured", type=int, default=5, help="percent of graphs that torch.export captures")
     parser.add_argument("--files", type=int, default=10, help="percent of graphs that are saved as .pt2, too")
     parser.add_argument("--recipes", nargs="*", default=[], help="modules with rules and recipes of your own")

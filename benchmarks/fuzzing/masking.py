@@ -1,39 +1,54 @@
-"""Random masks of four kinds, as data."""
+"""Random masks of five kinds, as data."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import fx
 
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.dependency import dependency_view
+from reconvene.passes.structures import Structure, find_structure
+from reconvene.passes.weight_views import WeightView, weight_views
 
 from .choices import Choices, chance, pick, sample
 from .program import Mask, Program, Stored
 
 __all__ = ["KINDS", "masked"]
 
-KINDS = ("M1", "M2", "unstructured", "branches")
+KINDS = ("M1", "M2", "unstructured", "branches", "structures")
+STRUCTURES = (
+    "unstructured", "row-block:2", "row-block:4", "block-column:2", "block-row:2", "bcr:2x2", "block-punched:2x2",
+    "pattern", "pattern:8:2", "connectivity", "connectivity:2", "1:2", "2:4", "1:4:2", "dot:2",
+)  # fmt: skip
+"""Small sizes of all families of zeros, so that some fit."""
 
 
-def masked(program: Program, graph: fx.GraphModule, choices: Choices) -> Program:
+def masked(program: Program, graph: fx.GraphModule, choices: Choices, kinds: Sequence[str] = KINDS) -> Program:
     """The program with random masks.
 
     M1 zeroes filters of whole channel groups, biases and normalisation stay; M2 zeroes all that makes a channel.
     ``unstructured`` zeroes single weights, rows and columns of each tensor by itself; ``branches`` zeroes filters of each
-    tensor by itself, so that branches that meet do not agree.
+    tensor by itself, so that branches that meet do not agree. ``structures`` are those of `passes.structures`, another one for
+    each weight.
 
     Args:
         program: a program without masks.
         graph: the same as a captured graph, which says what the channel groups are.
         choices: what decides.
+        kinds: of masks that are drawn from.
     """
-    kind = pick(choices, KINDS)
+    kind = pick(choices, kinds)
     if kind in ("M1", "M2"):
         masks = _of_groups(program, graph, choices, kind)
+    elif kind == "structures":
+        shapes = {stored.name: stored.shape for stored in _parameters(program)}
+        views = [view for view in weight_views(canonicalize(graph)) if view.name in shapes and not view.unlike]
+        masks = [mask for view in views for mask in _of_structure(view, shapes[view.name], choices)]
     else:
         masks = [mask for stored in _parameters(program) for mask in _alone(stored, choices, kind)]
     return replace(program, masks=tuple(masks), kind=kind)
@@ -67,6 +82,18 @@ def _of_groups(program: Program, graph: fx.GraphModule, choices: Choices, kind: 
         for (name, axis), dropped in masks.items()
         if dropped and (len(shapes[name]) == 1 or len(dropped) < shapes[name][axis])
     ]
+
+
+def _of_structure(view: WeightView, shape: tuple[int, ...], choices: Choices) -> list[Mask]:
+    """The zeros of a structure that fits, if any does, by random scores."""
+    fitting: list[Structure] = [one for one in map(find_structure, STRUCTURES) if not one.fits(view.shape)]
+    if not fitting or chance(choices, 10):
+        return []
+    structure, share = pick(choices, fitting), pick(choices, (0.5, 0.8, 0.2))
+    scores = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(choices.integer(0, 999)))
+    kept = view.stored(structure.mask(view.seen(scores), share))
+    dropped = tuple((~kept).reshape(-1).nonzero()[:, 0].tolist())
+    return [Mask(view.name, None, dropped)] if dropped else []
 
 
 def _alone(stored: Stored, choices: Choices, kind: str) -> list[Mask]:

@@ -8,7 +8,7 @@ from .building import built
 from .checking import Outcome, check
 from .choices import Choices, SeededChoices
 from .generator import generate
-from .masking import masked
+from .masking import KINDS, masked
 from .program import Program
 from .shrinking import shrink
 
@@ -17,20 +17,23 @@ __all__ = ["Case", "random_program", "run_case", "smallest"]
 
 @dataclass(frozen=True)
 class Case:
-    """One graph of a run. `captured`: through torch.export; `files`: saved as ``.pt2`` and loaded, too."""
+    """One graph of a run. `captured`: by torch.export; `files`: saved as ``.pt2`` and loaded, too; `masks`: of which kinds."""
 
     seed: int
     number: int
     captured: bool = False
     files: bool = False
     only: tuple[str, ...] = ()
+    masks: tuple[str, ...] = KINDS
 
 
-def random_program(choices: Choices, steps: tuple[int, int] = (2, 12), only: tuple[str, ...] = ()) -> Program:
+def random_program(
+    choices: Choices, steps: tuple[int, int] = (2, 12), only: tuple[str, ...] = (), masks: tuple[str, ...] = KINDS
+) -> Program:
     """A random program with random masks."""
     program = generate(choices, steps, only)
     try:
-        return masked(program, built(program), choices)
+        return masked(program, built(program), choices, masks)
     except Exception:
         # The passes cannot look at this graph, which the check will find as well, whatever the masks are.
         return replace(program, kind="none")
@@ -38,7 +41,7 @@ def random_program(choices: Choices, steps: tuple[int, int] = (2, 12), only: tup
 
 def run_case(case: Case) -> tuple[Program, Outcome]:
     """The program and what its check found."""
-    program = random_program(SeededChoices(case.seed, case.number), only=case.only)
+    program = random_program(SeededChoices(case.seed, case.number), only=case.only, masks=case.masks)
     return program, check(program, through_capture=case.captured, files=case.files)
 
 
