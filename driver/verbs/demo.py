@@ -16,6 +16,7 @@ from ..outputs import check_folder
 from ..reports.report import Report, report_page, reports_to_json, speeds
 from ..reports.tables import latency_table, size_table
 from ..wording import count, milliseconds, relative, times
+from .demo_measuring import THREADS
 from .demo_trained import efficientnet
 from .demo_untrained import COURSES, vgg
 
@@ -50,6 +51,8 @@ def run(request: Request) -> Answer:
         InputError: there is no such data set, or the folder cannot be written.
         CheckError: a compacted network does not compute what the masked one does.
     """
+    from ...backends.measure import torch_threads
+
     out, dataset = request.out, request.dataset
     check_folder(out)
     if dataset not in COURSES:
@@ -61,7 +64,8 @@ def run(request: Request) -> Answer:
         Part("EfficientNet-Lite0 on ImageNet", lambda: efficientnet(request.repeat)),
     ):
         try:
-            with stage(part.name):
+            # On one thread all of it: beside another program, PyTorch's threads wait for each other in every layer.
+            with stage(part.name), torch_threads(THREADS):
                 reports.append(part.make())
         except InputError as error:
             skipped[part.name] = str(error)

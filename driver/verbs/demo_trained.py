@@ -32,18 +32,19 @@ def efficientnet(repeat: int) -> Report:
     """
     model, photographs = efficientnet_lite0(), imagenet_samples()
     example = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(SEED))
+    dense = api.capture(model, (example,))
     found = api.prune(
-        model, (example,), "reconstruction", SHARE, seed=SEED, recover="least-squares", calibration=CALIBRATION
+        dense, (example,), "reconstruction", SHARE, seed=SEED, recover="least-squares", calibration=CALIBRATION
     )
     images, labels = photographs.batch(), torch.from_numpy(photographs.labels)
-    variants = {"dense": api.capture(model, (example,)), "compacted": found.module}
+    variants = {"dense": dense, "compacted": found.module}
     built = compiled(variants, images[:1])
     outputs = {name: scores(module, images) for name, module in variants.items()}
-    dense, small = outputs["dense"], outputs["compacted"]
-    same = int((dense.argmax(1) == small.argmax(1)).sum())
+    before, small = outputs["dense"], outputs["compacted"]
+    same = int((before.argmax(1) == small.argmax(1)).sum())
     facts = (
-        Fact(f"Right of {len(labels)} photographs", hits(dense, labels), hits(small, labels)),
-        Fact("Right among the first five answers", hits(dense, labels, 5), hits(small, labels, 5)),
+        Fact(f"Right of {len(labels)} photographs", hits(before, labels), hits(small, labels)),
+        Fact("Right among the first five answers", hits(before, labels, 5), hits(small, labels, 5)),
         Fact("Predictions that equal the dense network's", "", f"{same}/{len(labels)}"),
         compiled_agrees(built, outputs, images),
     )

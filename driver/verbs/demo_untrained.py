@@ -68,8 +68,8 @@ def vgg(dataset: str, repeat: int) -> Report:
     torch.manual_seed(SEED)
     model = vgg16_cifar(source.classes, course.width, source.side)
     image = test.batch(0, 1)
-    found = api.prune(model, (image,), "reconvene", course.sparsity, seed=SEED, profile=False)
     dense, _ = api.captured(model, (image,))
+    found = api.prune(dense, (image,), "reconvene", course.sparsity, seed=SEED, profile=False)
     done = {
         name: trained(name, module, (training, test), course.preset)
         for name, module in (("dense", dense), ("compacted", found.module))
