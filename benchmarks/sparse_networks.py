@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import version_converter
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -89,11 +91,18 @@ def variants_of(
     return found
 
 
+_OPERATORS, _FORMAT = 17, 8
+"""Versions of ONNX's operators and of its format that DeepSparse reads."""
+
+
 class DeepSparse:
     """A network in a process of its own."""
 
     def __init__(self, python: str, module: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> None:
         export_onnx(module, inputs, folder / "model.onnx")
+        written = version_converter.convert_version(onnx.load(folder / "model.onnx"), _OPERATORS)
+        written.ir_version = _FORMAT
+        onnx.save(written, folder / "model.onnx")
         np.save(folder / "x.npy", inputs[0].numpy())
         files = [str(folder / name) for name in ("model.onnx", "x.npy", "y.npy")]
         self._found = folder / "y.npy"
@@ -114,7 +123,8 @@ class DeepSparse:
         while answer and not answer[0].isdigit():
             answer = self._process.stdout.readline()
         if not answer:
-            raise SystemExit("DeepSparse ended without an answer")
+            assert self._process.stderr is not None
+            raise SystemExit(f"DeepSparse ended without an answer: {self._process.stderr.read()[-300:]}")
         return float(answer)
 
     def output(self) -> Any:
