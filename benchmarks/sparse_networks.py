@@ -102,6 +102,11 @@ class DeepSparse:
         export_onnx(module, inputs, folder / "model.onnx")
         written = version_converter.convert_version(onnx.load(folder / "model.onnx"), _OPERATORS)
         written.ir_version = _FORMAT
+        for node in written.graph.node:
+            # The converter leaves it; with axes given it says nothing.
+            kept = [attribute for attribute in node.attribute if attribute.name != "noop_with_empty_axes"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
         onnx.save(written, folder / "model.onnx")
         np.save(folder / "x.npy", inputs[0].numpy())
         files = [str(folder / name) for name in ("model.onnx", "x.npy", "y.npy")]

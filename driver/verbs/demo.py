@@ -91,20 +91,19 @@ def show(console: Console, reports: list[Report], skipped: dict[str, str], files
 
 
 def summary(reports: list[Report], skipped: dict[str, str]) -> object:
-    """The one table to remember."""
-    numbers = ("right", "parameters", "fewer", "largest difference", "latency", "faster")
+    """The one table to remember: a few lines for each network."""
+    numbers = ("dense", "compacted", "times")
     made = table("network", *numbers, right=numbers, title="Compacted against dense (one thread, batch 1)")
     for report in reports:
-        speed, judged = speeds(report)[0], report.facts[0]
-        made.add_row(
-            report.title,
-            f"{judged.before} → {judged.after}",
-            f"{count(report.before.parameters)} → {count(report.after.parameters)}",
-            times(report.before.parameters, report.after.parameters),
-            relative(report.certificate.max_relative),
-            f"{milliseconds(speed.before.median_ms)} → {milliseconds(speed.after.median_ms)}",
-            times(speed.before.median_ms, speed.after.median_ms),
-        )
+        speed, judged, before, after = speeds(report)[0], report.facts[0], report.before, report.after
+        latencies = speed.before.median_ms, speed.after.median_ms
+        made.add_row(report.title, "", "", "", style="bold")
+        made.add_row("  right", judged.before, judged.after, "")
+        fewer = times(before.parameters, after.parameters)
+        made.add_row("  parameters", count(before.parameters), count(after.parameters), f"{fewer} fewer")
+        made.add_row("  latency", *map(milliseconds, latencies), f"{times(*latencies)} faster")
+        made.add_row("  largest difference of the removal", "", relative(report.certificate.max_relative), "")
+        made.add_section()
     for name in skipped:
         made.add_row(name, *["SKIPPED"] * len(numbers), style="bold red")
     return made
