@@ -55,7 +55,7 @@ def _schedule_block(schedule: Any, block: Any, lanes: int) -> None:
         return
     if not reduced:
         _schedule_map(schedule, spatial, lanes)
-    elif len(spatial) > 1 and _extent(schedule, spatial[-1]) % lanes == 0:
+    elif len(spatial) > 1 and _extent(schedule, spatial[-1]) % lanes == 0 and len(schedule.get(block).writes) == 1:
         _schedule_wide_reduction(schedule, block, spatial, reduced, lanes)
     else:
         schedule.reorder(*spatial, *reduced)
@@ -77,7 +77,11 @@ def _schedule_map(schedule: Any, spatial: list[Any], lanes: int) -> None:
 
 
 def _schedule_wide_reduction(schedule: Any, block: Any, spatial: list[Any], reduced: list[Any], lanes: int) -> None:
-    """Keeps a vector of neighbouring results through the reduction."""
+    """Keeps a vector of neighbouring results through the reduction.
+
+    Of one value: those of several, as of a maximum and its place, are bound to variables before they are stored, and TVM's
+    vectorised loops keep but one lane of a variable.
+    """
     outer, inner = schedule.split(spatial[-1], [None, lanes])
     schedule.reorder(*spatial[:-1], outer, *reduced, inner)
     schedule.parallel(schedule.fuse(*spatial[:-1], outer))
