@@ -37,6 +37,23 @@ def test_channels_last_unless_an_operator_asks_for_strides() -> None:
     assert best_order(by_strides()) == torch.contiguous_format
 
 
+@pytest.mark.parametrize(
+    ("channels", "window", "stride", "order"),
+    [
+        (4, 1, 2, torch.contiguous_format), (4, 1, 1, torch.channels_last), (8, 1, 2, torch.channels_last),
+        (4, 3, 2, torch.channels_last),
+    ],
+)  # fmt: skip
+def test_narrow_pointwise_layers_with_a_stride_are_not_laid_out(
+    channels: int, window: int, stride: int, order: torch.memory_format
+) -> None:
+    """PyTorch writes beyond the end of their gradients."""
+    layers = nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 8, window, stride), nn.Flatten(), nn.LazyLinear(2)
+    model = nn.Sequential(*layers)
+    model(torch.randn(SHAPE))
+    assert best_order(capture(model, (torch.randn(SHAPE),))) == order
+
+
 def test_a_network_with_a_view_trains(tmp_path: Path) -> None:
     done = loop.train(by_strides(), images(), images(32, 1), PRESET, tmp_path)
     assert done.rows[-1]["train_loss"] < done.rows[0]["train_loss"]
