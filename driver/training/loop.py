@@ -16,6 +16,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import track
 from ...frontend.graph_module import CapturedModule, cloned
+from ...passes.memory_order import arrange, best_order
 from ...passes.pruning.methods.base import Hooks, Moment, State, TrainingMethod
 from ...passes.pruning.methods.masked import Masked
 from .averaging import Average
@@ -24,7 +25,6 @@ from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, remove_
 from .finite import first_not_finite, weight_not_finite
 from .hardware import Hardware, computing
 from .log import curves, write_log
-from .memory_order import arrange, best_order
 from .objective import Forward, Objective, distillation_of
 from .optimizers import OPTIMIZERS
 from .presets import Preset, rate_at, recorded

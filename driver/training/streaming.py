@@ -22,12 +22,12 @@ from torch import Tensor
 from ...frontend.base.errors import InputError
 from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule, cloned
+from ...passes.memory_order import arrange, best_order
 from ...passes.pruning.methods.masked import Masked
 from .batches import Batches, generator_for
 from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
 from .finite import weight_not_finite
 from .hardware import Hardware
-from .memory_order import arrange, best_order
 from .optimizers import OPTIMIZERS
 from .presets import Preset, rate_at, recorded
 from .replay import Recorder, Replay, is_repeatable

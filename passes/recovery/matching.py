@@ -21,6 +21,7 @@ from torch import Tensor, fx
 
 from ...frontend.base.progress import track
 from ...frontend.graph_module import CapturedModule
+from ..memory_order import best_order
 from ..values import Operation, operator_name
 
 __all__ = ["divergence", "matched", "norms_with_statistics"]
@@ -60,9 +61,10 @@ def matched(module: CapturedModule, inputs: Sequence[Tensor], steps: int, seed: 
     """
     generator = torch.Generator().manual_seed(seed)
     matching = _Matching(module)
-    # Convolutions of the processor are several times faster in this order, which not every view of a value allows.
-    quick = _runs(matching, [_ordered(value, torch.channels_last) for value in inputs])
-    order = torch.channels_last if quick else torch.contiguous_format
+    # Convolutions of the processor are several times faster channels last, which not every view of a value allows.
+    order = best_order(module)
+    if not _runs(matching, [_ordered(value, order) for value in inputs]):
+        order = torch.contiguous_format
     leaves = [_ordered(value, order).requires_grad_(value.is_floating_point()) for value in inputs]
     free = [value for value in leaves if value.requires_grad]
     groups = [{"params": [value], "lr": _RATE * float(value.detach().std())} for value in free]

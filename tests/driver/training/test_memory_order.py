@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from reconvene.driver.training import loop
-from reconvene.driver.training.memory_order import arrange, best_order
 from reconvene.frontend.capture import capture
 from reconvene.frontend.graph_module import CapturedModule
-from tests.driver.training.test_loop import PRESET, SHAPE, images, network, weights
+from reconvene.passes.memory_order import best_order
+from tests.driver.training.test_loop import PRESET, SHAPE, images, weights
 
 
 class ByStrides(nn.Module):
@@ -32,39 +32,9 @@ def by_strides() -> CapturedModule:
     return capture(ByStrides(), (torch.randn(SHAPE),), ({0: torch.export.Dim.DYNAMIC},))
 
 
-def test_channels_last_unless_an_operator_asks_for_strides() -> None:
-    assert best_order(network()) == torch.channels_last
-    assert best_order(by_strides()) == torch.contiguous_format
-
-
-@pytest.mark.parametrize(
-    ("channels", "window", "stride", "order"),
-    [
-        (4, 1, 2, torch.contiguous_format), (4, 1, 1, torch.channels_last), (8, 1, 2, torch.channels_last),
-        (4, 3, 2, torch.channels_last),
-    ],
-)  # fmt: skip
-def test_narrow_pointwise_layers_with_a_stride_are_not_laid_out(
-    channels: int, window: int, stride: int, order: torch.memory_format
-) -> None:
-    """PyTorch writes beyond the end of their gradients."""
-    layers = nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 8, window, stride), nn.Flatten(), nn.LazyLinear(2)
-    model = nn.Sequential(*layers)
-    model(torch.randn(SHAPE))
-    assert best_order(capture(model, (torch.randn(SHAPE),))) == order
-
-
 def test_a_network_with_a_view_trains(tmp_path: Path) -> None:
     done = loop.train(by_strides(), images(), images(32, 1), PRESET, tmp_path)
     assert done.rows[-1]["train_loss"] < done.rows[0]["train_loss"]
-
-
-def test_arranging_keeps_values_and_other_ranks() -> None:
-    module = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv3d(2, 3, 3), nn.BatchNorm2d(4)])
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    arrange(module, torch.channels_last)
-    assert module[0].weight.is_contiguous(memory_format=torch.channels_last) and module[1].weight.is_contiguous()
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_both_orders_train_to_the_same_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

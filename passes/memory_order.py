@@ -1,4 +1,4 @@
-"""In which order of memory a network trains: channels last, where its graph allows that.
+"""In which order of memory gradients are computed: channels last, where a graph allows that.
 
 PyTorch's convolutions then work on images as they lie, forwards and backwards, instead of copying them into blocks and back.
 """
