@@ -11,6 +11,7 @@ import torch
 
 from ...passes.structures import recognise
 from ..graph.nodes import Array, Convolution, Graph, Node
+from ..graph.sharing import sample
 from ..kernels.base import LayerSpec, Task
 from ..kernels.families import DENSE, candidates
 from ..kernels.planes import is_planes
@@ -20,9 +21,6 @@ __all__ = ["Figures", "LayerChoice", "layer_choices", "names_of_weights"]
 
 Figures = dict[LayerSpec, float]
 """What candidates cost, by whoever chose."""
-
-_SAMPLED = 256
-"""Elements by which a weight is known again."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +100,16 @@ def _choice(
 
 def names_of_weights(graph: Graph, weights: Mapping[str, Array]) -> dict[Node, str]:
     """Whose weight every layer of a graph has that nothing was folded into yet, of `weights` by name."""
-    known: dict[tuple[int, bytes], str] = {}
+    known: dict[tuple[int, bytes], list[str]] = {}
     for name, weight in weights.items():
         if weight.ndim > 1:
-            known.setdefault(_sample(weight), name)
-    layers = [(node, node.detail_as(Convolution).weights.kernel) for node in graph.nodes if node.op == "convolution"]
-    found = {node: known.get(_sample(kernel)) for node, kernel in layers}
-    return {node: name for node, name in found.items() if name is not None}
-
-
-def _sample(weight: Array) -> tuple[int, bytes]:
-    flat = weight.reshape(-1)
-    return flat.size, flat[:: max(1, flat.size // _SAMPLED)].astype("float32").tobytes()
+            known.setdefault((weight.size, sample(weight.astype("float64"))), []).append(name)
+    found: dict[Node, str] = {}
+    for node in graph.nodes:
+        if node.op == "convolution":
+            kernel = node.detail_as(Convolution).weights.kernel.reshape(-1)
+            alike = known.get((kernel.size, sample(kernel)), [])
+            same = next((name for name in alike if np.array_equal(weights[name].reshape(-1), kernel)), None)
+            if same is not None:
+                found[node] = same
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 
 from .nodes import Array, Convolution, Graph, Weights
 
-__all__ = ["share_weights"]
+__all__ = ["sample", "share_weights"]
 
 _SAMPLED = 256
 """Elements that tell weights apart before all are compared."""
@@ -23,7 +23,7 @@ def share_weights(graph: Graph) -> int:
             continue
         convolution = node.detail_as(Convolution)
         weights = convolution.weights
-        alike = known.setdefault((weights.kernel.shape, _sample(weights.kernel), _sample(weights.bias)), [])
+        alike = known.setdefault((weights.kernel.shape, sample(weights.kernel), sample(weights.bias)), [])
         same = next((other for other in alike if _equal(other, weights)), None)
         if same is None:
             alike.append(weights)
@@ -33,7 +33,8 @@ def share_weights(graph: Graph) -> int:
     return shared
 
 
-def _sample(array: Array) -> bytes:
+def sample(array: Array) -> bytes:
+    """What tells most arrays of a size apart; those that are alike have to be compared."""
     flat = array.reshape(-1)
     return flat[:: max(1, flat.size // _SAMPLED)].tobytes()
 

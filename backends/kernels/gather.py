@@ -22,7 +22,7 @@ from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View
 from .packed_rows import even_spans, group_rows, pack_rows
-from .planes import clear_around, inside, pixels
+from .planes import clear_around, inside, pixels, zero_between
 from .staging import Staging
 from .tiles import Machine, streamed_cycles
 from .windows import window_places, window_source
@@ -277,7 +277,5 @@ class _Body:
         spec, lanes = self.spec, self.spec.lanes
         position = (image, channel, 0, at + vector * lanes)
         found = spec.epilogue.value(value, self.leaves, position, lanes)
-        if self.inside is not None:
-            there = loops.load(self.inside, at + vector * lanes, lanes) > loops.number(0.5, lanes)
-            found = tirx.Select(there, found, loops.number(0.0, lanes, spec.result.dtype))
+        found = zero_between(spec.result, self.inside, position[3], found, lanes)
         loops.store(self.result, spec.result.offset(*position), found, lanes)

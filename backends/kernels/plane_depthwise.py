@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from tvm import tirx
@@ -19,7 +19,7 @@ from . import loops
 from .base import Task
 from .epilogue import Epilogue
 from .image import Slots, View
-from .planes import clear_around, inside, is_planes, pixels
+from .planes import clear_around, inside, is_planes, pixels, zero_between
 from .staging import Staging, stage_plane
 from .tiles import Machine, streamed_cycles
 from .windows import last_place, reads_neighbours, staging_for, window_corner, window_places
@@ -147,8 +147,9 @@ class PlaneDepthwiseFamily:
             return ()
         if zeros.columns != spec.kernel[0] * spec.kernel[1] or spec.source.dtype != "float32":
             return ()
-        staging = None if reads_neighbours(spec) else staging_for(spec, machine)
-        if staging is None and not reads_neighbours(spec):
+        near = reads_neighbours(spec)
+        staging = None if near else staging_for(spec, machine)
+        if staging is None and not near:
             return ()
         made = PlaneDepthwiseSpec(
             source=spec.source,
@@ -200,16 +201,8 @@ def _write(spec: PlaneDepthwiseSpec, buffers: Sequence[loops.Buffer]) -> None:
             for vector in range(spec.vectors):
                 position = (image, channel, 0, at + vector * lanes)
                 value = spec.epilogue.value(loops.load(sums, vector * lanes, lanes), leaves, position, lanes)
-                loops.store(result, spec.result.offset(*position), _zero_outside(spec, there, position, value), lanes)
-
-
-def _zero_outside(spec: PlaneDepthwiseSpec, there: loops.Buffer | None, position: tuple[Any, ...], value: Any) -> Any:
-    """Zeros where no pixel is, if somebody reads them."""
-    if there is None:
-        return value
-    lanes = spec.lanes
-    shown = loops.load(there, position[3], lanes) > loops.number(0.5, lanes)
-    return tirx.Select(shown, value, loops.number(0.0, lanes, spec.result.dtype))
+                value = zero_between(spec.result, there, position[3], value, lanes)
+                loops.store(result, spec.result.offset(*position), value, lanes)
 
 
 def _split(

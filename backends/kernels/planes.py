@@ -8,13 +8,16 @@ belongs to no pixel.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from tvm import tirx
 
 from ..graph.nodes import Array
 from . import loops
 from .image import View
 
-__all__ = ["LINE", "clear_around", "inside", "is_planes", "pixels", "plane_view"]
+__all__ = ["LINE", "clear_around", "inside", "is_planes", "pixels", "plane_view", "zero_between"]
 
 LINE = 16
 """Elements in a cache line, and no fewer than in a vector of any machine."""
@@ -64,3 +67,11 @@ def clear_around(buffer: loops.Buffer, view: View) -> None:
         with loops.serial(count) as element:
             loops.store(buffer, first - count + element, zero)
             loops.store(buffer, first + pixels(view) + element, zero)
+
+
+def zero_between(view: View, there: loops.Buffer | None, at: Any, value: Any, lanes: int) -> Any:
+    """A vector from element `at` of a plane, with zeros where no pixel is, if somebody reads them: `there` is `inside`."""
+    if there is None:
+        return value
+    shown = loops.load(there, at, lanes) > loops.number(0.5, lanes)
+    return tirx.Select(shown, value, loops.number(0.0, lanes, view.dtype))

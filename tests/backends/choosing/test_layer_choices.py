@@ -15,6 +15,7 @@ from reconvene.backends.choosing.kernel_times import HereTimes
 from reconvene.backends.choosing.layer_choices import LayerChoice, names_of_weights
 from reconvene.backends.compile import compile
 from reconvene.backends.graph.nodes import Convolution, Graph, Node, Weights
+from reconvene.backends.graph.sharing import sample
 from tests.support.planes import zeros_in_rows
 
 
@@ -107,3 +108,14 @@ def test_weights_are_known_again_by_what_they_hold() -> None:
     ]
     found = names_of_weights(Graph(nodes, [], nodes, True), {"one": one, "two": two, "bias": one[0]})
     assert found == {nodes[0]: "two", nodes[1]: "one"}
+
+
+def test_weights_that_differ_in_few_elements_are_told_apart() -> None:
+    """As those of which most are zero may: every element that is sampled is the same."""
+    one, other = np.zeros((64, 64, 3, 3), "float32"), np.zeros((64, 64, 3, 3), "float32")
+    one[:, :, 1, 1], other[:, :, 2, 1] = 1.0, 1.0
+    kernels = [array.astype("float64") for array in (other, one)]
+    nodes = [Node("convolution", [], (1, 64, 3, 3), detail=Convolution(Weights(k, np.zeros(64)))) for k in kernels]
+    assert sample(kernels[0]) == sample(kernels[1])
+    found = names_of_weights(Graph(nodes, [], nodes, True), {"one": one, "other": other})
+    assert [found[node] for node in nodes] == ["other", "one"]
