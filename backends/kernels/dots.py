@@ -16,10 +16,10 @@ from tvm import tirx
 from ..dtypes import DTYPES
 from ..graph.nodes import Array, Convolution
 from . import loops
-from .epilogue import Epilogue
-from .image import Slots, View, clear_border
+from .image import Slots, clear_border
 from .packed_rows import shared_size
 from .rows import places_in_blocks
+from .skipping import SkippingSpec
 from .tiles import Machine, streamed_cycles
 from .zeros import entries_of
 
@@ -31,43 +31,26 @@ _ROW = 12.0
 """What an output costs beside, in cycles."""
 
 
-@dataclass(frozen=True)
-class DotsSpec:
+@dataclass(frozen=True, kw_only=True)
+class DotsSpec(SkippingSpec):
     """One convolution or linear layer, with everything its code depends on.
 
     Attributes:
         source: the input in blocks; its halo covers the padding.
         result: the output in blocks of `lanes` channels.
-        kernel, stride, dilation, padding: height then width; padding is above and to the left.
-        outputs: channels of the result.
-        weights: that are not zero.
         steps: vectors of weights of all outputs.
         parts: of about equally many weights, that cores share.
     """
 
     family: ClassVar[str] = "dots"
 
-    source: View
-    result: View
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int]
-    outputs: int
-    weights: int
     steps: int
-    epilogue: Epilogue
     parts: int = 1
 
     @property
     def workspace(self) -> tuple[int, ...]:
         """It needs none."""
         return ()
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the weights that are not zero."""
-        return self.result.batch * self.result.height * self.result.width * self.weights
 
     @property
     def weight_bytes(self) -> int:

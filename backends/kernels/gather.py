@@ -19,13 +19,11 @@ from tvm import tirx
 from ..dtypes import DTYPES
 from ..graph.nodes import Array, Convolution
 from . import loops
-from .epilogue import Epilogue
-from .image import Slots, View
+from .image import Slots
 from .packed_rows import even_spans, group_rows, pack_rows
 from .planes import clear_around, inside, pixels, zero_between
-from .staging import Staging
 from .tiles import Machine, streamed_cycles
-from .windows import window_places, window_source
+from .windows import PlaneSpec, window_places, window_source
 from .zeros import GroupCount, entries_of
 
 __all__ = ["GatherSpec", "step_cycles"]
@@ -36,46 +34,23 @@ _GROUP = 30.0
 """What starting a list costs, in products."""
 
 
-@dataclass(frozen=True)
-class GatherSpec:
+@dataclass(frozen=True, kw_only=True)
+class GatherSpec(PlaneSpec):
     """One convolution, with everything its code depends on.
 
     Attributes:
-        source: the input in planes. Without `staging`, rows are as far apart as those of the result and its border covers the
-            padding.
-        result: the output in planes.
-        kernel, stride, dilation, padding: height then width; padding is above and to the left.
-        outputs: channels of the result.
-        weights: that are not zero.
         count: how channels are computed together.
-        vectors: of pixels in a register tile.
-        lanes: pixels of a vector.
         channels_first: whether all tiles of some channels follow each other, instead of all channels of a tile.
         parts: of equally many weights, that cores share where there are few tiles.
-        staging: how the input is copied before.
         by_lane: whether weights are loaded as vectors, and their lanes taken one after the other.
-        cores: that share the work.
     """
 
     family: ClassVar[str] = "gather"
 
-    source: View
-    result: View
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int]
-    outputs: int
-    weights: int
     count: GroupCount
-    vectors: int
-    lanes: int
-    epilogue: Epilogue
     channels_first: bool = False
     parts: int = 1
-    staging: Staging | None = None
     by_lane: bool = False
-    cores: int = 1
 
     @property
     def height(self) -> int:
@@ -83,25 +58,10 @@ class GatherSpec:
         return self.count.blocking.height
 
     @property
-    def tile(self) -> int:
-        """Pixels of a tile."""
-        return self.vectors * self.lanes
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of a plane."""
-        return -(-pixels(self.result) // self.tile)
-
-    @property
     def workspace(self) -> tuple[int, ...]:
         """The copy of the input, and for each worker the sums that wait."""
         staged = (self.staging.size,) if self.staging else ()
         return staged + ((self.cores * self.outputs * self.tile,) if self.count.chunks > 1 else ())
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the weights that are not zero."""
-        return self.result.batch * self.result.height * self.result.width * self.weights
 
     @property
     def weight_bytes(self) -> int:

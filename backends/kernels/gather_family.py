@@ -8,6 +8,7 @@ from .base import Task
 from .convolution import ConvolutionSpec
 from .gather import GatherSpec
 from .planes import is_planes, pixels
+from .skipping import window_of
 from .staging import Staging
 from .tiles import Machine
 from .windows import reads_neighbours, staging_for
@@ -63,18 +64,12 @@ def _orders(
 ) -> list[GatherSpec]:
     """All channels of a tile after each other, or all tiles of some channels where there are several."""
     made = GatherSpec(
-        source=spec.source,
-        result=spec.result,
-        kernel=spec.kernel,
-        stride=spec.stride,
-        dilation=spec.dilation,
-        padding=spec.padding,
+        **window_of(spec),
         outputs=zeros.rows,
         weights=zeros.weights,
         count=count,
         vectors=vectors,
         lanes=machine.lanes(),
-        epilogue=spec.epilogue,
         staging=staging,
         by_lane=machine.by_lane,
         cores=machine.cores,

@@ -17,12 +17,12 @@ from ..dtypes import DTYPES
 from ..graph.nodes import Array, Convolution
 from . import loops
 from .base import Task
-from .epilogue import Epilogue
-from .image import Slots, View
+from .image import Slots
 from .planes import clear_around, inside, is_planes, pixels, zero_between
-from .staging import Staging, stage_plane
+from .skipping import window_of
+from .staging import stage_plane
 from .tiles import Machine, streamed_cycles
-from .windows import last_place, reads_neighbours, staging_for, window_corner, window_places
+from .windows import PlaneSpec, last_place, reads_neighbours, staging_for, window_corner, window_places
 from .zeros import Zeros
 
 __all__ = ["PlaneDepthwiseFamily", "PlaneDepthwiseSpec"]
@@ -36,33 +36,14 @@ _MOST = 12
 _TRIALS = 2
 
 
-@dataclass(frozen=True)
-class PlaneDepthwiseSpec:
-    """One convolution of `outputs` filters, with everything its code depends on.
+@dataclass(frozen=True, kw_only=True)
+class PlaneDepthwiseSpec(PlaneSpec):
+    """One convolution whose filters read one channel each, with everything its code depends on.
 
-    Attributes:
-        source, result: in planes, as `GatherSpec` has them.
-        kernel, stride, dilation, padding: height then width; padding is above and to the left.
-        vectors: of pixels in a register tile.
-        lanes: pixels of a vector.
-        staging: how each channel is copied before it is read, by whoever computes its filter.
-        cores: that share the work.
+    Each channel is copied, where `staging` says how, by whoever computes its filter.
     """
 
     family: ClassVar[str] = "plane_depthwise"
-
-    source: View
-    result: View
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int]
-    outputs: int
-    vectors: int
-    lanes: int
-    epilogue: Epilogue
-    staging: Staging | None = None
-    cores: int = 1
 
     @property
     def taps(self) -> int:
@@ -70,24 +51,9 @@ class PlaneDepthwiseSpec:
         return self.kernel[0] * self.kernel[1]
 
     @property
-    def tile(self) -> int:
-        """Pixels of a tile."""
-        return self.vectors * self.lanes
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of a plane."""
-        return -(-pixels(self.result) // self.tile)
-
-    @property
     def workspace(self) -> tuple[int, ...]:
         """For each worker the copy of a channel."""
         return (self.cores * self.staging.size,) if self.staging else ()
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of all weights, zeros too."""
-        return self.result.batch * self.result.height * self.result.width * self.outputs * self.taps
 
     @property
     def weight_bytes(self) -> int:
@@ -152,16 +118,11 @@ class PlaneDepthwiseFamily:
         if staging is None and not near:
             return ()
         made = PlaneDepthwiseSpec(
-            source=spec.source,
-            result=spec.result,
-            kernel=spec.kernel,
-            stride=spec.stride,
-            dilation=spec.dilation,
-            padding=spec.padding,
+            **window_of(spec),
             outputs=zeros.rows,
+            weights=zeros.rows * zeros.columns,
             vectors=1,
             lanes=machine.lanes(),
-            epilogue=spec.epilogue,
             staging=replace(staging, batch=1, channels=1) if staging else None,
             cores=machine.cores,
         )

@@ -21,9 +21,9 @@ from tvm import tirx
 from ..dtypes import DTYPES
 from ..graph.nodes import Array, Convolution
 from . import loops
-from .epilogue import Epilogue
-from .image import Slots, View, clear_border
+from .image import Slots, clear_border
 from .packed_rows import PackedRows, even_spans, group_rows, pack_rows
+from .skipping import SkippingSpec
 from .tiles import Machine, streamed_cycles
 from .zeros import GroupCount, entries_of
 
@@ -39,16 +39,13 @@ _MOVED = 2.0
 """Cycles of putting a sum where it waits, or adding it there."""
 
 
-@dataclass(frozen=True)
-class RowsSpec:
+@dataclass(frozen=True, kw_only=True)
+class RowsSpec(SkippingSpec):
     """One convolution or linear layer, with everything its code depends on.
 
     Attributes:
         source: the input in blocks; its halo covers the padding.
         result: the output in blocks of `lanes` channels.
-        kernel, stride, dilation, padding: height then width; padding is above and to the left.
-        outputs: channels of the result.
-        weights: that are not zero.
         count: how channels are computed together: as many as some vectors hold.
         columns: pixels of a row in a register tile.
         splits: sums of an output, each of every so many-th product, so that they need not wait for each other.
@@ -57,18 +54,9 @@ class RowsSpec:
 
     family: ClassVar[str] = "rows"
 
-    source: View
-    result: View
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int]
-    outputs: int
-    weights: int
     count: GroupCount
     columns: int
     splits: int
-    epilogue: Epilogue
     parts: int = 1
 
     @property
@@ -82,20 +70,10 @@ class RowsSpec:
         return self.count.chunks > 1 or not self.count.blocking.in_order
 
     @property
-    def pixels(self) -> int:
-        """Of all images."""
-        return self.result.batch * self.result.height * self.result.width
-
-    @property
     def workspace(self) -> tuple[int, ...]:
         """The sums that wait: with chunks those of every part by themselves, else each is of one part only."""
         copies = self.parts if self.count.chunks > 1 else 1
         return (copies * self.pixels * self._room,) if self.waits else ()
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of the weights that are not zero."""
-        return self.pixels * self.weights
 
     @property
     def weight_bytes(self) -> int:

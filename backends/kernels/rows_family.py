@@ -9,6 +9,7 @@ from .convolution import ConvolutionSpec
 from .dots import DotsSpec
 from .row_zeros import RowZeros
 from .rows import RowsSpec
+from .skipping import window_of
 from .tiles import Machine
 from .zeros import GroupCount
 
@@ -50,18 +51,12 @@ def _tiles(spec: ConvolutionSpec, zeros: RowZeros, count: GroupCount, machine: M
     if vectors > _MOST_VECTORS:
         most = min(most, 1)
     made = RowsSpec(
-        source=spec.source,
-        result=spec.result,
-        kernel=spec.kernel,
-        stride=spec.stride,
-        dilation=spec.dilation,
-        padding=spec.padding,
+        **window_of(spec),
         outputs=zeros.rows,
         weights=zeros.weights,
         count=count,
         columns=1,
         splits=1,
-        epilogue=spec.epilogue,
         parts=min(machine.cores, count.groups),
     )
     if made.waits and made.pixels > _FEW_PIXELS:
@@ -82,15 +77,9 @@ def _splits(sums: int, registers: int) -> int:
 
 def _dots(spec: ConvolutionSpec, zeros: RowZeros, machine: Machine) -> DotsSpec:
     return DotsSpec(
-        source=spec.source,
-        result=spec.result,
-        kernel=spec.kernel,
-        stride=spec.stride,
-        dilation=spec.dilation,
-        padding=spec.padding,
+        **window_of(spec),
         outputs=zeros.rows,
         weights=zeros.weights,
         steps=zeros.steps,
-        epilogue=spec.epilogue,
         parts=min(machine.cores, spec.result.blocks),
     )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..graph.nodes import Array
 from . import loops
 from .convolution import ConvolutionSpec
-from .image import Slots, View
+from .image import Slots
 from .planes import LINE, pixels
+from .skipping import SkippingSpec
 from .staging import Staging, stage, staging_of
 from .tiles import Machine
 
 __all__ = [
-    "Sliding",
+    "PlaneSpec",
     "last_place",
     "reads_neighbours",
     "staging_for",
@@ -25,26 +26,35 @@ __all__ = [
 ]
 
 
-class Sliding(Protocol):
-    """A convolution from planes to planes; see `GatherSpec` for the attributes."""
+@dataclass(frozen=True, kw_only=True)
+class PlaneSpec(SkippingSpec):
+    """From planes to planes, the vectors running along pixels.
+
+    Attributes:
+        source: without `staging`, rows are as far apart as those of the result and its border covers the padding.
+        vectors: of pixels in a register tile.
+        lanes: pixels of a vector.
+        staging: how the input is copied before.
+        cores: that share the work.
+    """
+
+    vectors: int
+    lanes: int
+    staging: Staging | None = None
+    cores: int = 1
 
     @property
-    def source(self) -> View: ...
+    def tile(self) -> int:
+        """Pixels of a tile."""
+        return self.vectors * self.lanes
+
     @property
-    def result(self) -> View: ...
-    @property
-    def kernel(self) -> tuple[int, int]: ...
-    @property
-    def stride(self) -> tuple[int, int]: ...
-    @property
-    def dilation(self) -> tuple[int, int]: ...
-    @property
-    def padding(self) -> tuple[int, int]: ...
-    @property
-    def staging(self) -> Staging | None: ...
+    def tiles(self) -> int:
+        """Tiles of a plane."""
+        return -(-pixels(self.result) // self.tile)
 
 
-def window_places(spec: Sliding, slots: Slots) -> Array:
+def window_places(spec: PlaneSpec, slots: Slots) -> Array:
     """Of each input channel and each place of the window, where the first output's pixel is in an image: ``(channels,
     places)``.
     """
@@ -57,7 +67,7 @@ def window_places(spec: Sliding, slots: Slots) -> Array:
     return np.asarray(slots[:, None] * spec.source.block + found[None, :])
 
 
-def window_source(spec: Sliding, source: loops.Buffer, copy: loops.Buffer | None) -> tuple[loops.Buffer, int]:
+def window_source(spec: PlaneSpec, source: loops.Buffer, copy: loops.Buffer | None) -> tuple[loops.Buffer, int]:
     """What the window's places are read from, copied there first if need be, and elements from image to image."""
     if spec.staging is None:
         return source, spec.source.image
@@ -65,14 +75,14 @@ def window_source(spec: Sliding, source: loops.Buffer, copy: loops.Buffer | None
     return copy, spec.staging.image
 
 
-def last_place(spec: Sliding) -> tuple[int, int]:
+def last_place(spec: PlaneSpec) -> tuple[int, int]:
     """The last row and column that the last output's window has, from where the first one's begins."""
     area = zip((spec.result.height, spec.result.width), spec.stride, spec.kernel, spec.dilation, strict=True)
     row, column = ((count - 1) * stride + (extent - 1) * step for count, stride, extent, step in area)
     return row, column
 
 
-def window_corner(spec: Sliding) -> int:
+def window_corner(spec: PlaneSpec) -> int:
     """Where the window of the first output begins, in an image."""
     above, left = spec.padding
     return spec.source.start - above * spec.source.row - left * spec.source.column
