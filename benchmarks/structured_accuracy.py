@@ -38,7 +38,7 @@ from reconvene import compact, prune
 from reconvene.driver.models import load_model
 from reconvene.driver.reports.latency import measure
 from reconvene.driver.reports.report import environment
-from reconvene.driver.sweep import read_results
+from reconvene.driver.sweep import check_comparable, read_results
 from reconvene.driver.training.evaluation import accuracy, answers
 from reconvene.driver.training.loop import Hardware, Trained, train
 from reconvene.driver.training.masks import Masks
@@ -184,6 +184,7 @@ def measured(cell: Cell, place: Place) -> dict[str, Any]:
         "bytes": 4 * report.after.parameters + packed,
         "seconds": done.seconds,
         "precision": place.machine.precision,
+        "device": place.machine.device,
         "threads": place.machine.threads,
         "environment": environment(),
     }
@@ -348,6 +349,7 @@ def swept(options: argparse.Namespace, lines: Sequence[dict[str, Any]]) -> list[
     dataset = find_dataset(options.dataset)
     images = (dataset.load(options.data, "train"), dataset.load(options.data, "test"))
     machine = Hardware(options.device, "bfloat16" if options.bfloat16 else "float32", 1)
+    check_comparable(lines, machine, options.results)
     place = Place(images, options.work, machine)
     done, found = {line["key"] for line in lines}, list(lines)
     options.results.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,9 +22,10 @@ from ..frontend.base.json_text import parse_json
 from ..frontend.base.progress import track
 from .runs import Environment, Run, run_one
 from .side_by_side import side_by_side
+from .training.hardware import Hardware
 from .training.presets import check_compute
 
-__all__ = ["ENGINES", "grid", "read_results", "sweep"]
+__all__ = ["ENGINES", "check_comparable", "grid", "read_results", "sweep"]
 
 
 def grid(
@@ -66,8 +67,8 @@ def sweep(
         workers: runs at a time.
 
     Raises:
-        InputError: there is no such engine, the results cannot be read or are of another precision, or a run cannot be
-            done.
+        InputError: there is no such engine, the results cannot be read or are of another precision or kind of device, or a run
+            cannot be done.
     """
     if engine not in ENGINES:
         raise InputError(f"there is no engine '{engine}'; choose one of {', '.join(ENGINES)}")
@@ -76,12 +77,7 @@ def sweep(
     if place.seconds is not None and engine != "side-by-side":
         raise InputError(f"the engine {engine} stops when all is done; leave the seconds out, or take side-by-side")
     done = {line["key"]: line for line in read_results(results)}
-    others = {str(line["precision"]) for line in done.values()} - {place.machine.precision}
-    if others:
-        raise InputError(
-            f"'{results}' has runs in {', '.join(sorted(others))}, these would be in {place.machine.precision}; name another"
-            " file"
-        )
+    check_comparable(done.values(), place.machine, results)
     missing = [run for run in runs if run.key not in done]
     with results.open("a", encoding="utf-8") as file:
         for line in track(ENGINES[engine](missing, place, workers), "runs", len(missing)):
@@ -109,6 +105,22 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return [parse_json(line, nonfinite=True) for line in whole.decode().splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the results in '{path}': {str(error).splitlines()[0]}") from None
+
+
+def check_comparable(lines: Iterable[Mapping[str, Any]], machine: Hardware, results: Path) -> None:
+    """Raises InputError if lines of a results file are of another precision or kind of device than `machine` is."""
+    own = (machine.precision, _kind(machine.device))
+    for line in lines:
+        other = (str(line["precision"]), _kind(str(line.get("device", "cpu"))))
+        if other != own:
+            raise InputError(
+                f"'{results}' has runs in {' on '.join(other)}, these would be in {' on '.join(own)}; name another file"
+            )
+
+
+def _kind(device: str) -> str:
+    """Of a device without its number."""
+    return device.partition(":")[0]
 
 
 def _in_processes(runs: Sequence[Run], place: Environment, workers: int) -> Iterator[dict[str, Any]]:

@@ -143,12 +143,20 @@ def test_what_is_in_the_results_is_not_done_again(
     assert len(read_results(results)) == 3
 
 
-def test_runs_of_another_precision_are_not_mixed_in(place: Environment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ({"precision": "bfloat16"}, "bfloat16 on cpu"),
+        ({"precision": "float32", "device": "cuda:1"}, "float32 on cuda"),
+    ],
+)
+def test_runs_of_another_precision_or_device_are_not_mixed_in(
+    line: dict[str, str], told: str, place: Environment, tmp_path: Path
+) -> None:
     results = tmp_path / "r.jsonl"
-    results.write_text(json.dumps({"key": "x", "precision": "bfloat16"}) + "\n")
-    with pytest.raises(
-        InputError, match=r"r\.jsonl' has runs in bfloat16, these would be in float32; name another file"
-    ):
+    results.write_text(json.dumps({"key": "x", **line}) + "\n")
+    wanted = rf"r\.jsonl' has runs in {told}, these would be in float32 on cpu; name another file"
+    with pytest.raises(InputError, match=wanted):
         sweep(runs("dense"), results, place)
 
 
