@@ -42,6 +42,11 @@ _PREFIXES = {
 }
 _PREFIX = re.compile(r"^(Zn\d|.*?)(Unit|AGU|ALU)")
 
+_UNKNOWN = re.compile(r"note: instruction:\s+(\S+)")
+_LLVM_SKIPS = 18
+"""From which version on LLVM leaves them out itself."""
+_NOTHING = "nop"
+"""An instruction of every architecture."""
 _SHORT_TURNS, _LONG_TURNS = 50, 150
 
 
@@ -127,6 +132,26 @@ def _cycles(core: Core, blocks: Sequence[Sequence[str]], turns: int) -> list[tup
 
 
 def _analyse(architecture: str, cpu: str, blocks: Sequence[Sequence[str]], turns: int) -> Any:
+    """What llvm-mca says of blocks. Instructions that its model of the core has nothing on count as ones that do nothing."""
+    left = [list(block) for block in blocks]
+    while True:
+        try:
+            return _answer(architecture, cpu, left, turns)
+        except InputError as error:
+            unknown = _UNKNOWN.search(str(error))
+            if unknown is None:
+                raise
+            known = [[_NOTHING if _mnemonic(line) == unknown[1] else line for line in block] for block in left]
+            if known == left:
+                raise
+            left = known
+
+
+def _mnemonic(instruction: str) -> str:
+    return instruction.split(maxsplit=1)[0] if instruction.strip() else ""
+
+
+def _answer(architecture: str, cpu: str, blocks: Sequence[Sequence[str]], turns: int) -> Any:
     lines = []
     for index, block in enumerate(blocks):
         lines += [f"# LLVM-MCA-BEGIN b{index}", *block, f"# LLVM-MCA-END b{index}"]
@@ -134,6 +159,6 @@ def _analyse(architecture: str, cpu: str, blocks: Sequence[Sequence[str]], turns
     command += ["-json", "-instruction-info=false", "-resource-pressure=false"]
     if ARCHITECTURES[architecture].model_attributes:
         command.append(f"-mattr={ARCHITECTURES[architecture].model_attributes}")
-    if llvm_version() >= 18:
+    if llvm_version() >= _LLVM_SKIPS:
         command.append("-skip-unsupported-instructions=any")
     return json.loads(output_of(command, "\n".join(lines) + "\n"))

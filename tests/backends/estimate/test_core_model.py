@@ -39,3 +39,12 @@ def test_no_model(architecture: str, cpu: str) -> None:
 
 def test_no_blocks() -> None:
     assert block_cycles(find_core("aarch64", "cortex-a53"), []) == []
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a76"])
+def test_instructions_that_a_model_lacks_count_for_nothing(cpu: str) -> None:
+    """As atomic additions of libraries that were linked in."""
+    core = find_core("aarch64", cpu)
+    known = ["fmla v0.4s, v1.4s, v2.4s"] * 8
+    with_others, alone = block_cycles(core, [["ldaddal x0, x1, [x2]", *known, "swp x3, x4, [x2]"], known])
+    assert with_others.steady == pytest.approx(alone.steady, abs=1)
