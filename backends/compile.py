@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 import tvm
 from torch import fx, nn
 from tvm import relax
@@ -27,14 +26,14 @@ from .code.library import build_library
 from .comparison import difference
 from .importing.importer import Imported, import_module
 from .importing.unsupported import UnsupportedError, culprit, reason_of
-from .judges import cost_unit, kernel_cost, make_tuner
+from .judges import cost_unit, kernel_cost, make_tuner, winograd_for
 from .lowering.calls import lower
 from .machines.targets import Target, find_target
 from .machines.threads import available_threads, check_threads
 from .pipeline import scheduled_module
 from .signature import TensorSpec, checked_inputs
 
-__all__ = ["compile"]
+__all__ = ["compile", "imported_module"]
 
 
 @tracing_in_turn
@@ -89,7 +88,7 @@ def compile(
     check_inputs = [as_tensors(tuple(given)) for given in check_inputs]
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
-    imported = _imported(module, inputs)
+    imported = imported_module(module, inputs)
     for given in check_inputs:
         checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
     try:
@@ -140,17 +139,15 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
     tuner = make_tuner(options.tune, target, llvm, threads, options.choose, options.on) if options.tune else None
     if options.pipeline == "reconvene":
         cost, choices = kernel_cost(options.choose, target, llvm, threads, options.on)
-        # A microcontroller has little memory, and the workspace of Winograd's algorithm is many times an image.
-        winograd = "off" if options.winograd == "auto" and target.bare else options.winograd
         made = scheduled_module(
             imported.module,
             target.machine,
             llvm,
-            winograd=winograd,
+            winograd=winograd_for(target, options.winograd),
             cost=cost,
             cache=choices,
             tune=tuner,
-            weights=_weights(imported),
+            weights=imported.weights,
         )
         scheduled, foreign, layers = made.module, made.foreign, made.layers
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
@@ -173,12 +170,6 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
         layers,
         cost_unit(options.choose, target, options.on),
     )
-
-
-def _weights(imported: Imported) -> dict[str, Any]:
-    """The parameters of the model as arrays, by name."""
-    found = imported.exported.state_dict
-    return {name: tensor.detach().cpu().numpy() for name, tensor in found.items() if tensor.dtype == torch.float32}
 
 
 def _failure(
@@ -235,7 +226,8 @@ def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: s
         )
 
 
-def _imported(module: nn.Module, inputs: tuple[Any, ...]) -> Imported:
+def imported_module(module: nn.Module, inputs: tuple[Any, ...]) -> Imported:
+    """`module`, in eval mode, as Relax. Raises CaptureError if it cannot be compiled."""
     with _eval_mode(module), warnings.catch_warnings():
         # Export and import warn about their own internals, which nobody who compiles a model can act on.
         warnings.simplefilter("ignore")

@@ -8,6 +8,7 @@ import tvm
 
 from .boards.place import Place, parse_place
 from .choosing.cache import ChoiceCache
+from .choosing.choice import Winograd
 from .choosing.cost import AnalyticCost, Costs, Judged
 from .choosing.kernel_times import HereTimes
 from .machines.targets import Target
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .boards.kernels import BoardTimes
     from .choosing.tuning import Tuner
 
-__all__ = ["cost_unit", "kernel_cost", "make_tuner"]
+__all__ = ["cost_unit", "kernel_cost", "make_tuner", "winograd_for"]
 
 
 def kernel_cost(
@@ -43,6 +44,11 @@ def kernel_cost(
 def cost_unit(choose: str, target: Target, on: str | Place | None) -> str:
     """What `kernel_cost` counts in: ``s`` or ``cycles``."""
     return "s" if choose == "time" and (target.runs_here or on is not None) else "cycles"
+
+
+def winograd_for(target: Target, asked: Winograd = "auto") -> Winograd:
+    """Winograd's algorithm as `asked`, by itself not on a microcontroller: its workspace is many times an image."""
+    return "off" if asked == "auto" and target.bare else asked
 
 
 def make_tuner(

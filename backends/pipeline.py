@@ -16,7 +16,7 @@ from .choosing.layer_choices import Figures, LayerChoice, layer_choices, names_o
 from .choosing.layouts import plan_layouts
 from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
-from .graph.nodes import Array
+from .graph.nodes import Array, Graph
 from .graph.precision import assign_types
 from .graph.read import read_relax
 from .graph.sharing import share_weights
@@ -28,7 +28,7 @@ from .lowering.emit import emit_module
 from .lowering.plan import make_plan
 from .lowering.text import plan_text
 
-__all__ = ["Scheduled", "scheduled_module"]
+__all__ = ["Scheduled", "prepare", "scheduled_module"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +65,7 @@ def scheduled_module(
     graph = read_relax(imported)
     reached("read", graph, graph_text)
     names = names_of_weights(graph, weights or {})
-    fold_channels(graph)
-    fold_margins(graph)
-    share_weights(graph)
-    reached("folded", graph, graph_text)
-    assign_types(graph)
-    reached("fused", graph, fused_text)
+    prepare(graph)
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
     figures: Figures = {}
     blocks = plan
@@ -92,3 +87,13 @@ def scheduled_module(
     foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
     tuned = module if tune is None else tune(module)
     return Scheduled(schedule_foreign(tuned, plan.machine.lanes()), foreign, layers)
+
+
+def prepare(graph: Graph) -> None:
+    """Folds a graph that was read, and gives its values types: what is done before kernels are planned."""
+    fold_channels(graph)
+    fold_margins(graph)
+    share_weights(graph)
+    reached("folded", graph, graph_text)
+    assign_types(graph)
+    reached("fused", graph, fused_text)

@@ -30,6 +30,7 @@ from ..passes.pruning.structure_rules import check_structures, structure_rules
 from ..passes.recovery.calibration import Calibration
 from ..passes.recovery.least_squares import LeastSquares
 from ..passes.structures import Structure
+from .aims import timed
 from .recovering import CalibrationInputs, Recovering, calibration_for, recovered, recovering, with_recovery
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from ..backends.built import Built
     from ..backends.machines.targets import Target
     from ..frontend.graph_module import CapturedModule
-    from ..passes.pruning.latency import LayerTime
 
 __all__ = ["Result", "Structures", "capture", "compact", "compile", "prune"]
 
@@ -141,8 +141,8 @@ def prune(
             ``reconstruction``, for trained models with `recover`. ``reconvene.passes.pruning.methods.METHODS`` has them all.
         sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
             first step removes, p. With a structure: share of the weights of the layers that take one.
-        target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple.
-            None rounds to nothing; for ``reconvene`` to a multiple of 8.
+        target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple. With a structure
+            only for a latency. None rounds to nothing; for ``reconvene`` to a multiple of 8.
         structure: of zeros that stay inside of layers, one of `reconvene.passes.structures.STRUCTURES` such as ``row-block:4``
             or ``pattern``; with commas between, the first that fits a layer; or patterns of parameter or layer names with
             one each, of which the first that matches holds. First convolutions, depthwise ones and last layers stay
@@ -150,7 +150,9 @@ def prune(
         scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
         latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no
             width is chosen that takes as long as a larger one. Times are modelled cycles of convolutions and linear
-            layers, see ``reconvene.backends.choosing.layer_times``. Not for ``reconvene``.
+            layers, see ``reconvene.backends.choosing.layer_times``. With a structure it is the least share of zeros, the same
+            for all layers or with ``scope="global"`` by rank, and layers whose kernels gain nothing by it stay dense; times are
+            those of all kernels, see ``reconvene.backends.network_times``. Not for ``reconvene``.
         channel_multiple: rounds to this instead of the target's multiple.
         minimum_channels: what every layer keeps at least; 1 unless given, for ``reconvene`` 8 and a sixteenth of the layer.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
@@ -207,13 +209,14 @@ def asked(
     """The arguments of `prune` by these names, `options` being those of the method. Raises InputError as it does."""
     chosen = find_method(method, ChannelMethod).with_options(options)
     rules = () if structure is None else structure_rules(structure)
-    if rules and (target, channel_multiple, minimum_channels) != (None, None, None):
+    if rules and ((channel_multiple, minimum_channels) != (None, None) or (target is not None and latency is None)):
         raise InputError(
-            "with a structure no channels are chosen, so none are rounded; leave the target and widths out"
+            "with a structure no channels are chosen, so none are rounded; leave the widths out, and the target unless a"
+            " latency is aimed at"
         )
     if latency is not None and target is None:
         raise InputError("a latency goal needs a target; name one, such as target='host' or 'rpi4'")
-    multiple = multiple_of(target)
+    multiple = None if rules else multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
     widths = Widths(scope, multiple, minimum_channels, ignore=tuple(ignore))
@@ -228,9 +231,7 @@ def prune_as_asked(
 ) -> Result:
     """`prune` with what `asked` checked, and data, loss and seed as evidence; its inputs are those of the model."""
     module, inputs = captured(model, example_inputs, dynamic_shapes)
-    aim = told.aim
-    if aim.latency is not None and told.target is not None:
-        aim = dataclasses.replace(aim, time=_times(module, told.target))
+    aim = timed(told.aim, module, inputs, told.target)
 
     def pruned() -> tuple[Pruned, Calibration | None]:
         inputs_for = calibration_for(module, inputs, told.recovering, told.method, evidence.seed)
@@ -273,15 +274,6 @@ def _with_fixed_batch(
     if (sizes := module.meta.get("input_sizes")) is not None:
         module.meta["input_sizes"] = sizes.explained(f"the batch is fixed: with one that varies, {reason}")
     return module, inputs
-
-
-def _times(module: fx.GraphModule, target: str | Target) -> LayerTime:
-    """What tells the time of the layers of a captured module on `target`."""
-    from ..backends.choosing.layer_times import layer_times
-    from ..backends.machines.targets import find_target
-    from ..passes.canonicalize import canonicalize
-
-    return layer_times(canonicalize(module), find_target(target))
 
 
 @tracing_in_turn
@@ -374,7 +366,7 @@ def _with_findings(
             before, after = profile(variants).values()
         facts.append(Fact("peak memory of one call", size(before.peak_bytes), size(after.peak_bytes)))
         report = report.with_latency([before.latency, after.latency])
-    return dataclasses.replace(report, facts=(*report.facts, *facts))
+    return dataclasses.replace(report, facts=(*report.facts, *facts), timing=found.timing)
 
 
 def multiple_of(target: str | Target | None) -> int | None:

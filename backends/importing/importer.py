@@ -16,6 +16,7 @@ from ...frontend.base.errors import CaptureError
 from ...frontend.capture import capture
 from ...frontend.exporting import distinct, export_program
 from ...frontend.writes import written_places
+from ..graph.nodes import Array
 from ..signature import Signature, signature_of
 from ..state import State, carry_state
 from .branches import inline_branches
@@ -49,6 +50,12 @@ class Imported:
     def signature(self) -> Signature:
         """How the model is called."""
         return signature_of(self.exported)
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """The parameters and buffers of the model in float32, by name."""
+        found = self.exported.state_dict
+        return {name: tensor.detach().cpu().numpy() for name, tensor in found.items() if tensor.dtype == torch.float32}
 
 
 def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Imported:

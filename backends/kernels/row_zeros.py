@@ -70,10 +70,15 @@ def _whole(entries: Entries, height: int) -> GroupCount:
 
 
 def _in_chunks(entries: Entries, height: int, window: int) -> list[GroupCount]:
-    """The widest chunks, of whole input channels, in which rows share columns."""
+    """The widest chunks, of whole input channels, in which rows share columns: none where not even the narrowest do."""
     least = window
     while least < _LEAST_WIDTH:
         least *= 2
     widths = [least << step for step in range(5) if least << step < entries.columns]
-    found = (count_groups(entries, Blocking(height, width)) for width in reversed(widths))
-    return [count for count in found if count.entries * height <= _PADDING * len(entries.row)][:1]
+    if not widths:
+        return []
+    narrow = count_groups(entries, Blocking(height, widths[0]))
+    if narrow.entries * height > _PADDING * len(entries.row):
+        return []
+    wider = (count_groups(entries, Blocking(height, width)) for width in reversed(widths[1:]))
+    return [next((count for count in wider if count.entries * height <= _PADDING * len(entries.row)), narrow)]

@@ -117,8 +117,9 @@ def _prune(given: Given) -> None:
     if given["recover"] is None and given["method"] not in _LOOKING_AT_CALLS:
         given.refuse(["calibration", "recover_set"], "without --recover, which says what is done with them")
     if given["structure"]:
+        widths = ["channel_multiple", "minimum_channels"]
         given.refuse(
-            ["target", "latency", "channel_multiple", "minimum_channels"],
+            widths if given["latency"] is not None else ["target", *widths],
             "with --structure: no channels are chosen, and none are rounded",
         )
     if given["latency"] is not None:

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, LayerZeros, Size
+from ...passes.pruning.zeros_latency import Timing
 from ...passes.recovery.least_squares import Recovery
 from .measured import Fact, Latency, Speed
 from .zeros import structure_sums, total_storage
@@ -60,6 +61,8 @@ class Report:
     """Which layers were solved anew after the removal, if any were to be."""
     zeros: tuple[LayerZeros, ...] = ()
     """Zeros that are left inside of layers, weight by weight; none where no weight has any."""
+    timing: Timing | None = None
+    """How a latency was reached by zeros inside of layers, if one was aimed at."""
     pictures: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Masks of these weights as images for the page; not part of the JSON."""
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from ...passes.outcome import LayerZeros
+from ...passes.pruning.zeros_latency import Timing
 from ..answer import table
-from ..wording import change, count, density, milliseconds, relative, size
+from ..wording import change, cost, count, density, milliseconds, relative, size, times
 from .report import Latency, Report, asked
 from .zeros import structure_sums
 
-__all__ = ["latency_table", "size_table", "structure_table"]
+__all__ = ["latency_table", "size_table", "structure_table", "timing_table"]
 
 
 def size_table(report: Report) -> Table:
@@ -45,6 +46,22 @@ def structure_table(zeros: Sequence[LayerZeros]) -> Table:
     return made
 
 
+def timing_table(timing: Timing) -> Table:
+    """What was wanted and reached, and one line for every layer that has zeros for it."""
+    numbers = ("zeros", "dense", "with zeros", "gain")
+    title = f"Time, modelled: {timing.wanted:.3g} of the dense one wanted, {timing.reached:.3g} reached"
+    made = table("layer", *numbers, right=numbers, title=title)
+    for layer in timing.layers:
+        if layer.zeros:
+            made.add_row(
+                layer.name, f"{layer.zeros:.1%}", cost(layer.dense, timing.unit), cost(layer.sparse, timing.unit),
+                times(layer.dense, layer.sparse),
+            )  # fmt: skip
+    whole = (cost(timing.dense, timing.unit), cost(timing.sparse, timing.unit), times(timing.dense, timing.sparse))
+    made.add_row("the network", "", *whole)
+    return made
+
+
 def latency_table(rows: Sequence[Latency]) -> Table:
     """One line for each measurement."""
     names = ("median", "10th", "90th percentile", "runs")
@@ -52,6 +69,6 @@ def latency_table(rows: Sequence[Latency]) -> Table:
     title = f"Latency, batch {first.batch}, {first.threads} thread{'s' * (first.threads != 1)}" if first else "Latency"
     made = table("engine", "network", *names, right=names, title=title)
     for row in rows:
-        times = (milliseconds(value) for value in (row.median_ms, row.p10_ms, row.p90_ms))
-        made.add_row(row.engine, row.variant, *times, str(row.repeats))
+        shown = (milliseconds(value) for value in (row.median_ms, row.p10_ms, row.p90_ms))
+        made.add_row(row.engine, row.variant, *shown, str(row.repeats))
     return made

@@ -18,7 +18,7 @@ from ..answer import Answer, files_line, table
 from ..models import LoadedModel
 from ..outputs import check_file, check_report
 from ..reports.report import Report
-from ..reports.tables import latency_table, size_table, structure_table
+from ..reports.tables import latency_table, size_table, structure_table, timing_table
 
 __all__ = ["Outputs", "compacted"]
 
@@ -80,6 +80,8 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
     console.print(size_table(report))
     if report.zeros:
         console.print(structure_table(report.zeros))
+    if report.timing is not None:
+        console.print(timing_table(report.timing))
     if report.latency:
         console.print(latency_table(report.latency))
     short = [group for group in report.groups if group.got < group.asked]

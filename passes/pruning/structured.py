@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -67,6 +67,16 @@ class Structured:
         }
         replace_tensors(changed, parameters)
         return changed
+
+    def without(self, names: Collection[str], reason: str) -> Structured:
+        """The same with these weights dense, which is told with a reason."""
+        choices = tuple(
+            replace(choice, structure=None, reason=reason) if choice.view.name in names else choice
+            for choice in self.choices
+        )
+        masks = {name: mask for name, mask in self.masks.items() if name not in names}
+        values = {name: value for name, value in self.values.items() if name not in names}
+        return replace(self, choices=choices, masks=masks, values=values)
 
     @property
     def refusals(self) -> tuple[str, ...]:

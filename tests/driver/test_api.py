@@ -92,7 +92,12 @@ def test_a_captured_graph_brings_its_inputs() -> None:
         ({"structure": "2:4", "sparsity": 0.9}, "sparsity 0.9 has no meaning with 2:4"),
         ({"structure": "2:4", "channel_multiple": 8}, "with a structure no channels are chosen"),
         ({"structure": "2:4", "target": "host"}, "with a structure no channels are chosen"),
-        ({"structure": "2:4", "latency": 0.5}, "a latency is aimed at by channels alone|needs a target"),
+        ({"structure": "row-block:4", "latency": 0.5}, "needs a target"),
+        ({"structure": "2:4", "latency": 0.5, "target": "rpi4"}, "2:4 says its share of zeros itself"),
+        (
+            {"structure": "row-block:4", "latency": 0.5, "target": "rpi4", "minimum_channels": 2},
+            "with a structure no channels are chosen",
+        ),
         ({"structure": "2:4", "method": "reconvene"}, "reconvene removes channels alone"),
         ({"structure": "2:4", "recover": "least-squares"}, "weights that are solved anew are not zero any more"),
     ],

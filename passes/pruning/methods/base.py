@@ -24,6 +24,7 @@ from ..decisions import AS_WANTED, Widths, check_sparsity
 from ..latency import LatencyGoal, LayerTime, check_latency
 from ..scores import Evidence, scored_weights
 from ..structure_rules import StructureRule
+from ..zeros_latency import Timing, ZerosGoal, ZerosTime
 from .sensitivity import Sensitivity
 
 __all__ = [
@@ -94,6 +95,7 @@ class Aim:
         widths: how wide layers may end.
         latency: share of the dense network's time to reach instead, above 0 and up to 1; the sparsity is then found.
         time: what tells the time of layers, for `latency`.
+        zeros_time: what tells the time of the network with zeros inside layers, for `latency` with structures.
         fold: whether batch normalisation is folded into the layers before it, which is for inference only.
         structures: of zeros inside layers, which are then made instead of choosing channels; the share is one of weights.
 
@@ -105,6 +107,7 @@ class Aim:
     widths: Widths = AS_WANTED
     latency: float | None = None
     time: LayerTime | None = None
+    zeros_time: ZerosTime | None = None
     fold: bool = False
     structures: tuple[StructureRule, ...] = ()
 
@@ -114,11 +117,14 @@ class Aim:
             check_latency(self.latency)
         if not self.structures:
             return
-        if self.latency is not None:
-            raise InputError("a latency is aimed at by channels alone; with a structure, name a sparsity")
         shares = {structure.fixed_sparsity for rule in self.structures for structure in rule.structures}
+        spelled = ", ".join(map(str, self.structures))
+        if None not in shares and self.latency is not None:
+            raise InputError(
+                f"{spelled} says its share of zeros itself, so no latency can be aimed at by it; leave the latency out, or"
+                " name a structure of any share, such as row-block:4"
+            )
         if None not in shares and self.sparsity not in (0.5, *shares):
-            spelled = ", ".join(map(str, self.structures))
             raise InputError(
                 f"sparsity {self.sparsity} has no meaning with {spelled}, which says its share of zeros itself"
             )
@@ -131,6 +137,15 @@ class Aim:
         if self.time is None:
             raise ValueError("a latency is aimed at, and nothing tells the time of layers")
         return LatencyGoal(self.latency, self.time)
+
+    @property
+    def zeros_goal(self) -> ZerosGoal | None:
+        """The same for zeros inside layers. Raises ValueError where nothing tells the time of the network."""
+        if self.latency is None:
+            return None
+        if self.zeros_time is None:
+            raise ValueError("a latency is aimed at, and nothing tells the time of a network with zeros")
+        return ZerosGoal(self.latency, self.zeros_time)
 
 
 @dataclass(frozen=True)
@@ -147,6 +162,8 @@ class Pruned:
     """Whether memory and time before and after are part of the result."""
     recovery: Recovery | None = None
     """Which layers were solved anew, if the method does that."""
+    timing: Timing | None = None
+    """How a latency was reached by zeros inside layers, if one was aimed at."""
 
 
 @dataclass(frozen=True)

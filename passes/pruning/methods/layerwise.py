@@ -63,6 +63,11 @@ class Layerwise(ChannelMethod):
             raise InputError(
                 "the method layerwise makes zeros of a structure; name one, such as structure='row-block:4'"
             )
+        if aim.latency is not None:
+            raise InputError(
+                "a latency cannot be aimed at by the method layerwise; find its sparsity with a score, such as magnitude,"
+                " and give layerwise that"
+            )
 
     def prune(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
         """`aim.sparsity` is a share of the weights of the layers that take a structure. All of their layers' weights change.

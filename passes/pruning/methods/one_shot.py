@@ -12,14 +12,14 @@ from ...canonicalize import canonicalize
 from ...compaction import compact
 from ...dependency import DependencyView, dependency_view
 from ...masks import check_finite
-from ...outcome import Compaction
 from ..channel_scores import channel_scores
 from ..channels import score, tried_for_latency
 from ..decisions import AS_WANTED, Decision, Scored, Widths, allot, with_asked
 from ..scores import Evidence
-from ..structured import Ranked, structured_masks, with_choices
+from ..structured import Ranked, Structured, structured_masks, with_choices
 from ..trial import tried
 from ..weights import weight_masks
+from ..zeros_latency import Timing, structured_for_latency
 from .base import Aim, ChannelMethod, Pruned, WeightMethod
 
 __all__ = ["Grasp", "Magnitude", "MagnitudeL1", "MagnitudeL2", "OneShot", "Random", "Snip", "SynFlow"]
@@ -56,11 +56,12 @@ class OneShot(ChannelMethod, WeightMethod):
     def prune(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
         """`aim.sparsity` is a share of the channels. Nothing is zeroed that could not be removed.
 
-        With `aim.structures` it is a share of the weights of the layers that take one, and their zeros stay in them.
+        With `aim.structures` it is a share of the weights of the layers that take one, and their zeros stay in them. A latency
+        is then reached by the least share that `structured_for_latency` finds.
         """
         self.check_aim(aim)
         if aim.structures:
-            return Pruned(self._with_structures(module, evidence, aim))
+            return self._with_structures(module, evidence, aim)
         view = dependency_view(canonicalize(module))
         check_finite(view.module)
         scored, widths = self.scored(view, evidence, aim.widths.ignore), aim.widths
@@ -91,22 +92,33 @@ class OneShot(ChannelMethod, WeightMethod):
             )
         )
 
-    def _with_structures(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Compaction:
+    def _with_structures(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
         widths = aim.widths
-        ranked = Ranked(self.score, self.order == 2, float(aim.sparsity), widths.scope, widths.ignore)
-        found = structured_masks(module, evidence, aim.structures, ranked)
+
+        def give(sparsity: float) -> Structured:
+            ranked = Ranked(self.score, self.order == 2, sparsity, widths.scope, widths.ignore)
+            return structured_masks(module, evidence, aim.structures, ranked)
+
+        timing: Timing | None = None
+        sparsity, timed = float(aim.sparsity), dict[str, float]()
+        if (goal := aim.zeros_goal) is None:
+            found = give(sparsity)
+        else:
+            reached = structured_for_latency(give, goal)
+            found, timing = reached.found, reached.timing
+            sparsity, timed = timing.sparsity, {"latency": timing.wanted, "modelled_latency": timing.reached}
         origin: dict[str, Any] = {
             "method": self.name,
-            "sparsity": float(aim.sparsity),
+            "sparsity": sparsity,
+            **timed,
             "structure": {rule.pattern: str(rule) for rule in aim.structures},
             "scope": widths.scope,
             "ignore": list(widths.ignore),
             "seed": evidence.seed,
         }
         result = compact(found.masked_module(module), evidence.inputs, found.masks, fold=aim.fold, origin=origin)
-        return replace(
-            result, zeros=with_choices(result.zeros, found.choices), refusals=(*result.refusals, *found.refusals)
-        )
+        zeros, refusals = with_choices(result.zeros, found.choices), (*result.refusals, *found.refusals)
+        return Pruned(replace(result, zeros=zeros, refusals=refusals), timing=timing)
 
     def masks(
         self,

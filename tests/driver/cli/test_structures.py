@@ -79,6 +79,16 @@ def test_compile_says_what_zeros_brought(folder: Path, capsys: pytest.CaptureFix
     assert line == "error: a report is .html or .json, not 'k.txt'" and not (folder / "no").exists()
 
 
+def test_a_person_is_told_how_a_latency_was_reached(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        "prune", *MODEL, "--structure", "row-block:4", "--latency", "0.7", "--target", "rpi4",
+    ]  # fmt: skip
+    assert main([*asked, "--report", "s.html"]) == 0
+    out, page = capsys.readouterr().out, (folder / "s.html").read_text()
+    assert "Time, modelled: 0.7 of the dense one wanted" in out and "the network" in out
+    assert "Wanted was 0.7" in page and "on rpi4" in page
+
+
 def test_masks_that_are_not_what_they_are_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weight = torch.randn(8, 16, 3, 3)
     save_file({"b.weight": find_structure("2:4").mask(weight.abs(), 0)}, folder / "masks.safetensors")
@@ -101,6 +111,11 @@ def test_masks_that_are_not_what_they_are_said_to_be(folder: Path, capsys: pytes
         (["prune", *MODEL, "--structure", "row-block:7"], "b.weight: row-block:7: its 8 filters are no multiple of 7"),
         (["prune", *MODEL, "--structure", "2:4", "--target", "rpi4"], "--target has no meaning with --structure"),
         (["prune", *MODEL, "--structure", "2:4", "--minimum-channels", "2"], "--minimum-channels has no meaning"),
+        (
+            ["prune", *MODEL, "--structure", "2:4", "--latency", "0.5", "--target", "rpi4"],
+            "2:4 says its share of zeros itself",
+        ),
+        (["prune", *MODEL, "--structure", "dot:4", "--latency", "0.5"], "a latency goal needs a target"),
         (["prune", *MODEL, "--structure", "2:4", "-m", "reconvene"], "the method reconvene removes channels alone"),
         (["prune", *MODEL, "--structure", "dot:4", "-s", "1.5"], "sparsity 1.5"),
     ],

@@ -10,13 +10,16 @@ import json
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from reconvene.driver.reports.report import make_report
+from reconvene.driver.reports.tables import timing_table
 from reconvene.driver.reports.zeros import mask_pictures, structure_sums, total_storage
 from reconvene.frontend.capture import capture
 from reconvene.passes.compaction import compact
 from reconvene.passes.outcome import LayerZeros
+from reconvene.passes.pruning.zeros_latency import LayerTiming, Timing
 from tests.driver.records import compaction
 
 ZEROS = (
@@ -44,6 +47,23 @@ def test_reports_have_them() -> None:
         assert text in page
     assert 'src="data:image/png;base64,AAAA"' in page and "&lt;first&gt;" in page
     assert "Zeros inside of layers" not in make_report(compaction(), "net", {}).to_html()
+
+
+def test_how_a_latency_was_reached() -> None:
+    layers = (LayerTiming("stem.weight", 0.0, 1000.0, 1000.0), LayerTiming("<a>.weight", 0.75, 3000.0, 900.0))
+    timing = Timing(0.5, 0.475, 0.76, "cycles", 4000.0, 1900.0, layers)
+    found = dataclasses.replace(compaction(), zeros=ZEROS)
+    report = dataclasses.replace(make_report(found, "net", {"target": "rpi4"}), timing=timing)
+    assert json.loads(report.to_json())["timing"]["layers"][1] == {
+        "name": "<a>.weight", "zeros": 0.75, "dense": 3000.0, "sparse": 900.0,
+    }  # fmt: skip
+    page = report.to_html()
+    for text in ("Wanted was 0.5", "0.475 was reached", "4.00 k cycles → 1.90 k cycles", "&lt;a&gt;.weight", "3.33×"):
+        assert text in page
+    console = Console(width=120, record=True, quiet=False, file=io.StringIO())
+    console.print(timing_table(timing))
+    shown = console.export_text()
+    assert "stem.weight" not in shown and "75.0%" in shown and "2.11×" in shown
 
 
 def test_images_are_the_masks() -> None:
