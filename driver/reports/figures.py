@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
@@ -11,7 +11,10 @@ from ...passes.outcome import LayerWidth, LayerZeros
 from ..wording import milliseconds
 from .measured import Latency
 
-__all__ = ["density_figure", "figure_html", "latency_figure", "layer_figures"]
+if TYPE_CHECKING:
+    from ...backends.choosing.layer_choices import LayerChoice
+
+__all__ = ["cost_figure", "density_figure", "figure_html", "latency_figure", "layer_figures"]
 
 DENSE, KEPT, INK = "#c9d1d9", "#0f766e", "#1f2933"
 _ENGINES = {"reconvene": "reconvene (TVM, our schedules)", "tvm-default": "TVM, default", "eager": "PyTorch eager"}
@@ -37,8 +40,8 @@ def layer_figures(layers: Sequence[LayerWidth]) -> tuple[tuple[str, go.Figure], 
 
 def bars(
     names: Sequence[str],
-    before: Sequence[int],
-    after: Sequence[int],
+    before: Sequence[float],
+    after: Sequence[float],
     labels: tuple[str, str] = ("dense", "compacted"),
 ) -> go.Figure:
     figure = go.Figure()
@@ -72,6 +75,20 @@ def density_figure(zeros: Sequence[LayerZeros]) -> go.Figure:
         [layer.weights - layer.zeros for layer in zeros],
         ("all weights", "not zero"),
     )
+
+
+def cost_figure(layers: Sequence[LayerChoice], unit: str) -> go.Figure:
+    """What layers cost in one pass by the best dense kernel, and by the one that was chosen, as far as that is known."""
+    known = [layer for layer in layers if layer.cost is not None and layer.dense_cost is not None]
+    scale = 1e3 if unit == "s" else 1
+    figure = bars(
+        [layer.name for layer in known],
+        [scale * layer.calls * (layer.dense_cost or 0.0) for layer in known],
+        [scale * layer.calls * (layer.cost or 0.0) for layer in known],
+        ("best dense kernel", "chosen"),
+    )
+    figure.update_yaxes(title_text="ms" if unit == "s" else unit)
+    return figure
 
 
 def latency_figure(rows: Sequence[Latency]) -> go.Figure | None:

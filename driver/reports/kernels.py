@@ -6,15 +6,21 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from ...passes.canonicalize import canonicalize
+from ...passes.outcome import LayerZeros
+from ...passes.zeros import zeros_of
 from ..answer import table
 from ..wording import cost, density, times
+from .zeros import MaskPicture, mask_pictures, total_storage
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from ...backends.built import Built
     from ...backends.choosing.layer_choices import LayerChoice
 
@@ -32,6 +38,8 @@ class KernelReport:
         target: what it was compiled for.
         unit: of costs: ``s`` where kernels were timed, else ``cycles``.
         weights_bytes: of all weights and tables, as the kernels read them.
+        zeros: of the weights as the model has them, and what they take by format; none where no weight has any.
+        pictures: of their masks, for the page; not part of the JSON.
     """
 
     title: str
@@ -39,11 +47,18 @@ class KernelReport:
     unit: str
     layers: tuple[LayerChoice, ...]
     weights_bytes: int
+    zeros: tuple[LayerZeros, ...] = ()
+    pictures: Mapping[str, MaskPicture] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, built: Built, title: str) -> KernelReport:
-        """What `compile` found."""
-        return cls(title, built.target.name, built.cost_unit, built.layers, built.memory.weights_bytes)
+    def of(cls, built: Built, title: str, module: fx.GraphModule | None = None) -> KernelReport:
+        """What `compile` found; with the captured module also what zeros its weights have."""
+        made = cls(title, built.target.name, built.cost_unit, built.layers, built.memory.weights_bytes)
+        if module is None or not made.sparse:
+            return made
+        canonical = canonicalize(module)
+        zeros = zeros_of(canonical)
+        return dataclasses.replace(made, zeros=zeros, pictures=mask_pictures(canonical, zeros))
 
     @property
     def sparse(self) -> tuple[LayerChoice, ...]:
@@ -57,7 +72,9 @@ class KernelReport:
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON's types, with the name and version of the schema."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+        said = dataclasses.asdict(self)
+        del said["pictures"]
+        return {"schema": SCHEMA, **said}
 
     def to_json(self) -> str:
         """The same as JSON text."""
@@ -65,9 +82,19 @@ class KernelReport:
 
     def to_html(self) -> str:
         """The same as one HTML page that needs no network."""
+        from markupsafe import Markup
+
+        from .figures import cost_figure, density_figure, figure_html
         from .page import render
 
-        return render("kernels.html.j2", title=self.title, report=self, gain=gain)
+        figures = {
+            "density": density_figure(self.zeros) if self.zeros else None,
+            "costs": cost_figure(self.sparse, self.unit) if self.sparse else None,
+        }
+        return render(
+            "kernels.html.j2", title=self.title, report=self, gain=gain, storage=total_storage(self.zeros),
+            plots={name: Markup(figure_html(figure)) for name, figure in figures.items() if figure is not None},
+        )  # fmt: skip
 
     def table(self) -> Table:
         """One line for every layer with zeros."""

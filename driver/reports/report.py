@@ -16,7 +16,7 @@ from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, La
 from ...passes.pruning.zeros_latency import Timing
 from ...passes.recovery.least_squares import Recovery
 from .measured import Fact, Latency, Speed
-from .zeros import structure_sums, total_storage
+from .zeros import MaskPicture, structure_sums, total_storage
 
 __all__ = [
     "SCHEMA",
@@ -63,7 +63,7 @@ class Report:
     """Zeros that are left inside of layers, weight by weight; none where no weight has any."""
     timing: Timing | None = None
     """How a latency was reached by zeros inside of layers, if one was aimed at."""
-    pictures: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pictures: Mapping[str, MaskPicture] = field(default_factory=dict, repr=False)
     """Masks of these weights as images for the page; not part of the JSON."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def run(request: Request) -> Answer:
     with stage("writing the bundle"):
         linked_with = runtime if request.link else None
         built.export(folder, link=request.link, runtime=linked_with, certificate=loaded.certificate)
-    kernels = KernelReport.of(built, loaded.name)
+    kernels = KernelReport.of(built, loaded.name, loaded.module)
     files = {"bundle": str(folder)}
     if request.report is not None:
         write_text(request.report, kernels.to_html() if request.report.suffix == ".html" else kernels.to_json())

@@ -72,7 +72,8 @@ def test_compile_says_what_zeros_brought(folder: Path, capsys: pytest.CaptureFix
     assert main(["compile", "s.pt2", "--report", "k.html", "-o", "bundle"]) == 0
     out = capsys.readouterr().out
     assert "Layers with zeros" in out and "b.weight" in out and "a.weight" not in out and "report k.html" in out
-    assert "row-block:8" in (folder / "k.html").read_text()
+    page = (folder / "k.html").read_text()
+    assert "row-block:8" in page and 'alt="mask of b.weight"' in page and "Cost in one pass" in page
     assert main(["compile", *MODEL, "-o", "dense"]) == 0
     assert "Layers with zeros" not in capsys.readouterr().out
     line = refused(capsys, "compile", "s.pt2", "--report", "k.txt", "-o", "no")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from rich.console import Console
 
 from reconvene.backends.choosing.layer_choices import LayerChoice
 from reconvene.driver.reports.kernels import SCHEMA, KernelReport
+from reconvene.driver.reports.zeros import MaskPicture
+from reconvene.passes.outcome import LayerZeros
 
 LAYERS = (
     LayerChoice("stem.weight", (8, 3, 3, 3), 216, 0, None, "convolution", False, 1, 2e-5, "convolution", 2e-5),
@@ -51,6 +54,22 @@ def test_programs_get_everything() -> None:
         "name": "a.weight", "shape": [8, 8, 3, 3], "weights": 576, "zeros": 432, "structure": "row-block:4",
         "kernel": "gather", "planes": True, "calls": 1, "cost": 1e-5, "dense": "winograd", "dense_cost": 2.5e-5,
     }  # fmt: skip
+
+
+def test_a_page_with_masks_storage_and_costs() -> None:
+    zeros = (
+        LayerZeros("stem.weight", (8, 3, 3, 3), 216, 0, None, {"dense": 864}),
+        LayerZeros("a.weight", (8, 8, 3, 3), 576, 432, "row-block:4", {"dense": 2304, "csr": 890, "block rows": 700}),
+    )
+    pictures = {"a.weight": MaskPicture("data:image/png;base64,AAAA", "data:image/png;base64,BBBB", (4, 3), 0.25)}
+    report = dataclasses.replace(REPORT, zeros=zeros, pictures=pictures)
+    page = report.to_html()
+    for text in ("AAAA", "BBBB", "one dot for 4x3 weights", "25.0 % not zero", "block rows 700 bytes", "1.56 kB where"):
+        assert text in page
+    assert "best dense kernel" in page and "mask of stem.weight" not in page
+    data = json.loads(report.to_json())
+    assert data["zeros"][1]["storage"]["csr"] == 890 and "pictures" not in data
+    assert "Weights as the model has them" not in REPORT.to_html()
 
 
 def test_a_page() -> None:

@@ -15,11 +15,13 @@ from torch import nn
 
 from reconvene.driver.reports.report import make_report
 from reconvene.driver.reports.tables import timing_table
-from reconvene.driver.reports.zeros import mask_pictures, structure_sums, total_storage
+from reconvene.driver.reports.zeros import MaskPicture, mask_pictures, structure_sums, total_storage
 from reconvene.frontend.capture import capture
+from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import compact
 from reconvene.passes.outcome import LayerZeros
 from reconvene.passes.pruning.zeros_latency import LayerTiming, Timing
+from reconvene.passes.zeros import zeros_of
 from tests.driver.records import compaction
 
 ZEROS = (
@@ -38,7 +40,9 @@ def test_sums_by_structure() -> None:
 
 def test_reports_have_them() -> None:
     found = dataclasses.replace(compaction(), zeros=ZEROS)
-    report = dataclasses.replace(make_report(found, "net", {}), pictures={"a.weight": "data:image/png;base64,AAAA"})
+    report = dataclasses.replace(
+        make_report(found, "net", {}), pictures={"a.weight": MaskPicture("data:image/png;base64,AAAA")}
+    )
     data = json.loads(report.to_json())
     assert data["zeros"][1]["storage"] == {"dense": 2304, "csr": 2500, "n:m": 1300}
     assert data["zeros"][0]["reason"] == "a <first> convolution"
@@ -76,10 +80,46 @@ def test_images_are_the_masks() -> None:
     inputs = (torch.randn(1, 500),)
     found = compact(capture(model, inputs), inputs)
     pictures = mask_pictures(found.module, found.zeros)
-    images = {
-        name: np.asarray(Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2]))))
-        for name, text in pictures.items()
-    }
     weight = found.module.get_parameter("2.weight").detach()
-    assert np.array_equal(images["2.weight"], (weight.transpose(0, 1).reshape(4, 72) == 0).numpy())
-    assert images["0.weight"].shape == (128, 360)
+    small, large = pictures["2.weight"], pictures["0.weight"]
+    assert (
+        np.array_equal(pixels(small.dots), (weight.transpose(0, 1).reshape(4, 72) == 0).numpy()) and small.cells is None
+    )
+    assert pixels(large.dots).shape == (128, 360)
+
+
+def test_large_masks_are_reduced_to_densities() -> None:
+    """200 x 500 weights in cells of 4 x 3, of which the last column has 2 left over; half of the rows have no weights."""
+    model = nn.Sequential(nn.Linear(500, 200), nn.ReLU(), nn.Linear(200, 3)).eval()
+    kept = torch.zeros(200, 500, dtype=torch.bool)
+    kept[100:, 1::3] = kept[100:104] = True
+    with torch.no_grad():
+        model[0].weight.copy_(torch.where(kept, 1.0, 0.0))
+    module = canonicalize(capture(model, (torch.randn(1, 500),)))
+    picture = mask_pictures(module, zeros_of(module))["0.weight"]
+    assert picture.cells is not None and picture.cell == (4, 3) and picture.densest == 1.0
+    grey = pixels(picture.cells)
+    assert grey.shape == (50, 167)
+    assert (
+        (grey[:25] == 255).all()
+        and (grey[25] == 0).all()
+        and (grey[26:, :-1] == 170).all()
+        and (grey[26:, -1] == 136).all()
+    )
+
+
+def test_the_images_of_a_weight_are_below_17_kilobytes() -> None:
+    """Random zeros are what an image can be packed worst of all."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1440, 1024), nn.ReLU(), nn.Linear(1024, 3)).eval()
+    with torch.no_grad():
+        model[0].weight.mul_(torch.rand(1024, 1440) > 0.5)
+    module = canonicalize(capture(model, (torch.randn(1, 1440),)))
+    picture = mask_pictures(module, zeros_of(module))["0.weight"]
+    assert 8_000 < len(picture.dots) + len(picture.cells or "") < 17_000
+
+
+def pixels(address: str) -> np.ndarray:
+    """Of an image in a ``data:`` address, as grey."""
+    image = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    return np.asarray(image if image.mode == "1" else image.convert("L"))
