@@ -30,6 +30,8 @@ __all__ = ["GatherSpec", "step_cycles"]
 
 _LOAD = 1.0
 """Products that start while a vector within a cache line is loaded, or an element spread over a vector."""
+_BEYOND = 0.6
+"""Loads that one takes longer for each cache line of it that is not in the first cache."""
 _GROUP = 30.0
 """What starting a list costs, in products."""
 
@@ -68,6 +70,14 @@ class GatherSpec(PlaneSpec):
         """Bytes of the packed weights and of the places they are for."""
         return self.count.entries * (self.height * self.source.element_bytes + 4)
 
+    @property
+    def _read_bytes(self) -> int:
+        """What the rows of a chunk read for a tile, each anew."""
+        pitch, steps = (self.staging.pitch, self.staging.steps) if self.staging else (self.source.row, (1, 1))
+        rows = (self.kernel[0] - 1) * self.dilation[0] // steps[0]
+        planes = -(-self.source.blocks // self.count.chunks) * min(steps[0] * steps[1], self.kernel[0] * self.kernel[1])
+        return planes * (self.tile + rows * pitch) * self.source.element_bytes
+
     def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
         """Weights ``(entries, height)``, bias by output, rows ``(groups, height)``, the first entry of each group, the first
         group of each chunk or part, places in the input by entry, and what is a pixel.
@@ -98,7 +108,8 @@ class GatherSpec(PlaneSpec):
         """Estimated cycles of one call on one core: the inner loop's products and loads, and weights from memory."""
         height, vectors, count = self.height, self.vectors, self.count
         moved = 2 if count.chunks > 1 else 0
-        step = step_cycles(machine, height, vectors, self.kernel == (1, 1) and not self.staging)
+        near = self._read_bytes <= machine.l1_bytes
+        step = step_cycles(machine, height, vectors, self.kernel == (1, 1) and not self.staging, near)
         group = (_GROUP + (3.0 + moved) * height * vectors) / machine.rate
         compute = self.result.batch * self.tiles * (count.entries * step + count.groups * group)
         staged = self.staging.cycles(_LOAD) / machine.rate if self.staging else 0.0
@@ -124,9 +135,16 @@ class GatherSpec(PlaneSpec):
         return loops.kernel(name, arguments, lambda *buffers: _Body(self, buffers).write())
 
 
-def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool) -> float:
-    """For an entry of a list: products, or loads if they take longer. Of windows, a vector often lies in two cache lines."""
+def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool, near: bool) -> float:
+    """For an entry of a list: products, or loads if they take longer. Of windows, a vector often lies in two cache lines.
+
+    Args:
+        height: channels that share the entry.
+        aligned: whether vectors begin with cache lines.
+        near: whether what is read lies in the first cache.
+    """
     line = 1.0 if aligned else 1.0 + machine.vector_bytes / 64
+    line += 0.0 if near else _BEYOND * machine.vector_bytes / 64
     weights = -(-height // machine.lanes()) if machine.by_lane else height
     return max(height * vectors, _LOAD * (vectors * line + weights + 1)) / machine.rate
 

@@ -27,6 +27,7 @@ class Machine:
         halves: whether instructions on half a vector run at twice the rate.
         rate: vector products that start in a cycle.
         keeps_nans: whether the maximum of two vectors is NaN where one of them is, as IEEE 754 has it since 2019.
+        l1_bytes: first data cache of a core.
     """
 
     vector_bytes: int
@@ -40,6 +41,7 @@ class Machine:
     halves: bool = False
     rate: float = 1.0
     keeps_nans: bool = False
+    l1_bytes: int = 32768
 
     def lanes(self, dtype: str = "float32") -> int:
         """Elements of a type in a vector."""

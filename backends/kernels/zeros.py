@@ -22,6 +22,10 @@ _LITTLE = 1.1
 """Up to which nothing is gained by other groups."""
 _LEAST_WIDTH = 32
 """Columns of a chunk, below which more time goes into sums that wait than into products."""
+_LEAST_ENTRIES = 8
+"""Of a row in a chunk, likewise."""
+_CUTS = (2, 4, 8)
+"""Chunks of a layer whose window has more than one place, of which one may be what fits the first cache."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def zeros_in_planes(convolution: Convolution, given: Sequence[Blocking] = ()) ->
         two = count_groups(entries, Blocking(2, entries.columns))
         chunks = _count_in_chunks(entries, window)
         counts += [count for count in (two, four, *chunks) if _padding(count, entries) <= _PADDING]
+        counts += _counts_by_row(entries, window)
     return Zeros(entries.rows, kernel[0].size, shared_size(len(entries.row)), tuple(counts))
 
 
@@ -101,6 +106,15 @@ def count_groups(entries: Entries, blocking: Blocking) -> GroupCount:
 
 def _padding(count: GroupCount, entries: Entries) -> float:
     return count.entries * count.blocking.height / max(1, len(entries.row))
+
+
+def _counts_by_row(entries: Entries, window: int) -> list[GroupCount]:
+    """Every row by itself, in chunks of equally many input channels. What a chunk reads is read again by every row: it is
+    worth something that it stays in the first cache.
+    """
+    channels, least = entries.columns // window, _LEAST_ENTRIES * entries.rows
+    cuts = [cut for cut in _CUTS if cut <= channels and len(entries.row) >= cut * least]
+    return [count_groups(entries, Blocking(1, -(-channels // cut) * window)) for cut in cuts] if window > 1 else []
 
 
 def _count_in_chunks(entries: Entries, window: int) -> list[GroupCount]:

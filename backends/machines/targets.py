@@ -110,6 +110,7 @@ class Target:
             halves=self.lanes == 16 and self.cpu in isa.halving,
             rate=2.0 if self.lanes in isa.paired else 1.0,
             keeps_nans=isa.keeps_nans and self.lanes > 1,
+            l1_bytes=self.l1_bytes,
         )
 
 

@@ -85,6 +85,18 @@ def test_blocks_of_a_matrix_become_chunks() -> None:
     assert cut and cut[0].blocking == Blocking(4, 72) and cut[0].entries * 4 <= 1.05 * whole.entries
 
 
+def test_rows_that_share_nothing_read_what_fits_the_first_cache() -> None:
+    """Each row reads its places anew, of as many channels as stay there; with a larger cache, of all at once."""
+    case = PlanesLayer(64, 8, (24, 24), shared=1)
+    machine = MACHINES["sixteen lanes"]
+    near, wide = (
+        GatherFamily().candidates(case.task(), replace(machine, l1_bytes=size))[0] for size in (20_000, 2**20)
+    )
+    assert near.count.chunks > wide.count.chunks == near.height == 1
+    expected = case.expected()
+    np.testing.assert_allclose(results([near], case)[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_tables_that_are_timed_are_like_those_of_a_layer() -> None:
     case = CASES["3x3"]
     spec = GatherFamily().candidates(case.task(), MACHINES["sixteen lanes"])[0]
