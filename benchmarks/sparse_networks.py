@@ -11,7 +11,8 @@ is one network and structure: its dense form and all shares, and the engines on 
 turns in one run on one thread, one image, float32. Every output is compared with PyTorch's before it is timed. DeepSparse runs
 in a Python of its own, which is named, on the same ONNX files, between our turns. With `--targets`, networks are compiled for
 boards, run under QEMU and modelled, as `benchmarks/estimate.py` does, with kernels chosen by modelled cycles. Cells that are in
-the JSON file already are not measured again.
+the JSON file already are not measured again, on whatever machine they were: ratios are within a cell, and the page has a table
+for each machine.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ from engines import PACKAGES, difference, missing, prepare
 from estimate import measure as modelled
 from latency import TOLERANCE, cpu_name
 from models import build, image_size
-from sparse_kernels import begun
 
 from reconvene import prune
 from reconvene.backends.machines.targets import find_target
@@ -239,27 +239,43 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
     return "\n".join(lines)
 
 
+def by_machine(rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, str], list[dict[str, Any]]]]:
+    """Rows that were measured on the same machine with the same versions, with what these are."""
+    found: list[tuple[dict[str, str], list[dict[str, Any]]]] = []
+    for row in rows:
+        own = next((some for where, some in found if where == row["environment"]), None)
+        if own is None:
+            found.append((row["environment"], own := []))
+        own.append(row)
+    return found
+
+
 def summary(record: dict[str, Any]) -> str:
-    """The table, and what it was measured on."""
-    where = record["environment"]
-    return f"{where['cpu']}, {where['llvm_cpu']}, one thread.\n\n{table(record['rows'], 'median_ms', 'ms', 1.0)}"
+    """The tables, and what they were measured on."""
+    return "\n\n".join(
+        f"{where['cpu']}, {where['llvm_cpu']}, one thread.\n\n{table(rows, 'median_ms', 'ms', 1.0)}"
+        for where, rows in by_machine(record["rows"])
+    )
 
 
 def page(record: dict[str, Any]) -> str:
-    where, boards = record["environment"], any("target" in row for row in record["rows"])
-    made = (
-        "cycles in millions of a whole call, modelled (docs/estimate.md), kernels chosen by modelled cycles"
-        if boards
-        else f"{where['cpu']}, {where['llvm_cpu']}, one thread, medians of calls by turns within each network and structure"
-    )
-    shown = (
-        table(record["rows"], "cycles", "Mcycles", 1e-6) if boards else table(record["rows"], "median_ms", "ms", 1.0)
-    )
-    return (
-        f"# Networks with zeros inside their layers\n\nMade by `benchmarks/sparse_networks.py`: batch 1, float32, {made}."
-        " Weights are untrained and pruned by magnitude, the same share in every layer that takes the structure; first"
-        f" convolutions, depthwise layers and classifiers are dense. Versions: {where['versions']}.\n\n{shown}\n"
-    )
+    parts = [
+        "# Networks with zeros inside their layers\n\nMade by `benchmarks/sparse_networks.py`: batch 1, float32. Weights are"
+        " untrained and pruned by magnitude, the same share in every layer that takes the structure; first convolutions,"
+        " depthwise layers and classifiers are dense."
+    ]
+    for where, rows in by_machine(record["rows"]):
+        if "target" in rows[0]:
+            parts.append(
+                "Cycles in millions of a whole call, modelled (docs/estimate.md), kernels chosen by modelled cycles."
+                f" Versions: {where['versions']}.\n\n{table(rows, 'cycles', 'Mcycles', 1e-6)}"
+            )
+        else:
+            parts.append(
+                f"{where['cpu']}, {where['llvm_cpu']}, one thread, medians of calls by turns within each network and"
+                f" structure. Versions: {where['versions']}.\n\n{table(rows, 'median_ms', 'ms', 1.0)}"
+            )
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> int:
@@ -278,7 +294,7 @@ def main() -> int:
     torch.set_num_threads(1)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "apache-tvm", *options.engines))
     host = {"cpu": cpu_name(), "llvm_cpu": find_target("host").cpu, "versions": versions}
-    record = begun(options.json, host)
+    record: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
     rows = record["rows"]
     done = {(row["network"], row["structure"], row.get("target", "")) for row in rows}
     left = options.cells
@@ -291,7 +307,7 @@ def main() -> int:
                 found = (
                     on_board(network, structure, target, options) if target else measured(network, structure, options)
                 )
-                rows += found
+                rows += [{**row, "environment": host} for row in found]
                 print(table(found, *(("cycles", "Mcycles", 1e-6) if target else ("median_ms", "ms", 1.0))), flush=True)
                 write_text(options.json, json.dumps(record, indent=1) + "\n")
     if options.markdown:
