@@ -21,7 +21,7 @@ from ..graph.nodes import Array, Convolution
 from . import loops
 from .image import Slots
 from .packed_rows import even_spans, group_rows, pack_rows
-from .planes import clear_around, inside, pixels, zero_between
+from .planes import clear_around, inside, zero_between
 from .tiles import Machine, streamed_cycles
 from .windows import PlaneSpec, window_places, window_source
 from .zeros import GroupCount, entries_of
@@ -198,7 +198,7 @@ class _Body:
         """Image and first pixel of a tile."""
         spec = self.spec
         image = turn // spec.tiles if spec.result.batch > 1 else 0
-        return image, loops.tile_start(turn % spec.tiles, spec.tile, pixels(spec.result))
+        return image, loops.tile_start(turn % spec.tiles, spec.tile, spec.reach)
 
     def _tile(self, group: Any, image: Any, at: Any, begin: Callable[..., Any], end: Callable[..., None]) -> None:
         """The sums of one group on one tile."""

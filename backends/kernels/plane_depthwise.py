@@ -149,7 +149,7 @@ def _write(spec: PlaneDepthwiseSpec, buffers: Sequence[loops.Buffer]) -> None:
             stage_plane(spec.staging, spec.source, first, last_place(spec), source, workspace, copy)
             first = copy + int(taps[0])
         with loops.serial(spec.tiles) as turn:
-            at = loops.tile_start(turn, spec.tile, pixels(spec.result))
+            at = loops.tile_start(turn, spec.tile, spec.reach)
             sums = loops.local(spec.tile, accumulator)
             for vector in range(spec.vectors):
                 loops.store(sums, vector * lanes, loops.broadcast(loops.load(bias, channel), lanes), lanes)

@@ -53,6 +53,13 @@ class PlaneSpec(SkippingSpec):
         """Tiles of a plane."""
         return -(-pixels(self.result) // self.tile)
 
+    @property
+    def reach(self) -> int:
+        """Pixels of a plane in whole vectors: tiles that end there begin with vectors, and what is behind the last pixel is
+        the plane's own.
+        """
+        return -(-pixels(self.result) // self.lanes) * self.lanes
+
 
 def window_places(spec: PlaneSpec, slots: Slots) -> Array:
     """Of each input channel and each place of the window, where the first output's pixel is in an image: ``(channels,
