@@ -6,13 +6,15 @@
     python benchmarks/sparse_networks.py --targets rpi4 rpi5 rpi3 --json docs/results/sparse_boards.json ...
 
 Untrained weights, pruned by magnitude, the same share in every layer that takes the structure; 1x1 layers take `row-block:4`
-where patterns are asked for, which are of 3x3 kernels. First convolutions, depthwise layers and classifiers stay dense. A cell
-is one network and structure: its dense form and all shares, and the engines on the dense form and on the largest share, take
+where patterns are asked for, which are of 3x3 kernels. First convolutions, depthwise layers and classifiers stay dense.
+Channels that zeros leave without a use are removed, as ever: what multiply-accumulates the channels that are left would have
+without zeros, is beside the times, and a network of which no path from the input to the output is left is no row. A cell is
+one network and structure: its dense form and all shares, and the engines on the dense form and on the largest share, take
 turns in one run on one thread, one image, float32. Every output is compared with PyTorch's before it is timed. DeepSparse runs
 in a Python of its own, which is named, on the same ONNX files, between our turns. With `--targets`, networks are compiled for
-boards, run under QEMU and modelled, as `benchmarks/estimate.py` does, with kernels chosen by modelled cycles. Cells that are in
-the JSON file already are not measured again, on whatever machine they were: ratios are within a cell, and the page has a table
-for each machine.
+boards, run under QEMU and modelled, as `benchmarks/estimate.py` does, with kernels chosen by modelled cycles. Cells that are
+in the JSON file already are not measured again, on whatever machine they were: ratios are within a cell, and the page has a
+table for each machine.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -80,14 +83,33 @@ def shares_of(structure: str, shares: Sequence[float]) -> list[float]:
     return list(shares) if own is None else [own]
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A network, and its multiply-accumulates by the shapes of its weights."""
+
+    module: nn.Module
+    macs: int
+
+    @property
+    def weights(self) -> int:
+        """That are not zero."""
+        return sum(int(parameter.count_nonzero()) for parameter in self.module.parameters())
+
+
 def variants_of(
     network: str, structure: str, shares: Sequence[float], inputs: tuple[torch.Tensor, ...]
-) -> dict[str, nn.Module]:
-    """The dense network and those with zeros, by name."""
-    found: dict[str, nn.Module] = {"dense": build(network)}
+) -> dict[str, Variant]:
+    """The dense network and those with zeros, by name; without those whose output does not depend on the input any more."""
+    found = dict[str, Variant]()
     for share in shares_of(structure, shares):
         result = prune(build(network), inputs, "magnitude", share, structure=structure)
-        found[f"{share:.0%}"] = result.module
+        found.setdefault("dense", Variant(build(network), result.report.before.macs))
+        with torch.inference_mode():
+            here, there = result.module(*inputs), result.module(*(-2 * value for value in inputs))
+        if torch.equal(here, there):
+            print(f"{network}, {structure} {share:.0%}: no path to the output is left", file=sys.stderr)
+            continue
+        found[f"{share:.0%}"] = Variant(result.module, result.report.after.macs)
     return found
 
 
@@ -153,7 +175,8 @@ def measured(network: str, structure: str, options: argparse.Namespace) -> list[
     calls: dict[str, Callable[[], object]] = {}
     facts: dict[str, dict[str, Any]] = {}
     with torch_threads(1), ExitStack() as kept:
-        for name, module in variants.items():
+        for name, variant in variants.items():
+            module = variant.module
             with torch.inference_mode():
                 expected = module(*inputs).clone()
             engines = ["reconvene", *(options.engines if name in ("dense", list(variants)[-1]) else ())]
@@ -170,7 +193,7 @@ def measured(network: str, structure: str, options: argparse.Namespace) -> list[
                     "difference": checked("deepsparse", difference(other.output(), expected))
                 }
                 calls[f"{name}/deepsparse"] = other
-            facts[f"{name}/reconvene"]["weights"] = sum(int(p.count_nonzero()) for p in module.parameters())
+            facts[f"{name}/reconvene"] |= {"weights": variant.weights, "macs": variant.macs}
         print(f"timing {network}, {structure}", file=sys.stderr, flush=True)
         timings = time_calls(calls, options.repeat)
         for key, call in calls.items():
@@ -203,10 +226,9 @@ def on_board(network: str, structure: str, target: str, options: argparse.Namesp
     size = image_size(network, False)
     inputs = (torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
     rows = []
-    for name, module in variants_of(network, structure, options.shares, inputs).items():
-        weights = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
-        at = {"structure": structure, "engine": "reconvene", "weights": weights}
-        rows.append({**modelled(module, inputs, target, network, name, 0), **at})
+    for name, variant in variants_of(network, structure, options.shares, inputs).items():
+        at = {"structure": structure, "engine": "reconvene", "weights": variant.weights, "macs": variant.macs}
+        rows.append({**modelled(variant.module, inputs, target, network, name, 0), **at})
     return rows
 
 
@@ -217,6 +239,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
         "network",
         "zeros",
         "share",
+        "MACs by shape",
         f"ours, {unit}",
         "times our dense",
         *(f"{e}, {unit} (dense)" for e in engines),
@@ -226,6 +249,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
     for cell in cells:
         some = [row for row in rows if (row["network"], row["structure"], row.get("target", "")) == cell]
         figures = {(row["variant"], row["engine"]): scale * row[key] for row in some}
+        macs = {row["variant"]: row["macs"] for row in some if row["engine"] == "reconvene"}
         dense = figures["dense", "reconvene"]
         for variant in dict.fromkeys(row["variant"] for row in some):
             own = figures[variant, "reconvene"]
@@ -234,7 +258,15 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
                 here, there = figures.get((variant, engine)), figures.get(("dense", engine))
                 others.append("" if here is None else f"{here:.2f}" + (f" ({there:.2f})" if there is not None else ""))
             where = f"{cell[0]} on {cell[2]}" if cell[2] else cell[0]
-            told = [where, cell[1], variant, f"{own:.2f}", f"{dense / own:.2f}", *others]
+            told = [
+                where,
+                cell[1],
+                variant,
+                f"{macs[variant] / macs['dense']:.0%}",
+                f"{own:.2f}",
+                f"{dense / own:.2f}",
+                *others,
+            ]
             lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
 
@@ -262,7 +294,8 @@ def page(record: dict[str, Any]) -> str:
     parts = [
         "# Networks with zeros inside their layers\n\nMade by `benchmarks/sparse_networks.py`: batch 1, float32. Weights are"
         " untrained and pruned by magnitude, the same share in every layer that takes the structure; first convolutions,"
-        " depthwise layers and classifiers are dense."
+        " depthwise layers and classifiers are dense. Channels that zeros leave without a use are removed, which is part of"
+        " what is gained: MACs by shape are those that the channels that are left would have without zeros."
     ]
     for where, rows in by_machine(record["rows"]):
         if "target" in rows[0]:
