@@ -1,10 +1,11 @@
-"""What the zeros of four networks take in bytes, by structure and format, and whether unified blocks are exact.
+"""What the zeros of four networks take in bytes, by structure and format, in bundles and in memory, and whether unified blocks
+are exact.
 
     python benchmarks/structure_storage.py [--json docs/results/structure_storage.json] [--markdown ...md]
 
 Untrained weights, pruned by magnitude, the share in every layer that takes the structure. First convolutions, depthwise
 and last layers are dense. Every packed weight is unpacked again and compared. Networks that are in the JSON file already are
-not measured again.
+not measured again. `sparse_bundles.py` says what is compiled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import sparse_bundles
 from models import build, image_size
 
 from reconvene.frontend.base.errors import InputError
@@ -33,7 +35,8 @@ from reconvene.passes.values import attribute
 RESULTS = """## Zeros inside of layers, in bytes
 
 How many times less the weights of whole networks take in each structure's own format, first convolutions, depthwise and last
-layers, and all that a structure does not fit, dense and counted: [by share and format](results/structure_storage.md).
+layers, and all that a structure does not fit, dense and counted: [by share and format, and what compiled networks
+take](results/structure_storage.md#in-bundles-and-in-memory) in bundles and in memory.
 """
 """The section of the results."""
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "vgg16_cifar")
@@ -124,7 +127,7 @@ def exactness(rows: Sequence[dict[str, Any]]) -> str:
     return f"Of {len(rows)} pruned networks {same} are the same bits after packing and unpacking every weight."
 
 
-def page(rows: Sequence[dict[str, Any]]) -> str:
+def page(rows: Sequence[dict[str, Any]], bundles: Sequence[dict[str, Any]]) -> str:
     return f"""# Storage by structure and format
 
 `benchmarks/structure_storage.py`: untrained weights in float32, pruned by magnitude, the share in every layer that takes the
@@ -133,7 +136,13 @@ types are the smallest that suffice. {exactness(rows)}
 Unified blocks keep one value and a sign for each weight, so that the network itself is changed before it is packed.
 
 {table(rows)}
-"""
+
+{sparse_bundles.page(bundles)}"""
+
+
+def _write(path: Path | None, rows: Sequence[dict[str, Any]], bundles: Sequence[dict[str, Any]]) -> None:
+    if path:
+        write_text(path, json.dumps({"rows": rows, "bundles": bundles}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -142,15 +151,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    rows = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    rows, bundles = known.get("rows", []), known.get("bundles", [])
     for name in options.only:
         if name not in {row["network"] for row in rows}:
             rows += rows_of(name)
-            if options.json:
-                write_text(options.json, json.dumps({"rows": rows}, indent=1) + "\n")
+            _write(options.json, rows, bundles)
+    for case in sparse_bundles.CASES:
+        if (case.network, case.target) not in {(row["network"], row["target"]) for row in bundles}:
+            bundles += sparse_bundles.rows_of(case)
+            _write(options.json, rows, bundles)
     print(table(rows))
     if options.markdown:
-        write_text(options.markdown, page(rows))
+        write_text(options.markdown, page(rows, bundles))
 
 
 if __name__ == "__main__":

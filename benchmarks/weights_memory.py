@@ -69,8 +69,8 @@ def prepare(network: str, folder: Path) -> int:
     target = find_target("host")
     llvm = tvm.target.Target(target.llvm())
     imported = import_module(model, images).module
-    scheduled, _ = scheduled_module(imported, target.machine, llvm, winograd="auto", cost=AnalyticCost(target.machine))
-    tvm.compile(scheduled, target=llvm).export_library(str(folder / "pool.so"))
+    made = scheduled_module(imported, target.machine, llvm, winograd="auto", cost=AnalyticCost(target.machine))
+    tvm.compile(made.module, target=llvm).export_library(str(folder / "pool.so"))
     return built.memory.weights_bytes
 
 
@@ -145,10 +145,10 @@ def child(way: str, folder: str, network: str) -> int:
     return 0
 
 
-def memory() -> dict[str, int]:
-    """Bytes of this process by the names of `FIELDS`."""
+def memory(process: int | str = "self") -> dict[str, int]:
+    """Bytes of a process by the names of `FIELDS`."""
     facts = {}
-    for line in Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]:
+    for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]:
         name, _, value = line.partition(":")
         facts[name] = int(value.split()[0]) * 1024
     return {name: sum(facts[part] for part in parts) for name, parts in FIELDS.items()}

@@ -37,6 +37,8 @@ class LayerChoice:
         calls: how often one pass calls it.
         cost: of one call, by whoever chose; None where there was nothing to choose.
         dense: the family of the best kernel that multiplies by zeros, too, and what that costs.
+        bytes: of the weights and tables that the kernel reads in one call.
+        dense_bytes: and of those that the dense kernel would read.
     """
 
     name: str
@@ -50,6 +52,8 @@ class LayerChoice:
     cost: float | None = None
     dense: str | None = None
     dense_cost: float | None = None
+    bytes: int = 0
+    dense_bytes: int | None = None
 
 
 def layer_choices(
@@ -89,13 +93,14 @@ def _choice(
         kernel=spec.family,
         planes=plan.machine.lanes() > 1 and is_planes(spec.result),
         cost=figures.get(spec),
+        bytes=spec.weight_bytes,
     )
     others = candidates(task, plan.machine, DENSE) if task is not None else ()
-    priced = [(figures[other], other.family) for other in others if other in figures]
+    priced = [other for other in others if other in figures]
     if not priced:
         return made
-    cost, family = min(priced)
-    return replace(made, dense=family, dense_cost=cost)
+    best = min(priced, key=lambda other: (figures[other], other.family))
+    return replace(made, dense=best.family, dense_cost=figures[best], dense_bytes=best.weight_bytes)
 
 
 def names_of_weights(graph: Graph, weights: Mapping[str, Array]) -> dict[Node, str]:

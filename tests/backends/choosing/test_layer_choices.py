@@ -59,6 +59,9 @@ def test_every_layer_by_the_name_of_its_weight(net: nn.Module) -> None:
     for layer in (body, head):
         assert layer.dense in ("convolution", "winograd") and layer.cost is not None and layer.dense_cost is not None
         assert 0 < layer.cost < 0.7 * layer.dense_cost
+        assert (
+            layer.dense_bytes is not None and 4 * (layer.weights - layer.zeros) < layer.bytes < 0.6 * layer.dense_bytes
+        )
 
 
 def test_a_layer_that_is_computed_by_the_best_dense_kernel_costs_as_much() -> None:

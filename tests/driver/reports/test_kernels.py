@@ -14,7 +14,9 @@ from reconvene.passes.outcome import LayerZeros
 
 LAYERS = (
     LayerChoice("stem.weight", (8, 3, 3, 3), 216, 0, None, "convolution", False, 1, 2e-5, "convolution", 2e-5),
-    LayerChoice("a.weight", (8, 8, 3, 3), 576, 432, "row-block:4", "gather", True, 1, 1e-5, "winograd", 2.5e-5),
+    LayerChoice(
+        "a.weight", (8, 8, 3, 3), 576, 432, "row-block:4", "gather", True, 1, 1e-5, "winograd", 2.5e-5, 720, 9216
+    ),
     LayerChoice("<b>.weight", (96, 32, 1, 1), 3072, 2765, "unstructured", "dots", False, 7, 3e-6, "convolution", 4e-6),
     LayerChoice("c.weight", (8, 1, 3, 3), 72, 36, "2:4", "depthwise", False),
 )
@@ -53,6 +55,7 @@ def test_programs_get_everything() -> None:
     assert data["layers"][1] == {
         "name": "a.weight", "shape": [8, 8, 3, 3], "weights": 576, "zeros": 432, "structure": "row-block:4",
         "kernel": "gather", "planes": True, "calls": 1, "cost": 1e-5, "dense": "winograd", "dense_cost": 2.5e-5,
+        "bytes": 720, "dense_bytes": 9216,
     }  # fmt: skip
 
 
@@ -74,7 +77,17 @@ def test_a_page_with_masks_storage_and_costs() -> None:
 
 def test_a_page() -> None:
     page = REPORT.to_html()
-    for text in ("&lt;b&gt;.weight", "stem.weight", "25.0 %", "2.50×", "12.3 kB", "All 4 layers", "planes"):
+    for text in (
+        "&lt;b&gt;.weight",
+        "stem.weight",
+        "25.0 %",
+        "2.50×",
+        "12.3 kB",
+        "All 4 layers",
+        "planes",
+        "720 bytes",
+        "9.22 kB",
+    ):
         assert text in page
     assert "<b>.weight" not in page
     assert "<p>None.</p>" in KernelReport("net", "rpi4", "s", LAYERS[:1], 1).to_html()
