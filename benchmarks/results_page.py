@@ -17,6 +17,8 @@ python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/
 python benchmarks/structure_storage.py --json docs/results/structure_storage.json --markdown docs/results/structure_storage.md
 python benchmarks/sparse_kernels.py --json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md
 python benchmarks/sparse_networks.py --json docs/results/sparse_networks.json --markdown docs/results/sparse_networks.md
+python benchmarks/sparse_networks.py --targets rpi4 --shares 0.8 0.9 --engines \
+    --json docs/results/sparse_boards.json --markdown docs/results/sparse_boards.md
 python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py --bfloat16
 python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
@@ -371,6 +373,7 @@ SECTIONS = (
     Section("structure_storage", structure_storage.RESULTS, lambda record: structure_storage.summary(record["rows"])),
     Section("sparse_kernels", sparse_kernels.RESULTS, sparse_kernels.summary),
     Section("sparse_networks", sparse_networks.RESULTS, sparse_networks.summary),
+    Section("sparse_boards", sparse_networks.ON_BOARDS, sparse_networks.summary),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("recovery", RECOVERY, lambda record: recovery.table(record["rows"])),

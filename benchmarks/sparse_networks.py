@@ -55,6 +55,11 @@ RESULTS = """## Networks with zeros inside their layers
 Over our own best dense code and other engines, by turns in one run: [network by network](results/sparse_networks.md).
 """
 """The section of the results."""
+ON_BOARDS = """## Networks with zeros inside their layers, on boards
+
+The same with modelled cycles: [network by network](results/sparse_boards.md).
+"""
+"""And of boards."""
 NETWORKS = ("resnet18", "mobilenet_v2", "vgg16_cifar", "resnet50")
 STRUCTURES = ("unstructured", "row-block:4", "block-punched:8x4", "pattern,row-block:4", "2:4:4", "1:4:4")
 SHARES = (0.7, 0.8, 0.9)
@@ -284,31 +289,35 @@ def by_machine(rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, str], lis
 
 def summary(record: dict[str, Any]) -> str:
     """The tables, and what they were measured on."""
-    return "\n\n".join(
-        f"{where['cpu']}, {where['llvm_cpu']}, one thread.\n\n{table(rows, 'median_ms', 'ms', 1.0)}"
-        for where, rows in by_machine(record["rows"])
+    return "\n\n".join(f"{conditions(where, rows)}\n\n{shown(rows)}" for where, rows in by_machine(record["rows"]))
+
+
+def conditions(where: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
+    """A sentence."""
+    if "target" in rows[0]:
+        return (
+            "Cycles in millions of a whole call, modelled (docs/estimate.md), kernels chosen by modelled cycles."
+            f" Versions: {where['versions']}."
+        )
+    return (
+        f"{where['cpu']}, {where['llvm_cpu']}, one thread, medians of calls by turns within each network and structure."
+        f" Versions: {where['versions']}."
     )
 
 
+def shown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of rows of a machine."""
+    return table(rows, "cycles", "Mcycles", 1e-6) if "target" in rows[0] else table(rows, "median_ms", "ms", 1.0)
+
+
 def page(record: dict[str, Any]) -> str:
-    parts = [
+    return (
         "# Networks with zeros inside their layers\n\nMade by `benchmarks/sparse_networks.py`: batch 1, float32. Weights are"
         " untrained and pruned by magnitude, the same share in every layer that takes the structure; first convolutions,"
         " depthwise layers and classifiers are dense. Channels that zeros leave without a use are removed, which is part of"
-        " what is gained: MACs by shape are those that the channels that are left would have without zeros."
-    ]
-    for where, rows in by_machine(record["rows"]):
-        if "target" in rows[0]:
-            parts.append(
-                "Cycles in millions of a whole call, modelled (docs/estimate.md), kernels chosen by modelled cycles."
-                f" Versions: {where['versions']}.\n\n{table(rows, 'cycles', 'Mcycles', 1e-6)}"
-            )
-        else:
-            parts.append(
-                f"{where['cpu']}, {where['llvm_cpu']}, one thread, medians of calls by turns within each network and"
-                f" structure. Versions: {where['versions']}.\n\n{table(rows, 'median_ms', 'ms', 1.0)}"
-            )
-    return "\n\n".join(parts) + "\n"
+        " what is gained: MACs by shape are those that the channels that are left would have without zeros.\n\n"
+        f"{summary(record)}\n"
+    )
 
 
 def main() -> int:
@@ -326,7 +335,8 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "apache-tvm", *options.engines))
-    host = {"cpu": cpu_name(), "llvm_cpu": find_target("host").cpu, "versions": versions}
+    here = {} if options.targets else {"cpu": cpu_name(), "llvm_cpu": find_target("host").cpu}
+    environment = {**here, "versions": versions}
     record: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
     rows = record["rows"]
     done = {(row["network"], row["structure"], row.get("target", "")) for row in rows}
@@ -340,8 +350,8 @@ def main() -> int:
                 found = (
                     on_board(network, structure, target, options) if target else measured(network, structure, options)
                 )
-                rows += [{**row, "environment": host} for row in found]
-                print(table(found, *(("cycles", "Mcycles", 1e-6) if target else ("median_ms", "ms", 1.0))), flush=True)
+                rows += [{**row, "environment": environment} for row in found]
+                print(shown(found), flush=True)
                 write_text(options.json, json.dumps(record, indent=1) + "\n")
     if options.markdown:
         write_text(options.markdown, page(record))
