@@ -123,7 +123,6 @@ The networks of `make test` and those that Torch-Pruning's own table lists as fa
 gone: [network by network](results/peers.md).
 """
 
-
 ZOO = """## Every network people bring
 
 torchvision's networks (detectors by their backbones) and one of every family of timm, untrained, all statistics and
@@ -158,7 +157,6 @@ layers of 2,000 channels.
 ![seconds over nodes](results/scale.svg)
 """
 
-
 SCORES = """## Pruning at initialization
 
 Seconds from an untrained model to the compacted graph with new initial weights (method `reconvene`), capture and certificate
@@ -171,12 +169,6 @@ SIZE = """## How small VGG-16 becomes
 The smallest p, in steps of a two-hundredth, at which the method `reconvene` leaves so many times fewer parameters as was
 asked for, by each rule of how many channels stay. Latency is on one image, PyTorch eager and compiled by our pipeline,
 dense and pruned by turns.
-"""
-
-RECOVERY = """## Pruned without training it again
-
-EfficientNet-Lite0 with its ImageNet weights on 20 photographs and crops of them, with and without recovery by least squares, on
-synthetic inputs and on other photographs: [what is left](results/recovery.md).
 """
 
 KILLS = """## Trainings that are killed
@@ -376,7 +368,7 @@ SECTIONS = (
     Section("sparse_boards", sparse_networks.ON_BOARDS, sparse_networks.summary),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
-    Section("recovery", RECOVERY, lambda record: recovery.table(record["rows"])),
+    Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
     Section("training_kills", KILLS, killed),
     Section("accuracy-cifar10", ACCURACY.format(data="CIFAR-10", name="cifar10"), accuracies),
     Section("accuracy-fashion-mnist", ACCURACY.format(data="Fashion-MNIST", name="fashion-mnist"), accuracies),
