@@ -30,7 +30,7 @@ from ..passes.pruning.structure_rules import check_structures, structure_rules
 from ..passes.recovery.calibration import Calibration
 from ..passes.recovery.least_squares import LeastSquares
 from ..passes.structures import Structure
-from .aims import timed
+from .aims import check_timed, timed
 from .recovering import CalibrationInputs, Recovering, calibration_for, recovered, recovering, with_recovery
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report
@@ -120,6 +120,7 @@ def prune(
     structure: Structures | None = None,
     scope: Literal["layer", "global"] = "layer",
     latency: float | None = None,
+    timed_by: Literal["model", "cycles", "time"] = "model",
     channel_multiple: int | None = None,
     minimum_channels: int | None = None,
     ignore: Sequence[str] = (),
@@ -153,6 +154,8 @@ def prune(
             layers, see ``reconvene.backends.choosing.layer_times``. With a structure it is the least share of zeros, the same
             for all layers or with ``scope="global"`` by rank, and layers whose kernels gain nothing by it stay dense; times are
             those of all kernels, see ``reconvene.backends.network_times``. Not for ``reconvene``.
+        timed_by: who tells times with a structure: ``model`` counts cycles by a formula, ``cycles`` takes what is modelled of
+            the emulated code (slow), ``time`` has this machine's clock, for its own target.
         channel_multiple: rounds to this instead of the target's multiple.
         minimum_channels: what every layer keeps at least; 1 unless given, for ``reconvene`` 8 and a sixteenth of the layer.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
@@ -173,7 +176,7 @@ def prune(
         CheckError: as for `compact`.
     """
     told = asked(
-        method, sparsity, target, structure=structure, latency=latency, scope=scope,
+        method, sparsity, target, structure=structure, latency=latency, timed_by=timed_by, scope=scope,
         channel_multiple=channel_multiple, minimum_channels=minimum_channels, ignore=ignore, fold=fold_batch_norm,
         recover=recover, calibration=calibration, options=method_options,
     )  # fmt: skip
@@ -188,6 +191,7 @@ class Asked:
     aim: Aim
     target: str | Target | None
     recovering: Recovering
+    timed_by: str = "model"
 
 
 def asked(
@@ -197,6 +201,7 @@ def asked(
     *,
     structure: Structures | None = None,
     latency: float | None = None,
+    timed_by: str = "model",
     scope: str = "layer",
     channel_multiple: int | None = None,
     minimum_channels: int | None = None,
@@ -214,15 +219,14 @@ def asked(
             "with a structure no channels are chosen, so none are rounded; leave the widths out, and the target unless a"
             " latency is aimed at"
         )
-    if latency is not None and target is None:
-        raise InputError("a latency goal needs a target; name one, such as target='host' or 'rpi4'")
     multiple = None if rules else multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
     widths = Widths(scope, multiple, minimum_channels, ignore=tuple(ignore))
     aim = Aim(sparsity, widths, latency, fold=fold, structures=rules)
+    check_timed(aim, target, timed_by)
     chosen.check_aim(aim)
-    return Asked(chosen, aim, target, recovering(recover, calibration, chosen, aim))
+    return Asked(chosen, aim, target, recovering(recover, calibration, chosen, aim), timed_by)
 
 
 @tracing_in_turn
@@ -231,7 +235,7 @@ def prune_as_asked(
 ) -> Result:
     """`prune` with what `asked` checked, and data, loss and seed as evidence; its inputs are those of the model."""
     module, inputs = captured(model, example_inputs, dynamic_shapes)
-    aim = timed(told.aim, module, inputs, told.target)
+    aim = timed(told.aim, module, inputs, told.target, told.timed_by)
 
     def pruned() -> tuple[Pruned, Calibration | None]:
         inputs_for = calibration_for(module, inputs, told.recovering, told.method, evidence.seed)
@@ -255,7 +259,8 @@ def prune_as_asked(
         found, recovery = recovered(module, found, calibration, told.recovering.options, evidence.seed)
     origin = found.compaction.plan.origin
     first = {"action": "prune", "method": told.method.name, "sparsity": origin["sparsity"]}
-    options = {**first, "target": name_of(told.target), **origin, **told.recovering.told()}
+    timed_by = {"timed_by": told.timed_by} if found.timing is not None else {}
+    options = {**first, "target": name_of(told.target), **timed_by, **origin, **told.recovering.told()}
     made = result(found.compaction, title_of(model), options)
     report = _with_findings(made.report, found, {"dense": (module, inputs), "compacted": (made.module, inputs)})
     if recovery is not None:

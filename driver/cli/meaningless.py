@@ -116,16 +116,22 @@ def _prune(given: Given) -> None:
         given.refuse(["data"], "without --dataset, which names what to look for there")
     if given["recover"] is None and given["method"] not in _LOOKING_AT_CALLS:
         given.refuse(["calibration", "recover_set"], "without --recover, which says what is done with them")
+    _structured(given)
+    if given["latency"] is not None:
+        given.refuse(["sparsity"], "with --latency, which finds a sparsity")
+    if given["channel_multiple"] is not None and given["latency"] is None:
+        given.refuse(["target"], "with --channel-multiple, which rounds instead")
+
+
+def _structured(given: Given) -> None:
     if given["structure"]:
         widths = ["channel_multiple", "minimum_channels"]
         given.refuse(
             widths if given["latency"] is not None else ["target", *widths],
             "with --structure: no channels are chosen, and none are rounded",
         )
-    if given["latency"] is not None:
-        given.refuse(["sparsity"], "with --latency, which finds a sparsity")
-    if given["channel_multiple"] is not None and given["latency"] is None:
-        given.refuse(["target"], "with --channel-multiple, which rounds instead")
+    if given["latency"] is None or not given["structure"]:
+        given.refuse(["timed_by"], "without --latency and --structure, whose zeros it times")
 
 
 def _compile(given: Given) -> None:

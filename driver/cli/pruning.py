@@ -96,6 +96,9 @@ def prune(
     latency: Annotated[
         float | None, typer.Option(help="Share of the dense time to reach on the target, instead of a sparsity.")
     ] = None,
+    timed_by: Annotated[
+        str, typer.Option(help="Who tells times with --structure: 'model', 'cycles' of emulated code, or 'time' here.")
+    ] = "model",
     channel_multiple: Annotated[
         int | None, typer.Option(min=1, max=MOST_CHANNELS, help="Round them to this multiple instead; 8 for reconvene.")
     ] = None,
@@ -146,6 +149,7 @@ def prune(
             scope=scope,
             target=target,
             latency=latency,
+            timed_by=timed_by,
             channel_multiple=channel_multiple,
             minimum_channels=minimum_channels,
             ignore=tuple(ignore or ()),

@@ -49,7 +49,7 @@ def structure_table(zeros: Sequence[LayerZeros]) -> Table:
 def timing_table(timing: Timing) -> Table:
     """What was wanted and reached, and one line for every layer that has zeros for it."""
     numbers = ("zeros", "dense", "with zeros", "gain")
-    title = f"Time, modelled: {timing.wanted:.3g} of the dense one wanted, {timing.reached:.3g} reached"
+    title = f"Time, {timing.told}: {timing.wanted:.3g} of the dense one wanted, {timing.reached:.3g} reached"
     made = table("layer", *numbers, right=numbers, title=title)
     for layer in timing.layers:
         if layer.zeros:

@@ -35,6 +35,7 @@ class Request:
     scope: str = "layer"
     target: str | None = None
     latency: float | None = None
+    timed_by: str = "model"
     channel_multiple: int | None = None
     minimum_channels: int | None = None
     ignore: tuple[str, ...] = ()
@@ -55,9 +56,10 @@ class Request:
         """What the API is asked for. Raises InputError if that is found wrong without the model."""
         recover, calibration = recovery_options(self.recover, self.calibration, self.recover_settings)
         return api.asked(
-            self.method, self.sparsity, self.target, structure=self.structure, latency=self.latency, scope=self.scope,
-            channel_multiple=self.channel_multiple, minimum_channels=self.minimum_channels, ignore=self.ignore,
-            fold=self.fold, recover=recover, calibration=calibration, options=self.settings or {},
+            self.method, self.sparsity, self.target, structure=self.structure, latency=self.latency,
+            timed_by=self.timed_by, scope=self.scope, channel_multiple=self.channel_multiple,
+            minimum_channels=self.minimum_channels, ignore=self.ignore, fold=self.fold, recover=recover,
+            calibration=calibration, options=self.settings or {},
         )  # fmt: skip
 
 

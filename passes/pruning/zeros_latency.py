@@ -32,7 +32,7 @@ class NetworkTime:
     Attributes:
         total: of all its kernels.
         layers: of convolutions and linear layers, all calls together, by the name of the weight.
-        unit: of all figures.
+        unit: of all figures: ``s`` where they were measured, else ``cycles``.
     """
 
     total: float
@@ -86,6 +86,11 @@ class Timing:
     dense: float
     sparse: float
     layers: tuple[LayerTiming, ...]
+
+    @property
+    def told(self) -> str:
+        """``measured`` by a clock, or ``modelled``."""
+        return "measured" if self.unit == "s" else "modelled"
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,6 +94,12 @@ def test_a_captured_graph_brings_its_inputs() -> None:
         ({"structure": "2:4", "target": "host"}, "with a structure no channels are chosen"),
         ({"structure": "row-block:4", "latency": 0.5}, "needs a target"),
         ({"structure": "2:4", "latency": 0.5, "target": "rpi4"}, "2:4 says its share of zeros itself"),
+        ({"structure": "row-block:4", "timed_by": "cycles"}, "times by 'cycles' are for a latency that zeros"),
+        ({"latency": 0.5, "target": "rpi4", "timed_by": "cycles"}, "times by 'cycles' are for a latency that zeros"),
+        (
+            {"structure": "row-block:4", "latency": 0.5, "target": "rpi4", "timed_by": "time"},
+            "kernels for 'rpi4' do not run on this machine",
+        ),
         (
             {"structure": "row-block:4", "latency": 0.5, "target": "rpi4", "minimum_channels": 2},
             "with a structure no channels are chosen",

@@ -106,7 +106,7 @@ class OneShot(ChannelMethod, WeightMethod):
         else:
             reached = structured_for_latency(give, goal)
             found, timing = reached.found, reached.timing
-            sparsity, timed = timing.sparsity, {"latency": timing.wanted, "modelled_latency": timing.reached}
+            sparsity, timed = timing.sparsity, {"latency": timing.wanted, f"{timing.told}_latency": timing.reached}
         origin: dict[str, Any] = {
             "method": self.name,
             "sparsity": sparsity,

@@ -117,6 +117,14 @@ def test_masks_that_are_not_what_they_are_said_to_be(folder: Path, capsys: pytes
             "2:4 says its share of zeros itself",
         ),
         (["prune", *MODEL, "--structure", "dot:4", "--latency", "0.5"], "a latency goal needs a target"),
+        (
+            ["prune", *MODEL, "--structure", "dot:4", "--timed-by", "cycles"],
+            "--timed-by has no meaning without --latency",
+        ),
+        (
+            ["prune", *MODEL, "--structure", "dot:4", "--latency", "0.5", "--target", "rpi4", "--timed-by", "moon"],
+            "times are told by model, cycles, time, not by 'moon'",
+        ),
         (["prune", *MODEL, "--structure", "2:4", "-m", "reconvene"], "the method reconvene removes channels alone"),
         (["prune", *MODEL, "--structure", "dot:4", "-s", "1.5"], "sparsity 1.5"),
     ],

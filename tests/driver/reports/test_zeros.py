@@ -67,7 +67,8 @@ def test_how_a_latency_was_reached() -> None:
     console = Console(width=120, record=True, quiet=False, file=io.StringIO())
     console.print(timing_table(timing))
     shown = console.export_text()
-    assert "stem.weight" not in shown and "75.0%" in shown and "2.11×" in shown
+    assert "stem.weight" not in shown and "75.0%" in shown and "2.11×" in shown and "Time, modelled" in shown
+    assert dataclasses.replace(timing, unit="s").told == "measured"
 
 
 def test_images_are_the_masks() -> None:
