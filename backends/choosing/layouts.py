@@ -9,6 +9,7 @@ needed beyond the cut.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +59,8 @@ def plan_layouts(
         return plan, chosen
     other = make_plan(graph, machine, able)
     network = _Network(graph, machine, groups, cost)
-    blocks = network.costs(plan, chosen)
-    planes = network.costs(other, choose(other.tasks, machine, winograd, cost, cache, figures))
+    in_planes = choose(other.tasks, machine, winograd, cost, cache, figures)
+    blocks, planes = network.costs((plan, chosen), (other, in_planes))
     found = network.cheapest(able, planes, blocks)
     if not found:
         return plan, chosen
@@ -102,17 +103,34 @@ class _Network:
         every = [(node, group) for group in groups for node in (*group.scalars, group.anchor or group.sink)]
         self._sink = {node: group.sink for node, group in every if node.op in _IMAGES}
 
-    def costs(self, plan: KernelPlan, choice: Choice) -> dict[Node, float]:
-        """Of all groups that a plan computes, by their last nodes; without what lays values out anew."""
-        steps = [
-            (self._sink[step.node], step.layer.chosen(choice) if step.layer else step.spec)
-            for step in plan.kernels
-            if step.node in self._sink and not isinstance(step.spec, PackSpec | UnpackSpec | TransposeSpec)
-        ]
-        prices = self._prices([spec for _, spec in steps])
-        found: dict[Node, float] = {}
-        for sink, spec in steps:
-            found[sink] = found.get(sink, 0.0) + prices[spec]
+    def costs(self, *plans: tuple[KernelPlan, Choice]) -> list[dict[Node, float]]:
+        """Of all groups that each plan computes, by their last nodes; without what lays values out anew.
+
+        Kernels of different plans for the same thing are judged together: a machine has other work from moment to moment.
+        """
+        steps = [self._steps(plan, choice) for plan, choice in plans]
+        rivals = {
+            step: tuple(dict.fromkeys(own[step] for own in steps if step in own)) for own in steps for step in own
+        }
+        groups = list(dict.fromkeys(rivals.values()))
+        prices = dict(zip(groups, self._cost(groups), strict=True))
+        found = []
+        for own in steps:
+            total: dict[Node, float] = {}
+            for step, spec in own.items():
+                group, sink = rivals[step], self._sink[step[0]]
+                total[sink] = total.get(sink, 0.0) + prices[group][group.index(spec)]
+            found.append(total)
+        return found
+
+    def _steps(self, plan: KernelPlan, choice: Choice) -> dict[tuple[Node, int], Spec]:
+        """What computes each node, by the node and the number of the kernel among its own."""
+        found: dict[tuple[Node, int], Spec] = {}
+        seen = Counter[Node]()
+        for step in plan.kernels:
+            if step.node in self._sink and not isinstance(step.spec, PackSpec | UnpackSpec | TransposeSpec):
+                found[step.node, seen[step.node]] = step.layer.chosen(choice) if step.layer else step.spec
+                seen[step.node] += 1
         return found
 
     def cheapest(self, able: Sequence[Node], planes: Mapping[Node, float], blocks: Mapping[Node, float]) -> set[Node]:

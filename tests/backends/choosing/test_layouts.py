@@ -20,6 +20,7 @@ from reconvene.backends.graph.read import read_relax
 from reconvene.backends.importing.importer import import_module
 from reconvene.backends.kernels.base import Spec
 from reconvene.backends.kernels.gather import GatherSpec
+from reconvene.backends.kernels.relayout import PackSpec, UnpackSpec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.kernels.transposing import TransposeSpec
 from reconvene.backends.lowering.plan import make_plan, may_lie_in_planes
@@ -88,6 +89,28 @@ def test_no_other_choice_costs_less(seed: int) -> None:
     # What saves no more than a few per cent of what could change is left in blocks.
     wanted = [least] if least < 0.97 * blocks else [least, blocks]
     assert any(total(found, cost) == pytest.approx(figure) for figure in wanted)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kernels_for_the_same_thing_are_judged_in_the_same_moment(seed: int) -> None:
+    """A machine that has other work makes all that it runs meanwhile slower, by chance what is better."""
+    drawn = random.Random(seed)
+
+    def busy(layers: Sequence[Sequence[Spec]]) -> list[list[float]]:
+        found = []
+        for row in layers:
+            factor = drawn.uniform(1, 4)
+            found.append([factor * true(spec) for spec in row])
+        return found
+
+    def true(spec: Spec) -> float:
+        if isinstance(spec, TransposeSpec | PackSpec | UnpackSpec):
+            return 0.01
+        return 1.2 if isinstance(spec, GatherSpec) else 1.0
+
+    graph = graph_of(zeros_in_rows(Net(), 0.7, 4), 1, 8, 8, 8)
+    plan, choice = plan_layouts(make_plan(graph, MACHINE), "off", busy)
+    assert not [step for step in plan.kernels if step.layer and isinstance(step.layer.chosen(choice), GatherSpec)]
 
 
 def test_a_run_of_layers_is_laid_out_anew_at_its_ends_only() -> None:
