@@ -240,6 +240,7 @@ def on_board(network: str, structure: str, target: str, options: argparse.Namesp
 def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> str:
     """A line for every network, structure and share: how many times less it takes than our dense code, and than others."""
     engines = [e for e in ("onnxruntime", "openvino", "deepsparse") if any(row["engine"] == e for row in rows)]
+    boards = any("target" in row for row in rows)
     heads = [
         "network",
         "zeros",
@@ -247,6 +248,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
         "MACs by shape",
         f"ours, {unit}",
         "times our dense",
+        *(["MB from memory"] if boards else []),
         *(f"{e}, {unit} (dense)" for e in engines),
     ]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
@@ -254,6 +256,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
     for cell in cells:
         some = [row for row in rows if (row["network"], row["structure"], row.get("target", "")) == cell]
         figures = {(row["variant"], row["engine"]): scale * row[key] for row in some}
+        memory = {row["variant"]: f"{row['memory_mb']:.1f}" for row in some if boards}
         macs = {row["variant"]: row["macs"] for row in some if row["engine"] == "reconvene"}
         dense = figures["dense", "reconvene"]
         for variant in dict.fromkeys(row["variant"] for row in some):
@@ -270,6 +273,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
                 f"{macs[variant] / macs['dense']:.0%}",
                 f"{own:.2f}",
                 f"{dense / own:.2f}",
+                *([memory[variant]] if boards else []),
                 *others,
             ]
             lines.append(f"| {' | '.join(told)} |")
