@@ -15,10 +15,10 @@ import tvm
 from ..kernels.base import Trial
 from ..machines.threads import on_threads
 
-__all__ = ["HereTimes", "arguments_of"]
+__all__ = ["HereTimes", "arguments_of", "least_times"]
 
-_HOPELESS = 1.4
-"""A kernel this many times slower than the best of the first round is not timed again."""
+_HOPELESS, _FAIR_TURNS = 1.4, 2
+"""A kernel this many times slower than the best after so many turns is not timed again. One turn may be anybody's bad luck."""
 _FLUSH_BYTES = 48 * 2**20
 """Written between calls, so that weights come from memory as they do when a whole network runs."""
 
@@ -57,7 +57,7 @@ class HereTimes:
 
         def timed(row: Sequence[str]) -> list[float]:
             calls = [_calls(library[name], trials[name]) for name in row]
-            return on_threads(self.threads, lambda: _least_times(calls, flush, self.threads, self.rounds))
+            return on_threads(self.threads, lambda: least_times(calls, flush, self.threads, self.rounds))
 
         return lambda: [timed(row) for row in names]
 
@@ -80,7 +80,7 @@ class _Flush:
         self._buffer += 1.0
 
 
-def _least_times(calls: Sequence[tuple[Call, Call]], flush: Call, threads: int, rounds: int) -> list[float]:
+def least_times(calls: Sequence[tuple[Call, Call]], flush: Call, threads: int, rounds: int) -> list[float]:
     """The least time of each call, in turns, so that what disturbs the machine disturbs all of them alike.
 
     A single thread is timed by its own clock, which stands still while another program has the core.
@@ -92,7 +92,7 @@ def _least_times(calls: Sequence[tuple[Call, Call]], flush: Call, threads: int, 
     for turn in range(rounds):
         best = min(least)
         for index, (call, warm) in enumerate(calls):
-            if turn and least[index] > _HOPELESS * best:
+            if turn >= _FAIR_TURNS and least[index] > _HOPELESS * best:
                 continue
             flush()
             warm()

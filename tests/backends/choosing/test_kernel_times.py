@@ -1,0 +1,58 @@
+"""The least time of kernels that are timed in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from reconvene.backends.choosing.kernel_times import least_times
+
+
+class Clock:
+    """Stands still but for what calls take."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def takes(self, seconds: Sequence[float]) -> Callable[[], None]:
+        """A call that takes these seconds, one after the other, then always the last."""
+        left = list(seconds)
+
+        def call() -> None:
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "thread_time", lambda: clock.now)
+    return clock
+
+
+def nothing() -> None:
+    """What is not timed."""
+
+
+def test_one_slow_turn_does_not_end_a_kernel(clock: Clock) -> None:
+    """The first call of all is not timed; the first that is may be disturbed."""
+    calls = [(clock.takes([9.0, 1.0]), nothing), (clock.takes([9.0, 5.0, 0.5]), nothing)]
+    assert least_times(calls, nothing, 1, 3) == [1.0, 0.5]
+
+
+def test_hopeless_kernels_are_called_less_often(clock: Clock) -> None:
+    counts = [0, 0]
+
+    def counted(index: int, call: Callable[[], None]) -> Callable[[], None]:
+        def called() -> None:
+            counts[index] += 1
+            call()
+
+        return called
+
+    calls = [(counted(i, clock.takes([seconds])), nothing) for i, seconds in enumerate((1.0, 3.0))]
+    assert least_times(calls, nothing, 1, 6) == pytest.approx([1.0, 3.0])
+    assert counts == [7, 3]
