@@ -147,6 +147,11 @@ class DeepSparse:
             text=True,
         )
 
+    @staticmethod
+    def version(python: str) -> str:
+        asked = [python, "-c", "from importlib import metadata; print(metadata.version('deepsparse'))"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
     def __call__(self) -> None:
         """One call, by the clock of its process: what is said between the two is no part of it."""
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -339,6 +344,8 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "apache-tvm", *options.engines))
+    if options.deepsparse:
+        versions += f", deepsparse {DeepSparse.version(options.deepsparse)}"
     here = {} if options.targets else {"cpu": cpu_name(), "llvm_cpu": find_target("host").cpu}
     environment = {**here, "versions": versions}
     record: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"rows": []}
