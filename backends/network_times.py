@@ -1,7 +1,8 @@
 """Times of a whole network whose weights have zeros, for pruning that aims at latency.
 
 A kernel that skips zeros may want the images of its neighbours in its own order, so that a layer's time is not its own affair.
-What `compile` would plan is planned for every set of masks, with its ways of laying images out anew, and nothing is built.
+What `compile` would plan by the cost model is planned for every set of masks, with its ways of laying images out anew. Nothing
+is built but the kernels of a plan, one by one, where more than the formula is to tell what they take.
 """
 
 from __future__ import annotations

@@ -135,8 +135,8 @@ Plain weights are those of the model in float32. A layer has its weights for the
 bundles and in memory: dense kernels as many as the model, or Winograd's with 16 or 36 numbers for 9; kernels that skip zeros
 none that is zero, and a place of 4 bytes for the weights of a column that filters share. Where vectors have more lanes than
 filters share columns, `rows` kernels have some zeros after all, since that is faster than lanes that stay empty: `row-block:4`
-on the wider vectors of the host. Structures as wide as vectors take less there. The last layer has no zeros, and its 2 MB are
-a fifth or more of what is left of resnet18. Layers that have zeros and a dense kernel, for speed: {dense_with_zeros}.
+on the wider vectors of the host. Structures as wide as vectors take less there. The last layer has no zeros, and is among the
+others. Layers that have zeros and a dense kernel, for speed: {dense_with_zeros}.
 
 {_packed(rows)}
 

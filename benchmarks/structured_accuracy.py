@@ -179,6 +179,7 @@ def measured(cell: Cell, place: Place) -> dict[str, Any]:
         "accuracy": done.score,
         "epochs": preset.epochs,
         "images": preset.train_images,
+        "test_images": preset.test_images,
         "dense_preset": {**DENSE},
         "parameters": report.after.parameters - sum(layer.zeros for layer in report.zeros),
         "bytes": 4 * report.after.parameters + packed,
@@ -274,7 +275,8 @@ def page(lines: Sequence[Mapping[str, Any]], times: Mapping[str, Mapping[str, fl
         f"Made by `benchmarks/structured_accuracy.py`: {first['dataset']}, {first['precision']}, {first['threads']} thread(s) a"
         f" run; {setting}. Dense networks are trained with the preset laptop, changed by {first['dense_preset']}; from them"
         f" every method, and the dense network, goes on for {first['epochs']} epochs of {first['images']:,} images, with its"
-        " own preset (`one-shot-laptop` and so on). Means over seeds with sample standard deviations, on 10,000 test images.\n",
+        " own preset (`one-shot-laptop` and so on). Means over seeds with sample standard deviations, on"
+        f" {first['test_images']:,} test images.\n",
     ]
     for name, some in networks.items():
         seeds = sorted({line["seed"] for line in some})

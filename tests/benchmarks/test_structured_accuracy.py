@@ -47,7 +47,7 @@ def line(method: str, seed: int, accuracy: float, **more: Any) -> dict[str, Any]
     structure = None if method == "dense" else "row-block:4"
     return {
         "key": "", **asdict(cell(method, seed, structure)), "dense": 0.7, "before": 0.2, "accuracy": accuracy, "epochs": 4,
-        "images": 10000, "dense_preset": {}, "parameters": 50_000, "bytes": 252_000, "seconds": 1.0,
+        "images": 10000, "test_images": 500, "dense_preset": {}, "parameters": 50_000, "bytes": 252_000, "seconds": 1.0,
         "precision": "bfloat16", "threads": 1, "environment": {"torch": "2"}, **more,
     }  # fmt: skip
 
@@ -64,4 +64,4 @@ def test_the_page_compares_equal_seeds() -> None:
     assert own == ["row-block:4 80%", "79.5 ± 2.1", "79.0", "75.0", "50,000", "252", "0.500"]
     assert less[1:] == ["-1.5 ± 0.7", "-1.0", "-7.0"]
     assert more[1:] == ["+0.0 ± 0.0", "+1.0", "-6.0"]
-    assert before[1:] == ["20.0"] and "a processor" in text
+    assert before[1:] == ["20.0"] and "a processor" in text and "on 500 test images" in text
