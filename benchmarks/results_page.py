@@ -14,6 +14,7 @@ python benchmarks/latency_goal.py --json docs/results/latency_goal.json
 python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
 python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
+python benchmarks/layerwise.py --json docs/results/layerwise.json --markdown docs/results/layerwise.md
 python benchmarks/structure_storage.py --json docs/results/structure_storage.json --markdown docs/results/structure_storage.md
 python benchmarks/sparse_kernels.py --json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md
 python benchmarks/sparse_networks.py --json docs/results/sparse_networks.json --markdown docs/results/sparse_networks.md
@@ -54,6 +55,7 @@ import fuzz_server
 import kernels
 import latency
 import latency_goal
+import layerwise
 import portfolio
 import recovery
 import scale
@@ -369,6 +371,7 @@ SECTIONS = (
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
+    Section("layerwise", layerwise.RESULTS, lambda record: layerwise.table(record["rows"])),
     Section("training_kills", KILLS, killed),
     Section("accuracy-cifar10", ACCURACY.format(data="CIFAR-10", name="cifar10"), accuracies),
     Section("accuracy-fashion-mnist", ACCURACY.format(data="Fashion-MNIST", name="fashion-mnist"), accuracies),
