@@ -22,6 +22,7 @@ __all__ = [
     "Dataset",
     "Device",
     "Dynamic",
+    "Float16",
     "Fold",
     "InputShapes",
     "Json",
@@ -150,6 +151,9 @@ Teacher = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Bfloat16 = Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where that is safe.")]
+Float16 = Annotated[
+    bool, typer.Option("--float16", help="Compute in float16 where that is safe, with the loss scaled; for older GPUs.")
+]
 TrainingThreads = Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads to train on.")]
 CheckpointEvery = Annotated[int, typer.Option(min=1, max=1_000_000_000, help="Steps between checkpoints.")]
 Target = Annotated[str, typer.Option("--target", "-t", help="A name from 'reconvene targets', or a .toml file.")]

@@ -39,6 +39,8 @@ class Progress:
         correct: right answers in the epoch under way, or the sum of another metric, times items.
         rows: the log, one row for each epoch that is over.
         items: of the epoch under way, so far.
+        scale: of the loss in float16; 0 where nothing is scaled.
+        steady: steps since it changed.
     """
 
     step: int = 0
@@ -47,6 +49,8 @@ class Progress:
     correct: float = 0
     rows: tuple[dict[str, Any], ...] = field(default=())
     items: int = 0
+    scale: float = 0.0
+    steady: int = 0
 
 
 def fingerprint(settings: Mapping[str, Any], module: nn.Module, masks: Mapping[str, Tensor]) -> str:
@@ -172,7 +176,8 @@ def _progress(text: str) -> Progress:
     """Raises ValueError, KeyError or TypeError if that is none."""
     values = parse_json(text, nonfinite=True)
     progress = Progress(**values | {"rows": tuple(values["rows"])})
-    counts, figures = (progress.step, progress.items), (progress.seconds, progress.loss, progress.correct)
+    counts = (progress.step, progress.items, progress.steady)
+    figures = (progress.seconds, progress.loss, progress.correct, progress.scale)
     if not all(type(value) is int and value >= 0 for value in counts) or not all(
         isinstance(value, int | float) for value in figures
     ):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
 from ...frontend.base.errors import InputError
 
 __all__ = ["Hardware", "computing"]
+
+_NARROW = MappingProxyType({"bfloat16": torch.bfloat16, "float16": torch.float16})
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,14 @@ class Hardware:
 
     device: str = "cpu"
     precision: str = "float32"
-    """``float32``, or ``bfloat16``: autocast, with weights in float32."""
+    """``float32``; or ``bfloat16`` or ``float16``: autocast, with weights in float32."""
     threads: int | None = None
     """Of PyTorch's pool; None leaves it as it is."""
 
     def checked(self) -> torch.device:
         """The device. Raises InputError if it is not there, or a choice is unknown."""
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"there is no precision '{self.precision}'; choose float32 or bfloat16")
+        if self.precision not in ("float32", *_NARROW):
+            raise InputError(f"there is no precision '{self.precision}'; choose float32, bfloat16 or float16")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"{self.threads} threads compute nothing; give 1 or more")
         try:
@@ -40,7 +43,11 @@ class Hardware:
     def autocast(self) -> torch.autocast:
         """For the passes forward; it does nothing in float32."""
         device = torch.device(self.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(device, _NARROW.get(self.precision), enabled=self.precision in _NARROW)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """What keeps gradients within float16 (Micikevicius et al., 2018, arXiv:1710.03740); elsewhere it does nothing."""
+        return torch.amp.GradScaler(torch.device(self.device).type, enabled=self.precision == "float16")
 
 
 @contextmanager

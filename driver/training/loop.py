@@ -35,6 +35,8 @@ __all__ = ["CHECKPOINT", "Hardware", "Trained", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 _HERE = Hardware()
+_LEAST_SCALE = 2.0**-24
+"""Of the loss in float16: below it, none would do."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ def train(
     model = cloned(module)
     if method is not None and masks:
         raise InputError(f"masks and the method {method.name} were given; one of the two says what is zero, give that")
+    if machine.precision == "float16" and any(weight.dtype == torch.float16 for weight in model.parameters()):
+        raise InputError(
+            "the model's weights are float16, whose gradients cannot be scaled; convert the model with .float()"
+        )
     masked = Masked.of(model, masks or {})
     settings = {
         **recorded(preset, teacher is not None),
@@ -188,6 +194,7 @@ class _Run:
         self.steps = self.training.steps
         self.first, self.last = span.checked(preset.epochs * self.steps)
         self.optimizer = OPTIMIZERS[preset.optimizer](model.parameters(), preset.optimization)
+        self.scaler = objective.forward.machine.scaler()
         self.average = Average.of(model, preset.ema) if preset.ema else None
         self.weights = hooks.weights(model)
         self.progress, self.state = Progress(step=self.first), State()
@@ -227,6 +234,9 @@ class _Run:
         found = load_checkpoint(self.place.path, self._trainee, self.place.identity)
         if found is not None:
             self.progress, state = found
+            if self.progress.scale:
+                told = {"scale": self.progress.scale, "_growth_tracker": self.progress.steady}
+                self.scaler.load_state_dict(self.scaler.state_dict() | told)
             device = torch.device(self.objective.forward.machine.device)
             self.state = {name: value.to(device) for name, value in state.items()}
             return
@@ -273,12 +283,14 @@ class _Run:
         loss, outputs = self.objective(self.model, batch)
         penalty = self.hooks.penalty(self.weights, self.state)
         value = self._checked(loss, penalty, batch)
-        (loss if penalty is None else loss + penalty).backward()
+        self.scaler.scale(loss if penalty is None else loss + penalty).backward()
+        self.scaler.unscale_(self.optimizer)
         with torch.no_grad():
             self.hooks.gradients(self.weights, self.state)
         if self.preset.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.preset.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         moment = Moment(self.progress.step + 1, self.steps, self.preset.epochs)
         with torch.no_grad():
             self.state = self._owned(self.hooks.after_step(self.weights, self.state, moment))
@@ -344,4 +356,10 @@ class _Run:
         if (name := weight_not_finite(self.model)) is not None:
             raise InputError(self._stopped("weights are no numbers any more", self.progress.step - 1, f"in '{name}'"))
         self._clocked()
+        if scaled := self.scaler.state_dict():
+            if scaled["scale"] < _LEAST_SCALE:
+                raise InputError(
+                    "gradients are no numbers in float16, however the loss is scaled; train in bfloat16 or float32"
+                )
+            self.progress = replace(self.progress, scale=scaled["scale"], steady=scaled["_growth_tracker"])
         save_checkpoint(self.place.path, self._trainee, self.progress, self.place.identity, self.state)

@@ -60,6 +60,8 @@ class Task:
             raise InputError(
                 f"ema={self.preset.ema} averages weights, which trainings side by side do not; leave it out"
             )
+        if self.machine.precision == "float16":
+            raise InputError("trainings side by side do not scale losses for float16; choose bfloat16 or float32")
 
     def settings(self) -> dict[str, Any]:
         """All but the network and its masks, for the fingerprint: as `loop.train` has it."""

@@ -22,14 +22,22 @@ from ..models import LoadedModel
 from ..own_data import parse_colours
 from ..reports.tables import structure_table
 from ..training.log import figures_in
-from ..training.loop import Hardware, Trained, train
+from ..training.loop import Trained, train
 from ..training.masks import Masks
 from ..training.presets import check_compute
 from .settings import structures_asked
-from .trainings import Subject, TrainingRequest, prepared
+from .trainings import Subject, TrainingRequest, machine_asked, prepared
 from .zeros_asked import ZerosAsked, ZerosFound, as_json, structure_asked, zeros_found
 
-__all__ = ["Hardware", "Request", "ZerosAsked", "parse_colours", "run", "structure_asked", "structures_asked"]
+__all__ = [
+    "Request",
+    "ZerosAsked",
+    "machine_asked",
+    "parse_colours",
+    "run",
+    "structure_asked",
+    "structures_asked",
+]
 
 _MASKS = "masks.safetensors"
 

@@ -10,10 +10,9 @@ from ..answer import Answer, files_line, table
 from ..own_data import parse_colours
 from ..scoring_data import batches_of
 from ..training.levels import Ladder, Level, train_levels
-from ..training.loop import Hardware
-from .trainings import TrainingRequest, prepared
+from .trainings import TrainingRequest, machine_asked, prepared
 
-__all__ = ["Hardware", "Ladder", "Request", "parse_colours", "run"]
+__all__ = ["Ladder", "Request", "machine_asked", "parse_colours", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)

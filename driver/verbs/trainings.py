@@ -17,10 +17,17 @@ from ..training.sources import Data
 from ..training.tasks import Measure
 from .settings import method_settings
 
-__all__ = ["Subject", "TrainingRequest", "prepared"]
+__all__ = ["Subject", "TrainingRequest", "machine_asked", "prepared"]
 
 _PRESETS = {False: "laptop", True: "fine-tune"}
 """By whether data are a person's own."""
+
+
+def machine_asked(device: str, bfloat16: bool, float16: bool, threads: int | None) -> Hardware:
+    """Raises InputError where both narrow types are asked for."""
+    if bfloat16 and float16:
+        raise InputError("--bfloat16 and --float16 were given; choose one")
+    return Hardware(device, "bfloat16" if bfloat16 else "float16" if float16 else "float32", threads)
 
 
 @dataclass(frozen=True, kw_only=True)
