@@ -141,12 +141,13 @@ def prune(
         method: how channels are scored; or ``reconvene``, the method of the paper, for models that are not trained yet; or
             ``reconstruction``, for trained models with `recover`. ``reconvene.passes.pruning.methods.METHODS`` has them all.
         sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
-            first step removes, p. With a structure: share of the weights of the layers that take one.
+            first step removes, p. With a structure: share of the weights of the layers that take one and have no own share.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple. With a structure
             only for a latency. None rounds to nothing; for ``reconvene`` to a multiple of 8.
         structure: of zeros that stay inside of layers, one of `reconvene.passes.structures.STRUCTURES` such as ``row-block:4``
             or ``pattern``; with commas between, the first that fits a layer; or patterns of parameter or layer names with
-            one each, of which the first that matches holds. First convolutions, depthwise ones and last layers stay
+            one each, of which the first that matches holds. A structure may say its own share of zeros,
+            ``row-block:4@0.8``. First convolutions, depthwise ones and last layers stay
             dense unless a pattern is their very name. Not for ``reconvene``.
         scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
         latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no

@@ -77,7 +77,7 @@ class LayerZeros:
     storage: Mapping[str, int]
     """Bytes by format: ``dense``, and where zeros are worth it ``csr`` and the structure's own."""
     asked: str | None = None
-    """The structure that it was given."""
+    """The structure that it was given, with its own share of zeros where one was said: ``row-block:4@0.8``."""
     reason: str = ""
     """Why it was left dense, where structures were asked for."""
 

@@ -82,7 +82,7 @@ Structure = Annotated[
     typer.Option(
         "--structure",
         metavar="[PATTERN=]STRUCTURE",
-        help="Zeros inside of layers, such as row-block:4, pattern or 2:4; for layers of a name, or all others. Repeatable.",
+        help="Zeros inside of layers: row-block:4, 2:4, pattern@0.8 ..., for layers of a name or all others. Repeatable.",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads to run on.")]

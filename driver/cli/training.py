@@ -76,12 +76,12 @@ def train(
         typer.Option(
             "--structure",
             metavar="[PATTERN=]STRUCTURE",
-            help="Of the zeros: row-block:4, pattern, 2:4 ..., for layers of a name or all others; or channels. Repeatable.",
+            help="Of the zeros: row-block:4, 2:4, pattern@0.8 ..., for layers of a name or others; or channels. Repeatable.",
         ),
     ] = None,
     sparsity: Annotated[
         float | None,
-        typer.Option("--sparsity", "-s", help="Share of zeros, 0..1, where the structure does not say it."),
+        typer.Option("--sparsity", "-s", help="Share of zeros, 0..1, where structures do not say it."),
     ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of layers without zeros. Repeatable.")] = None,
     teacher: Teacher = None,

@@ -20,7 +20,7 @@ from ..structures import Structure
 from ..values import attribute
 from ..weight_views import WeightView, weight_views
 from .structure_rules import Choice, StructureRule, choose
-from .structured import fitted, shares_of_network
+from .structured import fitted, shares_of_layers
 
 __all__ = ["Constraint", "InsideLayers"]
 
@@ -89,10 +89,11 @@ class InsideLayers(Constraint):
 
     Attributes:
         taken: which structure each weight takes.
-        share: of zeros, of the weights that take a structure which does not say its share itself.
+        share: of zeros, of the weights that have no share of their own and take a structure which does not say it itself.
         scope: ``layer``: of every layer; ``global``: of all of them, by the mean squares of units.
         choices: of every weight of the network, also of those that stay dense.
         factor: which one of the structures that a layer's has as its `factors`; None for the layer's own.
+        own: the shares of layers that have one of their own.
     """
 
     taken: Mapping[WeightView, Structure]
@@ -100,6 +101,7 @@ class InsideLayers(Constraint):
     scope: str = "layer"
     choices: tuple[Choice, ...] = field(default=(), repr=False)
     factor: int | None = None
+    own: Mapping[WeightView, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -125,7 +127,8 @@ class InsideLayers(Constraint):
                 raise InputError(f"'{view.name}' is computed from other tensors; leave it dense with ignore")
         seen = {view: view.seen(attribute(canonical, view.name).detach()) for view in taken}
         scores = {view: structure.energy(seen[view]) for view, structure in taken.items()}
-        return cls(fitted(taken, scores), share, scope, choices)
+        own = {choice.view: choice.share for choice in choices if choice.share is not None}
+        return cls(fitted(taken, scores), share, scope, choices, own=own)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,7 +176,7 @@ class InsideLayers(Constraint):
         )
 
     def factors(self) -> tuple[Constraint, ...]:
-        most = max(len(structure.factors(self.share)) for structure in self.taken.values())
+        most = max(self._factors_of(view) for view in self.taken)
         if most == 1:
             return (self,)
         return tuple(replace(self, taken=self._with_factor(place), factor=place) for place in range(most))
@@ -184,10 +187,10 @@ class InsideLayers(Constraint):
         return {view: (structure, shares[view]) for view, structure in self.taken.items()}
 
     def _with_factor(self, place: int) -> dict[WeightView, Structure]:
-        return {view: structure for view, structure in self.taken.items() if place < len(structure.factors(self.share))}
+        return {view: structure for view, structure in self.taken.items() if place < self._factors_of(view)}
+
+    def _factors_of(self, view: WeightView) -> int:
+        return len(self.taken[view].factors(self.own.get(view, self.share)))
 
     def _shares(self, scores: Mapping[WeightView, Tensor]) -> dict[WeightView, float]:
-        if self.scope == "global":
-            return shares_of_network(self.taken, scores, self.share)
-        fixed = {view: structure.fixed_sparsity for view, structure in self.taken.items()}
-        return {view: self.share if share is None else share for view, share in fixed.items()}
+        return shares_of_layers(self.taken, scores, self.share, self.scope, self.own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -10,13 +11,62 @@ from torch import Tensor, fx
 
 from ...frontend.base.errors import InputError
 from ..masks import canonical_and_masked
-from ..structures import Structure, find_structure
+from ..structures import Structure, check_share, find_structure
 from ..values import attribute
 from ..weight_views import WeightView, weight_views
 
-__all__ = ["Choice", "StructureRule", "check_structures", "choose", "structure_rules"]
+__all__ = ["AskedStructure", "Choice", "StructureRule", "check_structures", "choose", "structure_rules"]
 
 _OTHERS = "*"
+_NO_STRUCTURES = {
+    "dense": "a dense layer has none; leave it out with ignore",
+    "channels": "whole channels are of all layers; give their share as sparsity",
+}
+_NUMBER = r"\d{0,6}(\.\d{0,12})?"
+
+
+@dataclass(frozen=True)
+class AskedStructure:
+    """A structure as it is asked for: ``row-block:4``, or with its own share of zeros ``row-block:4@0.8``.
+
+    Attributes:
+        share: of the layers that take it; None where the general one holds, or the structure itself says it.
+
+    Raises:
+        InputError: the share is out of range, or another than the structure itself says.
+    """
+
+    structure: Structure
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.share is None:
+            return
+        check_share(self.share)
+        fixed = self.structure.fixed_sparsity
+        if fixed is not None and abs(self.share - fixed) > 1e-9:
+            raise InputError(
+                f"{self.structure} says its share of zeros itself, {fixed:g}, so '{self}' has no meaning; leave @{self.share:g}"
+                " out"
+            )
+
+    @classmethod
+    def spelled(cls, text: str) -> AskedStructure:
+        """From its spelling. Raises InputError if it is none."""
+        name, at, share = text.strip().partition("@")
+        if name in _NO_STRUCTURES:
+            raise InputError(f"'{text}' is no structure of zeros inside of a layer: {_NO_STRUCTURES[name]}")
+        if at and not (re.fullmatch(_NUMBER, share, re.ASCII) and any(map(str.isdigit, share))):
+            raise InputError(f"'{text}' names no share of zeros after the @; write a number, such as '{name}@0.8'")
+        return cls(find_structure(name), float(share) if at else None)
+
+    @property
+    def own_share(self) -> float | None:
+        """The share of zeros that it says, by itself or as it is asked for; None where the general one holds."""
+        return self.structure.fixed_sparsity if self.share is None else self.share
+
+    def __str__(self) -> str:
+        return str(self.structure) + ("" if self.share is None else f"@{self.share:g}")
 
 
 @dataclass(frozen=True)
@@ -25,11 +75,16 @@ class StructureRule:
 
     Attributes:
         pattern: of parameter or layer names (``fnmatch``).
-        structures: in the order in which they are tried.
+        asked: in the order in which they are tried.
     """
 
     pattern: str
-    structures: tuple[Structure, ...]
+    asked: tuple[AskedStructure, ...]
+
+    @property
+    def own_shares(self) -> frozenset[float | None]:
+        """The shares of zeros that its structures say, None among them where one says none."""
+        return frozenset(one.own_share for one in self.asked)
 
     def matches(self, name: str) -> bool:
         return fnmatch(name, self.pattern) or fnmatch(name.rpartition(".")[0], self.pattern)
@@ -39,7 +94,7 @@ class StructureRule:
         return self.pattern in (name, name.rpartition(".")[0])
 
     def __str__(self) -> str:
-        return ",".join(map(str, self.structures))
+        return ",".join(map(str, self.asked))
 
 
 @dataclass(frozen=True)
@@ -51,27 +106,34 @@ class Choice:
         structure: None where it stays dense.
         reason: why it does.
         refused: whether that is because nothing that was asked for fits.
+        share: of zeros, where the layer has one of its own; None where the general one holds.
     """
 
     view: WeightView
     structure: Structure | None
     reason: str = ""
     refused: bool = False
+    share: float | None = None
+
+    @property
+    def told(self) -> str | None:
+        """The structure as it was asked for, with the layer's own share; None where it stays dense."""
+        return None if self.structure is None else str(AskedStructure(self.structure, self.share))
 
 
 def structure_rules(asked: str | Structure | Mapping[str, str | Structure]) -> tuple[StructureRule, ...]:
     """Rules from a structure for all layers, or from patterns of names with one each; the first pattern that matches holds.
 
     Several structures with commas between are tried one after another. The pattern ``*`` is for the layers that no other
-    matches, wherever it stands.
+    matches, wherever it stands. A structure may say its own share of zeros, ``row-block:4@0.8``.
 
     Raises:
-        InputError: a structure is none, or there is no rule.
+        InputError: a structure is none, its share makes no sense, or there is no rule.
     """
     entries = asked if isinstance(asked, Mapping) else {_OTHERS: asked}
     if not entries:
         raise InputError("no structure was named; give one such as 'row-block:4', or patterns of names with one each")
-    rules = [StructureRule(pattern, _structures(structure)) for pattern, structure in entries.items()]
+    rules = [StructureRule(pattern, _asked(structure)) for pattern, structure in entries.items()]
     return tuple(sorted(rules, key=lambda rule: rule.pattern == _OTHERS))
 
 
@@ -104,8 +166,11 @@ def check_structures(
 
     Raises:
         InputError: those of a weight are not of the structure that the first rule for its name says; a weight without zeros
-            is of any. A mask does not fit, or a pattern matches nothing.
+            is of any. A mask does not fit, a pattern matches nothing, or a rule says a share, which is none of zeros that are
+            there already.
     """
+    for one in (one for rule in rules for one in rule.asked if one.share is not None):
+        raise InputError(f"the zeros are there already, so that '{one}' has no meaning; leave @{one.share:g} out")
     masked = canonical_and_masked(module, masks)
     views = weight_views(masked)
     _check_patterns(views, [rule.pattern for rule in rules if rule.pattern != _OTHERS])
@@ -113,17 +178,17 @@ def check_structures(
         rule = next((rule for rule in rules if rule.matches(view.name)), None)
         weight = view.seen(attribute(masked, view.name).detach())
         if rule is not None and bool((weight == 0).any()):
-            wrong = [structure.fits(view.shape) or structure.broken(weight) for structure in rule.structures]
+            wrong = [one.structure.fits(view.shape) or one.structure.broken(weight) for one in rule.asked]
             if all(wrong):
                 raise InputError(f"the zeros of '{view.name}' are not {rule}: {wrong[0]}")
 
 
-def _structures(spelled: str | Structure) -> tuple[Structure, ...]:
+def _asked(spelled: str | Structure) -> tuple[AskedStructure, ...]:
     if isinstance(spelled, Structure):
-        return (spelled,)
+        return (AskedStructure(spelled),)
     if not isinstance(spelled, str):
         raise InputError(f"a structure is its name, such as 'row-block:4', not a {type(spelled).__name__}")
-    return tuple(find_structure(one.strip()) for one in spelled.split(","))
+    return tuple(map(AskedStructure.spelled, spelled.split(",")))
 
 
 def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[str]) -> Choice:
@@ -138,11 +203,11 @@ def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[s
         return Choice(view, None, view.unlike, refused=True)
     if (kept := _dense_by_default(view)) and not rule.names(view.name):
         return Choice(view, None, kept)
-    misfits = [structure.fits(view.shape) for structure in rule.structures]
-    for structure, misfit in zip(rule.structures, misfits, strict=True):
+    misfits = [one.structure.fits(view.shape) for one in rule.asked]
+    for one, misfit in zip(rule.asked, misfits, strict=True):
         if not misfit:
-            return Choice(view, structure)
-    told = "; ".join(f"{structure}: {misfit}" for structure, misfit in zip(rule.structures, misfits, strict=True))
+            return Choice(view, one.structure, share=None if one.structure.fixed_sparsity is not None else one.share)
+    told = "; ".join(f"{one.structure}: {misfit}" for one, misfit in zip(rule.asked, misfits, strict=True))
     return Choice(view, None, told, refused=True)
 
 

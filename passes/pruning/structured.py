@@ -22,7 +22,15 @@ from .scores import Evidence, Request, Weight, score_for
 from .structure_rules import Choice, StructureRule, choose
 from .weights import SCHEDULES, check_scores
 
-__all__ = ["Ranked", "Structured", "fitted", "shares_of_network", "structured_masks", "with_choices"]
+__all__ = [
+    "Ranked",
+    "Structured",
+    "fitted",
+    "shares_of_layers",
+    "shares_of_network",
+    "structured_masks",
+    "with_choices",
+]
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,8 @@ class Ranked:
     Attributes:
         score: of `pruning.scores.SCORES`; a unit's is the sum of its weights'.
         squared: whether scores are absolute weights, and what is kept is to be the nearest by the Euclidean norm.
-        sparsity: share of the weights that go, of the layers that take a structure which does not say its share itself.
+        sparsity: share of the weights that go, of the layers that have no share of their own and take a structure which does
+            not say it itself.
         scope: ``layer``: of every layer; ``global``: of all of them, by the mean score of a unit's weights.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave dense.
     """
@@ -71,7 +80,7 @@ class Structured:
     def without(self, names: Collection[str], reason: str) -> Structured:
         """The same with these weights dense, which is told with a reason."""
         choices = tuple(
-            replace(choice, structure=None, reason=reason) if choice.view.name in names else choice
+            replace(choice, structure=None, share=None, reason=reason) if choice.view.name in names else choice
             for choice in self.choices
         )
         masks = {name: mask for name, mask in self.masks.items() if name not in names}
@@ -100,17 +109,20 @@ def structured_masks(
     check_finite(canonical)
     choices = choose(weight_views(canonical), rules, ranked.ignore)
     taken = {choice.view: choice.structure for choice in choices if choice.structure is not None}
+    own = {choice.view: choice.share for choice in choices if choice.share is not None}
     weights = tuple(Weight(view.name, tuple(attribute(canonical, view.name).shape), view.convolution) for view in taken)
     generator = torch.Generator().manual_seed(evidence.seed)
     masks: dict[str, Tensor] = {}
+    grown = SCHEDULES["exponential"]
     for number in track(range(1, chosen.rounds + 1), f"scoring weights by {ranked.score}"):
         found = chosen.weigh(Request(canonical, weights, evidence, masks, generator))
         check_scores(ranked.score, found)
         scores = {view: _ranked(view, found[view.name].detach(), masks, taken[view], ranked) for view in taken}
         if number == 1:
             taken = fitted(taken, scores)
-        share = SCHEDULES["exponential"](ranked.sparsity, number / chosen.rounds)
-        shares = shares_of_network(taken, scores, share) if ranked.scope == "global" else dict.fromkeys(taken, share)
+        said = {view: grown(share, number / chosen.rounds) for view, share in own.items()}
+        share = grown(ranked.sparsity, number / chosen.rounds)
+        shares = shares_of_layers(taken, scores, share, ranked.scope, said)
         kept = {view.name: view.stored(structure.mask(scores[view], shares[view])) for view, structure in taken.items()}
         masks = {name: mask & masks[name] if name in masks else mask for name, mask in kept.items()}
     values = {
@@ -126,9 +138,7 @@ def with_choices(zeros: Sequence[LayerZeros], choices: Sequence[Choice]) -> tupl
     """What was found, with what each weight was given or why it was left dense."""
     chosen = {choice.view.name: choice for choice in choices}
     return tuple(
-        replace(layer, asked=str(choice.structure) if choice.structure else None, reason=choice.reason)
-        if (choice := chosen.get(layer.name))
-        else layer
+        replace(layer, asked=choice.told, reason=choice.reason) if (choice := chosen.get(layer.name)) else layer
         for layer in zeros
     )
 
@@ -154,6 +164,23 @@ def fitted(taken: Mapping[WeightView, Structure], scores: Mapping[WeightView, Te
     return {view: fitted[structure] for view, structure in taken.items()}
 
 
+def shares_of_layers(
+    taken: Mapping[WeightView, Structure],
+    scores: Mapping[WeightView, Tensor],
+    sparsity: float,
+    scope: str,
+    own: Mapping[WeightView, float],
+) -> dict[WeightView, float]:
+    """The share of zeros of every layer: what its structure says itself, its `own`, or else by the general `sparsity`, in every
+    layer or with the scope ``global`` by rank over all that are left.
+    """
+    fixed = {view: structure.fixed_sparsity for view, structure in taken.items()}
+    said = {view: own.get(view) if share is None else share for view, share in fixed.items()}
+    free = {view: structure for view, structure in taken.items() if said[view] is None}
+    ranked = shares_of_network(free, scores, sparsity) if scope == "global" else dict.fromkeys(free, sparsity)
+    return {view: ranked[view] if share is None else share for view, share in said.items()}
+
+
 def shares_of_network(
     taken: Mapping[WeightView, Structure], scores: Mapping[WeightView, Tensor], sparsity: float
 ) -> dict[WeightView, float]:
@@ -162,22 +189,22 @@ def shares_of_network(
     A unit's rank is its score by the number of its weights, and as many stay as there is room for: the share that is kept of
     all weights. One unit of each layer always stays.
     """
-    free = [view for view, structure in taken.items() if structure.fixed_sparsity is None]
-    shares = {view: 0.0 if view in free else float(taken[view].fixed_sparsity or 0) for view in taken}
-    if not free:
-        return shares
+    if not taken:
+        return {}
+    views = tuple(taken)
     means, sizes, owners = [], [], []
-    for place, view in enumerate(free):
+    for place, view in enumerate(views):
         size = taken[view].unit_weights(view.shape)
         units = taken[view].unit_scores(scores[view]).reshape(-1).double() / size
         means.append(units)
         sizes.append(torch.full_like(units, size))
         owners.append(torch.full_like(units, place, dtype=torch.int64))
     order = torch.cat(means).argsort(descending=True, stable=True)
-    room = (1 - sparsity) * math.fsum(view.shape.weights for view in free)
+    room = (1 - sparsity) * math.fsum(view.shape.weights for view in views)
     stays = order[torch.cat(sizes)[order].cumsum(0) <= room + 0.5]
-    kept = torch.cat(owners)[stays].bincount(minlength=len(free)).tolist()
-    for place, view in enumerate(free):
+    kept = torch.cat(owners)[stays].bincount(minlength=len(views)).tolist()
+    shares = {}
+    for place, view in enumerate(views):
         share = max(1, kept[place]) * taken[view].unit_weights(view.shape) / view.shape.weights
         shares[view] = max(0.0, 1 - share)
     return shares

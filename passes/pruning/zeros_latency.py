@@ -113,7 +113,7 @@ def structured_for_latency(give: Callable[[float], Structured], goal: ZerosGoal)
 
     It is one share, for every layer or over the network as `give` has it, and not one by what each layer gains: a layer's time
     says nothing about what its weights are worth, and scores do. But layers whose kernels gain nothing from their zeros get
-    their weights back, since those are for free.
+    their weights back, since those are for free. Shares that layers have of their own stay.
 
     Args:
         give: zeros of a share, as `structured_masks` makes them.
@@ -180,10 +180,13 @@ class _Search:
         All of them at once, or else one after another: where images lie in another order for kernels with zeros, a layer that
         gains nothing itself may have to keep its zeros for its neighbours.
         """
+        said = {choice.view.name for choice in trial.found.choices if choice.share is not None}
         idle = tuple(
             name
             for name, mask in trial.found.masks.items()
-            if not bool(mask.all()) and trial.time.layers.get(name, 0.0) >= self.dense.layers.get(name, 0.0)
+            if name not in said
+            and not bool(mask.all())
+            and trial.time.layers.get(name, 0.0) >= self.dense.layers.get(name, 0.0)
         )
         if not idle:
             return trial

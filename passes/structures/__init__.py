@@ -15,7 +15,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from ...frontend.base.errors import InputError
-from .base import LayerShape, Structure
+from .base import LayerShape, Structure, check_share
 from .bcr import BlockColumnsRows
 from .bcrc import ColumnGroups
 from .block_lines import BlockColumn, BlockRow
@@ -51,6 +51,7 @@ __all__ = [
     "Unified",
     "UnifiedBlocks",
     "Unstructured",
+    "check_share",
     "find_structure",
     "recognise",
 ]

@@ -117,7 +117,7 @@ class Aim:
             check_latency(self.latency)
         if not self.structures:
             return
-        shares = {structure.fixed_sparsity for rule in self.structures for structure in rule.structures}
+        shares = {share for rule in self.structures for share in rule.own_shares}
         spelled = ", ".join(map(str, self.structures))
         if None not in shares and self.latency is not None:
             raise InputError(

@@ -30,10 +30,12 @@ class ConstrainedMethod(TrainingMethod):
     """A method that trains towards zeros of some structure.
 
     Attributes:
-        sparsity: share of zeros of the weights that take a structure, or with ``channels`` of the channels.
+        sparsity: share of zeros of the weights that take a structure without a share of its own, or with ``channels`` of the
+            channels.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave dense.
         structure: of `reconvene.passes.structures.STRUCTURES`, such as ``row-block:4`` or ``pattern``; with commas between, the
-            first that fits a layer; by patterns of names, the first that matches holds; or ``channels``.
+            first that fits a layer; by patterns of names, the first that matches holds; with a share of its own where one is
+            said, ``row-block:4@0.8``; or ``channels``.
         scope: the share holds in every ``layer``, or over the whole network (``global``), so that layers differ.
     """
 
@@ -49,7 +51,7 @@ class ConstrainedMethod(TrainingMethod):
     def with_options(self, given: Mapping[str, Any]) -> Self:
         chosen = super().with_options(given)
         if "sparsity" in given and chosen.structure != CHANNELS:
-            shares = {structure.fixed_sparsity for rule in chosen.rules() for structure in rule.structures}
+            shares = {share for rule in chosen.rules() for share in rule.own_shares}
             if None not in shares and chosen.sparsity not in shares:
                 spelled = ", ".join(map(str, chosen.rules()))
                 raise InputError(

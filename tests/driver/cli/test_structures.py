@@ -52,6 +52,16 @@ def test_prune_makes_structures_that_last_in_the_file(folder: Path, capsys: pyte
     assert "the zeros of 'b.weight' are not 2:4: filter" in line and not (folder / "no.pt2").exists()
 
 
+def test_shares_by_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--structure", "b=row-block:4@0.75", "--structure", "fc=row-block:5", "-s", "0.5"]
+    report = answered(capsys, "prune", *MODEL, *asked)["report"]
+    given = {layer["name"]: layer for layer in report["zeros"]}
+    assert (given["b.weight"]["asked"], given["fc.weight"]["asked"]) == ("row-block:4@0.75", "row-block:5")
+    shares = [given[name]["zeros"] / given[name]["weights"] for name in ("b.weight", "fc.weight")]
+    assert shares == pytest.approx([0.75, 0.5], abs=0.02)  # Of what is left after channels that went.
+    assert report["options"]["structure"] == {"b": "row-block:4@0.75", "fc": "row-block:5"}
+
+
 def test_a_person_is_told_what_stays_dense(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", *MODEL, "--structure", "row-block:4"]) == 0
     out = capsys.readouterr().out
@@ -107,6 +117,9 @@ def test_masks_that_are_not_what_they_are_said_to_be(folder: Path, capsys: pytes
         (["prune", *MODEL, "--structure", "row-block:x"], "'row-block:x' is not spelled as row-block:R"),
         (["prune", *MODEL, "--structure", "b="], "'b=' names no structure for a pattern"),
         (["prune", *MODEL, "--structure", "2:4", "--structure", "1:4"], "two structures are for '*': 2:4 and 1:4"),
+        (["prune", *MODEL, "--structure", "b=2:4@0.8"], "leave @0.8 out"),
+        (["prune", *MODEL, "--structure", "row-block:4@0.8", "-s", "0.7"], "has no meaning with row-block:4@0.8"),
+        (["compact", *MODEL, "--structure", "b=row-block:4@0.8"], "the zeros are there already"),
         (["prune", *MODEL, "--structure", "z=2:4"], "the pattern 'z' matches no layer"),
         (["prune", *MODEL, "--structure", "2:4", "-s", "0.8"], "sparsity 0.8 has no meaning with 2:4"),
         (["prune", *MODEL, "--structure", "row-block:7"], "b.weight: row-block:7: its 8 filters are no multiple of 7"),

@@ -108,6 +108,15 @@ def test_layers_of_names_take_structures_of_their_own(tmp_path: Path) -> None:
     assert shares == pytest.approx([0.5, 0.75], abs=0.02)
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_layers_have_shares_of_their_own(name: str, scope: str, tmp_path: Path) -> None:
+    how = method(name, {"0": "row-block:4@0.25", "*": "row-block:4"}, sparsity=0.75, scope=scope)
+    done = trained(tmp_path, how)
+    shares = [float((done.module.get_parameter(weight) == 0).float().mean()) for weight in ("0.weight", "3.weight")]
+    assert shares == pytest.approx([0.25, 0.75], abs=0.02)
+
+
 def test_a_training_of_another_structure_is_another_training(tmp_path: Path) -> None:
     trained(tmp_path, method("one-shot"))
     with pytest.raises(InputError, match="another training"):

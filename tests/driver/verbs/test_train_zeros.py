@@ -98,6 +98,8 @@ def test_channels_are_removed_from_what_was_trained(folder: Path, capsys: pytest
             ["--method", "admm", "--structure", "conv*=channels", "--structure", "2:4"],
             "channels are of the whole network",
         ),
+        (["--method", "admm", "--structure", "dense@0.5"], "a dense layer has none"),
+        (["--method", "sr-ste", "--structure", "dot:4@0.5", "-s", "0.8"], "sparsity 0.8 has no meaning with dot:4@0.5"),
         (["--method", "admm", "--structure", "fc*=2:4"], "the pattern 'fc*' matches no layer"),
         (["--method", "admm", "--masks", "m.safetensors"], "--masks has no meaning with the method admm"),
         (["--set", "rho=1"], "a training has no setting 'rho'"),

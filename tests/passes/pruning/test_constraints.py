@@ -122,6 +122,25 @@ def test_the_share_grows_on_the_way(name: str) -> None:
     assert shares[-1] == pytest.approx(find_structure(name).fixed_sparsity or 0.75, abs=0.05)
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_layer_with_a_share_of_its_own(scope: str) -> None:
+    constraint = inside({"middle": "row-block:4@0.25", "*": "row-block:4"}, 0.75, scope)
+    weights = values(network(), constraint)
+    for done in (0.5, 1.0):
+        kept = {name: float(mask.double().mean()) for name, mask in constraint.masks(weights, done).items()}
+        assert kept == pytest.approx({"middle.weight": 1 - 0.25 * done, "back.weight": 1 - 0.75 * done}, abs=0.02)
+    shares = {view.name: share for view, (_, share) in constraint.with_shares(weights).items()}
+    assert shares == pytest.approx({"middle.weight": 0.25, "back.weight": 0.75}, abs=0.01)
+
+
+def test_sets_in_common_are_by_the_layers_own_share() -> None:
+    """Patterns leave 4 of 9 weights, and the second set as many kernels as make up for the rest."""
+    constraint = inside({"middle": "pattern@0.7", "*": "pattern"}, 0.8)
+    _, kernels = constraint.factors()
+    kept = {name: float(mask.double().mean()) for name, mask in kernels.masks(values(network(), kernels)).items()}
+    assert kept == pytest.approx({"middle.weight": 0.3 * 9 / 4, "back.weight": 0.2 * 9 / 4}, abs=0.01)
+
+
 def test_over_the_network_layers_lose_what_is_smallest() -> None:
     module = network()
     with torch.no_grad():

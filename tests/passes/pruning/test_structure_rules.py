@@ -80,9 +80,40 @@ def test_what_is_ignored_stays_dense() -> None:
     assert chosen("unstructured", ("wide",))["wide"] == "left alone by 'wide'"
 
 
+def test_a_structure_may_say_its_own_share() -> None:
+    asked = {
+        "wide": "row-block:4@0.8",
+        "point": "2:4, row-block:4@.25",
+        "odd": "2:4@0.5",
+        "*": "pattern@0.7,row-block:2",
+    }
+    choices = {choice.view.name: choice for choice in choose(VIEWS, structure_rules(asked))}
+    assert {name: (choice.told, choice.share) for name, choice in choices.items() if choice.structure} == {
+        "wide.weight": ("row-block:4@0.8", 0.8),
+        "point.weight": ("row-block:4@0.25", 0.25),
+        "odd.weight": ("2:4", None),
+    }
+    (rule,) = structure_rules("pattern@0.7,2:4,row-block:2")
+    assert str(rule) == "pattern:8@0.7,2:4,row-block:2" and rule.own_shares == {0.7, 0.5, None}
+    assert str(structure_rules("row-block:4@0")[0]) == "row-block:4@0"
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ("row-block:4@1", "sparsity 1.0 is outside 0..1"),
+        (
+            "row-block:4@",
+            "'row-block:4@' names no share of zeros after the @; write a number, such as 'row-block:4@0.8'",
+        ),
+        ("row-block:4@.", "names no share of zeros after the @"),
+        ("row-block:4@nan", "'row-block:4@nan' names no share of zeros"),
+        ("row-block:4@-0.5", "names no share of zeros"),
+        ("row-block:4@0.5@0.5", "names no share of zeros"),
+        ("2:4@0.8", "2:4 says its share of zeros itself, 0.5, so '2:4@0.8' has no meaning; leave @0.8 out"),
+        ("@0.8", "there is no structure ''"),
+        ("dense@0.5", "'dense@0.5' is no structure of zeros inside of a layer: a dense layer has none; leave it out"),
+        ({"wide": "channels@0.5"}, "whole channels are of all layers; give their share as sparsity"),
         ({}, "no structure was named"),
         ({"wide": 3}, "a structure is its name, such as 'row-block:4', not a int"),
         ("row-block:4,", "no structure ''"),
@@ -120,3 +151,5 @@ def test_zeros_are_what_they_are_said_to_be() -> None:
     with pytest.raises(InputError, match="'x' matches no layer"):
         check_structures(MODULE, mask, structure_rules({"x": "2:4"}))
     check_structures(MODULE, None, structure_rules("2:4"))
+    with pytest.raises(InputError, match=r"the zeros are there already, so that 'row-block:4@0\.5' has no meaning"):
+        check_structures(MODULE, mask, structure_rules("row-block:4@0.5"))

@@ -121,6 +121,19 @@ def test_structures_that_say_their_share_themselves_do_not_count_for_the_network
     assert float(found["5.weight"].float().mean()) == pytest.approx(0.1, abs=0.001)
 
 
+@pytest.mark.parametrize("method", methods_of(OneShot))
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_layers_with_shares_of_their_own_have_them_and_the_others_the_general_one(method: str, scope: str) -> None:
+    found = prune({"3": "row-block:4@0.25", "5": "2:4", "*": "row-block:4"}, 0.75, method, scope=scope)
+    kept = {name: float(mask.float().mean()) for name, mask in found.plan.masks.items()}
+    assert kept["3.weight"] == pytest.approx(0.75, abs=0.01) and kept["5.weight"] == 0.5
+    assert kept["9.weight"] == pytest.approx(0.25, abs=0.02)
+    assert {layer.name: layer.asked for layer in found.zeros if layer.asked} == {
+        "3.weight": "row-block:4@0.25", "5.weight": "2:4", "9.weight": "row-block:4",
+    }  # fmt: skip
+    assert found.plan.origin["structure"] == {"3": "row-block:4@0.25", "5": "2:4", "*": "row-block:4"}
+
+
 def test_patterns_are_one_set_for_the_network() -> None:
     found = structured_masks(
         MODULE, Evidence(IMAGE), structure_rules({"3": "pattern:3", "5": "pattern:3"}), Ranked(sparsity=0.7)
@@ -228,6 +241,8 @@ def test_what_has_no_meaning_is_refused() -> None:
         Aim(0.8, structures=rules)
     assert Aim(0.8, structures=structure_rules("2:4,row-block:4")).structures
     assert Aim(0.25, structures=structure_rules("3:4")).sparsity == 0.25
+    with pytest.raises(InputError, match=r"sparsity 0.8 has no meaning with 2:4, row-block:4@0.7, which says"):
+        Aim(0.8, structures=structure_rules({"3": "2:4", "*": "row-block:4@0.7"}))
     with pytest.raises(InputError, match="latency"):
         Aim(0.5, latency=0.5, structures=rules)
     with pytest.raises(InputError, match="snip scores weights on data"):

@@ -131,6 +131,12 @@ def test_a_fixed_share_beside_one_that_is_found() -> None:
     assert shares(found)["2.weight"] == 0.5 and 0.73 <= shares(found)["1.weight"] <= 0.77
 
 
+def test_a_share_of_a_layers_own_stays_even_where_it_gains_nothing() -> None:
+    found = pruned(0.8, Clock(l2=0.99), {"2": "row-block:4@0.3", "*": "row-block:4"}, "global")
+    assert shares(found)["2.weight"] == 0.3 and found.timing is not None and found.timing.reached <= 0.8
+    assert shares(found)["1.weight"] > 0.4
+
+
 def test_what_cannot_be_reached_is_refused() -> None:
     with pytest.raises(InputError, match=r"latency 0.1 cannot be reached .*: with 99.9% of them it is 0.20\d;"):
         pruned(0.1, Clock())
