@@ -38,6 +38,31 @@ TRAININGS = {"epochs": "E", "equal": "B"}
 MISSED = 0.02
 """Share by which a place may be missed without being marked."""
 
+_DATA = """## Accuracy on {data}
+
+Dense, unstructured (UPaI), uniform-width (SPaI, with as many parameters as Reconvene) and Reconvene networks over degrees p
+and three seeds, means and sample deviations; [with plots](results/accuracy-{name}.md). The protocol fits two cores and
+compares methods with each other: a quarter of VGG-16, trained for 8 epochs on 10,000 images (batch 64, SGD, preset `laptop`),
+accuracy on 2,000 test images. Training E has equally many epochs for all, B more where they are cheaper.
+"""
+RESULTS = {
+    "accuracy-cifar10": _DATA.format(data="CIFAR-10", name="cifar10"),
+    "accuracy-fashion-mnist": _DATA.format(data="Fashion-MNIST", name="fashion-mnist"),
+    "accuracy-cifar10-half": """## Accuracy of a wider network on CIFAR-10
+
+The same protocol with half of VGG-16 in place of a quarter: how much of the distance between methods is the narrow network's.
+""",
+    "accuracy-cifar10-full": """## Accuracy of VGG-16 at its own width on CIFAR-10
+
+15 epochs of 20,000 images, accuracy on 5,000 test images, two seeds; [with plots](results/accuracy-cifar10-full.md).
+""",
+    "accuracy-cifar10-resnet20": """## Accuracy of ResNet-20 on CIFAR-10
+
+As VGG-16 at its own width, with the widths of residual groups; [with plots](results/accuracy-cifar10-resnet20.md).
+""",
+}
+"""The sections of the results, by the names of their files."""
+
 
 def label(line: Line) -> str:
     return "dense" if line["method"] == "dense" else f"{line['method']}, {line['score']}"

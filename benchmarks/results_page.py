@@ -25,6 +25,10 @@ python benchmarks/accuracy.py --bfloat16
 python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
 python benchmarks/accuracy.py --bfloat16 --width 0.5 --sparsities 0.9 --methods dense upai spai-uniform reconvene \
     --results docs/results/accuracy-cifar10-half.jsonl
+python benchmarks/accuracy.py --bfloat16 --width 1 --sparsities 0.9 --seeds 0 1 --set epochs=15 --set milestones=8,12 \
+    --set train_images=20000 --set test_images=5000 --results docs/results/accuracy-cifar10-full.jsonl
+python benchmarks/accuracy.py --bfloat16 --model resnet20 --width 1 --sparsities 0.5 0.8 --seeds 0 1 --set epochs=15 \
+    --set milestones=8,12 --set train_images=20000 --set test_images=5000 --results docs/results/accuracy-cifar10-resnet20.jsonl
 python benchmarks/portfolio.py out/levels --json docs/results/portfolio.json
 python benchmarks/compile_time.py --json docs/results/compile_time.json
 python benchmarks/weights_memory.py --json docs/results/weights_memory.json
@@ -176,19 +180,6 @@ dense and pruned by turns.
 KILLS = """## Trainings that are killed
 
 `reconvene train` killed at random moments (SIGKILL) and run again, beside an undisturbed run.
-"""
-
-ACCURACY = """## Accuracy on {data}
-
-Dense, unstructured (UPaI), uniform-width (SPaI, with as many parameters as Reconvene) and Reconvene networks over degrees p
-and three seeds, means and sample deviations; [with plots](results/accuracy-{name}.md). The protocol fits two cores and
-compares methods with each other: a quarter of VGG-16, trained for 8 epochs on 10,000 images (batch 64, SGD, preset `laptop`),
-accuracy on 2,000 test images. Training E has equally many epochs for all, B more where they are cheaper.
-"""
-
-WIDER = """## Accuracy of a wider network on CIFAR-10
-
-The same protocol with half of VGG-16 in place of a quarter: how much of the distance between methods is the narrow network's.
 """
 
 PORTFOLIO = """## A portfolio of sparse levels
@@ -373,9 +364,7 @@ SECTIONS = (
     Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
     Section("layerwise", layerwise.RESULTS, lambda record: layerwise.table(record["rows"])),
     Section("training_kills", KILLS, killed),
-    Section("accuracy-cifar10", ACCURACY.format(data="CIFAR-10", name="cifar10"), accuracies),
-    Section("accuracy-fashion-mnist", ACCURACY.format(data="Fashion-MNIST", name="fashion-mnist"), accuracies),
-    Section("accuracy-cifar10-half", WIDER, accuracies),
+    *(Section(name, text, accuracies) for name, text in accuracy_page.RESULTS.items()),
     Section("portfolio", PORTFOLIO, portfolios),
     Section(
         "compile_time", COMPILE, lambda record: with_setting(compile_time.table(record["rows"]), record["setting"])
