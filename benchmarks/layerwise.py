@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recovery import SEED, Bench, key
+from recovery import SEED, Bench, key, measurements
 
 from reconvene import prune
 from reconvene.driver.reports.report import environment
@@ -76,17 +76,10 @@ def cases(structures: Sequence[str], shares: Sequence[float]) -> Iterator[Case]:
 
 
 def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as the page has them: both halves of the photographs as one, which half a measurement is not."""
+    """Rows as the page has them: both halves of the photographs as one."""
     found = []
-    for row in rows:
-        if row["calibration"] == "second":
-            continue
-        parts = [row]
-        if row["calibration"] == "first":
-            same = ("structure", "share", "method")
-            parts += [r for r in rows if r["calibration"] == "second" and all(r[name] == row[name] for name in same)]
-            if len(parts) < 2:
-                continue
+    for parts in measurements(rows, ("structure", "share", "method")):
+        row = parts[0]
         counts = {name: sum(part[name] for part in parts) for name in _COUNTS}
         means = {name: sum(part[name] for part in parts) / len(parts) for name in ("weights", "seconds")}
         found.append({**row, "calibration": _LOOKED_AT.get(row["calibration"], row["calibration"]), **counts, **means})

@@ -265,18 +265,22 @@ def page(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def measurements(rows: Sequence[dict[str, Any]], same: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of one measurement each: both halves of the photographs, which agree in `same`; half a measurement is none."""
+    for row in rows:
+        if row["calibration"] == "first":
+            others = [r for r in rows if r["calibration"] == "second" and all(r[name] == row[name] for name in same)]
+            if others:
+                yield [row, *others]
+        elif row["calibration"] != "second":
+            yield [row]
+
+
 def joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows as the page has them: both halves of the photographs as one."""
     found = []
-    for row in rows:
-        if row["calibration"] == "second":
-            continue
-        parts = [row]
-        if row["calibration"] == "first":
-            same = ("method", "share", "recovery")
-            parts += [r for r in rows if r["calibration"] == "second" and all(r[name] == row[name] for name in same)]
-            if len(parts) < 2:
-                continue
+    for parts in measurements(rows, ("method", "share", "recovery")):
+        row = parts[0]
         looked = {"first": "photographs", "none": "nothing"}.get(row["calibration"], row["calibration"])
         total = {name: sum(part[name] for part in parts) for name in ("photographs", "top1", "top5", "crops", "agree")}
         mean = {name: sum(part[name] for part in parts) / len(parts) for name in ("parameters", "macs")}
