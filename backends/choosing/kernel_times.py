@@ -15,20 +15,21 @@ import tvm
 from ..kernels.base import Trial
 from ..machines.threads import on_threads
 
-__all__ = ["HereTimes", "arguments_of", "least_times"]
+__all__ = ["HereTimes", "arguments_of", "in_cache", "least_times"]
 
 _HOPELESS, _FAIR_TURNS = 1.4, 2
 """A kernel this many times slower than the best after so many turns is not timed again. One turn may be anybody's bad luck."""
 _FLUSH_BYTES = 48 * 2**20
 """Written between calls, so that weights come from memory as they do when a whole network runs."""
-
+_WEIGHTS = 1
+"""The place of a kernel's weights among its arguments."""
 
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class HereTimes:
-    """Seconds of one call on this machine with `threads` threads, weights not in cache, images in cache.
+    """Seconds of one call on this machine with `threads` threads, weights and tables not in cache, images in cache.
 
     Kernels of a group are timed in turns, the slow ones fewer times.
 
@@ -63,11 +64,19 @@ class HereTimes:
 
 
 def _calls(compiled: Any, trial: Trial) -> tuple[Call, Call]:
-    """A call of a kernel on buffers of its own, and one that brings all its arguments but the weights into cache."""
+    """A call of a kernel on buffers of its own, and one that brings into cache what lies there in a network."""
     arrays = arguments_of(trial)
     tensors = [tvm.runtime.from_dlpack(array) for array in arrays]
-    warm = [array for index, array in enumerate(arrays) if index != 1]
+    warm = [arrays[place] for place in in_cache(trial)]
     return lambda: compiled(*tensors), lambda: [array.sum() for array in warm]
+
+
+def in_cache(trial: Trial) -> list[int]:
+    """The places of a kernel's arguments that the kernel before it has just written, or that are small.
+
+    Weights and tables are read once in a pass of a network, and come from memory.
+    """
+    return [place for place in range(len(trial.function.params)) if place != _WEIGHTS and place not in trial.tables]
 
 
 class _Flush:

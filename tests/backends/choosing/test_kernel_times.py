@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from reconvene.backends.choosing.kernel_times import least_times
+from reconvene.backends.choosing.kernel_times import in_cache, least_times
+from reconvene.backends.kernels.base import trial_of
+from reconvene.backends.kernels.gather_family import GatherFamily
+from reconvene.backends.kernels.tiles import Machine
+from tests.support.planes import PlanesLayer
 
 
 class Clock:
@@ -56,3 +60,14 @@ def test_hopeless_kernels_are_called_less_often(clock: Clock) -> None:
     calls = [(counted(i, clock.takes([seconds])), nothing) for i, seconds in enumerate((1.0, 3.0))]
     assert least_times(calls, nothing, 1, 6) == pytest.approx([1.0, 3.0])
     assert counts == [7, 3]
+
+
+def test_tables_come_from_memory_as_weights_do() -> None:
+    """A list of places is as large as the weights of rows that share none; in a network nobody has read it before."""
+    machine = Machine(16, 32, 2**19)
+    spec = GatherFamily().candidates(PlanesLayer(6, 12, (9, 9)).task(), machine)[0]
+    trial = trial_of(spec)
+    names = [parameter.name for parameter in trial.function.params]
+    cached = {names[place] for place in in_cache(trial)}
+    assert {"weights", "rows", "starts", "spans", "places"} <= set(names)
+    assert {"source", "bias", "result"} <= cached and not {"weights", "rows", "starts", "spans", "places"} & cached
