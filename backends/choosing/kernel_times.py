@@ -76,7 +76,8 @@ def in_cache(trial: Trial) -> list[int]:
 
     Weights and tables are read once in a pass of a network, and come from memory.
     """
-    return [place for place in range(len(trial.function.params)) if place != _WEIGHTS and place not in trial.tables]
+    from_memory = {*trial.tables, *([_WEIGHTS] if trial.weighted else [])}
+    return [place for place in range(len(trial.function.params)) if place not in from_memory]
 
 
 class _Flush:

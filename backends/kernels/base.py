@@ -38,6 +38,7 @@ class Spec(Protocol):
         ...
 
 
+@runtime_checkable
 class LayerSpec(Spec, Protocol):
     """The kernel of a convolution or linear layer: ``(source, packed arrays..., leaves..., result, workspace...)``."""
 
@@ -74,10 +75,12 @@ class Trial:
 
     Attributes:
         tables: what some of its arguments have to hold, by their places, since the work that it does depends on them.
+        weighted: whether its second argument are weights.
     """
 
     function: tirx.PrimFunc
     tables: Mapping[int, Array] = field(default_factory=dict)
+    weighted: bool = True
 
 
 @runtime_checkable
@@ -91,7 +94,8 @@ class Tabled(Protocol):
 
 def trial_of(spec: Spec) -> Trial:
     """The kernel of `spec`, with tables that are typical of it."""
-    return Trial(spec.function(spec.family), spec.typical() if isinstance(spec, Tabled) else {})
+    tables = spec.typical() if isinstance(spec, Tabled) else {}
+    return Trial(spec.function(spec.family), tables, isinstance(spec, LayerSpec))
 
 
 @dataclass(frozen=True)

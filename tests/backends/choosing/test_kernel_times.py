@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from reconvene.backends.choosing.kernel_times import in_cache, least_times
-from reconvene.backends.kernels.base import trial_of
+from reconvene.backends.kernels.base import Trial, trial_of
 from reconvene.backends.kernels.gather_family import GatherFamily
+from reconvene.backends.kernels.planes import plane_view
 from reconvene.backends.kernels.tiles import Machine
+from reconvene.backends.kernels.transposing import TransposeSpec
+from reconvene.backends.lowering.layout import dense_view
 from tests.support.planes import PlanesLayer
 
 
@@ -35,6 +38,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "thread_time", lambda: clock.now)
     return clock
+
+
+def names_of(trial: Trial) -> list[str]:
+    return [parameter.name for parameter in trial.function.params]
+
+
+def cached_in(trial: Trial) -> set[str]:
+    return {names_of(trial)[place] for place in in_cache(trial)}
 
 
 def nothing() -> None:
@@ -67,7 +78,12 @@ def test_tables_come_from_memory_as_weights_do() -> None:
     machine = Machine(16, 32, 2**19)
     spec = GatherFamily().candidates(PlanesLayer(6, 12, (9, 9)).task(), machine)[0]
     trial = trial_of(spec)
-    names = [parameter.name for parameter in trial.function.params]
-    cached = {names[place] for place in in_cache(trial)}
-    assert {"weights", "rows", "starts", "spans", "places"} <= set(names)
-    assert {"source", "bias", "result"} <= cached and not {"weights", "rows", "starts", "spans", "places"} & cached
+    from_memory = {"weights", "rows", "starts", "spans", "places"}
+    assert from_memory <= set(names_of(trial))
+    assert {"source", "bias", "result"} <= cached_in(trial) and not from_memory & cached_in(trial)
+
+
+def test_what_has_no_weights_finds_its_result_in_cache() -> None:
+    blocks, planes = dense_view(1, 1, 5, 5, 8, 0), plane_view(1, 8, 5, 5, 0, 5)
+    trial = trial_of(TransposeSpec(blocks, planes, 8))
+    assert cached_in(trial) == set(names_of(trial)) == {"source", "result"}
