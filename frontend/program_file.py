@@ -38,6 +38,7 @@ _CERTIFICATE = "extra/reconvene_certificate.json"
 _COMPUTE = "extra/reconvene_compute.json"
 _DATA = "extra/reconvene_data.json"
 _NAMES = "extra/reconvene_names.json"
+_ORIGIN = "extra/reconvene_origin.json"
 _PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*|extra/reconvene_names\.json")
 """The records that say what a program computes."""
 
@@ -104,6 +105,15 @@ class StoredProgram:
             return None if note is None else DataFacts.from_plain(note)
         except ValueError as error:
             raise InputError(f"cannot read the data in '{self.path}': {error}; the file is damaged") from None
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """How a smaller network came about, None if the file does not say.
+
+        Raises:
+            InputError: it is damaged, or of another program than the file's.
+        """
+        return self._note(_ORIGIN, "origin", "training")
 
     def _note(self, place: str, what: str, made: str) -> dict[str, Any] | None:
         """What the record at `place` says of the program, None if there is no such record."""
@@ -181,11 +191,12 @@ def save_program(
     certificate: Mapping[str, Any] | None = None,
     compute: Compute | None = None,
     data: DataFacts | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `module` as a ``.pt2`` file. `dynamic_shapes` defaults to those it was captured with.
 
-    A `certificate`, a `compute` and `data` travel in the file, with a checksum of the program they are of: see
-    `StoredProgram`.
+    A `certificate`, a `compute`, `data` and an `origin` travel in the file, with a checksum of the program they are of:
+    see `StoredProgram`.
 
     Raises:
         InputError: the file cannot be written. An older file of that name is then untouched.
@@ -204,6 +215,7 @@ def save_program(
             _CERTIFICATE: None if certificate is None else {"certificate": dict(certificate)},
             _COMPUTE: None if compute is None else {"compute": asdict(compute)},
             _DATA: None if data is None else {"data": data.to_plain()},
+            _ORIGIN: None if origin is None else {"origin": dict(origin)},
         }
         for place, note in notes.items():
             if note is not None:
