@@ -161,6 +161,9 @@ _FIRST = ("epochs", "batch", "rate", "milestones", "gamma", "warmup", "momentum"
           "train_images", "test_images")  # fmt: skip
 """The fields that presets have had from the beginning."""
 
+_OF_OTHERS = ("method", "shrinking")
+"""What ``presets.toml`` says beside the fields: which method a preset brings, and how a network is made smaller with it."""
+
 OF_A_TEACHER = ("temperature", "teacher_share", "matched", "matching", "matching_weight")
 """The fields that say nothing without a teacher."""
 
@@ -196,7 +199,7 @@ def presets() -> Mapping[str, Preset]:
     """All presets by name."""
     found = {}
     for name, values in tables().items():
-        settings = {key: value for key, value in values.items() if key != "method"}
+        settings = {key: value for key, value in values.items() if key not in _OF_OTHERS}
         lists = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
         found[name] = Preset(**settings | lists)
         found[name].check()

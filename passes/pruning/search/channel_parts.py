@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...dependency import DependencyView
 from ...groups import ChannelGroup
+from ...sizes import layer_macs
 from ...values import attribute
 from ..decisions import AS_WANTED, Decision, Scored, Widths, rounded
 from ..latency import layer_channels
@@ -17,7 +18,7 @@ from .counts import Counts
 from .parts import Part
 from .rewards import Costs
 
-__all__ = ["ChannelParts", "ranked"]
+__all__ = ["ChannelParts", "layer_costs", "ranked"]
 
 Floats = NDArray[np.float64]
 
@@ -70,20 +71,16 @@ class ChannelParts:
             for group in self.view.groups
         )
 
-    def costs(self, macs: Mapping[str, int], decisions: Sequence[Decision]) -> Costs:
-        """Multiply-accumulates and weights of the layers after decisions. What a grouped convolution reads counts as it was.
 
-        Args:
-            macs: of each weight's layer before; see `sizes.layer_macs`.
-            decisions: what goes.
-        """
-        before, after = layer_channels(self.view, ()), layer_channels(self.view, decisions)
-        found_macs = found_weights = 0.0
-        for name, count in macs.items():
-            share = _product(after[name]) / max(1, _product(before[name]))
-            found_macs += count * share
-            found_weights += attribute(self.view.module, name).numel() * share
-        return Costs(found_macs, found_weights)
+def layer_costs(view: DependencyView, decisions: Sequence[Decision]) -> Costs:
+    """Multiply-accumulates and weights of the layers after decisions. What a grouped convolution reads counts as it was."""
+    before, after = layer_channels(view, ()), layer_channels(view, decisions)
+    found_macs = found_weights = 0.0
+    for name, count in layer_macs(view.module, view.operations).items():
+        share = _product(after[name]) / max(1, _product(before[name]))
+        found_macs += count * share
+        found_weights += attribute(view.module, name).numel() * share
+    return Costs(found_macs, found_weights)
 
 
 def ranked(parts: ChannelParts, budget: int) -> Counts:

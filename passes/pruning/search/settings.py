@@ -30,7 +30,7 @@ class SearchSettings:
         least: probability of a part that can lose something, before normalisation.
         replay: allocations that are kept.
         pull: how far a distribution goes towards the best sample of a round that is better than all before.
-        limit: a probability changes by no more than the factors 1 - limit and 1 + limit at once. Slides on the paper say 0.2.
+        limit: a probability changes by no more than the factors 1 - limit and 1 + limit at once. Slides say 0.2.
         explore: chance to take any of the kept allocations and not the best, at the first step.
         explore_share: of all steps, after which that chance is 0; it falls as half a cosine.
     """

@@ -12,11 +12,10 @@ from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import compact
 from reconvene.passes.dependency import DependencyView, dependency_view
 from reconvene.passes.pruning.decisions import Widths, allot, masks_of
-from reconvene.passes.pruning.search.channel_parts import ChannelParts, ranked
+from reconvene.passes.pruning.search.channel_parts import ChannelParts, layer_costs, ranked
 from reconvene.passes.pruning.search.counts import counts
 from reconvene.passes.pruning.search.distribution import initial
 from reconvene.passes.pruning.search.parts import total
-from reconvene.passes.sizes import layer_macs
 from tests.support.pruning import by_magnitude
 
 X = (torch.randn(1, 3, 8, 8),)
@@ -82,10 +81,9 @@ def test_what_is_allotted_goes_the_lowest_first_and_exactly(view: DependencyView
 
 def test_costs_are_those_of_the_smaller_network(view: DependencyView) -> None:
     parts = ChannelParts(view, by_magnitude(view))
-    macs = layer_macs(view.module, view.operations)
-    dense, decisions = parts.costs(macs, ()), parts.decisions((0, 5, 2))
+    dense, decisions = layer_costs(view, ()), parts.decisions((0, 5, 2))
     small = compact(view.module, X, masks_of(view, decisions))
-    own = parts.costs(macs, decisions)
+    own = layer_costs(view, decisions)
     assert (dense.macs, own.macs) == (small.before.macs, small.after.macs)
     weights = [value.numel() for name, value in small.module.named_parameters() if value.dim() > 1]
     assert own.parameters == sum(weights) and dense.saved(dense).macs == 0
