@@ -22,7 +22,7 @@ from .renamed import Verbs
 from .running import bench, demo, run
 from .serving import portfolio, serve, sign
 from .terminal import answer
-from .training import evaluate, train, train_levels
+from .training import evaluate, shrink, train, train_levels
 from .upkeep import cache_
 
 __all__ = ["app", "main"]
@@ -52,6 +52,7 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("compact", compact),
     ("train", train),
     ("train-levels", train_levels),
+    ("shrink", shrink),
     ("evaluate", evaluate),
     ("compile", compile_),
     ("portfolio", portfolio),

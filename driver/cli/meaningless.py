@@ -225,6 +225,13 @@ def _train_levels(given: Given) -> None:
         given.refuse(["rewind"], "for masks that are found before training: weights start from where they are")
 
 
+def _shrink(given: Given) -> None:
+    _fitted(given)
+    _own_data(given)
+    if given["rule"] != "rl-pruner":
+        given.refuse(["reward"], f"for the rule {given['rule']}, which searches for nothing; it is for rl-pruner")
+
+
 def _evaluate(given: Given) -> None:
     _own_data(given)
     if Path(given["model"]).is_dir():
@@ -247,6 +254,7 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "prune": _prune,
     "train": _train,
     "train-levels": _train_levels,
+    "shrink": _shrink,
     "compile": _compile,
     "portfolio": _portfolio,
     "run": _run,

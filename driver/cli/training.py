@@ -39,7 +39,7 @@ from .terminal import answer
 if TYPE_CHECKING:
     from ..answer import Answer
 
-__all__ = ["evaluate", "train", "train_levels"]
+__all__ = ["evaluate", "shrink", "train", "train_levels"]
 
 Preset = Annotated[
     str | None,
@@ -187,6 +187,77 @@ def train_levels(
         request = verb.Request(
             model=model,
             ladder=verb.Ladder(levels, share, method, rewind, tuple(ignore or ())),
+            dataset=dataset,
+            data=data,
+            test_share=test_share,
+            colours=verb.parse_colours(mean, std),
+            workers=workers,
+            preset=preset,
+            settings=tuple(setting or ()),
+            teacher=teacher,
+            machine=verb.machine_asked(device, bfloat16, float16, threads),
+            width=width,
+            checkpoint_every=checkpoint_every,
+            inputs=tuple(input or ()),
+            output=output,
+            seed=seed,
+        )
+        return verb.run(request)
+
+    answer(json, work)
+
+
+def shrink(
+    model: Model,
+    sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the filters that goes, 0..1.")] = 0.6,
+    rule: Annotated[
+        str,
+        typer.Option(help="What goes at a step: rl-pruner, or uniform, magnitude, taylor or knapsack to compare with."),
+    ] = "rl-pruner",
+    reward: Annotated[
+        str,
+        typer.Option(help="What candidates are worth beside accuracy: macs, parameters, or the latency on --target."),
+    ] = "accuracy",
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Whose layers' modelled times count, or are only told.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Pattern of layers that stay whole. Repeatable.")] = None,
+    dataset: TrainingData = None,
+    data: OwnData = None,
+    test_share: TestShare = None,
+    mean: Mean = None,
+    std: Std = None,
+    workers: Workers = 0,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Steps, search and training: rl-pruner as its authors, rl-pruner-laptop, rl-pruner-smoke."),
+    ] = None,
+    setting: Changes = None,
+    teacher: Teacher = None,
+    device: Device = "cpu",
+    bfloat16: Bfloat16 = False,
+    float16: Float16 = False,
+    threads: TrainingThreads = None,
+    width: Width = 1.0,
+    checkpoint_every: CheckpointEvery = 100,
+    input: InputShapes = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the steps; beside MODEL unless given.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Make a trained model smaller step by step, each found by a search and followed by a training; or go on."""
+    from ..verbs import shrink as verb
+
+    def work() -> Answer:
+        request = verb.Request(
+            model=model,
+            sparsity=sparsity,
+            rule=rule,
+            reward=reward,
+            target=target,
+            ignore=tuple(ignore or ()),
             dataset=dataset,
             data=data,
             test_share=test_share,

@@ -15,10 +15,11 @@ from ...frontend.base.files import replacing
 from ...frontend.graph_module import CapturedModule
 from ...passes.canonicalize import canonicalize
 from ...passes.outcome import LayerZeros
-from ...passes.pruning.methods import find_method
+from ...passes.pruning.methods import METHODS, find_method
 from ...passes.pruning.methods.base import TrainingMethod
 from ...passes.pruning.methods.constrained import CHANNELS
 from ...passes.zeros import zeros_of
+from ..shrinking.course import RULES
 from ..training.presets import Preset
 from ..training.recipes import preset_method
 from .settings import method_settings
@@ -48,6 +49,10 @@ class ZerosAsked:
         """
         of_preset = preset_method(preset)
         same = of_preset is not None and self.method in (None, of_preset.name)
+        if self.method in RULES and self.method not in METHODS:
+            raise InputError(
+                f"'{self.method}' removes channels step by step, with a training after each; run 'reconvene shrink' for it"
+            )
         found = of_preset if same else None if self.method is None else find_method(self.method, TrainingMethod)
         given = {"structure": self.structure, "sparsity": self.sparsity, "ignore": self.ignore or None}
         options = {name: value for name, value in given.items() if value is not None}
