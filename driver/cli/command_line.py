@@ -16,6 +16,7 @@ import typer
 
 from .compiling import board_server, compile_, estimate, targets
 from .ending import INTERRUPTED, explained, failed, unheard
+from .mapping import times
 from .meaningless import Verb
 from .pruning import capture, compact, explain, prune
 from .renamed import Verbs
@@ -62,6 +63,7 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("sign", sign),
     ("board-server", board_server),
     ("estimate", estimate),
+    ("times", times),
     ("explain", explain),
     ("targets", targets),
     ("cache", cache_),

@@ -249,6 +249,13 @@ def _estimate(given: Given) -> None:
         given.refuse(["all"], "with --json, which has every kernel")
 
 
+def _times(given: Given) -> None:
+    if given["by"] != "time":
+        given.refuse(["on"], "without --by time, for which kernels run there")
+    if given["on"] is None:
+        given.refuse(["key_file"], "without a board on the network, see --on")
+
+
 _CHECKS: dict[str, Callable[[Given], None]] = {
     "capture": _capture,
     "prune": _prune,
@@ -261,6 +268,7 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "bench": _bench,
     "serve": _serve,
     "estimate": _estimate,
+    "times": _times,
     "evaluate": _evaluate,
 }
 """By the verb's name. The other verbs have no option that something else decides."""

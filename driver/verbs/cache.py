@@ -22,13 +22,14 @@ __all__ = ["ALL", "KINDS", "Kept", "Request", "clear", "kept", "run"]
 KINDS: dict[str, tuple[str, ...]] = {
     "libraries": ("libraries/*",),
     "choices": ("choices-*.json",),
+    "times": ("layer-times-*.json",),
     "tuned": ("tuned/*",),
     "runtimes": ("runtime-*", "wheel-*"),
     "estimates": ("estimate/*",),
     "data": ("*.npz",),
 }
-"""Compiled models, kernels chosen by timing, kernels found by tuning, TVM's runtime for boards, what `estimate` found,
-and decoded data sets: by the names of their files.
+"""Compiled models, kernels chosen by timing, what layers take with zeros, kernels found by tuning, TVM's runtime for boards,
+what `estimate` found, and decoded data sets: by the names of their files.
 """
 
 ALL = "all"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from tvm import tirx
 
-from reconvene.backends.choosing import cache as choice_cache
+from reconvene.backends.choosing import kept_file
 from reconvene.backends.choosing.cache import ChoiceCache
 from reconvene.backends.choosing.choice import WINOGRAD, choose
 from reconvene.backends.choosing.cost import AnalyticCost
@@ -200,7 +200,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
 
 def test_choosing_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate is built and timed once; a second compile asks the cache alone and computes the same bits."""
-    monkeypatch.setattr(choice_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(kept_file, "cache_folder", lambda: tmp_path)
     calls: list[int] = []
     original = HereTimes.__call__
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from reconvene.backends.bundles.read import open_bundle
-from reconvene.backends.choosing import cache as choice_cache
+from reconvene.backends.choosing import kept_file
 from reconvene.backends.choosing.kernel_times import HereTimes
 from reconvene.backends.choosing.layer_choices import LayerChoice, names_of_weights
 from reconvene.backends.compile import compile
@@ -77,7 +77,7 @@ def test_without_a_choice_there_are_no_costs(net: nn.Module) -> None:
 
 
 def test_costs_are_remembered_with_choices(net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(kept_file, "cache_folder", lambda: tmp_path)
     first = compile(net, X, choose="time", check=False)
     monkeypatch.setattr(HereTimes, "__call__", lambda self, groups: [[1.0] * len(group) for group in groups])
     again = compile(net, X, choose="time", check=False)

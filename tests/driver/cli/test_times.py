@@ -1,0 +1,72 @@
+"""`reconvene times`: what layers take with zeros, as a table and as JSON, and refusals in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconvene.driver.cli.command_line import main
+
+from .test_command_line import MODEL, answered, folder, refused
+
+__all__ = ["folder"]
+
+RPI4 = ["--target", "rpi4"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_layers_by_structures_and_shares(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["times", *MODEL, *RPI4, "--structure", "row-block:4", "--structure", "2:4", "--shares", "0.5,0.9"]
+    found = answered(capsys, *asked)
+    assert (found["unit"], found["by"], found["target"]) == ("cycles", "model", "rpi4")
+    layers = {layer["names"][0]: layer for layer in found["layers"]}
+    assert list(layers) == ["a.weight", "b.weight", "fc.weight"] and layers["b.weight"]["layer"] == ["8x16x3x3 to 6x6"]
+    blocks, pairs = layers["b.weight"]["structures"]
+    assert [time["share"] for time in blocks["times"]] == [0.5, 0.9] and blocks["reason"] == ""
+    assert blocks["times"][1]["time"] < blocks["times"][0]["time"] <= layers["b.weight"]["dense"]["time"]
+    assert blocks["times"][1]["kernel"] in ("gather", "rows") and blocks["times"][1]["planes"] in (True, False)
+    assert [time["share"] for time in pairs["times"]] == [0.5]
+    assert layers["fc.weight"]["structures"][0] == {
+        "structure": "row-block:4", "reason": "its 5 filters are no multiple of 4", "times": [],
+    }  # fmt: skip
+    assert answered(capsys, *asked) == found and len(list(cache.glob("layer-times-*"))) == 1
+
+
+def test_for_a_person(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["times", *MODEL, *RPI4, "--structure", "row-block:4", "--shares", "0.8"]) == 0
+    out = capsys.readouterr().out
+    assert "Time by share of zeros, in cycles" in out and "8x16x3x3 to 6x6" in out and "row-block:4" in out
+    assert "no row-block:4 in fc: its 5 filters are no multiple of 4" in out
+    assert main(["times", *MODEL, *RPI4]) == 0
+    assert "dense" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--structure", "moss"], "there is no structure 'moss'"),
+        (
+            ["--structure", "row-block:4@0.8"],
+            "'row-block:4@0.8' says a share, and times are told of several; leave @0.8 out",
+        ),
+        (["--shares", "0.5 0.7"], "'0.5 0.7' are no shares; write numbers with commas"),
+        (["--shares", ""], "'' are no shares"),
+        (["--shares", "1"], "sparsity 1.0 is outside 0..1"),
+        (["--shares", "nan"], "sparsity nan is outside 0..1"),
+        (["--by", "moon"], "times are told by model, cycles, time, not by 'moon'"),
+        (["--by", "time"], "kernels for 'rpi4' do not run on this machine"),
+        (["--on", "rpc://a:1"], "--on has no meaning without --by time"),
+        (["--by", "time", "--on", "moon"], "'moon' is no place"),
+        (["--key-file", "k"], "--key-file has no meaning without a board on the network"),
+        (["--target", "rpi9"], "rpi9"),
+    ],
+)
+def test_what_cannot_be_is_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(capsys, "times", *MODEL, *RPI4, *options)
