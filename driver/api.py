@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,16 +20,14 @@ from ..passes import compaction as compaction_pass
 from ..passes.outcome import Compaction
 from ..passes.plan import Plan
 from ..passes.pruning.channels import MergedWithBatch, held_by_batch
-from ..passes.pruning.decisions import Widths
-from ..passes.pruning.methods import find_method
-from ..passes.pruning.methods.base import Aim, ChannelMethod, Pruned
+from ..passes.pruning.methods.base import Pruned
 from ..passes.pruning.scores import Batch, Evidence, Loss
 from ..passes.pruning.structure_rules import check_structures, structure_rules
 from ..passes.recovery.calibration import Calibration
 from ..passes.recovery.least_squares import LeastSquares
-from ..passes.structures import Structure
-from .aims import check_timed, timed
-from .recovering import CalibrationInputs, Recovering, calibration_for, recovered, recovering, with_recovery
+from .aims import timed
+from .asked import Asked, Structures, asked
+from .recovering import CalibrationInputs, calibration_for, recovered, with_recovery
 from .reports.profile import profile
 from .reports.report import Fact, Report, make_report
 from .reports.zeros import mask_pictures
@@ -48,9 +44,6 @@ if TYPE_CHECKING:
     from ..frontend.graph_module import CapturedModule
 
 __all__ = ["Result", "Structures", "capture", "compact", "compile", "prune"]
-
-Structures = str | Structure | Mapping[str, str | Structure]
-"""What structure of zeros is asked for, see `prune`."""
 
 
 @tracing_in_turn
@@ -148,7 +141,8 @@ def prune(
             or ``pattern``; with commas between, the first that fits a layer; or patterns of parameter or layer names with
             one each, of which the first that matches holds. A structure may say its own share of zeros,
             ``row-block:4@0.8``. First convolutions, depthwise ones and last layers stay
-            dense unless a pattern is their very name. Not for ``reconvene``.
+            dense unless a pattern is their very name. Or a `StructurePlan`, which says it of every layer. Not for
+            ``reconvene``.
         scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
         latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no
             width is chosen that takes as long as a larger one. Times are modelled cycles of convolutions and linear
@@ -182,52 +176,6 @@ def prune(
         recover=recover, calibration=calibration, options=method_options,
     )  # fmt: skip
     return prune_as_asked(model, example_inputs, told, Evidence((), as_tensors(batches), loss, seed), dynamic_shapes)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What `prune` is asked for, found right before anything is captured."""
-
-    method: ChannelMethod
-    aim: Aim
-    target: str | Target | None
-    recovering: Recovering
-    timed_by: str = "model"
-
-
-def asked(
-    method: str,
-    sparsity: float,
-    target: str | Target | None = None,
-    *,
-    structure: Structures | None = None,
-    latency: float | None = None,
-    timed_by: str = "model",
-    scope: str = "layer",
-    channel_multiple: int | None = None,
-    minimum_channels: int | None = None,
-    ignore: Sequence[str] = (),
-    fold: bool = False,
-    recover: str | LeastSquares | None = None,
-    calibration: CalibrationInputs | None = None,
-    options: Mapping[str, Any] = MappingProxyType({}),
-) -> Asked:
-    """The arguments of `prune` by these names, `options` being those of the method. Raises InputError as it does."""
-    chosen = find_method(method, ChannelMethod).with_options(options)
-    rules = () if structure is None else structure_rules(structure)
-    if rules and ((channel_multiple, minimum_channels) != (None, None) or (target is not None and latency is None)):
-        raise InputError(
-            "with a structure no channels are chosen, so none are rounded; leave the widths out, and the target unless a"
-            " latency is aimed at"
-        )
-    multiple = None if rules else multiple_of(target)
-    if channel_multiple is not None:
-        multiple = channel_multiple
-    widths = Widths(scope, multiple, minimum_channels, ignore=tuple(ignore))
-    aim = Aim(sparsity, widths, latency, fold=fold, structures=rules)
-    check_timed(aim, target, timed_by)
-    chosen.check_aim(aim)
-    return Asked(chosen, aim, target, recovering(recover, calibration, chosen, aim), timed_by)
 
 
 @tracing_in_turn
@@ -266,6 +214,7 @@ def prune_as_asked(
     report = _with_findings(made.report, found, {"dense": (module, inputs), "compacted": (made.module, inputs)})
     if recovery is not None:
         report = with_recovery(report, recovery)
+    report = dataclasses.replace(report, structures=told.structures)
     return dataclasses.replace(
         made, report=report, sensitivity=found.sensitivity, reinitialized=found.reinitialized, recovery=recovery,
         origin=Origin(module), folded=aim.fold,
@@ -373,16 +322,6 @@ def _with_findings(
         facts.append(Fact("peak memory of one call", size(before.peak_bytes), size(after.peak_bytes)))
         report = report.with_latency([before.latency, after.latency])
     return dataclasses.replace(report, facts=(*report.facts, *facts), timing=found.timing)
-
-
-def multiple_of(target: str | Target | None) -> int | None:
-    if target is None:
-        return None
-    if not isinstance(target, str):
-        return target.channel_multiple
-    from ..backends.machines.targets import find_target
-
-    return find_target(target).channel_multiple
 
 
 def name_of(target: str | Target | None) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .driver.training.masks import Masks
     from .frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
     from .passes.plan import Plan
+    from .passes.pruning.structure_plan import StructurePlan
 
 __all__ = [
     "CaptureError",
@@ -25,6 +26,7 @@ __all__ = [
     "ReconveneError",
     "Report",
     "Result",
+    "StructurePlan",
     "Target",
     "__version__",
     "capture",
@@ -41,6 +43,7 @@ _HOME = {
     "Masks": ".driver.training.masks",
     "Plan": ".passes.plan",
     "Report": ".driver.reports.report",
+    "StructurePlan": ".passes.pruning.structure_plan",
     "Target": ".backends.machines.targets",
     "Result": ".driver.result",
     "capture": ".driver.api",

@@ -81,8 +81,8 @@ Structure = Annotated[
     list[str] | None,
     typer.Option(
         "--structure",
-        metavar="[PATTERN=]STRUCTURE",
-        help="Zeros inside of layers: row-block:4, 2:4, pattern@0.8 ..., for layers of a name or all others. Repeatable.",
+        metavar="[PATTERN=]STRUCTURE|PLAN",
+        help="Zeros inside of layers: row-block:4, 2:4, pattern@0.8 ..., for layers of a name or others; or a plan's .json.",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads to run on.")]

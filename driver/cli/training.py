@@ -75,8 +75,8 @@ def train(
         list[str] | None,
         typer.Option(
             "--structure",
-            metavar="[PATTERN=]STRUCTURE",
-            help="Of the zeros: row-block:4, 2:4, pattern@0.8 ..., for layers of a name or others; or channels. Repeatable.",
+            metavar="[PATTERN=]STRUCTURE|PLAN",
+            help="Of the zeros: row-block:4, 2:4, pattern@0.8 ..., for layers of a name or others; channels; or a plan.",
         ),
     ] = None,
     sparsity: Annotated[

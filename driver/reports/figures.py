@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from ...passes.outcome import LayerWidth, LayerZeros
+from ...passes.pruning.structure_plan import StructurePlan
 from ..wording import milliseconds
 from .measured import Latency
 
 if TYPE_CHECKING:
     from ...backends.choosing.layer_choices import LayerChoice
 
-__all__ = ["cost_figure", "density_figure", "figure_html", "latency_figure", "layer_figures"]
+__all__ = ["cost_figure", "density_figure", "figure_html", "latency_figure", "layer_figures", "plan_figures"]
 
 DENSE, KEPT, INK = "#c9d1d9", "#0f766e", "#1f2933"
+_STAYS = "#6e7781"
+_SCHEMES = (KEPT, "#b45309", "#1d4ed8", "#7c3aed", "#be123c", "#4d7c0f", "#0e7490", "#a16207")
+"""Of structures, by turns."""
 _ENGINES = {"reconvene": "reconvene (TVM, our schedules)", "tvm-default": "TVM, default", "eager": "PyTorch eager"}
 _MOST_NAMES = 40
 """Above this many layers their names would overlap, and are shown on hovering only."""
@@ -57,8 +61,14 @@ def bars(
             customdata=list(names),
             hovertemplate="%{customdata}<br>" + label + ": %{y:,}<extra></extra>",
         )
+    return _by_layer(figure, names)
+
+
+def _by_layer(figure: go.Figure, names: Sequence[str]) -> go.Figure:
+    """Bars at 0, 1, 2 ... under which the layers' names stand."""
     figure.update_layout(**layout(height=300), barmode="overlay")
     figure.update_yaxes(rangemode="tozero", gridcolor="#e7ebef")
+    positions = list(range(len(names)))
     if len(names) <= _MOST_NAMES:
         ticks: dict[str, Any] = {"tickvals": positions, "ticktext": [shortened(name) for name in names]}
         figure.update_xaxes(**ticks, tickangle=-45, tickfont_size=10)
@@ -89,6 +99,50 @@ def cost_figure(layers: Sequence[LayerChoice], unit: str) -> go.Figure:
     )
     figure.update_yaxes(title_text="ms" if unit == "s" else unit)
     return figure
+
+
+def plan_figures(plan: StructurePlan | None) -> tuple[tuple[str, go.Figure], ...]:
+    """Heading and figure for a plan of structures, each layer in the colour of its structure: the time that it is expected to
+    take, as far as that is known, and its share of zeros. None without a plan.
+    """
+    if plan is None or not plan.layers:
+        return ()
+    shares = _schemes(plan, [layer.share for layer in plan.layers])
+    shares.update_yaxes(range=[0, 1], tickformat=".0%")
+    found: tuple[tuple[str, go.Figure], ...] = (("Share of zeros by layer and structure", shares),)
+    if not any(layer.dense for layer in plan.layers):
+        return found
+    scale = 1e3 if plan.unit == "s" else 1
+    dense = [scale * (layer.dense or 0.0) for layer in plan.layers]
+    sparse = [
+        whole if layer.sparse is None else scale * layer.sparse for layer, whole in zip(plan.layers, dense, strict=True)
+    ]
+    times = _schemes(plan, sparse, dense)
+    times.update_yaxes(title_text="ms" if plan.unit == "s" else plan.unit)
+    return (("Expected time by layer and structure", times), *found)
+
+
+def _schemes(plan: StructurePlan, values: Sequence[float], behind: Sequence[float] = ()) -> go.Figure:
+    """Bars in the colours of structures, and others behind all of them."""
+    figure, names = go.Figure(), [layer.name for layer in plan.layers]
+    if behind:
+        hover = {"customdata": names, "hovertemplate": "%{customdata}<br>without zeros: %{y:,}<extra></extra>"}
+        figure.add_bar(
+            x=list(range(len(names))), y=list(behind), name="without zeros", marker_color=DENSE, width=0.82, **hover
+        )
+    colours = iter(_SCHEMES * len(plan.schemes))
+    for scheme in plan.schemes:
+        places = [place for place, layer in enumerate(plan.layers) if layer.scheme == scheme]
+        figure.add_bar(
+            x=places,
+            y=[values[place] for place in places],
+            name=scheme,
+            marker_color=_STAYS if scheme == "dense" else next(colours),
+            width=0.5,
+            customdata=[names[place] for place in places],
+            hovertemplate="%{customdata}<br>" + scheme + ": %{y:,}<extra></extra>",
+        )
+    return _by_layer(figure, names)
 
 
 def latency_figure(rows: Sequence[Latency]) -> go.Figure | None:

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from ...passes.outcome import Barrier, Certificate, Compaction, GroupOutcome, LayerWidth, LayerZeros, Size
+from ...passes.pruning.structure_plan import StructurePlan
 from ...passes.pruning.zeros_latency import Timing
 from ...passes.recovery.least_squares import Recovery
 from .measured import Fact, Latency, Speed
@@ -63,6 +64,8 @@ class Report:
     """Zeros that are left inside of layers, weight by weight; none where no weight has any."""
     timing: Timing | None = None
     """How a latency was reached by zeros inside of layers, if one was aimed at."""
+    structures: StructurePlan | None = None
+    """The plan that structures were asked for by, if they were by one."""
     pictures: Mapping[str, MaskPicture] = field(default_factory=dict, repr=False)
     """Masks of these weights as images for the page; not part of the JSON."""
 
@@ -131,7 +134,7 @@ def report_page(reports: Sequence[Report], title: str, notes: Sequence[str] = ()
     # Plotly takes its time, and most who want a report want no page.
     from markupsafe import Markup
 
-    from .figures import density_figure, figure_html, latency_figure, layer_figures
+    from .figures import density_figure, figure_html, latency_figure, layer_figures, plan_figures
     from .page import render
 
     def section(report: Report) -> dict[str, Any]:
@@ -145,6 +148,9 @@ def report_page(reports: Sequence[Report], title: str, notes: Sequence[str] = ()
             "plots": [(heading, Markup(figure_html(figure))) for heading, figure in layer_figures(report.layers)],
             "latency_plot": None if latency is None else Markup(figure_html(latency)),
             "density_plot": Markup(figure_html(density_figure(report.zeros))) if report.zeros else None,
+            "plan_plots": [
+                (heading, Markup(figure_html(figure))) for heading, figure in plan_figures(report.structures)
+            ],
         }
 
     return render("report.html.j2", title=title, sections=[section(report) for report in reports], notes=notes)

@@ -16,8 +16,8 @@ from ...backends.state import described as described_state
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
 from ...frontend.state import state_of
-from .. import api
 from ..answer import Answer, says
+from ..asked import multiple_of
 from ..models import load_model
 from ..reports.tables import latency_table
 from ..wording import kept
@@ -64,7 +64,7 @@ def _bench_models(request: Request) -> Answer:
 
     against, target = request.against, request.target
     chosen = tuple(dict.fromkeys(request.engines)) or ENGINES
-    api.multiple_of(target)
+    multiple_of(target)
     unknown = [engine for engine in chosen if engine not in ENGINES]
     if unknown:
         raise InputError(f"no engine is called '{unknown[0]}'; there are {', '.join(ENGINES)}")

@@ -11,6 +11,7 @@ from ...frontend.program_file import check_onnx
 from ...passes.pruning.scores import Evidence
 from .. import api
 from ..answer import Answer
+from ..asked import Asked, asked
 from ..models import load_model
 from ..outputs import check_different, suffixed
 from ..scoring_data import scoring_batches
@@ -52,10 +53,10 @@ class Request:
     """``NAME=VALUE``, of the recovery and of synthetic calibration inputs."""
     seed: int = 0
 
-    def asked(self) -> api.Asked:
+    def asked(self) -> Asked:
         """What the API is asked for. Raises InputError if that is found wrong without the model."""
         recover, calibration = recovery_options(self.recover, self.calibration, self.recover_settings)
-        return api.asked(
+        return asked(
             self.method, self.sparsity, self.target, structure=self.structure, latency=self.latency,
             timed_by=self.timed_by, scope=self.scope, channel_multiple=self.channel_multiple,
             minimum_channels=self.minimum_channels, ignore=self.ignore, fold=self.fold, recover=recover,

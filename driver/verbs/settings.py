@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...frontend.base.errors import InputError
+from ...passes.pruning.structure_plan import StructurePlan
 
 __all__ = ["method_settings", "structures_asked"]
 
@@ -21,12 +22,17 @@ def method_settings(score: str | None, settings: Sequence[str]) -> dict[str, Any
     return found
 
 
-def structures_asked(given: Sequence[str]) -> dict[str, str] | None:
-    """``PATTERN=STRUCTURE`` pairs, a structure alone being for all other layers; None if there are none.
+def structures_asked(given: Sequence[str]) -> Mapping[str, str] | None:
+    """``PATTERN=STRUCTURE`` pairs, a structure alone being for all other layers, or a plan's ``.json``; None if there are none.
 
     Raises:
-        InputError: two are for the same pattern, or one names none.
+        InputError: two are for the same pattern, or one names none; or a plan is none, or not alone.
     """
+    plans = [text for text in given if text.endswith(".json") and "=" not in text]
+    if plans:
+        if len(given) > 1:
+            raise InputError(f"the plan '{plans[0]}' says what every layer takes; leave the other --structure out")
+        return StructurePlan.load(plans[0])
     found: dict[str, str] = {}
     for text in given:
         pattern, equals, structure = text.partition("=")

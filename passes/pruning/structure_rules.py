@@ -15,9 +15,19 @@ from ..structures import Structure, check_share, find_structure
 from ..values import attribute
 from ..weight_views import WeightView, weight_views
 
-__all__ = ["AskedStructure", "Choice", "StructureRule", "check_structures", "choose", "structure_rules"]
+__all__ = [
+    "AskedStructure",
+    "Choice",
+    "StructureRule",
+    "check_structures",
+    "choose",
+    "spelled_rules",
+    "structure_rules",
+]
 
 _OTHERS = "*"
+_TOLD = 6
+"""Structures in one message."""
 _NO_STRUCTURES = {
     "dense": "a dense layer has none; leave it out with ignore",
     "channels": "whole channels are of all layers; give their share as sparsity",
@@ -66,7 +76,12 @@ class AskedStructure:
         return self.structure.fixed_sparsity if self.share is None else self.share
 
     def __str__(self) -> str:
-        return str(self.structure) + ("" if self.share is None else f"@{self.share:g}")
+        return str(self.structure) + ("" if self.share is None else f"@{_digits(self.share)}")
+
+
+def _digits(share: float) -> str:
+    """As shares are spelled: without an exponent."""
+    return f"{share:.12f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -132,9 +147,18 @@ def structure_rules(asked: str | Structure | Mapping[str, str | Structure]) -> t
     """
     entries = asked if isinstance(asked, Mapping) else {_OTHERS: asked}
     if not entries:
-        raise InputError("no structure was named; give one such as 'row-block:4', or patterns of names with one each")
+        raise InputError(
+            "no structure was named; give one such as 'row-block:4', patterns of names with one each, or a plan in which not"
+            " every layer stays dense"
+        )
     rules = [StructureRule(pattern, _asked(structure)) for pattern, structure in entries.items()]
     return tuple(sorted(rules, key=lambda rule: rule.pattern == _OTHERS))
+
+
+def spelled_rules(rules: Sequence[StructureRule]) -> str:
+    """What rules ask for, in a message."""
+    told = list(dict.fromkeys(map(str, rules)))
+    return ", ".join(told[:_TOLD]) + (f" and {len(told) - _TOLD} more" if len(told) > _TOLD else "")
 
 
 def choose(

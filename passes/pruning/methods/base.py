@@ -23,7 +23,7 @@ from ...recovery.least_squares import Recovery
 from ..decisions import AS_WANTED, Widths, check_sparsity
 from ..latency import LatencyGoal, LayerTime, check_latency
 from ..scores import Evidence, scored_weights
-from ..structure_rules import StructureRule
+from ..structure_rules import StructureRule, spelled_rules
 from ..zeros_latency import Timing, ZerosGoal, ZerosTime
 from .sensitivity import Sensitivity
 
@@ -118,7 +118,7 @@ class Aim:
         if not self.structures:
             return
         shares = {share for rule in self.structures for share in rule.own_shares}
-        spelled = ", ".join(map(str, self.structures))
+        spelled = spelled_rules(self.structures)
         if None not in shares and self.latency is not None:
             raise InputError(
                 f"{spelled} says its share of zeros itself, so no latency can be aimed at by it; leave the latency out, or"

@@ -16,7 +16,7 @@ from ....frontend.graph_module import CapturedModule
 from ..channel_constraint import WholeChannels
 from ..constraints import Constraint, InsideLayers
 from ..decisions import Widths
-from ..structure_rules import StructureRule, structure_rules
+from ..structure_rules import StructureRule, spelled_rules, structure_rules
 from .base import Hooks, Moment, State, TrainingMethod, Weights
 
 __all__ = ["CHANNELS", "ConstrainedHooks", "ConstrainedMethod", "by_name", "mask_changes", "named", "relative_distance"]
@@ -35,7 +35,7 @@ class ConstrainedMethod(TrainingMethod):
         ignore: patterns (``fnmatch``) of parameter or layer names to leave dense.
         structure: of `reconvene.passes.structures.STRUCTURES`, such as ``row-block:4`` or ``pattern``; with commas between, the
             first that fits a layer; by patterns of names, the first that matches holds; with a share of its own where one is
-            said, ``row-block:4@0.8``; or ``channels``.
+            said, ``row-block:4@0.8``; a `StructurePlan`, which says it of every layer; or ``channels``.
         scope: the share holds in every ``layer``, or over the whole network (``global``), so that layers differ.
     """
 
@@ -53,7 +53,7 @@ class ConstrainedMethod(TrainingMethod):
         if "sparsity" in given and chosen.structure != CHANNELS:
             shares = {share for rule in chosen.rules() for share in rule.own_shares}
             if None not in shares and chosen.sparsity not in shares:
-                spelled = ", ".join(map(str, chosen.rules()))
+                spelled = spelled_rules(chosen.rules())
                 raise InputError(
                     f"sparsity {chosen.sparsity} has no meaning with {spelled}, which says its share of zeros itself"
                 )

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from reconvene.driver.cli.command_line import main
 from reconvene.frontend.program_file import load_program
+from reconvene.passes.pruning.structure_plan import PlannedLayer, StructurePlan
 from reconvene.passes.structures import find_structure, recognise
 
 from .test_command_line import MODEL, answered, folder, refused
@@ -60,6 +61,57 @@ def test_shares_by_layer(capsys: pytest.CaptureFixture[str]) -> None:
     shares = [given[name]["zeros"] / given[name]["weights"] for name in ("b.weight", "fc.weight")]
     assert shares == pytest.approx([0.75, 0.5], abs=0.02)
     assert report["options"]["structure"] == {"b": "row-block:4@0.75", "fc": "unstructured"}
+
+
+PLAN = StructurePlan(
+    (
+        PlannedLayer("a.weight", None, 0.0, 130.0, 130.0, "a first convolution"),
+        PlannedLayer("b.weight", "row-block:4", 0.75, 200.0, 60.0, "the <smallest> block"),
+        PlannedLayer("fc.weight", None, 0.0, 10.0, None, "the last layer"),
+    ),
+    "rpi4",
+    "model",
+)
+
+
+def test_a_plan_says_what_layers_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    PLAN.save(folder / "plan.json")
+    report = answered(capsys, "prune", *MODEL, "--structure", "plan.json", "--report", "s.html")["report"]
+    assert {layer["name"]: layer["asked"] for layer in report["zeros"]} == {
+        "a.weight": None, "b.weight": "row-block:4@0.75", "fc.weight": None,
+    }  # fmt: skip
+    assert [layer["reason"] for layer in report["structures"]["layers"]][1] == "the <smallest> block"
+    page = (folder / "s.html").read_text()
+    assert "Plan of structures" in page and "the &lt;smallest&gt; block" in page and "<smallest>" not in page
+    assert "Expected time by layer and structure" in page and "Share of zeros by layer and structure" in page
+    assert "Of 340 cycles that the layers take on rpi4 without zeros" in page and "200 cycles were expected" in page
+
+
+def test_a_plan_without_times(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    StructurePlan((PlannedLayer("b.weight", "row-block:4", 0.75),)).save(folder / "plan.json")
+    answered(capsys, "prune", *MODEL, "--structure", "plan.json", "--report", "s.html")
+    page = (folder / "s.html").read_text()
+    assert "Share of zeros by layer and structure" in page and "Expected time by layer" not in page
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--structure", "plan.json", "--structure", "b=2:4"], "the plan 'plan.json' says what every layer takes"),
+        (["--structure", "plan.json", "-s", "0.9"], "sparsity 0.9 has no meaning with row-block:4@0.75"),
+        (["--structure", "none.json"], "cannot read the plan 'none.json'"),
+        (["--structure", "damaged.json"], "'damaged.json' is no plan of structures"),
+        (["--structure", "b=plan.json"], "there is no structure 'plan.json'"),
+        (["--structure", "dense.json"], "a plan in which not every layer stays dense"),
+    ],
+)
+def test_plans_that_cannot_be_taken(
+    more: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PLAN.save(folder / "plan.json")
+    StructurePlan((PlannedLayer("a.weight"),)).save(folder / "dense.json")
+    (folder / "damaged.json").write_text("{}")
+    assert message in refused(capsys, "prune", *MODEL, *more)
 
 
 def test_a_person_is_told_what_stays_dense(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from reconvene.frontend.program_file import load_program
 from reconvene.passes.pruning.methods import methods_of
 from reconvene.passes.pruning.methods.admm import Admm
 from reconvene.passes.pruning.methods.base import TrainingMethod
+from reconvene.passes.pruning.structure_plan import PlannedLayer, StructurePlan
 from reconvene.passes.structures import find_structure
 from tests.driver.verbs.test_train import answered, folder, short
 
@@ -63,6 +64,15 @@ def test_zeros_of_a_structure_and_masks_to_keep_them(folder: Path, capsys: pytes
     assert again["method"] is None
     module, _ = load_program(folder / "more" / "model.pt2")
     assert all(not bool(module.get_parameter(name)[~mask].any()) for name, mask in masks.items())
+
+
+def test_a_plan_of_structures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = PlannedLayer("3.weight", "row-block:4", 0.75), PlannedLayer("6.weight", "2:4", 0.5)
+    StructurePlan(layers).save(folder / "plan.json")
+    done = answered(capsys, "train", *NET, *short(), "-m", "one-shot", "--structure", "plan.json", "-o", "run")
+    assert done["method"]["structure"] == [["3.weight", "row-block:4@0.75"], ["6.weight", "2:4@0.5"]]
+    shares = {layer["name"]: layer["zeros"] / layer["weights"] for layer in done["zeros"]}
+    assert shares == pytest.approx({"0.weight": 0, "3.weight": 0.75, "6.weight": 0.5, "10.weight": 0}, abs=0.01)
 
 
 def test_channels_are_removed_from_what_was_trained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
