@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from .backends.machines.targets import Target
     from .driver.api import capture, compact, compile, prune
+    from .driver.mapping import map_structures
     from .driver.reports.report import Report
     from .driver.result import Result
     from .driver.training.masks import Masks
@@ -32,6 +33,7 @@ __all__ = [
     "capture",
     "compact",
     "compile",
+    "map_structures",
     "prune",
 ]
 
@@ -49,6 +51,7 @@ _HOME = {
     "capture": ".driver.api",
     "compact": ".driver.api",
     "compile": ".driver.api",
+    "map_structures": ".driver.mapping",
     "prune": ".driver.api",
 }
 

@@ -16,7 +16,7 @@ import typer
 
 from .compiling import board_server, compile_, estimate, targets
 from .ending import INTERRUPTED, explained, failed, unheard
-from .mapping import times
+from .mapping import map_, times
 from .meaningless import Verb
 from .pruning import capture, compact, explain, prune
 from .renamed import Verbs
@@ -64,6 +64,7 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("board-server", board_server),
     ("estimate", estimate),
     ("times", times),
+    ("map", map_),
     ("explain", explain),
     ("targets", targets),
     ("cache", cache_),

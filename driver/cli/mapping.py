@@ -1,4 +1,4 @@
-"""The verbs about what layers take with zeros on a machine."""
+"""The verbs about what layers take with zeros on a machine, and about which zeros they are to have."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command_options import InputShapes, Json, KeyFile, Model, Seed, Target
+from .command_options import InputShapes, Json, KeyFile, Model, Output, Seed, Target
 from .terminal import answer
 
 if TYPE_CHECKING:
     from ..answer import Answer
 
-__all__ = ["times"]
+__all__ = ["map_", "times"]
 
 By = Annotated[
     str,
@@ -50,6 +50,50 @@ def times(
             by=by,
             on=on,
             key_file=key_file,
+            inputs=tuple(input or ()),
+            seed=seed,
+        )
+        return verb.run(request)
+
+    answer(json, work)
+
+
+def map_(
+    model: Model,
+    target: Target = "host",
+    sparsity: Annotated[
+        float, typer.Option("--sparsity", "-s", help="Share of zeros of the layers that take a structure, 0..1.")
+    ] = 0.8,
+    beta: Annotated[
+        float, typer.Option(help="How much longer than the coarsest block a smaller one may take, as a share.")
+    ] = 0.2,
+    data: Annotated[
+        str, typer.Option(help="'hard' (3x3 convolutions take patterns), or 'easy' (they take block-punched zeros).")
+    ] = "hard",
+    by: By = "model",
+    on: OnBoard = None,
+    key_file: KeyFile = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Pattern of layers to leave dense. Repeatable.")] = None,
+    output: Output = None,
+    input: InputShapes = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Choose a structure of zeros for every layer by rules and its times on a target: a plan for 'prune' and 'train'."""
+    from ..verbs import map as verb
+
+    def work() -> Answer:
+        request = verb.Request(
+            model=model,
+            target=target,
+            sparsity=sparsity,
+            beta=beta,
+            data=data,
+            by=by,
+            on=on,
+            key_file=key_file,
+            ignore=tuple(ignore or ()),
+            output=output,
             inputs=tuple(input or ()),
             seed=seed,
         )

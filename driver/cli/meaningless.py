@@ -269,6 +269,7 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "serve": _serve,
     "estimate": _estimate,
     "times": _times,
+    "map": _times,
     "evaluate": _evaluate,
 }
 """By the verb's name. The other verbs have no option that something else decides."""

@@ -155,7 +155,7 @@ class StructurePlan(Mapping[str, str]):
         except ValueError:
             parsed = None
         if not isinstance(parsed, dict) or parsed.get("format") != _FORMAT:
-            raise InputError(f"'{where}' is no plan of structures; give the .json file that StructurePlan.save wrote")
+            raise InputError(f"'{where}' is no plan of structures; give the .json file that 'reconvene map' wrote")
         if type(parsed.get("version")) is not int or parsed["version"] != _VERSION:
             version = shortened(parsed.get("version"))
             raise InputError(f"'{where}' is a plan of version {version}; this program reads version {_VERSION}")
@@ -192,10 +192,10 @@ def _plan(parsed: dict[str, Any]) -> StructurePlan:
 
 def _layer(value: object) -> PlannedLayer:
     said = json_object(value, ("name", "structure", "share", "dense", "sparse", "reason"))
-    times = [None if said[name] is None else json_number(said[name], name) for name in ("dense", "sparse")]
+    dense, sparse = (None if said[name] is None else json_number(said[name], name) for name in ("dense", "sparse"))
     structure = _optional_text(said["structure"], "structure")
     share = json_number(said["share"], "share", 1)
-    return PlannedLayer(_text(said["name"], "name"), structure, share, *times, _text(said["reason"], "reason"))
+    return PlannedLayer(_text(said["name"], "name"), structure, share, dense, sparse, _text(said["reason"], "reason"))
 
 
 def _text(value: object, what: str) -> str:

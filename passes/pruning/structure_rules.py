@@ -21,6 +21,7 @@ __all__ = [
     "StructureRule",
     "check_structures",
     "choose",
+    "dense_by_default",
     "spelled_rules",
     "structure_rules",
 ]
@@ -183,6 +184,17 @@ def choose(
     return choices
 
 
+def dense_by_default(view: WeightView) -> str:
+    """Why a layer stays dense unless a rule names it; empty for one that need not."""
+    if view.depthwise:
+        return "depthwise, unless its name is given"
+    if view.convolution and view.first:
+        return "a first convolution, unless its name is given"
+    return (
+        "a last layer, such as the classifier, unless its name is given" if view.layer is not None and view.last else ""
+    )
+
+
 def check_structures(
     module: fx.GraphModule, masks: Mapping[str, Tensor] | None, rules: Sequence[StructureRule]
 ) -> None:
@@ -225,7 +237,7 @@ def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[s
         return Choice(view, None, f"left alone by '{pattern}'")
     if view.unlike:
         return Choice(view, None, view.unlike, refused=True)
-    if (kept := _dense_by_default(view)) and not rule.names(view.name):
+    if (kept := dense_by_default(view)) and not rule.names(view.name):
         return Choice(view, None, kept)
     misfits = [one.structure.fits(view.shape) for one in rule.asked]
     for one, misfit in zip(rule.asked, misfits, strict=True):
@@ -233,16 +245,6 @@ def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[s
             return Choice(view, one.structure, share=None if one.structure.fixed_sparsity is not None else one.share)
     told = "; ".join(f"{one.structure}: {misfit}" for one, misfit in zip(rule.asked, misfits, strict=True))
     return Choice(view, None, told, refused=True)
-
-
-def _dense_by_default(view: WeightView) -> str:
-    if view.depthwise:
-        return "depthwise, unless its name is given"
-    if view.convolution and view.first:
-        return "a first convolution, unless its name is given"
-    return (
-        "a last layer, such as the classifier, unless its name is given" if view.layer is not None and view.last else ""
-    )
 
 
 def _check_patterns(views: Sequence[WeightView], patterns: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""`reconvene times`: what layers take with zeros, as a table and as JSON, and refusals in one line."""
+"""`reconvene times` and `map`: what layers take with zeros, which structures they are to have, and refusals in one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconvene.driver.cli.command_line import main
+from reconvene.passes.pruning.structure_plan import StructurePlan
 
 from .test_command_line import MODEL, answered, folder, refused
 
@@ -70,3 +71,39 @@ def test_for_a_person(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 )
 def test_what_cannot_be_is_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refused(capsys, "times", *MODEL, *RPI4, *options)
+
+
+def test_a_plan_is_written_and_taken(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answered(capsys, "map", *MODEL, *RPI4, "--data", "easy", "-s", "0.75", "-o", "plan.json")
+    layers = {layer["name"]: layer for layer in found["plan"]["layers"]}
+    assert list(layers) == ["a.weight", "b.weight", "fc.weight"] and found["files"] == {"plan": "plan.json"}
+    assert layers["b.weight"]["share"] == 0.75 and layers["b.weight"]["sparse"] < layers["b.weight"]["dense"]
+    assert StructurePlan.load("plan.json").to_json() == (folder / "plan.json").read_text()
+    report = answered(capsys, "prune", *MODEL, "--structure", "plan.json")["report"]
+    asked = {layer["name"]: layer["asked"] for layer in report["zeros"]}
+    assert asked["b.weight"] == f"{layers['b.weight']['structure']}@0.75"
+    assert main(["map", *MODEL, *RPI4]) == 0
+    out = capsys.readouterr().out
+    assert "Structures by layer" in out and "all layers" in out and "pattern:8" in out
+    assert "net-structures.json" in out and (folder / "net-structures.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-s", "0"], "with a sparsity of 0 nothing takes a structure"),
+        (["-s", "1.2"], "sparsity 1.2 is outside 0..1"),
+        (["--beta", "-1"], "beta -1.0 is no share from 0 up"),
+        (["--data", "cifar10"], "data are hard or easy, not 'cifar10'"),
+        (["--ignore", "z*"], "the pattern 'z*' matches no layer"),
+        (["-o", "no/plan.json"], "there is no folder 'no'"),
+        (["-o", "net.py"], "'net.py' is the model itself"),
+        (["--on", "rpc://a:1"], "--on has no meaning without --by time"),
+    ],
+)
+def test_plans_that_cannot_be_made(
+    options: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["net.py"] if options[1] == "net.py" else MODEL
+    assert message in refused(capsys, "map", *model, *RPI4, *options)
+    assert not list(folder.glob("*.json"))

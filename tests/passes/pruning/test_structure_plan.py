@@ -137,7 +137,7 @@ def layer(**fields: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no plan of structures; give the .json file that StructurePlan.save wrote"),
+        ("", "is no plan of structures; give the .json file that 'reconvene map' wrote"),
         ("[]", "is no plan of structures"),
         ("{" * 100_000, "is no plan of structures"),
         ('{"format": "reconvene-plan", "version": 2}', "is no plan of structures"),
