@@ -6,17 +6,24 @@ or how many of M channels it keeps, where a structure says its share itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
+from torch import Tensor, fx
 
+from ...canonicalize import canonicalize
+from ...masks import check_finite
 from ...structures import NOfM, Structure
-from ...weight_views import WeightView
+from ...values import attribute
+from ...weight_views import WeightView, weight_views
+from ..scores import Evidence, Request, Weight, score_for
+from ..structure_rules import StructureRule, choose
+from ..structured import fitted
+from ..weights import check_scores
 from .counts import Counts
 from .parts import Part
 
-__all__ = ["StructureParts", "pruned_share"]
+__all__ = ["StructureParts", "pruned_share", "structure_parts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +53,15 @@ class StructureParts:
         pairs = zip(self.taken.items(), counts, strict=True)
         return {view: self._after(view, structure, count) for (view, structure), count in pairs}
 
+    def spelled(self, counts: Counts) -> dict[str, str]:
+        """The same as methods take it: by the weight's name a structure with its share, such as ``row-block:4@0.8``."""
+        return {
+            view.name: str(structure) if isinstance(structure, NOfM) else f"{structure}@{share:.6f}"
+            for view, after in self.structures(counts).items()
+            if after is not None
+            for structure, share in [after]
+        }
+
     def masks(self, counts: Counts) -> dict[str, Tensor]:
         """Masks by parameter name, boolean, of the parameter's shape, True to keep; of the weights that lose something."""
         found = {}
@@ -62,6 +78,35 @@ class StructureParts:
         # Where units do not cover a layer, as patterns of 4 of 9 do not, it has zeros before any unit goes.
         share = 1 - (units - count) * weights / view.shape.weights
         return (structure, max(0.0, share)) if share > 0 else None
+
+
+def structure_parts(
+    module: fx.GraphModule,
+    evidence: Evidence,
+    rules: Sequence[StructureRule],
+    score: str = "magnitude",
+    ignore: tuple[str, ...] = (),
+) -> StructureParts:
+    """The weights of a captured module that take a structure by `rules`, with scores as `structured_masks` ranks by them.
+
+    Raises:
+        InputError: data are missing for the score, a pattern matches nothing, or no layer takes a structure.
+    """
+    chosen = score_for(score, evidence)
+    canonical = canonicalize(module)
+    check_finite(canonical)
+    taken = {
+        choice.view: choice.structure
+        for choice in choose(weight_views(canonical), rules, ignore)
+        if choice.structure is not None
+    }
+    weights = tuple(Weight(view.name, tuple(attribute(canonical, view.name).shape), view.convolution) for view in taken)
+    found = chosen.weigh(Request(canonical, weights, evidence))
+    check_scores(score, found)
+    seen = {view: view.seen(found[view.name].detach()) for view in taken}
+    if score == "magnitude":  # What is kept is to be the nearest by the Euclidean norm.
+        seen = {view: structure.energy(seen[view]) for view, structure in taken.items()}
+    return StructureParts(fitted(taken, seen), seen)
 
 
 def pruned_share(parts: StructureParts, counts: Counts) -> float:

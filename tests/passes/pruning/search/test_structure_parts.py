@@ -9,15 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.pruning.scores import Evidence
 from reconvene.passes.pruning.search.counts import Counts, counts
 from reconvene.passes.pruning.search.distribution import initial
 from reconvene.passes.pruning.search.parts import total
 from reconvene.passes.pruning.search.rounds import search
 from reconvene.passes.pruning.search.settings import SearchSettings
-from reconvene.passes.pruning.search.structure_parts import StructureParts, pruned_share
-from reconvene.passes.structures import find_structure, recognise
+from reconvene.passes.pruning.search.structure_parts import StructureParts, pruned_share, structure_parts
+from reconvene.passes.pruning.structure_rules import structure_rules
+from reconvene.passes.pruning.structured import Ranked, structured_masks
+from reconvene.passes.structures import recognise
 from reconvene.passes.values import attribute
 from reconvene.passes.weight_views import weight_views
 
@@ -38,10 +42,9 @@ def module() -> torch.fx.GraphModule:
 
 
 def parts_of(module: torch.fx.GraphModule, spelled: str) -> StructureParts:
-    views = weight_views(module)
-    scores = {view: view.seen(attribute(module, view.name).detach()).square() for view in views}
-    structure = find_structure(spelled).fitted(list(scores.values()))
-    return StructureParts(dict.fromkeys(views, structure), scores)
+    """All layers, also those that stay dense unless they are named."""
+    named = {view.name: spelled for view in weight_views(module)}
+    return structure_parts(module, Evidence(), structure_rules(named))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,25 @@ def test_as_many_units_go_as_were_allotted(module: torch.fx.GraphModule, spelled
     assert pruned_share(parts, taken) == pytest.approx(
         sum(int((~mask).sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
     )
+
+
+def test_every_method_takes_what_was_allotted(module: torch.fx.GraphModule) -> None:
+    """Masks by the spelled structures are those of the allocation."""
+    for spelled in ("row-block:4", "pattern:8", "2:4"):
+        parts = parts_of(module, spelled)
+        described = parts.parts()
+        taken = counts(initial(described), described, total(described) // 3)
+        named = parts.spelled(taken)
+        found = structured_masks(module, Evidence(), structure_rules(named), Ranked())
+        assert found.masks.keys() == parts.masks(taken).keys() == named.keys()
+        assert all(torch.equal(mask, found.masks[name]) for name, mask in parts.masks(taken).items())
+
+
+def test_layers_that_stay_dense_are_no_parts(module: torch.fx.GraphModule) -> None:
+    found = structure_parts(module, Evidence(), structure_rules("row-block:4"), ignore=("2",))
+    assert [part.name for part in found.parts()] == ["4.weight"]
+    with pytest.raises(InputError, match="snip scores weights on data"):
+        structure_parts(module, Evidence(), structure_rules("row-block:4"), "snip")
 
 
 def test_levels_of_n_of_m_are_units(module: torch.fx.GraphModule) -> None:
