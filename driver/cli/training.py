@@ -212,7 +212,7 @@ def shrink(
     sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the filters that goes, 0..1.")] = 0.6,
     rule: Annotated[
         str,
-        typer.Option(help="What goes at a step: rl-pruner, or uniform, magnitude, taylor or knapsack to compare with."),
+        typer.Option(help="What goes at a step: rl-pruner; or uniform, magnitude, taylor, latency, knapsack."),
     ] = "rl-pruner",
     reward: Annotated[
         str,

@@ -15,14 +15,14 @@ from ...passes.pruning.channel_scores import channel_scores
 from ...passes.pruning.channels import score
 from ...passes.pruning.decisions import Decision, Widths, masks_of
 from ...passes.pruning.knapsack import packed_for_latency
-from ...passes.pruning.latency import LatencyGoal, LayerTime, layer_channels
+from ...passes.pruning.latency import LatencyGoal, LayerTime, decide_for_latency, layer_channels
 from ...passes.pruning.scores import Evidence
 from ...passes.pruning.search.channel_parts import ChannelParts, layer_costs, ranked
 from ...passes.pruning.search.counts import Counts, counts
 from ...passes.pruning.search.distribution import Floats, initial
 from ...passes.pruning.search.rewards import Costs
 from ...passes.pruning.search.rounds import Found, search
-from .course import KNAPSACK, RL_PRUNER, Course, Settings
+from .course import RL_PRUNER, TIMED, Course, Settings
 
 __all__ = ["Allotted", "Ground", "allotted", "costs_of", "parts_of"]
 
@@ -100,7 +100,7 @@ def allotted(settings: Settings, ground: Ground, begin: Floats | None = None) ->
         begin: distribution to begin a search with; None for equal shares.
 
     Raises:
-        InputError: no group has channels left that could go, or a knapsack has no solution.
+        InputError: no group has channels left that could go, or no widths take the time that is aimed at.
     """
     described = ground.parts.parts()
     even = initial(described)
@@ -111,8 +111,10 @@ def allotted(settings: Settings, ground: Ground, begin: Floats | None = None) ->
     rule = settings.course.rule
     if rule == RL_PRUNER:
         return _searched(settings, ground, even if begin is None else begin)
-    if rule == KNAPSACK:
-        return Allotted(_packed(ground, counts(even, described, ground.budget)), even)
+    if rule in TIMED:
+        decide = packed_for_latency if rule == "knapsack" else decide_for_latency
+        goal = _goal(ground, counts(even, described, ground.budget))
+        return Allotted(decide(ground.parts.view, ground.parts.scored, goal, ground.parts.widths).decisions, even)
     taken = counts(even, described, ground.budget) if rule == "uniform" else ranked(ground.parts, ground.budget)
     return Allotted(ground.parts.decisions(taken), even)
 
@@ -142,18 +144,14 @@ def _searched(settings: Settings, ground: Ground, begin: Floats) -> Allotted:
     return Allotted(ground.parts.decisions(found.chosen.counts), found.distribution, found, reset)
 
 
-def _packed(ground: Ground, even: Counts) -> tuple[Decision, ...]:
-    """The most importance in the time of the network that loses equal shares."""
+def _goal(ground: Ground, even: Counts) -> LatencyGoal:
+    """The time of the network that loses equal shares."""
     assert ground.time is not None
     view = ground.parts.view
     wanted = _time(view, ground.parts.decisions(even), ground.time) / max(_time(view, (), ground.time), 1e-300)
     if wanted <= 0:
-        raise InputError(
-            "no layer of this model has a known time, so that widths cannot be packed; choose another rule"
-        )
-    return packed_for_latency(
-        view, ground.parts.scored, LatencyGoal(wanted, ground.time), ground.parts.widths
-    ).decisions
+        raise InputError("no layer of this model has a known time, so that none can be aimed at; choose another rule")
+    return LatencyGoal(wanted, ground.time)
 
 
 def _time(view: DependencyView, decisions: Sequence[Decision], time: LayerTime) -> float:

@@ -14,15 +14,17 @@ from ...passes.pruning.search.rewards import Reward, find_reward
 from ...passes.pruning.search.settings import SearchSettings
 from ..training.presets import Preset, find_preset, presets, recorded, tables
 
-__all__ = ["KNAPSACK", "ONCE", "RL_PRUNER", "RULES", "Course", "Settings", "settings_of", "shrinking_presets"]
+__all__ = ["ONCE", "RL_PRUNER", "RULES", "TIMED", "Course", "Settings", "settings_of", "shrinking_presets"]
 
-RL_PRUNER, KNAPSACK = "rl-pruner", "knapsack"
-RULES = (RL_PRUNER, "uniform", "magnitude", "taylor", KNAPSACK)
+RL_PRUNER = "rl-pruner"
+RULES = (RL_PRUNER, "uniform", "magnitude", "taylor", "latency", "knapsack")
 """``uniform``: the same share of every layer, at every step. ``magnitude``: the smallest filters of the whole network, at
-every step. ``taylor``: the least important ones of the whole network, at once. ``knapsack``: widths that keep the most
-importance in the time that the ``uniform`` network of the same share takes, at once. All but ``magnitude`` score filters as
-RL-Pruner does."""
-ONCE = ("taylor", KNAPSACK)
+every step. ``taylor``: the least important ones of the whole network, at once. ``latency``: one share of all layers at which
+the network takes as long as the ``uniform`` one, wider where that is for free, at once. ``knapsack``: widths that keep the
+most importance in that time, at once. All but ``magnitude`` score filters as RL-Pruner does."""
+TIMED = ("latency", "knapsack")
+"""Rules that look at a target's times."""
+ONCE = ("taylor", *TIMED)
 """Rules that remove everything at the first step, and train for all of the epochs that the others have."""
 
 
@@ -139,7 +141,7 @@ class Settings:
     @property
     def needs_target(self) -> bool:
         """Whether times of a target are asked for."""
-        return self.course.rule == KNAPSACK or (self.course.rule == RL_PRUNER and self.reward.latency > 0)
+        return self.course.rule in TIMED or (self.course.rule == RL_PRUNER and self.reward.latency > 0)
 
     def recorded(self) -> dict[str, Any]:
         """What of it says which shrinking it is."""

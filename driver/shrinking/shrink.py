@@ -32,7 +32,7 @@ from ...passes.pruning.trial import Trial, tried
 from ...passes.sizes import total_size
 from ..training.checkpoint import fingerprint
 from ..training.hardware import Hardware, computing
-from ..training.loop import train
+from ..training.loop import CHECKPOINT, train
 from ..training.sources import Data, Source, Way, recorded_data, source_of
 from ..training.tasks import CLASSIFICATION, Measure
 from .allotting import Allotted, Ground, allotted, costs_of, parts_of
@@ -196,10 +196,13 @@ class _Run:
         else:
             step = self._trained(first, before, decided, pruned, place)
         write_step(self.task.folder, step)
-        for name in (_PRUNED, _DECISION):
-            (place / name).unlink(missing_ok=True)
-        (place / _TRAINING / "checkpoint.safetensors").unlink(missing_ok=True)
+        self._tidy(place)
         return step
+
+    def _tidy(self, place: Path) -> None:
+        """Removes what a step that is whole needs no more; the log of its training stays, its page of some megabytes not."""
+        for name in (_PRUNED, _DECISION, f"{_TRAINING}/{CHECKPOINT}", f"{_TRAINING}/curves.html"):
+            (place / name).unlink(missing_ok=True)
 
     def _decide(self, first: Step, before: Step, place: Path) -> Step:
         """What goes, and the network without it: written, so that a kill in the training after it costs no second search."""
