@@ -17,6 +17,7 @@ from typing import Any
 import tvm
 from torch import fx
 
+from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
 from ...passes.structures import Structure, check_share
 from ...passes.weight_views import WeightView, weight_views
@@ -159,8 +160,12 @@ def latency_table(
         InputError: there is no such target, or nobody who could tell its times so.
     """
     found = find_target(target)
-    if on is None or timed_by != "time":
+    if on is None:
         check_timed_by(found, timed_by)
+    elif timed_by != "time":
+        raise InputError(
+            f"a board tells times by its clock, and '{timed_by}' needs none; take time, or leave the board out"
+        )
     llvm = tvm.target.Target(found.llvm())
     cost, cache = (None, None) if timed_by == "model" else kernel_cost(timed_by, found, llvm, 1, on)
     measuring = Measuring(imported_module(module, inputs), found.machine, winograd_for(found), cost, cache)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import reconvene.backends.latency_table.table as table_module
+from reconvene.backends.boards.kernels import BoardTimes
+from reconvene.backends.boards.place import parse_place
 from reconvene.backends.choosing.kept_file import KeptFile
 from reconvene.backends.choosing.kernel_times import HereTimes
 from reconvene.backends.compile import imported_module
@@ -227,6 +229,43 @@ def test_judges_are_those_of_compile(tmp_path: Path, monkeypatch: pytest.MonkeyP
         latency_table(graph(), X, "rpi4", "time")
     with pytest.raises(InputError, match="told by model, cycles, time, not by 'moon'"):
         latency_table(graph(), X, "rpi4", "moon")
+
+
+def test_a_boards_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine that this one is not; what one board told is not another one's."""
+    monkeypatch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(BoardTimes, "__call__", lambda self, groups: [[0.25] * len(group) for group in groups])
+    board = parse_place("rpc://board:9090")
+    told = latency_table(graph(), X, "rpi4", "time", board, tmp_path)
+    assert told.unit == "s" and told.dense("12.weight").time == 0.25
+    latency_table(graph(), X, "rpi4", "time", parse_place("rpc://other:9090"), tmp_path).dense("12.weight")
+    assert len(list(tmp_path.glob("layer-times-*.json"))) == 2
+    with pytest.raises(InputError, match="a board tells times by its clock, and 'cycles' needs none"):
+        latency_table(graph(), X, "rpi4", "cycles", board, tmp_path)
+
+
+def test_layers_of_other_kinds(tmp_path: Path) -> None:
+    """Grouped and transposed convolutions and a recurrent layer: those that have kernels of ours are told, dense and sparse."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.grouped = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1, groups=4)
+            self.up, self.gru = nn.ConvTranspose2d(32, 16, 2, 2), nn.GRU(16, 16, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.up(self.grouped(self.stem(x)))
+            out: Tensor = self.gru(x.mean(3).transpose(1, 2))[0]
+            return out
+
+    torch.manual_seed(0)
+    module = canonicalize(capture(Mixed().eval(), X))
+    table, told = latency_table(module, X, "rpi4", folder=tmp_path), network_times(module, X, "rpi4")({})
+    assert {"stem.weight", "grouped.weight"} <= {layer.name for layer in table.layers} <= set(told.layers)
+    for layer in table.layers:
+        assert table.dense(layer.name).time == pytest.approx(told.layers[layer.name])
+        assert table.sparse(layer.name, BLOCKS, 0.95).time <= table.dense(layer.name).time
+    assert table.sparse("grouped.weight", BLOCKS, 0.95).time < table.dense("grouped.weight").time
 
 
 def test_entries_are_of_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
