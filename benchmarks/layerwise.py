@@ -48,6 +48,8 @@ class Case:
     structure: str
     share: float
     method: str
+    scope: str
+    """``layer``: the same share in every layer; ``global``: by what layers' outputs lose."""
     calibration: str
     """``synthetic``, a half of the photographs, or ``none``."""
 
@@ -55,7 +57,15 @@ class Case:
         """The row."""
         began = time.process_time()
         how = {} if self.calibration == "none" else {"calibration": bench.calibration(self.calibration)}
-        made = prune(bench.module, method=self.method, sparsity=self.share, structure=self.structure, seed=SEED, **how)
+        made = prune(
+            bench.module,
+            method=self.method,
+            sparsity=self.share,
+            structure=self.structure,
+            scope=self.scope,
+            seed=SEED,
+            **how,
+        )
         seconds = time.process_time() - began
         assert isinstance(made.module, CapturedModule)
         zeros = sum(layer.zeros for layer in made.report.zeros)
@@ -70,15 +80,16 @@ class Case:
 def cases(structures: Sequence[str], shares: Sequence[float]) -> Iterator[Case]:
     for structure in structures:
         for share in shares:
-            yield Case(structure, share, "magnitude", "none")
-            for calibration in ("synthetic", "first", "second"):
-                yield Case(structure, share, "layerwise", calibration)
+            yield Case(structure, share, "magnitude", "layer", "none")
+            for scope in ("layer", "global"):
+                for calibration in ("synthetic", "first", "second"):
+                    yield Case(structure, share, "layerwise", scope, calibration)
 
 
 def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows as the page has them: both halves of the photographs as one."""
     found = []
-    for parts in measurements(rows, ("structure", "share", "method")):
+    for parts in measurements(rows, ("structure", "share", "method", "scope")):
         row = parts[0]
         counts = {name: sum(part[name] for part in parts) for name in _COUNTS}
         means = {name: sum(part[name] for part in parts) / len(parts) for name in ("weights", "seconds")}
@@ -89,12 +100,12 @@ def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line for every network."""
     lines = [
-        "| zeros | made by | on | right of 20 | among five | as the dense | weights left | CPU s |",
-        "|---" * 8 + "|",
+        "| zeros | made by | shares | on | right of 20 | among five | as the dense | weights left | CPU s |",
+        "|---" * 9 + "|",
     ]
     lines += [
-        f"| {row['structure']} {row['share']:.0%} | {row['method']} | {row['calibration']} | {row['top1']} | {row['top5']} |"
-        f" {row['agree'] / row['crops']:.1%} | {row['weights']:.1%} | {row['seconds']:.0f} |"
+        f"| {row['structure']} {row['share']:.0%} | {row['method']} | by {row['scope']} | {row['calibration']} |"
+        f" {row['top1']} | {row['top5']} | {row['agree'] / row['crops']:.1%} | {row['weights']:.1%} | {row['seconds']:.0f} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -28,6 +28,7 @@ from ..rules.kernel_blocks import blocks_of, stored_form
 from ..structures import Structure
 from ..values import Operation, attribute, shape_of
 from ..weight_views import WeightView
+from .carried import carried, relative
 from .layer_admm import LayerAdmm, nearest_of_structure
 from .least_squares import LayerRecovery, Recovery
 from .offsets import offset_of
@@ -36,7 +37,7 @@ from .ridge import Moments, Solved, best_ridge, solve
 from .sampling import sampled
 from .walk import Walk
 
-__all__ = ["Layerwise", "give_structures"]
+__all__ = ["Layerwise", "felt_by_outputs", "give_structures"]
 
 _ROWS = 10.0
 
@@ -92,6 +93,15 @@ def give_structures(
     seconds = time.perf_counter() - began
     refusals = tuple(dict.fromkeys(work.refusals))
     return Layerwise(work.small, work.masks, Recovery("", tuple(work.done), refusals, seconds))
+
+
+def felt_by_outputs(
+    dense: CapturedModule, names: Sequence[str], calls: Sequence[tuple[Any, ...]], seed: int = 0
+) -> dict[str, Tensor]:
+    """Weights of a canonical module by what its layers' outputs lose with each, see `carried`."""
+    readers = _Work(dense, dense, {}).readers()
+    known = carried(dense, readers, calls, seed)
+    return {name: known[name] if name in known else relative(attribute(dense, name).detach()) for name in names}
 
 
 @dataclass(eq=False)

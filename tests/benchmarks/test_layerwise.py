@@ -10,8 +10,8 @@ import layerwise
 def row(calibration: str, **changed: Any) -> dict[str, Any]:
     """What one network with zeros gave."""
     made = {
-        "structure": "row-block:4", "share": 0.5, "method": "layerwise", "calibration": calibration, "photographs": 10,
-        "top1": 8, "top5": 9, "crops": 100, "agree": 80, "weights": 0.6, "seconds": 2.0,
+        "structure": "row-block:4", "share": 0.5, "method": "layerwise", "scope": "layer", "calibration": calibration,
+        "photographs": 10, "top1": 8, "top5": 9, "crops": 100, "agree": 80, "weights": 0.6, "seconds": 2.0,
     }  # fmt: skip
     return made | changed
 
@@ -24,11 +24,11 @@ def test_counts_of_both_halves_are_added_and_shares_averaged() -> None:
 
 def test_every_share_has_its_rows() -> None:
     cases = list(layerwise.cases(("row-block:4",), (0.5, 0.7)))
-    assert [case.calibration for case in cases] == 2 * ["none", "synthetic", "first", "second"]
+    assert [case.calibration for case in cases] == 2 * ["none", *2 * ["synthetic", "first", "second"]]
     assert {case.method for case in cases if case.calibration == "none"} == {"magnitude"}
 
 
 def test_the_table_has_a_line_for_every_row() -> None:
     lines = layerwise.table([row("synthetic"), row("none", method="magnitude")]).splitlines()
-    assert lines[2] == "| row-block:4 50% | layerwise | synthetic | 8 | 9 | 80.0% | 60.0% | 2 |"
+    assert lines[2] == "| row-block:4 50% | layerwise | by layer | synthetic | 8 | 9 | 80.0% | 60.0% | 2 |"
     assert len(lines) == 4

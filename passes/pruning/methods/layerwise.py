@@ -19,7 +19,7 @@ from ...canonicalize import canonicalize
 from ...compaction import compact
 from ...masks import check_finite
 from ...recovery.layer_admm import LayerAdmm
-from ...recovery.layerwise import give_structures
+from ...recovery.layerwise import felt_by_outputs, give_structures
 from ..constraints import InsideLayers
 from ..scores import Evidence
 from ..structured import with_choices
@@ -71,6 +71,7 @@ class Layerwise(ChannelMethod):
 
     def prune(self, module: fx.GraphModule, evidence: Evidence, aim: Aim) -> Pruned:
         """`aim.sparsity` is a share of the weights of the layers that take a structure. All of their layers' weights change.
+        With the scope ``global`` layers lose as many as add least to the relative errors of all of them together.
 
         The certificate compares the compacted network with the changed one.
         """
@@ -84,7 +85,11 @@ class Layerwise(ChannelMethod):
             canonical, aim.structures, float(aim.sparsity), aim.widths.scope, aim.widths.ignore
         )
         how = LayerAdmm(self.rho, self.iterations, self.ridge)
-        taken = constraint.with_shares({name: canonical.get_parameter(name).detach() for name in constraint.names})
+        if aim.widths.scope == "global":
+            weights = felt_by_outputs(canonical, constraint.names, evidence.calls, evidence.seed)
+        else:
+            weights = {name: canonical.get_parameter(name).detach() for name in constraint.names}
+        taken = constraint.with_shares(weights)
         made = give_structures(canonical, taken, evidence.calls, how, evidence.seed)
         seconds = time.perf_counter() - began
         result = compact(made.module, evidence.inputs, made.masks, fold=aim.fold, origin=self._origin(evidence, aim))
