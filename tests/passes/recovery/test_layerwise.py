@@ -116,6 +116,24 @@ def test_a_network_is_nearer_to_itself_than_by_magnitude() -> None:
     assert torch.equal(result.module.get_parameter("first.weight"), model.first.weight)
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_layers_have_shares_of_their_own(scope: Any) -> None:
+    asked = {"grouped": "row-block:4@0.25", "*": "row-block:4"}
+    result = reconvene.prune(
+        net(),
+        (images(1, 0),),
+        "layerwise",
+        0.7,
+        structure=asked,
+        scope=scope,
+        calibration=images(8, 1),
+        ignore=("twice",),
+    )
+    zeros = {name: float((~mask).float().mean()) for name, mask in result.plan.masks.items()}
+    assert zeros == pytest.approx({"grouped.weight": 0.25, "back.weight": 0.7}, abs=0.02)
+    assert result.plan.origin["structure"] == asked
+
+
 def test_a_recurrent_layer_gets_the_nearest_weights() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
