@@ -146,8 +146,8 @@ def with_choices(zeros: Sequence[LayerZeros], choices: Sequence[Choice]) -> tupl
 def _ranked(
     view: WeightView, scores: Tensor, masks: Mapping[str, Tensor], structure: Structure, ranked: Ranked
 ) -> Tensor:
-    """Scores as the structure sees them, of what is gone below all others."""
-    seen = view.seen(scores)
+    """Scores as the structure sees them, of what is gone below all others; in float64, so that their sums are finite."""
+    seen = view.seen(scores).double()
     if ranked.squared:
         seen = structure.energy(seen)
     if view.name in masks:

@@ -77,7 +77,8 @@ def find_structure(spelled: str) -> Structure:
     """The structure that is spelled so. Raises InputError, naming those there are, for what is none."""
     name, colon, options = spelled.partition(":")
     if name.isdecimal():
-        name, colon, options = "N", ":", spelled
+        # A number alone says nothing: it could be meant as rows, or as a share.
+        name, colon, options = "N", ":", spelled if colon else ""
     if name not in STRUCTURES or name == "N" == spelled:
         raise InputError(f"there is no structure '{spelled}'; there are {', '.join(f.form for f in _FAMILIES)}")
     family = STRUCTURES[name]

@@ -105,8 +105,11 @@ class Structure(ABC):
         return self
 
     def energy(self, weight: Tensor) -> Tensor:
-        """Scores of single weights for which `mask` gives the nearest tensor of this structure: squares."""
-        return weight.square()
+        """Scores of single weights for which `mask` gives the nearest tensor of this structure: squares.
+
+        In float64, since squares leave the range of the weights' own type: of 1e-4 in float16, of 1e20 in float32.
+        """
+        return weight.double().square()
 
     @abstractmethod
     def unit_scores(self, scores: Tensor) -> Tensor:

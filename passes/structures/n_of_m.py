@@ -46,8 +46,10 @@ class NOfM(Structure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.n < self.m <= 256:
-            raise InputError(f"{self.n}:{self.m} leaves nothing out; N is below M, and M at most 256")
+        if self.n >= self.m:
+            raise InputError(f"{self.n}:{self.m} leaves nothing out; N is below M")
+        if self.m > 256:
+            raise InputError(f"{self.n}:{self.m} is of too many input channels; M is at most 256")
 
     def __str__(self) -> str:
         shared = f":{self.filters}" if self.filters > 1 else ""

@@ -44,8 +44,8 @@ class Unified(Boxes):
         return self.filters, self.channels
 
     def levels(self, weight: Tensor) -> Tensor:
-        """u of every block."""
-        return self.unit_scores(weight.abs()) / (self.filters * self.channels)
+        """u of every block, in float64: a sum of float16 may be infinite."""
+        return self.unit_scores(weight.double().abs()) / (self.filters * self.channels)
 
     def energy(self, weight: Tensor) -> Tensor:
         """u^2 for every weight of a block, so that their sum is n u^2."""
@@ -53,7 +53,8 @@ class Unified(Boxes):
 
     def applied(self, weight: Tensor, mask: Tensor) -> Tensor:
         """With +u or -u in the blocks that stay. A weight of 0 is taken for positive."""
-        return torch.where(weight < 0, -1.0, 1.0).to(weight) * self.spread(self.levels(weight), weight) * mask
+        levels = self.levels(weight).to(weight)
+        return torch.where(weight < 0, -1.0, 1.0).to(weight) * self.spread(levels, weight) * mask
 
     def broken(self, weight: Tensor) -> str:
         low, high = self.extremes(weight.abs())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from reconvene.passes.pruning.methods.one_shot import OneShot
 from reconvene.passes.pruning.scores import Evidence, Request, Score
 from reconvene.passes.pruning.structure_rules import structure_rules
 from reconvene.passes.pruning.structured import Ranked, structured_masks
+from reconvene.passes.pruning.weights import check_scores
 from reconvene.passes.structures import Pattern, find_structure, recognise
 from reconvene.passes.values import attribute
 
@@ -78,6 +80,33 @@ def test_magnitude_is_the_projection() -> None:
     for name in ("unstructured", "row-block:4", "connectivity"):
         found = masks({"3": name}, sparsity=0.6)["3.weight"]
         assert torch.equal(weight * found, find_structure(name).project(weight, 0.6))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float16, 2.0**-13), (torch.float32, 2.0**80)])
+def test_what_goes_does_not_depend_on_the_range_of_squares(dtype: torch.dtype, scale: float, scope: str) -> None:
+    """Weights of 1e-4 are common in float16, where their squares are 0."""
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight.copy_(torch.randint(1, 100, layer.weight.shape) * 2.0**-6)
+    found = []
+    for factor in (1.0, scale):
+        scaled = copy.deepcopy(model).to(dtype)
+        for layer in scaled:
+            layer.weight.data *= factor
+        module = capture(scaled, (torch.zeros(1, 8, dtype=dtype),))
+        rules = structure_rules("row-block:4,unstructured")
+        found.append(structured_masks(module, Evidence(()), rules, Ranked(scope=scope)).masks)
+    assert sorted(found[0]) == ["0.weight", "1.weight"]
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_scores_of_large_layers_are_finite_in_float16_too() -> None:
+    """Their sum is not, beyond 65504."""
+    check_scores("magnitude", {"fc.weight": torch.full((300, 300), 1.0, dtype=torch.float16)})
+    with pytest.raises(InputError, match="not finite"):
+        check_scores("magnitude", {"fc.weight": torch.tensor([1.0, float("inf")])})
 
 
 def test_the_sum_of_absolute_values_is_another_score() -> None:

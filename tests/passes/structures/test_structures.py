@@ -94,6 +94,25 @@ def test_projection_onto_unified_blocks(seed: int, kept: int) -> None:
     assert not structure.broken(near) and bool(((near * dense) >= 0).all())
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.float16, 2.0**-13), (torch.float16, 2.0**13), (torch.float32, 2.0**80), (torch.bfloat16, 2.0**-80)],
+    ids=str,
+)
+@pytest.mark.parametrize("name", SPELLED)
+def test_weights_whose_squares_are_out_of_range_are_projected_alike(
+    name: str, dtype: torch.dtype, scale: float
+) -> None:
+    """Powers of two scale every weight exactly, and so the nearest tensor."""
+    structure, dense = find_structure(name), weight(32, 32, 3, 3).clamp(-3, 3).to(torch.bfloat16)
+    dense[dense.abs() < 1 / 16] = 1 / 16
+    near = structure.project((dense.double() * scale).to(dtype), 0.75)
+    wanted = structure.project(dense.double(), 0.75) * scale
+    assert near.dtype is dtype and not structure.broken(near)
+    assert torch.equal(near == 0, wanted == 0)
+    torch.testing.assert_close(near.double(), wanted, rtol=0.004, atol=0)
+
+
 @pytest.mark.parametrize("name", SPELLED)
 def test_zeros_are_found_again_and_projecting_twice_changes_nothing(name: str) -> None:
     structure, dense = find_structure(name), weight(64, 32, 3, 3)
@@ -215,6 +234,8 @@ def test_a_structure_says_why_it_does_not_fit(name: str, shape: LayerShape, reas
         ("circles", "no structure 'circles'; there are unstructured, row-block:R"),
         ("N", "no structure 'N'"),
         ("", "no structure ''"),
+        ("2", "'2' is not spelled as N:M:R"),
+        ("1:300", "1:300 is of too many input channels; M is at most 256"),
         ("row-block:0", "filters of row-block:R is 0"),
         ("row-block:4x4", "'row-block:4x4' is not spelled as row-block:R"),
         ("row-block:", "not spelled as"),
