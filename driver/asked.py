@@ -68,7 +68,7 @@ def asked(
     multiple = None if rules else multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
-    widths = Widths(scope, multiple, minimum_channels, ignore=tuple(ignore))
+    widths = Widths(scope, multiple, minimum_channels, ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore))
     aim = Aim(sparsity, widths, latency, fold=fold, structures=rules)
     check_timed(aim, target, timed_by)
     chosen.check_aim(aim)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
+from ..frontend.base.arrays import as_tensor
 from ..frontend.base.errors import InputError
 from ..frontend.graph_module import CapturedModule
 from .canonicalize import canonicalize
@@ -20,10 +21,11 @@ def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch
     """The mask in the parameter's shape. A mask of one entry per output channel is spread over each channel's slice.
 
     Raises:
-        InputError: the mask is not boolean (or 0/1), or its shape does not fit.
+        InputError: the mask is not boolean (or 0/1), holds no numbers, or its shape does not fit.
     """
     if not isinstance(mask, torch.Tensor):
         raise InputError(f"the mask of '{name}' is a {type(mask).__name__}; give a boolean tensor")
+    mask = as_tensor(mask, f"the mask of '{name}'").to(parameter.device)
     if mask.dtype is not torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
         raise InputError(f"the mask of '{name}' has entries other than 0 and 1; give a boolean tensor, True to keep")
     mask = mask.bool()
@@ -31,7 +33,7 @@ def spread_mask(name: str, mask: torch.Tensor, parameter: torch.Tensor) -> torch
         return mask
     if mask.dim() == 1 and parameter.dim() > 1 and mask.shape[0] == parameter.shape[0]:
         return mask.reshape(-1, *(1,) * (parameter.dim() - 1)).expand(parameter.shape)
-    expected, got = ("x".join(map(str, shape)) for shape in (parameter.shape, mask.shape))
+    expected, got = ("x".join(map(str, shape)) or "one number" for shape in (parameter.shape, mask.shape))
     raise InputError(
         f"the mask of '{name}' is {got}, but the parameter is {expected}; give one entry per weight or per filter"
     )
@@ -41,15 +43,9 @@ def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None)
     """The masks under the names the graph uses: a tensor may have two, and nothing needs to be done where nobody reads it."""
     if not masks:
         return {}
-    reached: set[fx.Node] = set()
-    pending = [
-        node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())
-    ]
-    while pending:
-        node = pending.pop()
-        if node not in reached:
-            reached.add(node)
-            pending.extend(node.all_input_nodes)
+    if not isinstance(masks, Mapping):
+        raise InputError(f"masks are by parameter name, in a mapping; got {type(masks).__name__}")
+    reached = _reached(module)
     names: dict[int, str] = {}
     read: set[int] = set()
     for node in module.graph.nodes:
@@ -75,6 +71,20 @@ def read_masks(module: fx.GraphModule, masks: Mapping[str, torch.Tensor] | None)
     return result
 
 
+def _reached(module: fx.GraphModule) -> set[fx.Node]:
+    """The nodes that an output, or a write, is computed from."""
+    reached: set[fx.Node] = set()
+    pending = [
+        node for node in module.graph.nodes if node.op == "output" or (node.op == "call_function" and node.is_impure())
+    ]
+    while pending:
+        node = pending.pop()
+        if node not in reached:
+            reached.add(node)
+            pending.extend(node.all_input_nodes)
+    return reached
+
+
 def masked_tensors(module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The parameters that masks name, with the masked entries set to zero; the module's own are not touched.
 
@@ -88,7 +98,7 @@ def masked_tensors(module: fx.GraphModule, masks: Mapping[str, torch.Tensor]) ->
     zeroed: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
         if name not in known:
-            raise InputError(f"there is no parameter '{name}' to mask; the nearest is '{_nearest(name, known)}'")
+            raise InputError(f"there is no parameter '{name}' to mask; the nearest is '{_nearest(str(name), known)}'")
         parameter = stored[name]
         kept = spread_mask(name, mask, parameter)
         if not bool(kept.any()) and parameter.dim() > 1:

@@ -152,6 +152,8 @@ def structure_rules(asked: str | Structure | Mapping[str, str | Structure]) -> t
             "no structure was named; give one such as 'row-block:4', patterns of names with one each, or a plan in which not"
             " every layer stays dense"
         )
+    if (wrong := next((pattern for pattern in entries if not isinstance(pattern, str)), None)) is not None:
+        raise InputError(f"a pattern of layers' names is text, such as 'blocks.*', not {wrong!r}")
     rules = [StructureRule(pattern, _asked(structure)) for pattern, structure in entries.items()]
     return tuple(sorted(rules, key=lambda rule: rule.pattern == _OTHERS))
 

@@ -53,6 +53,11 @@ def test_compact_takes_masks() -> None:
     assert result.report.options == {"action": "compact", "masks": ["2.bias", "2.weight"]}
 
 
+def test_one_pattern_to_ignore_needs_no_list() -> None:
+    result = reconvene.prune(net(), (IMAGES,), sparsity=0.5, ignore="2.weight")
+    assert widths(result) == widths(reconvene.prune(net(), (IMAGES,), sparsity=0.5, ignore=("2.weight",))) == [8, 24, 5]
+
+
 def test_structures_are_made_where_channels_are_not_chosen() -> None:
     model = net()
     result = reconvene.prune(model, (IMAGES,), structure={"2": "row-block:8"}, sparsity=0.75)

@@ -99,6 +99,19 @@ def test_other_things_are_no_mask(mask: Any) -> None:
     assert "give a boolean tensor" in refusal({"0.weight": mask})
 
 
+def test_a_mask_holds_its_numbers() -> None:
+    rows = torch.arange(8) > 2
+    assert "the mask of '0.weight' is sparse_coo; give to_dense()" in refusal({"0.weight": rows.to_sparse()})
+    assert "the mask of '0.weight' is a meta tensor" in refusal({"0.weight": rows.to("meta")})
+    assert "the mask of '0.weight' is one number" in refusal({"0.weight": torch.tensor(True)})
+
+
+def test_masks_are_by_the_names_of_parameters() -> None:
+    rows = torch.arange(8) > 2
+    assert "there is no parameter '0' to mask" in refusal({0: rows})
+    assert "masks are by parameter name" in refusal([rows])
+
+
 def test_a_mask_that_leaves_nothing_of_a_layer_is_refused() -> None:
     assert "leaves nothing" in refusal({"0.weight": torch.zeros(8, dtype=torch.bool)})
 

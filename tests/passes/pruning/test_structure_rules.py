@@ -95,7 +95,8 @@ def test_a_structure_may_say_its_own_share() -> None:
     }
     (rule,) = structure_rules("pattern@0.7,2:4,row-block:2")
     assert str(rule) == "pattern:8@0.7,2:4,row-block:2" and rule.own_shares == {0.7, 0.5, None}
-    assert str(structure_rules("row-block:4@0")[0]) == "row-block:4@0"
+    for spelled in ("row-block:4@0", "row-block:4@0.999999999", "row-block:4@0.000001"):
+        assert str(structure_rules(spelled)[0]) == spelled
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,7 @@ def test_a_structure_may_say_its_own_share() -> None:
         ("dense@0.5", "'dense@0.5' is no structure of zeros inside of a layer: a dense layer has none; leave it out"),
         ({"wide": "channels@0.5"}, "whole channels are of all layers; give their share as sparsity"),
         ({}, "no structure was named"),
+        ({2: "2:4"}, "a pattern of layers' names is text, such as 'blocks.*', not 2"),
         ({"wide": 3}, "a structure is its name, such as 'row-block:4', not a int"),
         ("row-block:4,", "no structure ''"),
         ("squares", "no structure 'squares'"),
