@@ -34,6 +34,8 @@ _BEYOND = 0.6
 """Loads that one takes longer for each cache line of it that is not in the first cache."""
 _GROUP = 30.0
 """What starting a list costs, in products."""
+_WAITS, _WAITS_BY_VECTOR, _WAITS_BY_CHANNEL = 2.0, 3.7, 5.0
+"""Cycles of a step in which a core that waits for loads does nothing else, within a fifth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,8 @@ def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool, near
     line = 1.0 if aligned else 1.0 + machine.vector_bytes / 64
     line += 0.0 if near else _BEYOND * machine.vector_bytes / 64
     weights = -(-height // machine.lanes()) if machine.by_lane else height
-    return max(height * vectors, _LOAD * (vectors * line + weights + 1)) / machine.rate
+    waits = _WAITS + _WAITS_BY_VECTOR * vectors + _WAITS_BY_CHANNEL * height if machine.waits_for_loads else 0.0
+    return max(height * vectors, _LOAD * (vectors * line + weights + 1)) / machine.rate + waits
 
 
 class _Body:

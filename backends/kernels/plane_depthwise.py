@@ -29,6 +29,8 @@ __all__ = ["PlaneDepthwiseFamily", "PlaneDepthwiseSpec"]
 
 _LOAD = 1.0
 """Products that start while a vector within a cache line is loaded."""
+_WAITS = 5.0
+"""Cycles for each vector in which a core that waits for loads does nothing else."""
 _TILE, _PLANE = 6.0, 20.0
 """What starting a tile and a plane costs, in products."""
 _MOST = 12
@@ -75,7 +77,7 @@ class PlaneDepthwiseSpec(PlaneSpec):
 
     def cycles(self, machine: Machine) -> float:
         """Estimated cycles of one call on one core: a load for each product, of which many lie in two cache lines."""
-        load = _LOAD * (1.0 + machine.vector_bytes / 64)
+        load = _LOAD * (1.0 + machine.vector_bytes / 64) + (_WAITS if machine.waits_for_loads else 0.0)
         tile = self.taps * self.vectors * max(1.0, load) + 3.0 * self.vectors + _TILE
         planes = self.result.batch * self.outputs * (self.tiles * tile + _PLANE)
         staged = self.result.batch * self.outputs * self.staging.cycles(_LOAD) if self.staging else 0.0

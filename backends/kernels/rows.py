@@ -35,6 +35,9 @@ _LOAD = 0.5
 """Cycles of a load that others do not hide."""
 _GROUP = 16.0
 """What starting a list costs, in cycles."""
+_WAITS, _WAITS_BY_PIXEL = 3.0, 4.3
+"""Cycles of a step in which a core that waits for loads does nothing else, the second for each pixel and, with 1 more for each
+vector of channels, within a tenth."""
 _MOVED = 2.0
 """Cycles of putting a sum where it waits, or adding it there."""
 
@@ -120,6 +123,8 @@ class RowsSpec(SkippingSpec):
         sums = vectors * columns
         loads = _LOAD * (vectors * machine.vector_bytes / 32 + columns + 1)
         step = max(sums / machine.rate, loads, _LATENCY / self.splits) + 0.25 / self.splits
+        if machine.waits_for_loads:
+            step += _WAITS + (_WAITS_BY_PIXEL + vectors) * columns
         moved = _MOVED * sums * self.result.lanes if self.waits else 2.0 * sums
         rest = _LATENCY * (self.splits - 1) / 2
         tiles = self.pixels // self.result.width * -(-self.result.width // columns)

@@ -43,6 +43,11 @@ class Machine:
     keeps_nans: bool = False
     l1_bytes: int = 32768
 
+    @property
+    def waits_for_loads(self) -> bool:
+        """Whether loads stop what comes behind them: by LLVM's model of the Cortex-A53, which is what judges such cores."""
+        return self.by_lane and self.in_order
+
     def lanes(self, dtype: str = "float32") -> int:
         """Elements of a type in a vector."""
         return self.vector_bytes // DTYPES[dtype].bytes
@@ -137,7 +142,7 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     if machine.pixel_registers > 1:
         # Every channel of a pixel is spread over a register, and every vector of weights is loaded alone.
         step += 0.5 * (tile.pixels + tile.blocks)
-    elif machine.by_lane and machine.in_order:
+    elif machine.waits_for_loads:
         # Such a core waits for the loads of a step: about so long by LLVM's model of the Cortex-A53, whatever the tile.
         step += 12.0 if tile.pixels > 1 else 2.0 * tile.blocks
         step += max(1.0 * (tile.blocks - tile.pixels), 0.5 * (tile.pixels - tile.blocks))
