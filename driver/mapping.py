@@ -54,7 +54,8 @@ def map_structures(
     Raises:
         InputError: the model, the inputs or an option cannot be used, or nobody can tell times of the target so.
     """
-    return mapped(model, example_inputs, target, MappingRules(sparsity, beta, data, ignore=tuple(ignore)), by, on)
+    patterns = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    return mapped(model, example_inputs, target, MappingRules(sparsity, beta, data, ignore=patterns), by, on)
 
 
 def mapped(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from torch import Tensor, fx
 
@@ -16,7 +16,7 @@ from .rules.recurrent_cell import RecurrentCell
 from .structures import LayerShape
 from .values import Operation, attribute, shape_of
 
-__all__ = ["WeightView", "weight_views"]
+__all__ = ["WeightView", "weight_views", "with_other_names"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class WeightView:
         unlike: why it cannot be seen so: calls that read it differently; empty where it can.
         first: whether no weighted layer comes before it.
         last: whether no weighted layer comes after it.
+        also: other names of the parameter, see `with_other_names`.
     """
 
     name: str
@@ -38,6 +39,11 @@ class WeightView:
     unlike: str = ""
     first: bool = False
     last: bool = False
+    also: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.name, *self.also
 
     @property
     def convolution(self) -> bool:
@@ -74,6 +80,19 @@ def weight_views(module: fx.GraphModule) -> tuple[WeightView, ...]:
     return tuple(
         _view(module, name, calls, any(not behind[o.node] for o, _ in calls), any(not ahead[o.node] for o, _ in calls))
         for name, calls in readers.items()
+    )
+
+
+def with_other_names(views: Iterable[WeightView], module: fx.GraphModule) -> tuple[WeightView, ...]:
+    """Views of a canonical module with all names that the captured one has for their parameters: tied weights have several,
+    of which the canonical form keeps one.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    alike = {name: same for same in names.values() for name in same}
+    return tuple(
+        replace(view, also=tuple(name for name in alike.get(view.name, ()) if name != view.name)) for view in views
     )
 
 

@@ -18,7 +18,7 @@ from ..canonicalize import canonicalize
 from ..masks import check_finite
 from ..structures import Structure
 from ..values import attribute
-from ..weight_views import WeightView, weight_views
+from ..weight_views import WeightView, weight_views, with_other_names
 from .structure_rules import Choice, StructureRule, choose
 from .structured import fitted, shares_of_layers
 
@@ -119,7 +119,7 @@ class InsideLayers(Constraint):
         """
         canonical = canonicalize(module)
         check_finite(canonical)
-        choices = choose(weight_views(canonical), rules, ignore)
+        choices = choose(with_other_names(weight_views(canonical), module), rules, ignore)
         parameters = dict(module.named_parameters())
         taken = {choice.view: choice.structure for choice in choices if choice.structure is not None}
         for view in taken:

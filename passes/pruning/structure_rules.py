@@ -13,7 +13,7 @@ from ...frontend.base.errors import InputError
 from ..masks import canonical_and_masked
 from ..structures import Structure, check_share, find_structure
 from ..values import attribute
-from ..weight_views import WeightView, weight_views
+from ..weight_views import WeightView, weight_views, with_other_names
 
 __all__ = [
     "AskedStructure",
@@ -102,12 +102,12 @@ class StructureRule:
         """The shares of zeros that its structures say, None among them where one says none."""
         return frozenset(one.own_share for one in self.asked)
 
-    def matches(self, name: str) -> bool:
-        return fnmatch(name, self.pattern) or fnmatch(name.rpartition(".")[0], self.pattern)
+    def matches(self, view: WeightView) -> bool:
+        return any(fnmatch(name, self.pattern) or fnmatch(name.rpartition(".")[0], self.pattern) for name in view.names)
 
-    def names(self, name: str) -> bool:
-        """Whether the pattern is this very name, without wildcards."""
-        return self.pattern in (name, name.rpartition(".")[0])
+    def names(self, view: WeightView) -> bool:
+        """Whether the pattern is a name of the weight or its layer, without wildcards."""
+        return any(self.pattern in (name, name.rpartition(".")[0]) for name in view.names)
 
     def __str__(self) -> str:
         return ",".join(map(str, self.asked))
@@ -210,10 +210,10 @@ def check_structures(
     for one in (one for rule in rules for one in rule.asked if one.share is not None):
         raise InputError(f"the zeros are there already, so that '{one}' has no meaning; leave @{one.share:g} out")
     masked = canonical_and_masked(module, masks)
-    views = weight_views(masked)
+    views = with_other_names(weight_views(masked), module)
     _check_patterns(views, [rule.pattern for rule in rules if rule.pattern != _OTHERS])
     for view in views:
-        rule = next((rule for rule in rules if rule.matches(view.name)), None)
+        rule = next((rule for rule in rules if rule.matches(view)), None)
         weight = view.seen(attribute(masked, view.name).detach())
         if rule is not None and bool((weight == 0).any()):
             wrong = [one.structure.fits(view.shape) or one.structure.broken(weight) for one in rule.asked]
@@ -230,16 +230,15 @@ def _asked(spelled: str | Structure) -> tuple[AskedStructure, ...]:
 
 
 def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[str]) -> Choice:
-    rule = next((rule for rule in rules if rule.matches(view.name)), None)
-    layer = view.name.rpartition(".")[0]
-    pattern = next((p for p in ignore if fnmatch(view.name, p) or fnmatch(layer, p)), None)
+    rule = next((rule for rule in rules if rule.matches(view)), None)
+    pattern = next((pattern for pattern in ignore if StructureRule(pattern, ()).matches(view)), None)
     if rule is None:
         return Choice(view, None, "no pattern of a structure matches it")
     if pattern is not None:
         return Choice(view, None, f"left alone by '{pattern}'")
     if view.unlike:
         return Choice(view, None, view.unlike, refused=True)
-    if (kept := dense_by_default(view)) and not rule.names(view.name):
+    if (kept := dense_by_default(view)) and not rule.names(view):
         return Choice(view, None, kept)
     misfits = [one.structure.fits(view.shape) for one in rule.asked]
     for one, misfit in zip(rule.asked, misfits, strict=True):
@@ -251,6 +250,6 @@ def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[s
 
 def _check_patterns(views: Sequence[WeightView], patterns: Iterable[str]) -> None:
     for pattern in patterns:
-        if not any(StructureRule(pattern, ()).matches(view.name) for view in views):
+        if not any(StructureRule(pattern, ()).matches(view) for view in views):
             example = views[0].name if views else "conv1.weight"
             raise InputError(f"the pattern '{pattern}' matches no layer; names look like '{example}'")

@@ -16,7 +16,7 @@ from ..masks import check_finite, replace_tensors
 from ..outcome import LayerZeros
 from ..structures import Structure
 from ..values import attribute
-from ..weight_views import WeightView, weight_views
+from ..weight_views import WeightView, weight_views, with_other_names
 from .decisions import check_sparsity
 from .scores import Evidence, Request, Weight, score_for
 from .structure_rules import Choice, StructureRule, choose
@@ -107,7 +107,7 @@ def structured_masks(
     check_sparsity(ranked.sparsity)
     canonical = canonicalize(module)
     check_finite(canonical)
-    choices = choose(weight_views(canonical), rules, ranked.ignore)
+    choices = choose(with_other_names(weight_views(canonical), module), rules, ranked.ignore)
     taken = {choice.view: choice.structure for choice in choices if choice.structure is not None}
     own = {choice.view: choice.share for choice in choices if choice.share is not None}
     weights = tuple(Weight(view.name, tuple(attribute(canonical, view.name).shape), view.convolution) for view in taken)

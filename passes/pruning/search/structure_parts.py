@@ -15,7 +15,7 @@ from ...canonicalize import canonicalize
 from ...masks import check_finite
 from ...structures import NOfM, Structure
 from ...values import attribute
-from ...weight_views import WeightView, weight_views
+from ...weight_views import WeightView, weight_views, with_other_names
 from ..scores import Evidence, Request, Weight, score_for
 from ..structure_rules import StructureRule, choose
 from ..structured import fitted
@@ -97,7 +97,7 @@ def structure_parts(
     check_finite(canonical)
     taken = {
         choice.view: choice.structure
-        for choice in choose(weight_views(canonical), rules, ignore)
+        for choice in choose(with_other_names(weight_views(canonical), module), rules, ignore)
         if choice.structure is not None
     }
     weights = tuple(Weight(view.name, tuple(attribute(canonical, view.name).shape), view.convolution) for view in taken)

@@ -11,7 +11,9 @@ from torch import nn
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.pruning.scores import Evidence
 from reconvene.passes.pruning.structure_rules import check_structures, choose, structure_rules
+from reconvene.passes.pruning.structured import Ranked, structured_masks
 from reconvene.passes.structures import RowBlock, find_structure
 from reconvene.passes.weight_views import weight_views
 
@@ -53,6 +55,36 @@ def test_a_layer_that_is_named_takes_what_it_is_given() -> None:
     found = chosen({"stem": "row-block:4", "fc.weight": "2:4", "each": "row-block:1", "*": "2:4"})
     assert (found["stem"], found["fc"], found["each"], found["wide"]) == ("row-block:4", "2:4", "row-block:1", "2:4")
     assert chosen({"ste*": "row-block:4", "wide": "2:4"})["stem"].startswith("a first")
+
+
+class Tied(nn.Module):
+    """An embedding that is the last layer too, and two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.one, self.other = nn.Embedding(16, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 16, bias=False)
+        self.head.weight, self.other.weight = self.words.weight, self.one.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.other(self.one(self.words(x)).relu()).relu())
+
+
+def test_every_name_of_a_tied_weight_is_one() -> None:
+    inputs = (torch.tensor([[1, 2, 3]]),)
+    module = capture(Tied().eval(), inputs)
+
+    def taken(asked: Any, **ranked: Any) -> set[str]:
+        return set(structured_masks(module, Evidence(inputs), structure_rules(asked), Ranked(**ranked)).masks)
+
+    (one,) = taken("row-block:4")
+    both = taken({"head": "row-block:4", "*": "row-block:4"})
+    assert one in ("one.weight", "other.weight") and both - {one} < {"head.weight", "words.weight"} and len(both) == 2
+    for name in ("one", "other", "other.weight"):
+        assert taken({name: "2:4"}) == {one} == both - taken({"head": "row-block:4", "*": "2:4"}, ignore=(name,))
+    masks = {one: torch.eye(8, dtype=torch.bool)}
+    with pytest.raises(InputError, match="are not row-block:4"):
+        check_structures(module, masks, structure_rules({"other": "row-block:4"}))
 
 
 def test_the_first_pattern_that_matches_holds_and_a_star_is_for_the_others() -> None:
