@@ -65,6 +65,8 @@ def asked(
             "with a structure no channels are chosen, so none are rounded; leave the widths out, and the target unless a"
             " latency is aimed at"
         )
+    if latency is not None and sparsity != Aim().sparsity:
+        raise InputError(f"sparsity {sparsity} was given with a latency, which finds a sparsity; leave one of them out")
     multiple = None if rules else multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple

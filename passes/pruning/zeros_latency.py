@@ -134,7 +134,7 @@ def structured_for_latency(give: Callable[[float], Structured], goal: ZerosGoal)
         for name in (choice.view.name for choice in best.found.choices)
     )
     reached = best.time.total / dense.total
-    timing = Timing(goal.share, reached, best.sparsity, dense.unit, dense.total, best.time.total, layers)
+    timing = Timing(goal.share, reached, _share(best.found.masks), dense.unit, dense.total, best.time.total, layers)
     return TimedZeros(best.found, timing)
 
 
@@ -152,7 +152,7 @@ class _Search:
         """The trial of the least share of zeros that is fast enough, without zeros that bring nothing."""
         slow, fast = self.tried(0.0), self.tried(_MAX_SPARSITY)
         if self.reaches(slow):
-            return slow
+            return self.without_idle(slow)  # Some structures have zeros at any share.
         if not self.reaches(fast):
             least = fast.time.total / self.dense.total
             raise InputError(
@@ -209,6 +209,12 @@ class _Search:
 
     def reaches(self, trial: _Trial) -> bool:
         return trial.time.total <= self.wanted
+
+
+def _share(masks: Mapping[str, Tensor]) -> float:
+    """Of zeros in the weights that have any."""
+    some = [mask for mask in masks.values() if not bool(mask.all())]
+    return 1 - sum(int(mask.sum()) for mask in some) / sum(mask.numel() for mask in some) if some else 0.0
 
 
 def _zeros(mask: Tensor | None) -> float:

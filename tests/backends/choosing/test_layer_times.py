@@ -105,3 +105,5 @@ def test_bad_goals_are_refused() -> None:
         reconvene.prune(network(), X, latency=0.5)
     with pytest.raises(InputError, match="is outside"):
         reconvene.prune(network(), X, target="rpi4", latency=2.0)
+    with pytest.raises(InputError, match=r"sparsity 0\.3 was given with a latency"):
+        reconvene.prune(network(), X, sparsity=0.3, target="rpi4", latency=0.5)

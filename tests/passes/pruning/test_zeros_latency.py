@@ -117,6 +117,13 @@ def test_all_of_the_time_needs_no_zeros() -> None:
     assert set(shares(pruned(1.0, Clock())).values()) == {0.0}
 
 
+def test_what_the_least_zeros_reach_is_told_with_them() -> None:
+    """Patterns have zeros at any share: five of nine, with which the third layer alone is fast enough."""
+    found = pruned(0.9, Clock(l1=0.99), "pattern,row-block:4")
+    assert found.timing is not None and found.timing.reached == pytest.approx(0.6 + 0.4 * 4 / 9, abs=1e-6)
+    assert shares(found)["1.weight"] == 0 and found.timing.sparsity == pytest.approx(5 / 9)
+
+
 def test_structures_by_name_and_shares_over_the_network() -> None:
     found = pruned(0.6, Clock(), {"2": "block-punched:8x4", "*": "row-block:4"})
     given = {layer.name: layer.asked for layer in found.compaction.zeros}
