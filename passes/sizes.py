@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from torch import fx
@@ -12,6 +12,7 @@ from .layers import Layer
 from .liveness import Liveness
 from .outcome import LayerWidth, Size
 from .rules import Rule, layer_of, rule_for
+from .rules.kernel_blocks import Selection
 from .values import Operation, attribute, example_shape, is_tensor, shape_of
 
 __all__ = ["examples_counted", "layer_macs", "layer_widths", "module_size", "total_size"]
@@ -28,7 +29,7 @@ def module_size(module: fx.GraphModule, macs: int) -> Size:
 
 def total_size(view: DependencyView, module: fx.GraphModule, live: Liveness | None = None) -> Size:
     """Size of `module`; MACs by the view's operators, with the shapes that are left when `live` is given."""
-    shape = _shapes(view.module, live)
+    shape = _shapes(view.module, view.operations, live)
     macs = sum(rule_for(op.name).macs(op, shape) for op in view.operations.values() if _counts(op))
     return module_size(module, macs)
 
@@ -44,7 +45,7 @@ def examples_counted(module: fx.GraphModule) -> int:
 
 def layer_macs(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) -> dict[str, int]:
     """Multiply-accumulates of all calls with each stored weight of a convolution or linear layer, by the weight's name."""
-    shape, found = _shapes(module, None), dict[str, int]()
+    shape, found = _shapes(module, operations, None), dict[str, int]()
     for op in operations.values():
         layer = layer_of(op)
         if layer is not None and layer.weight.op == "get_attr":
@@ -55,7 +56,7 @@ def layer_macs(module: fx.GraphModule, operations: Mapping[fx.Node, Operation]) 
 
 def layer_widths(view: DependencyView, live: Liveness) -> tuple[LayerWidth, ...]:
     """Every convolution and linear layer with a stored weight, before and after."""
-    before, after = _shapes(view.module, None), _shapes(view.module, live)
+    before, after = (_shapes(view.module, view.operations, known) for known in (None, live))
     widths = []
     for op in view.operations.values():
         layer = layer_of(op)
@@ -79,8 +80,9 @@ def _layer_size(view: DependencyView, op: Operation, layer: Layer, shape: Shape)
     return Size(sum(numbers), rule_for(op.name).macs(op, shape), size)
 
 
-def _shapes(module: fx.GraphModule, live: Liveness | None) -> Shape:
+def _shapes(module: fx.GraphModule, operations: Mapping[fx.Node, Operation], live: Liveness | None) -> Shape:
     """Shapes of nodes as plain numbers; a dynamic size counts as what it was at capture."""
+    within = {} if live is None else dict(_widths_of_groups(operations, live))
 
     def shape(node: fx.Node) -> tuple[int, ...]:
         sizes = list(example_shape(module, node))
@@ -88,6 +90,21 @@ def _shapes(module: fx.GraphModule, live: Liveness | None) -> Shape:
             for axis, size in enumerate(shape_of(node)):
                 if isinstance(size, int):
                     sizes[axis] = int(live.kept(node, axis).sum())
+        if node in within:
+            sizes[1] = within[node]
         return tuple(sizes)
 
     return shape
+
+
+def _widths_of_groups(operations: Mapping[fx.Node, Operation], live: Liveness) -> Iterator[tuple[fx.Node, int]]:
+    """The second axis of weights of grouped convolutions, which is of one group's channels and no axis of channels itself."""
+    for op in operations.values():
+        layer = layer_of(op)
+        if layer is None or layer.groups == 1:
+            continue
+        kept_in = live.kept(layer.source, layer.axis).reshape(layer.groups, -1)
+        kept_out = live.kept(op.node, layer.axis).reshape(layer.groups, -1)
+        if kept_out.any():
+            selection = Selection.of(kept_in, kept_out)
+            yield layer.weight, (selection.rows if layer.transposed else selection.columns).shape[1]

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+import reconvene
 from reconvene.frontend.capture import capture
 from reconvene.passes.compaction import compact
 from reconvene.passes.outcome import Size
@@ -99,3 +101,26 @@ def test_a_free_size_counts_as_it_was_at_capture() -> None:
     free = torch.export.Dim.DYNAMIC
     graph = capture(randomise(nn.Conv2d(3, 8, 3)), example, ({0: free, 2: free},))
     assert compact(graph, example).before.macs == 2 * 36 * 8 * 27
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups", [2, 4, 16])
+def test_what_is_left_of_grouped_convolutions_is_counted_as_it_is(groups: int, transposed: bool) -> None:
+    """Channels go on both sides of a group, of which only one is an axis of the weight for all channels."""
+    torch.manual_seed(0)
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        kind(16, 32, 3, padding=1, groups=groups),
+        nn.ReLU(),
+        nn.Conv2d(32, 4, 1),
+    ).eval()
+    x = torch.randn(1, 3, 6, 6)
+    result = reconvene.prune(model, (x,), sparsity=0.5)
+    with FlopCounterMode(display=False) as counted:
+        result.module(x)
+    assert result.report.after.macs == counted.get_total_flops() // 2
+    assert groups > 4 or result.report.after.macs < 0.6 * result.report.before.macs
+    assert sum(layer.size_after.macs for layer in result.report.layers) == result.report.after.macs
+    assert sum(layer.size_after.parameters for layer in result.report.layers) == result.report.after.parameters
