@@ -36,6 +36,8 @@ _GROUP = 30.0
 """What starting a list costs, in products."""
 _WAITS, _WAITS_BY_VECTOR, _WAITS_BY_CHANNEL = 2.0, 3.7, 5.0
 """Cycles of a step in which a core that waits for loads does nothing else, within a fifth."""
+_WAITED = 4
+"""Channels, of which more have products enough to wait with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,11 @@ def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool, near
     line = 1.0 if aligned else 1.0 + machine.vector_bytes / 64
     line += 0.0 if near else _BEYOND * machine.vector_bytes / 64
     weights = -(-height // machine.lanes()) if machine.by_lane else height
-    waits = _WAITS + _WAITS_BY_VECTOR * vectors + _WAITS_BY_CHANNEL * height if machine.waits_for_loads else 0.0
+    waits = (
+        _WAITS + _WAITS_BY_VECTOR * vectors + _WAITS_BY_CHANNEL * min(height, _WAITED)
+        if machine.waits_for_loads
+        else 0.0
+    )
     return max(height * vectors, _LOAD * (vectors * line + weights + 1)) / machine.rate + waits
 
 

@@ -20,7 +20,7 @@ from ...frontend.base.json_text import parse_json
 from ...frontend.base.tensor_files import parse_tensors
 from .optimizers import state_like
 
-__all__ = ["Progress", "Trainee", "fingerprint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
+__all__ = ["Progress", "Trainee", "fingerprint", "load_checkpoint", "save_checkpoint"]
 
 _FORMAT = "reconvene-training/1"
 _MODEL, _AVERAGE, _STATE = "model/", "average/", "method/"
@@ -192,12 +192,6 @@ def _check_fits(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
     for name, tensor in wanted.items():
         if (saved[name].shape, saved[name].dtype) != (tensor.shape, tensor.dtype):
             raise ValueError(f"'{name}' is another tensor")
-
-
-def remove_leftovers(path: Path) -> None:
-    """Removes the unfinished files that killed runs left beside `path`; no other run may be writing there."""
-    for leftover in path.parent.glob(f".{path.stem}-*{path.suffix}"):
-        leftover.unlink(missing_ok=True)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

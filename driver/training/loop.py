@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from ...frontend.base.errors import InputError
-from ...frontend.base.files import write_text
+from ...frontend.base.files import remove_unfinished, write_text
 from ...frontend.base.progress import track
 from ...frontend.graph_module import CapturedModule, cloned
 from ...passes.memory_order import arrange, best_order
@@ -21,7 +21,7 @@ from ...passes.pruning.methods.base import Hooks, Moment, State, TrainingMethod
 from ...passes.pruning.methods.masked import Masked
 from .averaging import Average
 from .batches import generator_for
-from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
+from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, save_checkpoint
 from .finite import first_not_finite, weight_not_finite
 from .hardware import Hardware, computing
 from .log import curves, write_log
@@ -113,7 +113,7 @@ def train(
     sources = (source_of(training, way, device), source_of(test, replace(way, count=preset.test_images), device))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT
-    remove_leftovers(path)
+    remove_unfinished(path)
     if restart:
         path.unlink(missing_ok=True)
     model = cloned(module)

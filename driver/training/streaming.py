@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.files import remove_unfinished
 from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule, cloned
 from ...passes.memory_order import arrange, best_order
 from ...passes.pruning.methods.masked import Masked
 from .batches import Batches, generator_for
-from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, remove_leftovers, save_checkpoint
+from .checkpoint import Progress, Trainee, fingerprint, load_checkpoint, save_checkpoint
 from .finite import weight_not_finite
 from .hardware import Hardware
 from .optimizers import OPTIMIZERS
@@ -97,7 +98,7 @@ class StreamedTraining:
 
     def _set_up(self, device: torch.device) -> None:
         task, preset = self.task, self.preset
-        remove_leftovers(self.path)
+        remove_unfinished(self.path)
         self.model = cloned(task.module)
         masked = Masked.of(self.model, task.masks)
         self.identity = fingerprint(task.settings(), self.model, masked.masks)

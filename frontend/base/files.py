@@ -35,6 +35,7 @@ __all__ = [
     "read_regular",
     "read_sums",
     "read_text",
+    "remove_unfinished",
     "replacing",
     "replacing_folder",
     "sha256",
@@ -143,7 +144,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     try:
-        _remove_unfinished(target)
+        remove_unfinished(target, _SETTLED_SECONDS)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}{_MARK}", suffix=target.suffix, dir=target.parent)
         _lock(handle)
     except OSError as error:
@@ -172,7 +173,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         InputError: the folder cannot be written, or the disk is full. What was there is then untouched.
     """
     try:
-        _remove_unfinished(folder)
+        remove_unfinished(folder, _SETTLED_SECONDS)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_MARK}", dir=folder.parent))
         handle = os.open(temporary, os.O_RDONLY)
         _lock(handle)
@@ -231,11 +232,16 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _remove_unfinished(target: Path) -> None:
-    """Removes what runs that were killed left of `target`; what a running one writes is locked."""
+def remove_unfinished(target: Path, age: float = 0.0) -> None:
+    """Removes what runs that were killed left of `target`; what a running one writes is locked.
+
+    Args:
+        target: what was to be written.
+        age: seconds, below which a file is left alone: where others may be writing, one that is new is not locked yet.
+    """
     for entry in target.parent.glob(f".{_literal(target.name)}{_MARK}*"):
         with suppress(OSError):
-            if entry.is_symlink() or time.time() - entry.stat().st_mtime < _SETTLED_SECONDS:
+            if entry.is_symlink() or time.time() - entry.stat().st_mtime < age:
                 continue
             handle = os.open(entry, os.O_RDONLY)
             try:

@@ -58,7 +58,7 @@ def test_what_is_not_there_is_told_with_what_is(name: str, kind: type[Method], m
         (lambda: Widths(multiple=0), "channel multiple 0"),
         (lambda: Widths(minimum=0), "minimum channels 0"),
         (lambda: Aim(1.0), "sparsity 1.0 is outside"),
-        (lambda: Aim("half"), "sparsity half is outside"),
+        (lambda: Aim("half"), "sparsity 'half' is outside"),
         (lambda: Aim(latency=0.0), "latency 0.0 is outside"),
         (lambda: Aim(latency=1.5), "latency 1.5 is outside"),
     ],
