@@ -12,7 +12,7 @@ without zeros, is beside the times, and a network of which no path from the inpu
 one network and structure: its dense form and all shares, and the engines on the dense form and on the largest share, take
 turns in one run on one thread, one image, float32. Every output is compared with PyTorch's before it is timed. DeepSparse runs
 in a Python of its own, which is named, on the same ONNX files, between our turns. With `--targets`, networks are compiled for
-boards, run under QEMU and modelled, as `benchmarks/estimate.py` does, with kernels chosen by modelled cycles. Cells that are
+boards, run under QEMU and modelled, as `benchmarks/estimate.py` does, with kernels chosen by the formula. Cells that are
 in the JSON file already are not measured again, on whatever machine they were: ratios are within a cell, and the page has a
 table for each machine.
 """
@@ -253,7 +253,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
         "MACs by shape",
         f"ours, {unit}",
         "times our dense",
-        *(["MB from memory"] if boards else []),
+        *(["MB from memory", "ms at least", "times our dense"] if boards else []),
         *(f"{e}, {unit} (dense)" for e in engines),
     ]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
@@ -261,7 +261,8 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
     for cell in cells:
         some = [row for row in rows if (row["network"], row["structure"], row.get("target", "")) == cell]
         figures = {(row["variant"], row["engine"]): scale * row[key] for row in some}
-        memory = {row["variant"]: f"{row['memory_mb']:.1f}" for row in some if boards}
+        memory = {row["variant"]: row["memory_mb"] for row in some if boards}
+        least = {row["variant"]: row["milliseconds"] for row in some if boards}
         macs = {row["variant"]: row["macs"] for row in some if row["engine"] == "reconvene"}
         dense = figures["dense", "reconvene"]
         for variant in dict.fromkeys(row["variant"] for row in some):
@@ -278,11 +279,15 @@ def table(rows: Sequence[dict[str, Any]], key: str, unit: str, scale: float) -> 
                 f"{macs[variant] / macs['dense']:.0%}",
                 f"{own:.2f}",
                 f"{dense / own:.2f}",
-                *([memory[variant]] if boards else []),
+                *(_with_memory(memory[variant], least[variant], least["dense"]) if boards else []),
                 *others,
             ]
             lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def _with_memory(megabytes: float, least: float, dense: float) -> list[str]:
+    return [f"{megabytes:.1f}", f"{least:.1f}", f"{dense / least:.2f}"]
 
 
 def by_machine(rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, str], list[dict[str, Any]]]]:
@@ -305,7 +310,9 @@ def conditions(where: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
     """A sentence."""
     if "target" in rows[0]:
         return (
-            "Cycles in millions of a whole call, modelled (docs/estimate.md), kernels chosen by modelled cycles."
+            "Cycles in millions of a whole call, modelled (docs/estimate.md), as if all data lay in the first cache; and"
+            " milliseconds, for each kernel the larger of its cycles and of what it reads from memory at 4 GB/s. Kernels are chosen"
+            " by the formula, which has both."
             f" Versions: {where['versions']}."
         )
     return (
