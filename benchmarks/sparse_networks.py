@@ -311,7 +311,7 @@ def conditions(where: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
     if "target" in rows[0]:
         return (
             "Cycles in millions of a whole call, modelled (docs/estimate.md), as if all data lay in the first cache; and"
-            " milliseconds, for each kernel the larger of its cycles and of what it reads from memory at 4 GB/s. Kernels are chosen"
+            " milliseconds, for each kernel the larger of its cycles and of reading from memory at 4 GB/s. Kernels are chosen"
             " by the formula, which has both."
             f" Versions: {where['versions']}."
         )
