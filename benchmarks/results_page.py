@@ -4,6 +4,7 @@ python benchmarks/exactness.py --json docs/results/exactness.json
 python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
 python benchmarks/compiled_zoo.py --json docs/results/compiled_zoo.json
 python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
+python benchmarks/fuzz.py --graphs 2000 --seed 18 --masks structures --json docs/results/fuzz_structures.json
 python benchmarks/fuzz_files.py --json docs/results/fuzz_files.json
 python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
@@ -146,6 +147,11 @@ FUZZ = """## Random graphs
 Random programs over all operators that have a rule, with random masks; the masked graph against the compacted one in
 float64, again after the plan went through a file, and for some after a `.pt2` file. `python benchmarks/fuzz.py` makes the
 same graphs for the same seed.
+"""
+
+STRUCTURED = """### With zeros of structures
+
+The same with masks that are of structures (`--masks structures`).
 """
 
 FILES = """## Hostile files
@@ -348,6 +354,7 @@ SECTIONS = (
         lambda record: with_setting(compiled_zoo.table(record["rows"]), record["setting"]),
     ),
     Section("fuzz", FUZZ, fuzzed),
+    Section("fuzz_structures", STRUCTURED, fuzzed),
     Section("fuzz_files", FILES, opened),
     Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
     Section("peers", PEERS, peers_summary),

@@ -35,7 +35,7 @@ _BEYOND = 0.6
 _GROUP = 30.0
 """What starting a list costs, in products."""
 _WAITS, _WAITS_BY_VECTOR, _WAITS_BY_CHANNEL = 2.0, 3.7, 5.0
-"""Cycles of a step in which a core that waits for loads does nothing else, within a fifth."""
+"""Cycles of a step in which a core that waits for loads does nothing else; a test compares them with the model."""
 _WAITED = 4
 """Channels, of which more have products enough to wait with."""
 

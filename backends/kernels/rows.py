@@ -37,7 +37,7 @@ _GROUP = 16.0
 """What starting a list costs, in cycles."""
 _WAITS, _WAITS_BY_PIXEL = 3.0, 4.3
 """Cycles of a step in which a core that waits for loads does nothing else, the second for each pixel and, with 1 more for each
-vector of channels, within a tenth."""
+vector of channels; a test compares them with the model."""
 _MOVED = 2.0
 """Cycles of putting a sum where it waits, or adding it there."""
 

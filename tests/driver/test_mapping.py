@@ -64,6 +64,11 @@ def test_a_plan_for_a_network() -> None:
     assert "Plan of structures" in result.report.to_html()
 
 
+def test_one_pattern_to_ignore_needs_no_list() -> None:
+    plan = reconvene.map_structures(net(), X, "rpi4", ignore="9.weight")
+    assert {layer.name for layer in plan.layers if layer.structure} == {"3.weight", "7.weight", "11.weight"}
+
+
 def test_nothing_is_found_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     first = reconvene.map_structures(net(), X, "rpi4", data="easy")
 
