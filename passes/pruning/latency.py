@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -95,12 +95,23 @@ def layer_channels(view: DependencyView, decisions: Sequence[Decision]) -> dict[
             for part in decision.group.slices:
                 count = int((part.positions[decision.drop] >= 0).sum())
                 lost[part.parameter, part.axis] = lost.get((part.parameter, part.axis), 0) + count
+    lost |= {(name, 1): count for name, count in _lost_in_groups(view, decisions)}
     shapes = {name: tuple(attribute(view.module, name).shape) for name in view.stored}
     return {
         name: (shape[1] - lost.get((name, 1), 0), shape[0] - lost.get((name, 0), 0))
         for name, shape in shapes.items()
         if len(shape) > 1
     }
+
+
+def _lost_in_groups(view: DependencyView, decisions: Sequence[Decision]) -> Iterator[tuple[str, int]]:
+    """What each group of a grouped convolution reads less, by the name of its weight, which has no axis for all it reads."""
+    by_class = {number: decision for decision in decisions for number in decision.group.classes}
+    for name, (layer, *_) in view.layers.items():
+        if layer.groups > 1 and not layer.transposed and not layer.depthwise:
+            decision = by_class.get(view.axes.of(layer.source, layer.axis))
+            if decision is not None:
+                yield name, int(decision.drop.sum()) // layer.groups
 
 
 def _total(view: DependencyView, decisions: Sequence[Decision], time: LayerTime) -> float:

@@ -73,7 +73,9 @@ class ChannelParts:
 
 
 def layer_costs(view: DependencyView, decisions: Sequence[Decision]) -> Costs:
-    """Multiply-accumulates and weights of the layers after decisions. What a grouped convolution reads counts as it was."""
+    """Multiply-accumulates and weights of the layers after decisions, without those of biases. Of a transposed grouped
+    convolution what a group gives counts as it was.
+    """
     before, after = layer_channels(view, ()), layer_channels(view, decisions)
     found_macs = found_weights = 0.0
     for name, count in layer_macs(view.module, view.operations).items():

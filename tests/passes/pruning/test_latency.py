@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,8 +13,10 @@ from torch import nn
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
+from reconvene.passes.compaction import compact
 from reconvene.passes.dependency import DependencyView, dependency_view
-from reconvene.passes.pruning.decisions import Widths, allot
+from reconvene.passes.groups import ChannelGroup
+from reconvene.passes.pruning.decisions import Decision, Widths, allot, masks_of
 from reconvene.passes.pruning.latency import LatencyGoal, _wider, decide_for_latency, layer_channels
 
 from ...support.pruning import by_magnitude, prune
@@ -109,3 +112,26 @@ def test_wider_groups_are_tried_by_the_step_up_to_all_channels(
     view: DependencyView, size: int, blocks: int, kept: int, multiple: int, wider: list[int]
 ) -> None:
     assert [*_wider(replace(view.groups[0], size=size, blocks=blocks), kept, multiple)] == wider
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4, 16])
+def test_sizes_of_grouped_convolutions_are_those_that_are_left(groups: int) -> None:
+    """A group's share of what is read is an axis of the weight, and no axis for all that is read."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, groups=groups), nn.ReLU(), nn.Conv2d(32, 4, 1)
+    ).eval()
+    x = (torch.randn(1, 3, 6, 6),)
+    view = dependency_view(canonicalize(capture(model, x)))
+    decisions = [half_of(group) for group in view.groups]
+    small = compact(capture(model, x), x, masks_of(view, decisions)).module
+    left = {name: value.shape[1::-1] for name, value in small.named_parameters() if value.dim() > 1}
+    assert {name: torch.Size(sizes) for name, sizes in layer_channels(view, decisions).items()} == left
+
+
+def half_of(group: ChannelGroup) -> Decision:
+    """The first half of each of its blocks goes, as far as it can lose any."""
+    drop = np.zeros(group.size, bool)
+    if group.prunable:
+        drop.reshape(group.blocks, -1)[:, : group.size // group.blocks // 2] = True
+    return Decision(group, int(drop.sum()), drop, ())
