@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from ..machines.architectures import ARCHITECTURES
 from .tools import llvm_tool
 
-__all__ = ["disassemble", "is_multiply_add", "modelled"]
+__all__ = ["disassemble", "modelled"]
 
 _UNKNOWN = re.compile(r"^<stdin>:(\d+):\d+: warning:", re.MULTILINE)
 
@@ -78,11 +78,3 @@ def _x86(line: str) -> str:
     jump = _X86_CALL.sub("jmp ", line)
     found = _X86_BRANCH.match(jump)
     return f"{found.group(1)} 4" if found else jump
-
-
-def is_multiply_add(line: str) -> bool:
-    """Whether an instruction multiplies and adds whole vectors of float32."""
-    return bool(_MULTIPLY_ADD.match(line))
-
-
-_MULTIPLY_ADD = re.compile(r"^(fml[as] v\d+\.4s|vfn?m(add|sub)\d+ps )")

@@ -12,13 +12,13 @@ from ...frontend.base.progress import stage
 from ..bundles.execution import bundle_emulator
 from ..bundles.manifest import Bundle
 from ..bundles.read import open_bundle
-from ..machines.architectures import ARCHITECTURES
 from ..state import described
 from .blocks import blocks_of, steady
 from .board import BoardModel, board_of, core_of, levels_of
 from .core_model import CORES, Core
 from .cost import Estimate, costs_of, nothing
 from .counting import CacheLevel, Command, count_instructions, count_misses, new_misses
+from .products import PRODUCTS
 from .symbols import Symbols, kernel_name, symbols_of
 from .tools import llvm_tool, version_of
 
@@ -39,9 +39,8 @@ def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
     """
     bundle = open_bundle(folder)
     target = bundle.target
-    if target.isa.multiply_add is None:
-        modelled = [name for name, entry in sorted(ARCHITECTURES.items()) if entry.multiply_add is not None]
-        raise InputError(f"bundle '{folder}' is for {target.triple}; estimates are for {' and '.join(modelled)} only")
+    if target.architecture not in PRODUCTS:
+        raise InputError(f"bundle '{folder}' is for {target.triple}; estimates are for {' and '.join(PRODUCTS)} only")
     if bundle.program is None:
         raise InputError(f"bundle '{folder}' holds no program; compile it with --runtime static")
     core, levels, board = core_of(target), levels_of(target), board_of(target)
@@ -53,7 +52,7 @@ def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
         fewer, more = (run.result() for run in runs)
         misses = new_misses(reads[1].result(), reads[0].result())
     with stage("modelling cycles"):
-        found = costs_of(blocks_of(steady(more, fewer)), misses, _owner(bundle), core, board)
+        found = costs_of(blocks_of(steady(more, fewer)), misses, _owner(bundle), core, board, OTHER)
     kernels = sorted((cost for name, cost in found.items() if name != OTHER), key=lambda cost: -cost.cycles)
     return Estimate(
         target=target.name,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ...frontend.base.errors import InputError
 from ..machines.architectures import ARCHITECTURES
+from .products import PRODUCTS, Product
 from .tools import llvm_tool, llvm_version, output_of
 
 __all__ = ["CORES", "BlockCycles", "Core", "block_cycles", "find_core"]
@@ -48,6 +49,8 @@ _LLVM_SKIPS = 18
 _NOTHING = "nop"
 """An instruction of every architecture."""
 _SHORT_TURNS, _LONG_TURNS = 50, 150
+_TRIED = 14
+"""Registers that sums are in; see `products.Product.sample`."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,29 @@ class Core:
         cpu: as LLVM names it.
         model: the core whose model LLVM has for it.
         exact: whether that is the best model LLVM has for it in any version; older ones lack some.
-        multiply_adds: vector multiply-adds that may begin in a cycle.
+        rates: instructions of each kind of `products.PRODUCTS` that may begin in a cycle, by the kind's name; kinds that the
+            model has nothing on are left out.
     """
 
     architecture: str
     cpu: str
     model: str
     exact: bool
-    multiply_adds: float
+    rates: tuple[tuple[str, float], ...]
     llvm: int
+
+    @property
+    def multiply_adds(self) -> float:
+        """Multiply-adds of the usual float32 vectors that may begin in a cycle."""
+        return self.rates[0][1]
+
+    def least_cycles(self, counts: Mapping[Product, int]) -> float:
+        """What so many instructions of each kind take if nothing else does; those without a rate take none.
+
+        Kinds share the units that they begin on, so that no two of them begin in the same place.
+        """
+        rates = dict(self.rates)
+        return sum(count / rates[kind.name] for kind, count in counts.items() if kind.name in rates)
 
 
 @dataclass(frozen=True)
@@ -89,23 +106,38 @@ def find_core(architecture: str, cpu: str, whose: str = "") -> Core:
     Raises:
         InputError: there is no llvm-mca, or it has no model for the core.
     """
-    multiply_add = ARCHITECTURES[architecture].multiply_add
-    trial = [multiply_add.format(register) for register in range(14)] if multiply_add else []
+    kinds = PRODUCTS.get(architecture, ())
     target = f" of '{whose}'" if whose else ""
-    if not trial or not cpu:
+    if not kinds or not cpu:
         raise InputError(f"LLVM has no model of the core{target}; it has one of {', '.join(CORES)}")
     llvm_tool("llvm-mca")
-    try:
-        # Sums that do not wait for each other show how many may begin in a cycle.
-        answer = _analyse(architecture, cpu, [trial], _SHORT_TURNS)
-    except InputError:
+    answers = {kind.name: _trial(architecture, cpu, kind) for kind in kinds}
+    answer = next((found for found in answers.values() if found is not None), None)
+    if answer is None:
         raise InputError(
             f"LLVM {llvm_version()} has no model of the core '{cpu}'{target}; it has one of {', '.join(CORES)}"
-        ) from None
+        )
     found = _PREFIX.match(answer["TargetInfo"]["Resources"][0])
     model = _PREFIXES.get(found.group(1), found.group(1)) if found else "an unnamed core"
-    rate = len(trial) / answer["CodeRegions"][0]["SummaryView"]["BlockRThroughput"]
-    return Core(architecture, cpu, model, CORES.get(cpu) == model, rate, llvm_version())
+    rates = tuple((name, _rate(found)) for name, found in answers.items() if found is not None)
+    return Core(architecture, cpu, model, CORES.get(cpu) == model, rates, llvm_version())
+
+
+def _trial(architecture: str, cpu: str, kind: Product) -> Any:
+    """llvm-mca's answer for products that do not wait for each other, which shows how many may begin in a cycle; None where
+    the core has no such instructions, or its model nothing on them.
+    """
+    try:
+        answer = _answer(architecture, cpu, [[kind.sample.format(register) for register in range(_TRIED)]], 1)
+    except InputError:
+        return None
+    (region,) = answer["CodeRegions"]
+    return answer if region["SummaryView"]["Instructions"] == _TRIED else None
+
+
+def _rate(answer: Any) -> float:
+    (region,) = answer["CodeRegions"]
+    return float(_TRIED / region["SummaryView"]["BlockRThroughput"])
 
 
 def block_cycles(core: Core, blocks: Sequence[Sequence[str]]) -> list[BlockCycles]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ...frontend.base.errors import InputError
-from .assembly import disassemble, is_multiply_add, modelled
+from .assembly import disassemble, modelled
 from .blocks import Block
 from .board import BoardModel
 from .core_model import BlockCycles, Core, block_cycles
 from .counting import Misses
+from .products import Product, product_of
+from .tools import llvm_version
 
 __all__ = ["LINE_BYTES", "Cost", "Estimate", "HotBlock", "costs_of", "nothing"]
 
@@ -38,10 +40,10 @@ class Cost:
 
     Attributes:
         instructions: that ran.
-        multiply_adds: of those, multiply-adds of whole float32 vectors.
+        multiply_adds: of those, multiply-adds of whole vectors, see `products`.
         cycles: each block's steady state, summed: the figure to compare.
         throughput_cycles: of the busiest unit, nothing waiting for anything: a lower bound.
-        floor_cycles: what the multiply-adds alone take at the core's best rate.
+        floor_cycles: what the multiply-adds alone take, each kind at the core's best rate.
         l1_misses, last_misses: of the first and of the last cache.
         memory_bytes: read from memory.
         milliseconds: the larger of computing and of reading memory, at the board's clock; None without a clock.
@@ -124,22 +126,22 @@ def costs_of(
     owner: Callable[[str, int], str],
     core: Core,
     board: BoardModel,
+    aside: str,
 ) -> dict[str, Cost]:
-    """The cost of each owner of code. `owner` names it for a file and an offset.
+    """The cost of each owner of code. `owner` names it for a file and an offset; `aside` is the one of all code that is not
+    asked about, of which LLVM need not know all.
 
     Raises:
-        InputError: nothing ran, or LLVM knows none of the code.
+        InputError: nothing ran, or LLVM does not know an instruction that counts.
     """
     if not blocks:
         raise InputError("nothing was counted: the program ran no code in its measured pass")
     owners = {block: owner(block.file, block.offset) for block in blocks}
     texts = disassemble({code for block in blocks for code in block.code}, core.architecture)
-    asked = [block for block in _hot(blocks, owners) if all(code in texts for code in block.code)]
-    if not asked:
-        raise InputError("LLVM knows none of the code that ran; install a newer one")
+    asked = _known(_hot(blocks, owners), texts, owners, aside)
     assembly = {block: [texts[code] for code in block.code] for block in asked}
     cycles = dict(zip(asked, _cycles(core, [assembly[block] for block in asked]), strict=True))
-    fused = {code for code, text in texts.items() if is_multiply_add(text)}
+    kinds = {code: product_of(text, core.architecture) for code, text in texts.items()}
     grouped: defaultdict[str, list[Block]] = defaultdict(list)
     for block in blocks:
         grouped[owners[block]].append(block)
@@ -148,15 +150,17 @@ def costs_of(
     found = {}
     for name, group in grouped.items():
         steady, throughput = _scaled(group, cycles, everywhere)
-        products = sum(block.count * sum(code in fused for code in block.code) for block in group)
+        products: Counter[Product] = Counter()
+        for block in group:
+            products.update({kind: block.count * n for kind, n in _kinds(block, kinds).items()})
         first, last = lost.get(name, (0, 0))
         cost = Cost(
             name=name,
             instructions=sum(block.instructions for block in group),
-            multiply_adds=products,
+            multiply_adds=products.total(),
             cycles=steady,
             throughput_cycles=throughput,
-            floor_cycles=products / core.multiply_adds,
+            floor_cycles=core.least_cycles(products),
             l1_misses=first,
             last_misses=last,
             memory_bytes=last * LINE_BYTES,
@@ -175,6 +179,30 @@ def _hot(blocks: Sequence[Block], owners: Mapping[Block, str]) -> list[Block]:
     for block in blocks:
         grouped[owners[block]].append(block)
     return [block for group in grouped.values() for block in _most_used(group)]
+
+
+def _known(hot: Sequence[Block], texts: Mapping[bytes, str], owners: Mapping[Block, str], aside: str) -> list[Block]:
+    """Those that LLVM knows every instruction of. One that it does not know would count for nothing, and its block for less
+    than it takes.
+    """
+    found = []
+    for block in hot:
+        unknown = next((code for code in block.code if code not in texts), None)
+        if unknown is None:
+            found.append(block)
+        elif owners[block] != aside:
+            raise InputError(
+                f"LLVM {llvm_version()} does not know the instruction {unknown.hex()} of '{owners[block]}'; install a newer"
+                " LLVM (Debian: apt-get install llvm-22)"
+            )
+    if not found:
+        raise InputError(f"LLVM {llvm_version()} knows none of the code that ran; install a newer one")
+    return found
+
+
+def _kinds(block: Block, kinds: Mapping[bytes, Product | None]) -> Counter[Product]:
+    """The multiply-adds of a block, by kind."""
+    return Counter(kind for code in block.code if (kind := kinds.get(code)) is not None)
 
 
 def _most_used(group: Sequence[Block]) -> list[Block]:

@@ -35,6 +35,7 @@ from .tools import cache_folder, llvm_tool, version_of
 __all__ = ["KernelProgram", "estimate_kernel", "kernel_program"]
 
 _DRIVER = frozenset({"main"})
+_REST = "driver"
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,10 @@ def _measured(program: KernelProgram, target: Target, core: Core, caches: bool) 
     def owner(file: str, offset: int) -> str:
         # What the kernel calls, such as memset, is its own. Only the loop that calls it is not.
         name = symbols.at(offset) or ""
-        return "driver" if name in _DRIVER else program.name
+        return _REST if name in _DRIVER else program.name
 
     counted = blocks_of(steady(second, first))
-    return costs_of(counted, misses, owner, core, board_of(target))[program.name]
+    return costs_of(counted, misses, owner, core, board_of(target), _REST)[program.name]
 
 
 def _key(objects: Path, tensors: Sequence[str], target: Target, core: Core, caches: bool) -> Path:

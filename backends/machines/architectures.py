@@ -43,8 +43,6 @@ class Architecture:
         wheel: the platform of TVM's wheel for it; None where there is none.
 
         model_attributes: LLVM's, with which its code is disassembled and modelled.
-        multiply_add: assembly of a vector multiply-add to the register ``{0}``, whose factors are none of the registers 0 to
-            13; None where LLVM models no core.
     """
 
     name: str
@@ -73,7 +71,6 @@ class Architecture:
     wheel: str | None
 
     model_attributes: str
-    multiply_add: str | None
 
 
 _ARM_IN_ORDER = frozenset(
@@ -106,7 +103,6 @@ _X86_64 = Architecture(
     zig_cpu="x86_64",
     wheel="manylinux_2_28_x86_64",
     model_attributes="",
-    multiply_add="vfmadd231ps %ymm14, %ymm15, %ymm{0}",
 )
 
 _AARCH64 = Architecture(
@@ -133,8 +129,7 @@ _AARCH64 = Architecture(
     zig=("aarch64-linux-gnu.2.28", "aarch64-linux-musl"),
     zig_cpu="generic",
     wheel="manylinux_2_28_aarch64",
-    model_attributes="+v8.6a",
-    multiply_add="fmla v{0}.4s, v16.4s, v17.4s",
+    model_attributes="+v8.6a,+fullfp16",
 )
 
 _ARM = Architecture(
@@ -166,7 +161,6 @@ _ARM = Architecture(
     zig_cpu="cortex_a7",
     wheel=None,
     model_attributes="",
-    multiply_add=None,
 )
 
 ARCHITECTURES = {entry.name: entry for entry in (_X86_64, _AARCH64, _ARM)}

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from reconvene.backends.estimate.assembly import disassemble, is_multiply_add, modelled, split_writeback
+from reconvene.backends.estimate.assembly import disassemble, modelled, split_writeback
 from reconvene.backends.estimate.core_model import block_cycles, find_core
 from reconvene.backends.estimate.tools import llvm_tool
 from tests.support.tools import needs
@@ -70,14 +70,6 @@ def test_disassembly_leaves_out_the_unknown() -> None:
         b"\x90": "nop",
         b"\xc5\xfc\x58\xc1": "vaddps %ymm1, %ymm0, %ymm0",
     }
-
-
-def test_multiply_adds() -> None:
-    assert is_multiply_add("fmla v0.4s, v1.4s, v2.s[0]")
-    assert is_multiply_add("vfmadd231ps %ymm14, %ymm15, %ymm0")
-    assert not is_multiply_add("fmla v0.2d, v1.2d, v2.2d")
-    assert not is_multiply_add("fmadd s0, s1, s2, s3")
-    assert not is_multiply_add("vmulps %ymm1, %ymm0, %ymm0")
 
 
 @needs("llvm-mca")
