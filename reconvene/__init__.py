@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from .backends.machines.targets import Target
     from .driver.api import capture, compact, compile, prune
+    from .driver.exploring.explore import explore
     from .driver.mapping import map_structures
     from .driver.reports.report import Report
     from .driver.result import Result
@@ -33,6 +34,7 @@ __all__ = [
     "capture",
     "compact",
     "compile",
+    "explore",
     "map_structures",
     "prune",
 ]
@@ -51,6 +53,7 @@ _HOME = {
     "capture": ".driver.api",
     "compact": ".driver.api",
     "compile": ".driver.api",
+    "explore": ".driver.exploring.explore",
     "map_structures": ".driver.mapping",
     "prune": ".driver.api",
 }

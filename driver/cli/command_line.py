@@ -16,6 +16,7 @@ import typer
 
 from .compiling import board_server, compile_, estimate, targets
 from .ending import INTERRUPTED, explained, failed, unheard
+from .exploring import explore
 from .mapping import map_, times
 from .meaningless import Verb
 from .pruning import capture, compact, explain, prune
@@ -54,6 +55,7 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("train", train),
     ("train-levels", train_levels),
     ("shrink", shrink),
+    ("explore", explore),
     ("evaluate", evaluate),
     ("compile", compile_),
     ("portfolio", portfolio),

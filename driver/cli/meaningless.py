@@ -232,6 +232,15 @@ def _shrink(given: Given) -> None:
         given.refuse(["reward"], f"for the rule {given['rule']}, which searches for nothing; it is for rl-pruner")
 
 
+def _explore(given: Given) -> None:
+    _fitted(given)
+    _own_data(given)
+    if given["variant"] and "mapped" not in given["variant"]:
+        given.refuse(["difficulty", "beta"], "without --variant mapped, whose rules they are for")
+    if given["on"] is None:
+        given.refuse(["key_file"], "without a board on the network, see --on")
+
+
 def _evaluate(given: Given) -> None:
     _own_data(given)
     if Path(given["model"]).is_dir():
@@ -262,6 +271,7 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "train": _train,
     "train-levels": _train_levels,
     "shrink": _shrink,
+    "explore": _explore,
     "compile": _compile,
     "portfolio": _portfolio,
     "run": _run,

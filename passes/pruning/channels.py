@@ -18,7 +18,7 @@ from ..rules import rule_of
 from ..rules.layout import MERGED
 from ..rules.linear_map import unusable
 from .decisions import Scored, Widths, check_patterns, ignored_by
-from .latency import LatencyGoal, decide_for_latency
+from .latency import LatencyGoal, LatencyOutcome, decide_for_latency
 from .trial import Trial, tried
 
 __all__ = ["MergedWithBatch", "TimedTrial", "held_by_batch", "score", "tried_for_latency"]
@@ -26,6 +26,8 @@ __all__ = ["MergedWithBatch", "TimedTrial", "held_by_batch", "score", "tried_for
 Floats = NDArray[np.float64]
 Scoring = Callable[[Sequence[ChannelGroup]], dict[ChannelGroup, Floats]]
 """Gives every channel of some groups a number; the lowest go first."""
+Deciding = Callable[[DependencyView, Scored, LatencyGoal, Widths], LatencyOutcome]
+"""Which widths reach a goal: `latency.decide_for_latency`, or `knapsack.packed_for_latency`."""
 
 _LISTED = 4
 """Reasons that an error names."""
@@ -68,11 +70,16 @@ class TimedTrial:
 
 
 def tried_for_latency(
-    module: fx.GraphModule, view: DependencyView, scored: Scored, goal: LatencyGoal, widths: Widths
+    module: fx.GraphModule,
+    view: DependencyView,
+    scored: Scored,
+    goal: LatencyGoal,
+    widths: Widths,
+    decide: Deciding = decide_for_latency,
 ) -> TimedTrial:
-    """Widths for a goal, again for as long as some of their channels would stay. Raises InputError if it is out of reach."""
+    """Widths for a goal, again for as long as some of their channels would stay. Raises OutOfReach if there are none."""
     while True:
-        outcome = decide_for_latency(view, scored, goal, widths)
+        outcome = decide(view, scored, goal, widths)
         trial = tried(module, view, outcome.decisions, widths.step)
         if not trial.withheld:
             return TimedTrial(trial, outcome.sparsity, outcome.share)

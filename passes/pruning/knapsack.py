@@ -21,7 +21,7 @@ from ...frontend.base.errors import InputError
 from ..dependency import DependencyView
 from ..groups import ChannelGroup
 from .decisions import AS_WANTED, Decision, Scored, Widths, rounded
-from .latency import LatencyGoal, LatencyOutcome, layer_channels
+from .latency import LatencyGoal, LatencyOutcome, OutOfReach, layer_channels
 
 __all__ = ["Table", "packed_for_latency", "solve"]
 
@@ -116,7 +116,8 @@ def packed_for_latency(
         choices: widths of a group that are tried, about: all of a narrow one, evenly spaced ones of a wide one.
 
     Raises:
-        InputError: the share cannot be reached, no layer's time is known, or no solution was found in two minutes.
+        OutOfReach: the share cannot be reached.
+        InputError: no layer's time is known, or no solution was found in two minutes.
     """
     knapsack = _Knapsack(view, scored, goal, widths, choices)
     dense = knapsack.time(())
@@ -128,7 +129,7 @@ def packed_for_latency(
         if decisions is None:
             least = knapsack.time(knapsack.narrowest()) / dense
             if least > goal.share:
-                raise InputError(
+                raise OutOfReach(
                     f"latency {goal.share} cannot be reached: with every layer at its least it is {least:.2f}"
                 )
             raise InputError(

@@ -12,7 +12,15 @@ from ..groups import ChannelGroup
 from ..values import attribute
 from .decisions import AS_WANTED, Decision, Scored, Widths, allot, rounded
 
-__all__ = ["LatencyGoal", "LatencyOutcome", "LayerTime", "check_latency", "decide_for_latency", "layer_channels"]
+__all__ = [
+    "LatencyGoal",
+    "LatencyOutcome",
+    "LayerTime",
+    "OutOfReach",
+    "check_latency",
+    "decide_for_latency",
+    "layer_channels",
+]
 
 LayerTime = Callable[[str, int, int], float]
 """Time of one layer by its weight's name and the sizes of that weight's second and first axis (channels in and out).
@@ -24,6 +32,10 @@ _STEPS = 12
 _MAX_SPARSITY = 0.999
 _GIVE_UP_RATIO = 1.05
 """Past this much more time, still wider layers are not tried."""
+
+
+class OutOfReach(InputError):
+    """No network that could be made takes so little time; the line says how near one comes."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,8 @@ def decide_for_latency(
     as a larger one.
 
     Raises:
-        InputError: the share cannot be reached, or no layer's time is known.
+        OutOfReach: the share cannot be reached.
+        InputError: no layer's time is known.
     """
     time = cache(goal.time)
     dense = _total(view, (), time)
@@ -75,7 +88,7 @@ def decide_for_latency(
     best = allot(view, scored, high, widths)
     if _total(view, best, time) > goal.share * dense:
         least = _total(view, best, time) / dense
-        raise InputError(f"latency {goal.share} cannot be reached: with every layer at its least it is {least:.2f}")
+        raise OutOfReach(f"latency {goal.share} cannot be reached: with every layer at its least it is {least:.2f}")
     for _ in range(_STEPS):
         middle = (low + high) / 2
         found = allot(view, scored, middle, widths)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
-from .latency import check_latency
+from .latency import OutOfReach, check_latency
 from .structured import Structured
 
 __all__ = ["LayerTiming", "NetworkTime", "TimedZeros", "Timing", "ZerosGoal", "ZerosTime", "structured_for_latency"]
@@ -95,10 +95,11 @@ class Timing:
 
 @dataclass(frozen=True, eq=False)
 class TimedZeros:
-    """Zeros that reach a goal, and how they do."""
+    """Zeros that reach a goal, and how they do; `asked` is the share that they were made with."""
 
     found: Structured
     timing: Timing
+    asked: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,8 @@ def structured_for_latency(give: Callable[[float], Structured], goal: ZerosGoal)
         goal: every share that is tried is timed; it counts what is reached, not what was estimated between two trials.
 
     Raises:
-        InputError: the goal cannot be reached, which says how near one can come; or no time is known.
+        OutOfReach: the goal cannot be reached, which says how near one can come.
+        InputError: no time is known.
     """
     dense = goal.time({})
     if dense.total <= 0:
@@ -135,7 +137,7 @@ def structured_for_latency(give: Callable[[float], Structured], goal: ZerosGoal)
     )
     reached = best.time.total / dense.total
     timing = Timing(goal.share, reached, _share(best.found.masks), dense.unit, dense.total, best.time.total, layers)
-    return TimedZeros(best.found, timing)
+    return TimedZeros(best.found, timing, best.sparsity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +157,7 @@ class _Search:
             return self.without_idle(slow)  # Some structures have zeros at any share.
         if not self.reaches(fast):
             least = fast.time.total / self.dense.total
-            raise InputError(
+            raise OutOfReach(
                 f"latency {self.goal.share} cannot be reached by zeros of this structure: with {_MAX_SPARSITY:.1%} of them"
                 f" it is {least:.3f}; give that or more, or let more layers take a structure"
             )

@@ -1,0 +1,1 @@
+"""From a trained network to a front: for each budget of time several networks, each trained, compiled, timed and tested."""

@@ -1,0 +1,23 @@
+"""What may be made for a budget, by name: what finds each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from .channels import channels_for
+from .ground import Choice, Ground
+from .settings import CHANNELS, KNAPSACK, MAPPED
+from .zeros import mapped_for, structure_for
+
+__all__ = ["Finder", "finder"]
+
+Finder = Callable[[Ground, str, float], Choice]
+"""What meets a budget; raises OutOfReach where nothing does."""
+
+_FINDERS: Mapping[str, Finder] = MappingProxyType({CHANNELS: channels_for, KNAPSACK: channels_for, MAPPED: mapped_for})
+
+
+def finder(kind: str) -> Finder:
+    """For a variant of `settings.KINDS`, or else a structure by its name."""
+    return _FINDERS.get(kind, structure_for)
