@@ -26,7 +26,7 @@ from .pure_forms import in_own_type, pure_form
 from .rules import layer_of
 from .state_writes import write_once
 from .stored import holder_of
-from .values import MUTATED, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, same_shape
+from .values import MOVED, MUTATED, REMADE, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, same_shape
 
 __all__ = ["CHECKS", "canonicalize"]
 
@@ -38,13 +38,29 @@ CHECKS = (
     "aten.sym_constrain_range",
 )
 
+_MOVES = frozenset(
+    f"aten.{name}"
+    for name in (
+        "t", "transpose", "permute", "numpy_T", "matrix_H", "mT", "adjoint", "movedim", "swapaxes", "flip", "view", "reshape",
+        "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "detach", "alias",
+    )
+)  # fmt: skip
+"""Operators that put all entries of their operand elsewhere and change none."""
+
 
 def canonicalize(module: fx.GraphModule, replaced: Mapping[str, torch.Tensor] | None = None) -> CapturedModule:
     """Gives the canonical form as a new module that shares stored tensors with `module`.
 
-    Tensors in `replaced` stand for those of the same name from the start: weights are computed from them.
+    Tensors in `replaced` stand for those of the same name from the start, and for weights that only the canonical form stores
+    under theirs as soon as these are known: other weights are computed from them.
     """
     graph = copied_graph(module.graph)
+    for node in graph.nodes:
+        for said in (
+            MOVED,
+            REMADE,
+        ):  # Of a canonical form: what this one is made from is stored, however that came to be.
+            node.meta.pop(said, None)
     _drop_checks(graph)
     _drop_whole_slices(graph)
     _merge_aliases(module, graph)
@@ -182,17 +198,29 @@ def _store_computed_weights(
         ):
             stored.add(node)
     new: dict[str, torch.Tensor] = {}
+    values = {node: tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
     for node in list(graph.nodes):
         for operand in _weights_of(node):
             if operand in stored and operand.op != "get_attr":
-                name = _weight_name(operand, new, module)
-                new[name] = _evaluated(tensors, operand)
+                name = _weight_name(operand, new, module, values)
+                made = tensors.get(name) if not _exists(module, name) else None
+                new[name] = _evaluated(values, operand) if made is None else made
                 with graph.inserting_before(operand):
                     attr = graph.get_attr(name)
                 attr.meta = copy.copy(operand.meta)
+                attr.meta[MOVED] = _moved(operand)
+                attr.meta[REMADE] = _exists(module, name) and not _keeps_zeros(values, operand, name, entries=True)
                 operand.replace_all_uses_with(attr)
                 stored.add(attr)
+                values[attr] = new[name]  # Other weights may be computed from this one.
     return new
+
+
+def _moved(node: fx.Node) -> str | None:
+    """The stored tensor of which a node has all entries, in another order or form."""
+    while node.op == "call_function" and operator_name(node) in _MOVES and len(node.all_input_nodes) == 1:
+        (node,) = node.all_input_nodes
+    return str(node.target) if node.op == "get_attr" else None
 
 
 def _is_pure_call(node: fx.Node) -> bool:
@@ -208,7 +236,7 @@ def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
         yield from (operand for operand in (layer.weight, layer.bias) if operand is not None)
 
 
-def _evaluated(tensors: Mapping[str, Any], node: fx.Node) -> torch.nn.Parameter:
+def _evaluated(stored: Mapping[fx.Node, torch.Tensor], node: fx.Node) -> torch.nn.Parameter:
     """The value of a node that depends on stored tensors only."""
     values: dict[fx.Node, torch.Tensor] = {}
 
@@ -222,7 +250,7 @@ def _evaluated(tensors: Mapping[str, Any], node: fx.Node) -> torch.nn.Parameter:
                 continue
             pending.pop()
             if current.op == "get_attr":
-                values[current] = tensors[str(current.target)].detach()
+                values[current] = stored[current].detach()
             else:
                 args, kwargs = fx.map_arg((current.args, dict(current.kwargs)), values.__getitem__)
                 values[current] = current.target(*args, **kwargs)  # type: ignore[operator]
@@ -230,13 +258,27 @@ def _evaluated(tensors: Mapping[str, Any], node: fx.Node) -> torch.nn.Parameter:
 
     with torch.no_grad():
         value = value_of(node).clone()
-    trained = any(isinstance(tensors[str(leaf.target)], torch.nn.Parameter) for leaf in values if leaf.op == "get_attr")
+    trained = any(isinstance(stored[leaf], torch.nn.Parameter) for leaf in values if leaf.op == "get_attr")
     return torch.nn.Parameter(value, requires_grad=trained and value.is_floating_point())
 
 
-def _weight_name(node: fx.Node, taken: Mapping[str, torch.Tensor], module: fx.GraphModule) -> str:
+def _keeps_zeros(stored: Mapping[fx.Node, torch.Tensor], node: fx.Node, name: str, *, entries: bool = False) -> bool:
+    """Whether zeros of the stored tensor `name` are the same zeros of a node that is computed from it, and change nothing else:
+    whole filters, or `entries` as well. It is tried on some that are drawn.
+    """
+    whole = _evaluated(stored, node).detach().nan_to_num()
+    shape = whole.shape if entries else (whole.shape[0], *(1,) * (whole.dim() - 1))
+    kept = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5).to(whole.device)
+    masked = {leaf: value * kept if str(leaf.target) == name else value for leaf, value in stored.items()}
+    return torch.equal(_evaluated(masked, node).detach().nan_to_num(), whole * kept)
+
+
+def _weight_name(
+    node: fx.Node, taken: Mapping[str, torch.Tensor], module: fx.GraphModule, stored: Mapping[fx.Node, torch.Tensor]
+) -> str:
     """The name the weight had before it was pruned or parametrised, if that can be told; else that of the parameter it
-    is computed from, where nothing else reads that one (standardised weights); else one of the node's."""
+    is computed from, where nothing else reads that one and zero filters of the two are the same (standardised weights); else
+    one of the node's."""
     ancestors = _ancestors(node)
     leaves = [leaf for leaf in ancestors if leaf.op == "get_attr"]
     for name in filter(None, (_plain_name(str(leaf.target)) for leaf in leaves)):
@@ -244,8 +286,9 @@ def _weight_name(node: fx.Node, taken: Mapping[str, torch.Tensor], module: fx.Gr
             return name
     for leaf in leaves:
         only_here = all(user is node or user in ancestors for user in leaf.users)
-        if only_here and same_shape(leaf, node) and str(leaf.target) not in taken:
-            return str(leaf.target)
+        name = str(leaf.target)
+        if only_here and same_shape(leaf, node) and name not in taken and _keeps_zeros(stored, node, name):
+            return name
     name = f"computed_{node.name}"
     while name in taken or _exists(module, name):
         name += "_"

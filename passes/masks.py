@@ -115,16 +115,17 @@ def canonical_and_masked(module: fx.GraphModule, masks: Mapping[str, torch.Tenso
     """The canonical form of `module` with the masked entries set to zero.
 
     A mask of a tensor that the graph stores acts before weights are computed from it; one of a weight that only the
-    canonical form stores (a parametrised weight under its plain name) acts after.
+    canonical form stores (a parametrised weight under its plain name) acts after, and before others are computed from that.
 
     Raises:
         InputError: a mask names no parameter of the graph, does not fit, or leaves nothing of a weight.
     """
     wanted = read_masks(module, masks)
     stored = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    canonical = canonicalize(module, masked_tensors(module, {name: m for name, m in wanted.items() if name in stored}))
-    replace_tensors(canonical, masked_tensors(canonical, {n: m for n, m in wanted.items() if n not in stored}))
-    return canonical
+    masked = masked_tensors(module, {name: m for name, m in wanted.items() if name in stored})
+    canonical = canonicalize(module, masked)
+    computed = masked_tensors(canonical, {name: m for name, m in wanted.items() if name not in stored})
+    return canonicalize(module, masked | computed) if computed else canonical
 
 
 def replace_tensors(canonical: CapturedModule, tensors: Mapping[str, torch.Tensor]) -> None:

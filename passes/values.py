@@ -15,7 +15,9 @@ from ..frontend.calls import named_arguments
 from ..frontend.source_line import source_line
 
 __all__ = [
+    "MOVED",
     "MUTATED",
+    "REMADE",
     "STATE",
     "WRITTEN",
     "Operation",
@@ -40,6 +42,14 @@ WRITTEN = "reconvene_written"
 
 STATE = "reconvene_state"
 """Key in ``node.meta`` of the one call that writes a stored tensor, with what the next call is to find there."""
+
+MOVED = "reconvene_moved"
+"""Key in ``node.meta`` of weights that a canonical graph stores, with the name of the stored tensor whose entries, in another
+order or form, they were computed to be."""
+
+REMADE = "reconvene_remade"
+"""Key in ``node.meta`` of weights that a canonical graph stores under the name of what they are computed from, where zeros of
+that are none of the weight: standardised ones."""
 
 _FIRST_PRIME = 1_000_003
 

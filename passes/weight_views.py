@@ -14,7 +14,7 @@ from .rules.kernel_blocks import blocks_of, stored_form
 from .rules.recurrent import Recurrent
 from .rules.recurrent_cell import RecurrentCell
 from .structures import LayerShape
-from .values import Operation, attribute, shape_of
+from .values import MOVED, REMADE, Operation, attribute, shape_of
 
 __all__ = ["WeightView", "weight_views", "with_other_names"]
 
@@ -27,10 +27,12 @@ class WeightView:
         name: of the parameter.
         shape: of the weight as it is seen.
         layer: the convolution or linear layer that reads it first; None for a matrix of a recurrent layer.
-        unlike: why it cannot be seen so: calls that read it differently; empty where it can.
+        unlike: why zeros cannot be seen so, or would not stay: calls that read it differently; empty where they can.
         first: whether no weighted layer comes before it.
         last: whether no weighted layer comes after it.
         also: other names of the parameter, see `with_other_names`.
+        source: another weight of these whose entries it has in another order, such as the encoder's that a decoder reads
+            transposed; empty where there is none.
     """
 
     name: str
@@ -40,6 +42,7 @@ class WeightView:
     first: bool = False
     last: bool = False
     also: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,15 +74,22 @@ class WeightView:
 def weight_views(module: fx.GraphModule) -> tuple[WeightView, ...]:
     """The floating-point weights of all convolutions, linear layers and recurrent layers of a canonical module, in order."""
     readers: dict[str, list[tuple[Operation, Layer | None]]] = {}
+    moved = {str(node.target): node.meta.get(MOVED) for node in module.graph.nodes if node.op == "get_attr"}
     for operation in operations_of(module).values():
         for name, layer in _weights_of(operation):
             if attribute(module, name).is_floating_point():
                 readers.setdefault(name, []).append((operation, layer))
     nodes = {operation.node for calls in readers.values() for operation, _ in calls}
     behind, ahead = _reached(module, nodes, forward=True), _reached(module, nodes, forward=False)
-    return tuple(
+    views = (
         _view(module, name, calls, any(not behind[o.node] for o, _ in calls), any(not ahead[o.node] for o, _ in calls))
         for name, calls in readers.items()
+    )
+    return tuple(
+        replace(view, source=source)
+        if (source := moved[view.name]) and source in readers.keys() - {view.name}
+        else view
+        for view in views
     )
 
 
@@ -119,11 +129,13 @@ def _view(
     filters, channels, *taps = attribute(module, name).shape
     if transposed:
         filters, channels = channels * groups, filters // groups
-    unlike = len({_orientation(other) for _, other in calls}) > 1
+    unlike = ""
+    if len({_orientation(other) for _, other in calls}) > 1:
+        unlike = "calls that share the weight read it differently"
+    elif any(operand.meta.get(REMADE) for operand in calls[0][0].node.all_input_nodes if operand.target == name):
+        unlike = "it is computed in every call from a tensor whose zeros are not its own, as standardised weights are"
     shape = LayerShape(filters, channels, tuple(taps), groups)
-    return WeightView(
-        name, shape, layer, "calls that share the weight read it differently" if unlike else "", first, last
-    )
+    return WeightView(name, shape, layer, unlike, first, last)
 
 
 def _orientation(layer: Layer | None) -> tuple[int, bool]:

@@ -20,7 +20,7 @@ from ...frontend.base.errors import InputError
 from ..structures import Pattern, Structure, check_share, find_structure
 from ..weight_views import WeightView
 from .structure_plan import PlannedLayer
-from .structure_rules import dense_by_default
+from .structure_rules import dense_by_default, no_choice
 
 __all__ = ["DATA", "MappingRules", "Timed", "Times", "map_layers"]
 
@@ -165,8 +165,8 @@ def _stays(view: WeightView, times: Times, rules: MappingRules) -> str:
     ignored = next((pattern for pattern in rules.ignore if _matches(pattern, view.name)), None)
     if ignored is not None:
         return f"left alone by '{ignored}'"
-    if view.unlike:
-        return view.unlike
+    if bound := no_choice(view):
+        return bound
     if kept := dense_by_default(view):
         return kept
     return "" if view.name in times else "it has no kernel of ours, so its time is not known"

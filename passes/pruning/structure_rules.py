@@ -22,6 +22,7 @@ __all__ = [
     "check_structures",
     "choose",
     "dense_by_default",
+    "no_choice",
     "spelled_rules",
     "structure_rules",
 ]
@@ -186,6 +187,13 @@ def choose(
     return choices
 
 
+def no_choice(view: WeightView) -> str:
+    """Why a layer can be given no zeros of its own; empty for one that can."""
+    return view.unlike or (
+        f"its weight is that of '{view.source}', moved, and has the zeros of that" if view.source else ""
+    )
+
+
 def dense_by_default(view: WeightView) -> str:
     """Why a layer stays dense unless a rule names it; empty for one that need not."""
     if view.depthwise:
@@ -236,8 +244,8 @@ def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[s
         return Choice(view, None, "no pattern of a structure matches it")
     if pattern is not None:
         return Choice(view, None, f"left alone by '{pattern}'")
-    if view.unlike:
-        return Choice(view, None, view.unlike, refused=True)
+    if bound := no_choice(view):
+        return Choice(view, None, bound, refused=bool(view.unlike) or rule.names(view))
     if (kept := dense_by_default(view)) and not rule.names(view):
         return Choice(view, None, kept)
     misfits = [one.structure.fits(view.shape) for one in rule.asked]

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...frontend.base.progress import track
-from ...frontend.graph_module import with_own_graph
 from ..canonicalize import canonicalize
-from ..masks import check_finite, replace_tensors
+from ..masks import check_finite, masked_tensors, replace_tensors
 from ..outcome import LayerZeros
 from ..structures import Structure
 from ..values import attribute
@@ -70,11 +69,14 @@ class Structured:
         """`module`, or where values change its canonical form with the new ones. The masks are for either."""
         if not self.values:
             return module
-        changed = with_own_graph(self.module)
         parameters = {
-            name: nn.Parameter(value, attribute(changed, name).requires_grad) for name, value in self.values.items()
+            name: nn.Parameter(value, attribute(self.module, name).requires_grad) for name, value in self.values.items()
         }
-        replace_tensors(changed, parameters)
+        stored = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+        before = masked_tensors(module, {name: mask for name, mask in self.masks.items() if name in stored})
+        after = masked_tensors(self.module, {name: mask for name, mask in self.masks.items() if name not in stored})
+        changed = canonicalize(module, before | after | parameters)
+        replace_tensors(changed, parameters)  # Those that are computed from a tensor of the same name, too.
         return changed
 
     def without(self, names: Collection[str], reason: str) -> Structured:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import reconvene
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.passes.canonicalize import canonicalize
@@ -85,6 +86,43 @@ def test_every_name_of_a_tied_weight_is_one() -> None:
     masks = {one: torch.eye(8, dtype=torch.bool)}
     with pytest.raises(InputError, match="are not row-block:4"):
         check_structures(module, masks, structure_rules({"other": "row-block:4"}))
+
+
+class Mirrored(nn.Module):
+    """A decoder that reads the encoder's weight transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.encoder, self.head = nn.Linear(12, 16), nn.Linear(16, 8), nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.encoder.weight
+        code = torch.nn.functional.linear(self.inner(x).relu(), weight, self.encoder.bias)
+        return self.head((code.relu() @ weight).relu() + torch.nn.functional.linear(code, weight.t()).relu())
+
+
+@pytest.mark.parametrize("asked", ["row-block:4", "2:4", "unified:2x2", {"inner": "unified:2x2", "*": "row-block:4"}])
+@pytest.mark.parametrize("parametrised", [False, True])
+def test_a_weight_that_is_read_transposed_too_is_pruned_once(asked: Any, parametrised: bool) -> None:
+    model, inputs = Mirrored().eval(), (torch.randn(2, 12),)
+    if parametrised:
+        nn.utils.parametrizations.weight_norm(model.encoder)
+    result = reconvene.prune(model, inputs, structure=asked, sparsity=0.5)
+    zeros = {layer.name: layer for layer in result.report.zeros}
+    (mirrored,) = zeros.keys() - {"inner.weight", "encoder.weight", "head.weight"}
+    assert zeros["encoder.weight"].asked and zeros[mirrored].asked is None
+    assert "its weight is that of 'encoder.weight'" in zeros[mirrored].reason
+    stored = dict(result.module.named_parameters())
+    assert torch.equal(stored[mirrored].t(), stored["encoder.weight"])
+    assert zeros[mirrored].zeros == zeros["encoder.weight"].zeros > 0
+
+
+def test_a_weight_that_is_read_transposed_too_takes_nothing_by_its_own_name() -> None:
+    module = canonicalize(capture(Mirrored().eval(), (torch.randn(2, 12),)))
+    views = weight_views(module)
+    (mirrored,) = (view.name for view in views if view.source)
+    (choice,) = (one for one in choose(views, structure_rules({mirrored: "2:4", "inner": "2:4"})) if one.refused)
+    assert choice.view.name == mirrored and "encoder.weight" in choice.reason
 
 
 def test_the_first_pattern_that_matches_holds_and_a_star_is_for_the_others() -> None:
