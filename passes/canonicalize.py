@@ -24,6 +24,7 @@ from .channel_shuffles import fuse_channel_shuffles
 from .merged_batches import separate_batches
 from .pure_forms import in_own_type, pure_form
 from .rules import layer_of
+from .rules.recurrent_cell import recurrent_tensors
 from .state_writes import write_once
 from .stored import holder_of
 from .values import MOVED, MUTATED, REMADE, STATE, WRITTEN, Operation, attribute, is_tensor, operator_name, same_shape
@@ -192,11 +193,19 @@ def _store_computed_weights(
 ) -> dict[str, torch.Tensor]:
     """Evaluates what weights and biases are computed from when that is stored tensors only."""
     stored: set[fx.Node] = set()
+    calls: dict[tuple[object, str, str], fx.Node] = {}
     for node in graph.nodes:
-        if (node.op == "get_attr" and not node.meta.get(WRITTEN)) or (
-            _is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes)
-        ):
+        if node.op == "get_attr" and not node.meta.get(WRITTEN):
             stored.add(node)
+        elif _is_pure_call(node) and all(operand in stored for operand in node.all_input_nodes):
+            if operator_name(node) == "aten.to" and _in_type_of(node, node.all_input_nodes[0]):
+                first = node.all_input_nodes[0]
+            else:
+                first = calls.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if first is node:
+                stored.add(node)
+            else:  # A layer that is called twice has one weight.
+                node.replace_all_uses_with(first)
     new: dict[str, torch.Tensor] = {}
     values = {node: tensors[str(node.target)] for node in graph.nodes if node.op == "get_attr"}
     for node in list(graph.nodes):
@@ -223,6 +232,11 @@ def _moved(node: fx.Node) -> str | None:
     return str(node.target) if node.op == "get_attr" else None
 
 
+def _in_type_of(node: fx.Node, operand: fx.Node) -> bool:
+    value, before = node.meta["val"], operand.meta["val"]
+    return (value.dtype, value.device, value.layout) == (before.dtype, before.device, before.layout)
+
+
 def _is_pure_call(node: fx.Node) -> bool:
     """Returns if the node's value depends on its operands only."""
     calls = node.op == "call_function" and bool(node.all_input_nodes) and is_tensor(node)
@@ -231,9 +245,12 @@ def _is_pure_call(node: fx.Node) -> bool:
 
 
 def _weights_of(node: fx.Node) -> Iterator[fx.Node]:
-    layer = layer_of(Operation(node)) if node.op == "call_function" else None
+    if node.op != "call_function":
+        return
+    layer = layer_of(Operation(node))
     if layer is not None:
         yield from (operand for operand in (layer.weight, layer.bias) if operand is not None)
+    yield from recurrent_tensors(Operation(node))
 
 
 def _evaluated(stored: Mapping[fx.Node, torch.Tensor], node: fx.Node) -> torch.nn.Parameter:

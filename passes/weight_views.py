@@ -11,8 +11,7 @@ from .layers import Layer
 from .operations import operations_of
 from .rules import layer_of
 from .rules.kernel_blocks import blocks_of, stored_form
-from .rules.recurrent import Recurrent
-from .rules.recurrent_cell import RecurrentCell
+from .rules.recurrent_cell import recurrent_tensors
 from .structures import LayerShape
 from .values import MOVED, REMADE, Operation, attribute, shape_of
 
@@ -113,11 +112,7 @@ def _weights_of(operation: Operation) -> Iterator[tuple[str, Layer | None]]:
         if layer.weight.op == "get_attr":
             yield str(layer.weight.target), layer
         return
-    places: list[fx.Node] = []
-    if operation.name in Recurrent.operators:
-        places = list(operation.get("params", ()))
-    elif operation.name in RecurrentCell.operators:
-        places = [operation["w_ih"], operation["w_hh"]]
+    places = recurrent_tensors(operation)
     yield from ((str(node.target), None) for node in places if node.op == "get_attr" and len(shape_of(node)) == 2)
 
 

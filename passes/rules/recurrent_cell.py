@@ -20,9 +20,9 @@ from ..facts import Facts, collapsed
 from ..liveness import KnownConstants, Liveness
 from ..values import Operation, is_static, operator_name, shape_of
 from .base import Rule, optional, register
-from .recurrent import GATES, stored_tensor
+from .recurrent import GATES, Recurrent, stored_tensor
 
-__all__ = ["RecurrentCell"]
+__all__ = ["RecurrentCell", "recurrent_tensors"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -173,3 +173,10 @@ def _along_features(source: fx.Node, facts: KnownConstants) -> tuple[Floats, Boo
 def _zeros(state: fx.Node, facts: KnownConstants) -> Bools:
     value, known = facts[state].plain().along(1, shape_of(state)[1])
     return known & (value == 0)
+
+
+def recurrent_tensors(op: Operation) -> tuple[fx.Node, ...]:
+    """The matrices and biases of a recurrent layer or cell; none of other calls."""
+    if op.name in Recurrent.operators:
+        return tuple(op.get("params", ()))
+    return tuple(_parameters(op)) if op.name in RecurrentCell.operators else ()

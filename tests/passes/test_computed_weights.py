@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import reconvene
 from reconvene.frontend.base.errors import InputError
@@ -80,3 +81,42 @@ def test_masks_of_parametrised_weights_are_there_before_others_are_computed() ->
     weights = [value for value in found.parameters() if value.dim() == 2]
     assert len(weights) == 2 and torch.equal(weights[0], weights[1].t())
     assert torch.equal(weights[0] != 0, mask if weights[0].shape == mask.shape else mask.t())
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(8, 16, num_layers=2), nn.GRU(8, 16), nn.RNN(8, 16)])
+def test_zeros_of_recurrent_layers_are_found_where_they_are_a_parametrisation(layer: nn.Module) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = layer, nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.layer(x)[0][-1])
+
+    prune.l1_unstructured(layer, "weight_hh_l0", 0.75)
+    model, inputs = Net().eval(), (torch.randn(3, 2, 8),)
+    result = reconvene.compact(model, inputs)
+    zeros = {found.name: found.zeros for found in result.report.zeros}
+    rows = dict(result.module.named_parameters())["layer.weight_hh_l0"].shape[0]
+    assert zeros["layer.weight_hh_l0"] == rows * 16 * 3 // 4
+    assert torch.allclose(result.module(*inputs), model(*inputs), atol=1e-6)
+
+
+def test_a_pruned_layer_that_is_called_twice_has_one_weight() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.again, self.head = nn.GRUCell(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state = self.cell(x, self.cell(x))
+            return self.head(self.again(self.again(state).relu()).relu())
+
+    model = Twice().eval()
+    for layer, name in ((model.cell, "weight_hh"), (model.again, "weight")):
+        prune.l1_unstructured(layer, name, 0.5)
+    result = reconvene.compact(model, INPUTS)
+    assert {found.name: found.zeros for found in result.report.zeros} == {
+        "cell.weight_ih": 0, "cell.weight_hh": 96, "again.weight": 32, "head.weight": 0,
+    }  # fmt: skip
+    assert torch.allclose(result.module(*INPUTS), model(*INPUTS), atol=1e-6)
