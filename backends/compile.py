@@ -24,11 +24,13 @@ from .choosing.choice import WINOGRAD, Winograd
 from .choosing.layer_choices import LayerChoice
 from .code.library import build_library
 from .comparison import difference
+from .graph.precision import ASKED
+from .half_range import outside_half
 from .importing.importer import Imported, import_module
 from .importing.unsupported import UnsupportedError, culprit, reason_of
 from .judges import cost_unit, kernel_cost, make_tuner, winograd_for
 from .lowering.calls import lower
-from .machines.targets import Target, find_target
+from .machines.targets import Target, find_target, targets
 from .machines.threads import available_threads, check_threads
 from .pipeline import scheduled_module
 from .signature import TensorSpec, checked_inputs
@@ -49,6 +51,7 @@ def compile(
     on: str | Place | None = None,
     cache: bool = True,
     tune: int = 0,
+    dtype: Literal["float32", "float16"] = "float32",
     check: bool = True,
     check_inputs: Sequence[tuple[Any, ...]] = (),
 ) -> Built:
@@ -71,6 +74,10 @@ def compile(
         tune: how many schedules MetaSchedule may try for each kernel that has none of ours (`Built.foreign`); one is
             used where it is faster than our general one, by this machine's clock, by that of the board that `on` names,
             or with ``choose="cycles"`` by modelled cycles. Results are kept in the user's cache folder.
+        dtype: ``float16``: layers of float32 are computed and their weights kept in half precision, where the target's vectors
+            are. Up to 144 products are added in float16, the rest of a sum in float32; inputs, outputs and what has no
+            kernel of ours keep their types. Layers whose values are above 65504, or all below 6e-5,
+            are refused.
         check: whether to run the code on `example_inputs` and on inputs of other kinds, and to compare its outputs with those
             of `module` (`backends.comparison`). What is compiled for another machine is compiled for this one, too, to be run.
         check_inputs: further inputs to compare on, each a tuple of the shapes and types of `example_inputs`.
@@ -82,13 +89,15 @@ def compile(
         CheckError: the code does not compute what the model does.
     """
     chosen = find_target(target)
-    options = _Options(threads, pipeline, winograd, choose, on, cache, tune)
+    options = _Options(threads, pipeline, winograd, choose, on, cache, tune, dtype)
     options.check(chosen)
     inputs = as_tensors(tuple(example_inputs))
     check_inputs = [as_tensors(tuple(given)) for given in check_inputs]
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
     imported = imported_module(module, inputs)
+    if check and dtype == "float16":
+        _check_range(imported, [inputs, *check_inputs], name_of(module))
     for given in check_inputs:
         checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
     try:
@@ -98,8 +107,8 @@ def compile(
     except Exception as error:
         raise _failure(module, imported, chosen, options, error) from error
     if check:
-        here = built if chosen.runs_here else _for_this_machine(imported, pipeline, winograd, cache)
-        _check_agreement(here, module, imported, inputs, check_inputs)
+        here = built if chosen.runs_here else _for_this_machine(imported, options)
+        _check_agreement(here, module, imported, inputs, check_inputs, dtype)
     return built
 
 
@@ -114,6 +123,7 @@ class _Options:
     on: str | Place | None
     cache: bool
     tune: int
+    dtype: str
 
     def check(self, target: Target) -> None:
         """Raises InputError if one is not among its values, or of no meaning beside another or for this target."""
@@ -123,6 +133,7 @@ class _Options:
             raise InputError(f"unknown winograd setting '{self.winograd}'; choose {', '.join(WINOGRAD)}")
         if self.choose not in ("time", "cycles", "model", "default"):
             raise InputError(f"unknown way to choose '{self.choose}'; choose time, cycles, model or default")
+        _check_type(self.dtype, target, self.pipeline)
         if self.on is not None and self.choose != "time":
             raise InputError(f"a board ('{self.on}') chooses by time; say choose='time', --choose time")
         _check_tuning(self.tune, target, self.pipeline, self.choose, self.on)
@@ -148,6 +159,7 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
             cache=choices,
             tune=tuner,
             weights=imported.weights,
+            dtype=options.dtype,
         )
         scheduled, foreign, layers = made.module, made.foreign, made.layers
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
@@ -191,12 +203,13 @@ def _failure(
 
 
 def _check_agreement(
-    built: Built, module: nn.Module, imported: Imported, inputs: tuple[Any, ...], own: Sequence[tuple[Any, ...]]
+    built: Built, module: nn.Module, imported: Imported, inputs: tuple[Any, ...], own: Sequence[tuple[Any, ...]], dtype: str
 ) -> None:
     graph = module if isinstance(module, fx.GraphModule) else imported.exported.module(check_guards=False)
     with stage("comparing with PyTorch"), _eval_mode(module):
         trial = built.clone() if built.state else built
-        reason = difference(trial.run, module, inputs, own, graph, trial.reset if built.state else None)
+        within = None if dtype == "float32" else lambda given: outside_half(imported.exported, given) is None
+        reason = difference(trial.run, module, inputs, own, graph, trial.reset if built.state else None, within)
     if reason:
         raise CheckError(
             f"the code for {name_of(module)} does not compute what the model does: {reason}; please report it, and"
@@ -204,11 +217,24 @@ def _check_agreement(
         )
 
 
-def _for_this_machine(imported: Imported, pipeline: str, winograd: Winograd, cache: bool) -> Built:
+def _for_this_machine(imported: Imported, options: _Options) -> Built:
     """What this machine can run of a program that was compiled for another: all that comes before kernels is the same."""
-    return Built.of(
-        _compiled(imported, find_target("host"), _Options(1, pipeline, winograd, "default", None, cache, 0))
-    )
+    return Built.of(_compiled(imported, find_target("host"), replace(options, threads=1, choose="default", on=None, tune=0)))
+
+
+def _check_type(dtype: str, target: Target, pipeline: str) -> None:
+    if dtype not in ASKED:
+        raise InputError(f"a model cannot be computed in '{dtype}'; choose {' or '.join(ASKED)}")
+    if dtype == "float32":
+        return
+    if not target.has_half_floats:
+        able = ", ".join(preset.name for preset in targets() if preset.has_half_floats)
+        raise InputError(
+            f"'{target.name}' ({target.cpu}) does not compute in {dtype}; leave dtype out, or choose a target that does:"
+            f" {able}, or your own with a core of ARMv8.2"
+        )
+    if pipeline != "reconvene":
+        raise InputError(f"the pipeline '{pipeline}' computes in the model's own types; leave out dtype='{dtype}'")
 
 
 def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: str | Place | None) -> None:
@@ -238,6 +264,13 @@ def imported_module(module: nn.Module, inputs: tuple[Any, ...]) -> Imported:
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CaptureError(f"cannot compile {name_of(module)}: {reason}") from error
+
+
+def _check_range(imported: Imported, calls: Sequence[tuple[Any, ...]], name: str) -> None:
+    with stage("looking for values that float16 does not hold"):
+        reason = next(filter(None, (outside_half(imported.exported, call) for call in calls)), None)
+    if reason:
+        raise CheckError(f"{name} cannot be computed in float16: {reason}; leave out dtype, or scale that layer's weights")
 
 
 def name_of(module: nn.Module) -> str:

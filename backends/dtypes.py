@@ -31,6 +31,8 @@ class DType:
         npy: how the header of a ``.npy`` file describes it on a little-endian machine; None where it has no word for it.
         wire: its name in the open inference protocol; None where it has none.
         accumulator: the type that sums of its products are kept in.
+        partial: a narrower type that some products are added in before; None where there is none. Twice as many lanes of it
+            are multiplied at a time, and what is lost grows with the length of such a sum.
         tolerance: by which a compiled output may be off: of its largest value, or of its entries for other than
             floating-point numbers, as rounding changes an index where values are nearly equal.
     """
@@ -43,6 +45,7 @@ class DType:
     wire: str | None
     accumulator: str
     tolerance: float = 1e-2
+    partial: str | None = None
 
     @property
     def is_floating_point(self) -> bool:
@@ -52,7 +55,7 @@ class DType:
 _TABLE = (
     DType("float64", 8, _FLOAT, "double", "<f8", "FP64", "float64"),
     DType("float32", 4, _FLOAT, "float", "<f4", "FP32", "float32"),
-    DType("float16", 2, _FLOAT, "uint16_t", "<f2", "FP16", "float32"),
+    DType("float16", 2, _FLOAT, "uint16_t", "<f2", "FP16", "float32", partial="float16"),
     DType("bfloat16", 2, _BFLOAT, None, None, None, "float32"),
     DType("int64", 8, _INTEGER, "int64_t", "<i8", "INT64", "int64"),
     DType("int32", 4, _INTEGER, "int32_t", "<i4", "INT32", "int64"),

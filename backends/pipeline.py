@@ -17,7 +17,7 @@ from .choosing.layouts import plan_layouts
 from .choosing.width import fitting_plan
 from .graph.fold import fold_channels, fold_margins
 from .graph.nodes import Array, Graph
-from .graph.precision import assign_types
+from .graph.precision import assign_types, narrow
 from .graph.read import read_relax
 from .graph.sharing import share_weights
 from .graph.text import fused_text, graph_text
@@ -55,17 +55,19 @@ def scheduled_module(
     cache: ChoiceCache | None = None,
     tune: Callable[[IRModule], IRModule] | None = None,
     weights: Mapping[str, Array] | None = None,
+    dtype: str = "float32",
 ) -> Scheduled:
     """The whole pipeline: read, fold, give types, plan, choose, emit, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
     `winograd`, `cost` and `cache` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
-    foreign kernels before we do. `weights` are the model's by name, for who asks which layer is which.
+    foreign kernels before we do. `weights` are the model's by name, for who asks which layer is which. `dtype` is what layers
+    of float32 are computed in.
     """
     graph = read_relax(imported)
     reached("read", graph, graph_text)
     names = names_of_weights(graph, weights or {})
-    prepare(graph)
+    prepare(graph, dtype)
     plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
     figures: Figures = {}
     blocks = plan
@@ -89,11 +91,12 @@ def scheduled_module(
     return Scheduled(schedule_foreign(tuned, plan.machine.lanes()), foreign, layers)
 
 
-def prepare(graph: Graph) -> None:
+def prepare(graph: Graph, dtype: str = "float32") -> None:
     """Folds a graph that was read, and gives its values types: what is done before kernels are planned."""
     fold_channels(graph)
     fold_margins(graph)
     share_weights(graph)
     reached("folded", graph, graph_text)
+    narrow(graph, dtype)
     assign_types(graph)
     reached("fused", graph, fused_text)

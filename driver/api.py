@@ -243,6 +243,7 @@ def compile(
     on: str | Place | None = None,
     cache: bool = True,
     tune: int = 0,
+    dtype: Literal["float32", "float16"] = "float32",
     check: bool = True,
     check_inputs: Sequence[Inputs] = (),
     dynamic_shapes: Any = FIXED,
@@ -264,6 +265,9 @@ def compile(
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
         tune: trials of MetaSchedule for each kernel that has no schedule of ours; judged by this machine's clock, by the
             board's that `on` names, or with ``cycles`` by modelled cycles.
+        dtype: ``float16`` computes layers of float32 in half precision, and keeps their weights in half the bytes, on cores that
+            have it (ARMv8.2: Raspberry Pi 5, Jetson Orin, Graviton). Inputs and outputs stay float32. What it loses is compared
+            like everything else: at most a hundredth of the largest output, else it is refused.
         check: whether the code runs beside the model, on the example inputs and on random, constant and other ones, and its
             outputs are compared. For another target, what this machine can run of the same program is.
         check_inputs: further inputs to compare on, such as ``[(image,), (another,)]``, shaped as the example inputs.
@@ -278,6 +282,7 @@ def compile(
 
     graph, inputs = captured(module, example_inputs, dynamic_shapes)
     options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
+    options["dtype"] = dtype
     checks: dict[str, Any] = {"check": check, "check_inputs": [positional(graph, given) for given in check_inputs]}
     return compile_graph(graph, inputs, target, threads=threads, **checks, **options)
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tvm
 
+from ..dtypes import DTYPES
 from ..kernels.base import Trial
 from ..machines.threads import on_threads
 
@@ -129,5 +130,5 @@ def _filled(parameter: Any) -> npt.NDArray[Any]:
     room = np.empty(size + 64, "uint8")
     start = -room.ctypes.data % 64
     array = room[start : start + size].view(dtype)
-    array[:] = 0.75 if dtype == "float32" else 0
+    array[:] = 0.75 if DTYPES[dtype].is_floating_point else 0
     return array.reshape(shape)

@@ -42,8 +42,8 @@ class Node:
 
     Attributes:
         op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
-            ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``, ``reshape``, ``item`` (of a tuple) or
-            ``foreign`` (kept as TVM's operator).
+            ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``, ``reshape``, ``item`` (of a tuple),
+            ``convert`` (to its own type) or ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, Frame, a numpy
             array, an item's index, or the Relax call of a foreign operator; read by `detail_as`.
         shape: of the value; empty for a tuple.

@@ -1,24 +1,60 @@
-"""The type that every value of the graph is computed in: today the one that it was read in, where kernels take that.
+"""The type that every value of the graph is computed in: the one that it was read in, or a narrower one where it is asked for.
 
-What is computed in another type than it was written in, as narrow integers are, is decided here, by a pass over the whole
-graph before anything is laid out; whoever lays out, packs or emits asks a node for its type.
+What is computed in another type than it was written in is decided here, by a pass over the whole graph before anything is
+laid out; whoever lays out, packs or emits asks a node for its type.
 """
 
 from __future__ import annotations
 
 from .nodes import Graph, Node
 
-__all__ = ["assign_types", "takes"]
+__all__ = ["ASKED", "assign_types", "narrow", "takes"]
 
-_TYPES = frozenset({"float32"})
+_TYPES = frozenset({"float32", "float16"})
 """What kernels of ours take and give; an operator on another type stays TVM's."""
-_GIVEN = frozenset({"input", "constant", "foreign", "item"})
+_READ = frozenset({"float32"})
+"""What operators are read in that become kernels of ours."""
+ASKED = ("float32", "float16")
+"""Types that a network of float32 can be computed in."""
+_GIVEN = frozenset({"input", "constant", "foreign", "item", "convert"})
 """Nodes whose type is not ours to choose."""
+_NARROWED = frozenset({"convolution", "pool", "mean", "scalar", "concat", "frame", "reindex"})
+"""Operations that have kernels for narrower types. What attention is made of stays as it is: its sums of exponentials are long."""
 
 
 def takes(dtype: str) -> bool:
-    """Whether kernels of ours compute in `dtype`."""
-    return dtype in _TYPES
+    """Whether operators on `dtype` become kernels of ours."""
+    return dtype in _READ
+
+
+def narrow(graph: Graph, dtype: str) -> None:
+    """Has the layers of a graph of float32 computed in `dtype`, and their values converted where others read them.
+
+    Inputs and outputs keep their types, and so does what no kernel of ours takes: it reads and gives float32.
+    """
+    if dtype == "float32":
+        return
+    for node in graph.nodes:
+        if node.dtype == "float32" and (node.op in _NARROWED or (_moves(node) and node.inputs[0].dtype == dtype)):
+            node.dtype = dtype
+    known: dict[tuple[Node, str], Node] = {}
+
+    def as_type(source: Node, wanted: str) -> Node:
+        if source.dtype == wanted or {source.dtype, wanted} != {"float32", dtype}:
+            return source
+        key = source, wanted
+        if key not in known and source.op == "constant":
+            known[key] = Node("constant", [], source.shape, wanted, source.detail, source.name)
+        elif key not in known:
+            known[key] = Node("convert", [source], source.shape, wanted)
+        return known[key]
+
+    given = {node: node.dtype for node in graph.nodes}
+    for node in graph.nodes:
+        wanted = given[node] if node.op in _NARROWED or _moves(node) else "float32"
+        node.inputs = [as_type(source, wanted) for source in node.inputs]
+    graph.outputs = [as_type(node, "float32") if given.get(node) == dtype else node for node in graph.outputs]
+    graph.refresh()
 
 
 def assign_types(graph: Graph) -> None:
@@ -35,7 +71,7 @@ def assign_types(graph: Graph) -> None:
             if source.op == "constant":
                 source.dtype = node.dtype
         kinds = {node.dtype, *(source.dtype for source in node.inputs)}
-        if len(kinds) > 1 or not (takes(node.dtype) or _moves(node)):
+        if len(kinds) > 1 or not (node.dtype in _TYPES or _moves(node)):
             raise AssertionError(f"'{node.op}' computes on {', '.join(sorted(kinds))}")
 
 

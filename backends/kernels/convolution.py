@@ -24,6 +24,8 @@ from .tiles import Machine, Tile, streamed_cycles, tile_cycles
 __all__ = ["ConvolutionSpec", "input_bands", "panel_rows", "row_parts"]
 
 
+_MOST_PARTIAL = 144
+"""Products that are added in a narrower type than the sums have, see `DType.partial`; those of one block of channels at least."""
 _IDLE = 0.05
 """Share of the cores' time that may be lost because their work is not equal."""
 
@@ -66,6 +68,18 @@ class ConvolutionSpec:
     def accumulator(self) -> str:
         """The type of its sums, and of the bias that they begin with."""
         return DTYPES[self.source.dtype].accumulator
+
+    @property
+    def partial(self) -> str:
+        """The type that products are added in, some blocks at a time."""
+        return DTYPES[self.source.dtype].partial or self.accumulator
+
+    @property
+    def added(self) -> int:
+        """Input blocks whose products are added in `partial`: all of them where that is the type of the sums."""
+        if self.partial == self.accumulator:
+            return self.blocks
+        return max(1, _MOST_PARTIAL // (self.source.lanes * self.kernel[0] * self.kernel[1]))
 
     @property
     def tiles(self) -> int:
@@ -214,9 +228,14 @@ def _body(
         first = loops.table(starts, panel) if spec.banded else 0
         with loops.serial(inner) as turn:
             left = loops.tile_start(work % outer * inner + turn, tile.columns, view.width)
-            sums = loops.local(tile.blocks * tile.pixels * view.lanes, spec.accumulator)
+            at_once = spec.added >= spec.blocks
+            sums = loops.local(tile.blocks * tile.pixels * view.lanes, spec.partial if at_once else spec.accumulator)
             _start(spec, sums, bias, block)
-            _reduce(spec, sums, source, weights, (image, first, top, left), panel)
+            operands = _Operands(source, weights, (image, first, top, left), panel)
+            if at_once:
+                _reduce(spec, sums, operands, 0, spec.blocks)
+            else:
+                _reduce_in_parts(spec, sums, operands)
             _finish(spec, sums, leaves, result, (image, block, top, left))
 
 
@@ -234,39 +253,59 @@ def _start(spec: ConvolutionSpec, sums: loops.Buffer, bias: loops.Buffer, block:
         loops.store(sums, _slot(spec, b, y, x), loops.load(bias, (block + b) * lanes, lanes), lanes)
 
 
-def _reduce(
-    spec: ConvolutionSpec,
-    sums: loops.Buffer,
-    source: loops.Buffer,
-    weights: loops.Buffer,
-    corner: tuple[Any, Any, Any, Any],
-    panel: Any,
-) -> None:
-    """All whole input blocks, then the channels of the last, partial one."""
-    whole = spec.blocks - bool(spec.rest)
+@dataclass(frozen=True)
+class _Operands:
+    """What a tile of outputs is computed of: `corner` is the image, its first input block, and the first row and column."""
+
+    source: loops.Buffer
+    weights: loops.Buffer
+    corner: tuple[Any, Any, Any, Any]
+    panel: Any
+
+
+def _reduce_in_parts(spec: ConvolutionSpec, sums: loops.Buffer, operands: _Operands) -> None:
+    """Some blocks at a time, whose products are added in a narrower type."""
+    size = spec.tile.blocks * spec.tile.pixels
+    lanes = spec.result.lanes
+
+    def part(first: Any, count: int) -> None:
+        some = loops.local(size * lanes, spec.partial)
+        with loops.unroll(size) as slot:
+            loops.store(some, slot * lanes, loops.number(0.0, lanes, spec.partial), lanes)
+        _reduce(spec, some, operands, first, count)
+        with loops.unroll(size) as slot:
+            more = loops.converted(loops.load(some, slot * lanes, lanes), spec.accumulator, lanes)
+            loops.store(sums, slot * lanes, loops.load(sums, slot * lanes, lanes) + more, lanes)
+
+    # The last part has the last block, which may have fewer channels than the others.
+    parts = -(-spec.blocks // spec.added) - 1
+    with loops.serial(parts) as turn:
+        part(turn * spec.added, spec.added)
+    part(parts * spec.added, spec.blocks - parts * spec.added)
+
+
+def _reduce(spec: ConvolutionSpec, sums: loops.Buffer, operands: _Operands, first: Any, count: int) -> None:
+    """`count` input blocks from `first` on, then, if they end with the last, partial one, its channels."""
+    ends = isinstance(first, int) and first + count == spec.blocks
+    rest = spec.rest if ends else 0
+    whole = count - bool(rest)
     lanes_in = spec.source.lanes
     taps = _taps_by_lane if spec.by_lane else _taps
-    origin = panel * (panel_rows(spec) * spec.tile.blocks * spec.result.lanes)
+    origin = operands.panel * (panel_rows(spec) * spec.tile.blocks * spec.result.lanes)
     if whole:
         with loops.serial(whole) as block:
-            taps(spec, sums, source, weights, corner, block, lanes_in, (origin, block))
-    if spec.rest:
+            taps(spec, sums, operands, first + block, lanes_in, (origin, first + block))
+    if rest:
         window = spec.kernel[0] * spec.kernel[1]
-        rest_origin = origin + whole * lanes_in * window * spec.tile.blocks * spec.result.lanes
-        taps(spec, sums, source, weights, corner, whole, spec.rest, (rest_origin, 0))
+        last = first + whole
+        rest_origin = origin + last * lanes_in * window * spec.tile.blocks * spec.result.lanes
+        taps(spec, sums, operands, last, rest, (rest_origin, 0))
 
 
 def _taps(
-    spec: ConvolutionSpec,
-    sums: loops.Buffer,
-    source: loops.Buffer,
-    weights: loops.Buffer,
-    corner: tuple[Any, Any, Any, Any],
-    block: Any,
-    channels: int,
-    panel: tuple[Any, Any],
+    spec: ConvolutionSpec, sums: loops.Buffer, operands: _Operands, block: Any, channels: int, panel: tuple[Any, Any]
 ) -> None:
-    image, first, top, left = corner
+    image, first, top, left = operands.corner
     origin, panel_block = panel
     row = spec.tile.blocks * spec.result.lanes
     height, width = spec.kernel
@@ -281,23 +320,16 @@ def _taps(
             at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
             at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
             element = spec.source.offset(image, first + block, at_row, at_column) + channel
-            _multiply(spec, sums, loops.load(source, element), weights, weight, (y, x))
+            _multiply(spec, sums, loops.load(operands.source, element), operands.weights, weight, (y, x))
 
 
 def _taps_by_lane(
-    spec: ConvolutionSpec,
-    sums: loops.Buffer,
-    source: loops.Buffer,
-    weights: loops.Buffer,
-    corner: tuple[Any, Any, Any, Any],
-    block: Any,
-    channels: int,
-    panel: tuple[Any, Any],
+    spec: ConvolutionSpec, sums: loops.Buffer, operands: _Operands, block: Any, channels: int, panel: tuple[Any, Any]
 ) -> None:
     """As `_taps`, with one load for all channels of a pixel: fewer instructions, and LLVM keeps a pixel for the columns
     of the window that share it.
     """
-    image, first, top, left = corner
+    image, first, top, left = operands.corner
     origin, panel_block = panel
     lanes = spec.source.lanes
     row = spec.tile.blocks * spec.result.lanes
@@ -308,12 +340,14 @@ def _taps_by_lane(
         with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
             at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
             at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
-            pixel = loops.load(source, spec.source.offset(image, first + block, at_row, at_column), lanes)
+            place = spec.source.offset(image, first + block, at_row, at_column)
+            pixel = loops.load(operands.source, place, lanes)
             loops.store(pixels, (y * spec.tile.columns + x) * lanes, pixel, lanes)
         for channel in range(channels):
             with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
                 pixel = loops.load(pixels, (y * spec.tile.columns + x) * lanes, lanes)
-                _multiply(spec, sums, loops.lane(pixel, channel), weights, weight + channel * row, (y, x))
+                element = loops.lane(pixel, channel)
+                _multiply(spec, sums, element, operands.weights, weight + channel * row, (y, x))
 
 
 def _multiply(

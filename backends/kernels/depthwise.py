@@ -25,6 +25,8 @@ _UNDER_WAY = 5
 """Registers for pixels and the epilogue's literals."""
 _TILE = 8
 """What starting a tile costs, in products."""
+_MOST_PARTIAL = 81
+"""Products that may be added in a narrower type than the sums have, see `DType.partial`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class DepthwiseSpec:
     def accumulator(self) -> str:
         """The type of its sums, and of the bias that they begin with."""
         return DTYPES[self.source.dtype].accumulator
+
+    @property
+    def partial(self) -> str:
+        """The type that the products of a window are added in, to the bias."""
+        narrow = DTYPES[self.source.dtype].partial
+        return narrow if narrow and self.kernel[0] * self.kernel[1] <= _MOST_PARTIAL else self.accumulator
 
     @property
     def workspace(self) -> tuple[int, ...]:
@@ -142,7 +150,7 @@ def _body(
     outer = tiles // inner
     with view.lines(outer) as (image, block, row, part), loops.serial(inner) as turn:
         left = loops.tile_start(turn if spec.weights_stay else part, spec.columns, view.width)
-        sums = loops.local(spec.columns * lanes, spec.accumulator)
+        sums = loops.local(spec.columns * lanes, spec.partial)
         with loops.unroll(spec.columns) as x:
             loops.store(sums, x * lanes, loops.load(bias, block * lanes, lanes), lanes)
         _window(spec, sums, source, weights, (image, block, row, left))
@@ -167,8 +175,10 @@ def _window(
     lanes = spec.result.lanes
     with loops.serial(height) as kh, loops.unroll(width) as kw:
         weight = loops.load(weights, ((block * height + kh) * width + kw) * lanes, lanes)
+        weight = loops.converted(weight, spec.partial, lanes)
         with loops.unroll(spec.columns) as x:
             at_row = row * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
             at_column = (left + x) * spec.stride[1] + kw * spec.dilation[1] - spec.padding[1]
             pixel = loops.load(source, spec.source.offset(image, block, at_row, at_column), lanes)
+            pixel = loops.converted(pixel, spec.partial, lanes)
             loops.store(sums, x * lanes, loops.load(sums, x * lanes, lanes) + pixel * weight, lanes)

@@ -69,15 +69,15 @@ class Epilogue:
         lanes: int,
     ) -> Any:
         if operand.kind == "anchor":
-            return result
+            return loops.converted(result, self.dtype, lanes)
         if operand.kind == "step":
             return values[operand.index]
         if operand.kind == "number":
             return loops.number(operand.value, lanes, self.dtype)
         leaf, buffer = self.leaves[operand.index], buffers[operand.index]
         if leaf.lanes == 1 and leaf.repeats:  # Where a vector is pixels of a plane, it is one number for all of them.
-            return loops.broadcast(loops.load(buffer, leaf.offset(*position)), lanes)
-        return loops.load(buffer, leaf.offset(*position), lanes)
+            return loops.broadcast(loops.converted(loops.load(buffer, leaf.offset(*position)), self.dtype), lanes)
+        return loops.converted(loops.load(buffer, leaf.offset(*position), lanes), self.dtype, lanes)
 
     def _uses(self) -> list[int]:
         counts = [0] * len(self.steps)

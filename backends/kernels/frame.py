@@ -64,4 +64,4 @@ def _pixel(spec: FrameSpec, source: loops.Buffer, position: tuple[Any, Any, Any,
     ]
     pixel = loops.load(source, spec.source.offset(image, block, near[0], near[1]), lanes)
     inside = tirx.all(tirx.EQ(near[0], wanted[0]), tirx.EQ(near[1], wanted[1]))
-    return tirx.Select(loops.broadcast(inside, lanes), pixel, loops.number(spec.fill, lanes))
+    return tirx.Select(loops.broadcast(inside, lanes), pixel, loops.number(spec.fill, lanes, spec.source.dtype))

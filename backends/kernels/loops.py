@@ -22,6 +22,7 @@ __all__ = [
     "Buffer",
     "at_most",
     "broadcast",
+    "converted",
     "kernel",
     "lane",
     "load",
@@ -163,8 +164,15 @@ def load(buffer: Buffer, offset: Expression, lanes: int = 1) -> Expression:
 
 
 def store(buffer: Buffer, offset: Expression, value: Expression, lanes: int = 1) -> None:
-    """Writes `lanes` neighbouring elements from `offset`."""
+    """Writes `lanes` neighbouring elements from `offset`, as the buffer's type."""
+    value = converted(value, str(buffer.dtype), lanes)
     builder.buffer_store(buffer, value, [tirx.Ramp(offset, 1, lanes) if lanes > 1 else offset])
+
+
+def converted(value: Expression, dtype: str, lanes: int = 1) -> Expression:
+    """`value`, a vector of `lanes`, as another type; as it is where it has that type."""
+    wanted = f"{dtype}x{lanes}" if lanes > 1 else dtype
+    return value if str(value.ty) == wanted else tirx.Cast(wanted, value)
 
 
 def table(buffer: Buffer, index: Expression) -> Expression:

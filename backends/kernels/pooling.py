@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
+from ..dtypes import DTYPES
 from . import loops
 from .epilogue import Epilogue
 from .image import View, clear_border, moving_cycles
@@ -39,6 +40,11 @@ class PoolSpec:
     together: int = 1
 
     @property
+    def accumulator(self) -> str:
+        """The type of its sums."""
+        return DTYPES[self.source.dtype].accumulator
+
+    @property
     def inside(self) -> bool:
         """Whether every window lies within the image."""
         bottom = (self.result.height - 1) * self.stride[0] + self.window[0]
@@ -65,6 +71,11 @@ class MeanSpec:
     result: View
     epilogue: Epilogue
     together: int = 1
+
+    @property
+    def accumulator(self) -> str:
+        """The type of its sums."""
+        return DTYPES[self.source.dtype].accumulator
 
     def cycles(self, machine: Machine) -> float:
         """Estimated cycles of one call on one core."""
@@ -155,7 +166,7 @@ def _maximum(window: _Window) -> Any:
     """A pixel that was moved is in the window too, so the maximum stays the same."""
     height, width = window.spec.window
     pixels = [window.pixel(*window.place(kh, kw)) for kh, kw in product(range(height), range(width))]
-    vectors = Vectors(window.lanes, window.spec.epilogue.keeps_nans)
+    vectors = Vectors(window.lanes, window.spec.epilogue.keeps_nans, window.spec.source.dtype)
     return reduce(vectors.maximum, pixels) if vectors.keeps_nans else _largest(pixels, vectors)
 
 
@@ -170,11 +181,11 @@ def _average(window: _Window) -> Any:
     """Pixels outside count as zero, and in the divisor only where `counts_padding` says so."""
     spec, lanes = window.spec, window.lanes
     top, left = window.corner
-    total = loops.local(lanes)
+    total = loops.local(lanes, spec.accumulator)
     loops.store(total, 0, loops.number(0.0, lanes), lanes)
     with loops.serial(spec.window[0]) as kh, loops.unroll(spec.window[1]) as kw:
         row, column = window.place(kh, kw)
-        pixel = window.pixel(row, column)
+        pixel = loops.converted(window.pixel(row, column), spec.accumulator, lanes)
         if not spec.inside:
             within = tirx.all(tirx.EQ(row, top + kh), tirx.EQ(column, left + kw))
             pixel = tirx.Select(loops.broadcast(within, lanes), pixel, loops.number(0.0, lanes))
@@ -202,7 +213,7 @@ def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     height, width = spec.source.height, spec.source.width
     clear_border(result, view)
     with spec.source.planes() as (image, block):
-        total = loops.local(lanes * together)
+        total = loops.local(lanes * together, spec.accumulator)
         loops.store(total, 0, loops.number(0.0, lanes * together), lanes * together)
         with loops.serial(height) as row:
             value = _row_sum(spec, source, (image, block, row), together)
@@ -224,13 +235,16 @@ def _row_sum(spec: MeanSpec, source: loops.Buffer, at: tuple[Any, Any, Any], tog
     lanes, width = spec.result.lanes * together, spec.source.width
     count, rest = divmod(width, together)
     parts = next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if count % p == 0)
-    sums = loops.local(parts * lanes)
+    sums = loops.local(parts * lanes, spec.accumulator)
     with loops.unroll(parts) as part:
         loops.store(sums, part * lanes, loops.number(0.0, lanes), lanes)
     with loops.serial(count // parts) as turn, loops.unroll(parts) as part:
-        pixel = loops.load(source, spec.source.offset(*at, (turn * parts + part) * together), lanes)
+        place = spec.source.offset(*at, (turn * parts + part) * together)
+        pixel = loops.converted(loops.load(source, place, lanes), spec.accumulator, lanes)
         loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + pixel, lanes)
     for place in range(rest):
-        last = loops.load(source, spec.source.offset(*at, count * together + place))
+        last = loops.converted(
+            loops.load(source, spec.source.offset(*at, count * together + place)), spec.accumulator
+        )
         loops.store(sums, place, loops.load(sums, place) + last)
     return sum((loops.load(sums, part * lanes, lanes) for part in range(1, parts)), loops.load(sums, 0, lanes))

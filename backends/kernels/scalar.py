@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from tvm import tirx
 
 from .loops import number
 
-__all__ = ["FUNCTIONS", "Vectors", "apply", "exponential"]
+__all__ = ["FUNCTIONS", "Vectors", "apply", "exponential", "rounds_once"]
 
 Expression = Any
 
@@ -61,6 +61,11 @@ def _is_literal(x: Expression) -> bool:
 def apply(function: str, parameters: Sequence[float], values: Sequence[Expression], vectors: Vectors) -> Expression:
     """The value of `function` (a key of `FUNCTIONS`) for `values`, which are vectors."""
     return FUNCTIONS[function](vectors, *parameters, *values)
+
+
+def rounds_once(functions: Iterable[str]) -> bool:
+    """Whether each of some functions rounds its result once at most, so that it may be computed in the type of its operands."""
+    return all(function in _SINGLE for function in functions)
 
 
 def exponential(vectors: Vectors, x: Expression) -> Expression:
@@ -193,3 +198,5 @@ All give a finite value for finite small values, which the unused lanes of a las
 convolution multiplies them by zero weights, and a NaN or infinity would come through. So no exp, log or
 division.
 """
+
+_SINGLE = frozenset({"relu", "clip", "negative", "abs", "add", "subtract", "multiply", "maximum", "minimum"})

@@ -28,6 +28,7 @@ class Machine:
         rate: vector products that start in a cycle.
         keeps_nans: whether the maximum of two vectors is NaN where one of them is, as IEEE 754 has it since 2019.
         l1_bytes: first data cache of a core.
+        wide: registers that a vector takes; of the factor that is spread over one, only one part at a time.
     """
 
     vector_bytes: int
@@ -42,11 +43,17 @@ class Machine:
     rate: float = 1.0
     keeps_nans: bool = False
     l1_bytes: int = 32768
+    wide: int = 1
 
     @property
     def waits_for_loads(self) -> bool:
         """Whether loads stop what comes behind them: by LLVM's model of the Cortex-A53, which is what judges such cores."""
         return self.by_lane and self.in_order
+
+    def for_sums(self, elements: str) -> Machine:
+        """The machine as kernels see it whose sums are wider than the `elements` of a vector: a vector takes several registers."""
+        wide = DTYPES[DTYPES[elements].accumulator].bytes // DTYPES[elements].bytes
+        return replace(self, vector_bytes=self.vector_bytes * wide, wide=wide, rate=self.rate / wide) if wide > 1 else self
 
     def lanes(self, dtype: str = "float32") -> int:
         """Elements of a type in a vector."""
@@ -104,9 +111,10 @@ def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: 
     """
     found: dict[Tile, float] = {}
     for count in range(1, min(blocks, machine.registers // 2) + 1):
-        left = machine.registers - count
+        vectors = count * machine.wide
+        left = machine.registers - vectors
         ahead = machine.pixel_registers or (count == 1 and _sums_move(machine))
-        pixels = left // (count + ahead) if ahead else (left - 1) // count
+        pixels = left // (vectors + ahead) if ahead else (left - 1) // vectors
         for rows in range(1, min(height, pixels) + 1):
             if _even(height, rows) != rows:
                 continue

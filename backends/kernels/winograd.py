@@ -65,7 +65,9 @@ class WinogradSpec:
 
     @property
     def accumulator(self) -> str:
-        """The type of its sums, and of the bias that they begin with."""
+        """The type of its sums and of the bias that they begin with, and of all that was transformed, which has larger values
+        than the image.
+        """
         return DTYPES[self.source.dtype].accumulator
 
     @property
@@ -123,9 +125,8 @@ class WinogradSpec:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the transformed weights."""
-        return (
-            self.source.element_bytes * self.panels * self.points * self.channels * self.tile.blocks * self.result.lanes
-        )
+        element = DTYPES[self.accumulator].bytes
+        return element * self.panels * self.points * self.channels * self.tile.blocks * self.result.lanes
 
     def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
         """Transformed weights as ``(panels, points, channels, tile.blocks * lanes)`` and bias by output slot."""
@@ -133,7 +134,7 @@ class WinogradSpec:
         lanes, outputs = self.result.lanes, weights.kernel.shape[0]
         row = self.tile.blocks * lanes
         moved = transformed_weights(weights.kernel, self.size).reshape(outputs, -1, self.points).transpose(2, 1, 0)
-        panels = np.zeros((self.panels, self.points, self.channels, row), self.source.dtype)
+        panels = np.zeros((self.panels, self.points, self.channels, row), self.accumulator)
         for panel in range(self.panels):
             first = min(panel * self.tile.blocks, self.result.blocks - self.tile.blocks) * lanes
             last = min(outputs, first + row)
@@ -147,6 +148,7 @@ class WinogradSpec:
 
         Every vector of a transform is loaded, combined and stored once; spilled ones once more.
         """
+        machine = machine.for_sums(self.source.dtype)
         chunks = -(-self.tiles // self.chunk)
         product = tile_cycles(self.tile, machine, self.result.blocks, 1, self.chunk, self.channels)
         compute = chunks * self.points * product
@@ -170,7 +172,7 @@ class WinogradSpec:
         planes, products = self.workspace
         arguments: list[tuple[str, Sequence[int], str]] = [
             ("source", *self.source.argument),
-            ("weights", (self.panels * self.points * self.channels * row,), self.source.dtype),
+            ("weights", (self.panels * self.points * self.channels * row,), self.accumulator),
             ("bias", (self.result.blocks * self.result.lanes,), self.accumulator),
             *self.epilogue.arguments(),
             ("result", *self.result.argument),
@@ -274,7 +276,8 @@ class _Kernel:
 
         def pixel(row: int) -> Any:
             at = spec.source.offset(image, block, top + row - spec.padding[0], left + column - spec.padding[1])
-            return loops.load(self.source, at, spec.source.lanes)
+            lanes = spec.source.lanes
+            return loops.converted(loops.load(self.source, at, lanes), spec.accumulator, lanes)
 
         for row, value in enumerate(applied(transform(spec.size).source, pixel, spec.source.lanes)):
             target.store(row, column, value)

@@ -57,9 +57,9 @@ class WinogradFamily:
                 tile=tile,
                 epilogue=spec.epilogue,
                 by_lane=machine.by_lane,
-                transforms=self._transforms(machine),
+                transforms=self._transforms(machine.for_sums(source.dtype)),
             )
-            for tile in ranked_tiles(machine, result.blocks, 1, chunk, channels)[:_TRIALS]
+            for tile in ranked_tiles(machine.for_sums(source.dtype), result.blocks, 1, chunk, channels)[:_TRIALS]
         )
 
     def _chunk(self, tiles: int, channels: int, shared: bool, source: View, machine: Machine) -> int:
@@ -74,6 +74,6 @@ class WinogradFamily:
 
     def _transforms(self, machine: Machine) -> Literal["tile", "axis", "line"]:
         """What fits the registers: the vectors of a tile, or those of a few lines that LLVM works on at once."""
-        if (self.size + 2) ** 2 <= machine.registers:
+        if (self.size + 2) ** 2 * machine.wide <= machine.registers:
             return "tile"
-        return "axis" if 3 * (self.size + 2) <= machine.registers else "line"
+        return "axis" if 3 * (self.size + 2) * machine.wide <= machine.registers else "line"

@@ -103,6 +103,8 @@ class _Emitter:
         node, inputs = kept.node, [self._value(value) for value in kept.inputs]
         if node.op == "item":
             return self.builder.emit(relax.TupleGetItem(inputs[0], node.detail_as(int)))
+        if node.op == "convert":
+            return self.builder.emit(relax.op.astype(inputs[0], node.dtype))
         if node.op in ("reshape", "flatten"):
             return self.builder.emit(relax.op.reshape(inputs[0], node.shape))
         foreign = node.detail_as(Foreign)

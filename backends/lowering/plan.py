@@ -24,6 +24,7 @@ from ..kernels.image import Slots, View
 from ..kernels.matrices import ProductSpec, SoftmaxSpec
 from ..kernels.planes import is_planes
 from ..kernels.pooling import MeanSpec, PoolSpec
+from ..kernels.scalar import rounds_once
 from ..kernels.row_zeros import RowZeros, zeros_in_rows
 from ..kernels.tiles import Machine, choose_tile
 from .images import Images
@@ -75,7 +76,7 @@ class _Planner:
         if node.op in ("input", "constant"):
             return
         images = self.images
-        if node.op in ("foreign", "item", "reshape") or (node.op == "flatten" and node.inputs[0] not in images):
+        if node.op in ("foreign", "item", "reshape", "convert") or (node.op == "flatten" and node.inputs[0] not in images):
             images.keep(node)
         elif node.op == "product":
             images.put_plain(node, self._product(node))
@@ -265,9 +266,9 @@ class _Planner:
             operands = tuple(operand(source) for source in node.inputs)
             scalar = node.detail_as(Scalar)
             steps.append(Step(scalar.function, scalar.parameters, operands))
-        return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans, DTYPES[result.dtype].accumulator), tuple(
-            values
-        )
+        kind = DTYPES[result.dtype]
+        dtype = kind.partial if kind.partial and rounds_once(step.function for step in steps) else kind.accumulator
+        return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans, dtype), tuple(values)
 
     def _leaf(self, node: Node, result: View, slots: Slots) -> tuple[View, Value]:
         """How an epilogue of `result` reads `node`: pixel by pixel, or one vector of channels for all

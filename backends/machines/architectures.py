@@ -30,6 +30,7 @@ class Architecture:
         by_lane: whether multiply-adds take one lane of a register as a factor.
         keeps_nans: whether the maximum of two vectors is NaN where one of them is.
         stream_bytes: weights that a core reads from memory in a cycle; None where a target's clock and memory say it.
+        half_floats: LLVM's attribute of cores that compute with vectors of float16; None where code for them is not made.
         in_order: cores, as LLVM names them, that start instructions in the order of the code.
         halving: cores that carry an instruction on 512 bits out in two halves.
         paired: float32 elements of vectors of which two products start in a cycle, as far as tiles depend on it.
@@ -59,6 +60,7 @@ class Architecture:
     by_lane: bool
     keeps_nans: bool
     stream_bytes: float | None
+    half_floats: str | None
     in_order: frozenset[str]
     halving: frozenset[str]
     paired: frozenset[int]
@@ -93,6 +95,7 @@ _X86_64 = Architecture(
     by_lane=False,
     keeps_nans=False,
     stream_bytes=6.0,
+    half_floats="avx512fp16",
     in_order=frozenset(),
     halving=frozenset({"znver4"}),
     paired=frozenset({8}),
@@ -120,6 +123,7 @@ _AARCH64 = Architecture(
     by_lane=True,
     keeps_nans=True,
     stream_bytes=None,
+    half_floats="fullfp16",
     in_order=_ARM_IN_ORDER,
     halving=frozenset(),
     paired=frozenset(),
@@ -150,6 +154,7 @@ _ARM = Architecture(
     by_lane=True,
     keeps_nans=True,
     stream_bytes=None,
+    half_floats=None,
     in_order=_ARM_IN_ORDER,
     halving=frozenset(),
     paired=frozenset(),

@@ -11,6 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tvm
+from tvm.target import codegen
+
 from ...frontend.base.errors import InputError
 from ..dtypes import DTYPES
 from ..kernels.tiles import Machine
@@ -86,6 +89,14 @@ class Target:
     def bare(self) -> bool:
         """Whether the machine has no operating system."""
         return "-none-" in self.triple
+
+    @property
+    def has_half_floats(self) -> bool:
+        """Whether its vectors are computed with in float16. Raises InputError as `isa`."""
+        attribute = self.isa.half_floats
+        if attribute is None or self.bare:
+            return False
+        return bool(codegen.llvm_cpu_has_features(attribute, tvm.target.Target(self.llvm())))
 
     @property
     def runs_here(self) -> bool:

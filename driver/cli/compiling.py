@@ -52,6 +52,9 @@ def compile_(
             min=0, max=100_000, metavar="N", help="Trials of MetaSchedule for each kernel without a schedule of ours."
         ),
     ] = 0,
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="float32; float16 on cores that compute in it: the Raspberry Pi 5, not the 4.")
+    ] = "float32",
     check: Annotated[bool, typer.Option(help="Compare the code with the model, on inputs of several kinds.")] = True,
     check_input: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Compare on these inputs, too: .npy or .npz. Repeatable.")
@@ -79,6 +82,7 @@ def compile_(
             key_file=key_file,
             cache=cache,
             tune=tune,
+            dtype=dtype,
             check=check,
             check_files=tuple(check_input or ()),
             inputs=tuple(input or ()),

@@ -42,6 +42,7 @@ class Request:
     key_file: Path | None = None
     cache: bool = True
     tune: int = 0
+    dtype: str = "float32"
     check: bool = True
     check_files: tuple[Path, ...] = ()
     """Inputs of one call each."""
@@ -76,6 +77,7 @@ class Request:
             "on": None if self.on is None else parse_place(self.on, self.key_file),
             "cache": self.cache,
             "tune": self.tune,
+            "dtype": self.dtype,
             "check": self.check,
         }
 

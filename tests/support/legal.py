@@ -100,7 +100,8 @@ def check_stage(stage: str, value: Any) -> None:
 DETAILS: dict[str, type | tuple[type, ...]] = {
     "input": type(None), "constant": np.ndarray, "convolution": Convolution, "pool": Pool, "mean": type(None),
     "scalar": Scalar, "concat": type(None), "reindex": Reindex, "frame": Frame, "product": type(None),
-    "softmax": type(None), "flatten": type(None), "reshape": type(None), "item": int, "foreign": Foreign,
+    "softmax": type(None), "flatten": type(None), "reshape": type(None), "item": int,
+    "convert": type(None), "foreign": Foreign,
 }  # fmt: skip
 """What a node of an operation has beside its inputs."""
 

@@ -86,22 +86,27 @@ class All(nn.Module):
 
 
 BOARDS = pytest.mark.parametrize(
-    ("target", "runtime"),
+    ("target", "runtime", "dtype"),
     [
-        pytest.param("rpi3", "static", marks=needs("qemu-aarch64", "aarch64-linux-gnu-g++")),
-        pytest.param("rpi2", "none", marks=needs("qemu-arm", "arm-linux-gnueabihf-g++")),
+        pytest.param("rpi3", "static", "float32", marks=needs("qemu-aarch64", "aarch64-linux-gnu-g++")),
+        pytest.param("rpi2", "none", "float32", marks=needs("qemu-arm", "arm-linux-gnueabihf-g++")),
+        pytest.param("rpi5", "static", "float16", marks=needs("qemu-aarch64", "aarch64-linux-gnu-g++")),
     ],
 )
+TOLERANCES = {"float32": test_kernels.TOLERANCE, "float16": 6e-3}
+"""Of the largest value. Results of float16 are rounded to 5e-4 of themselves."""
 
 
 @BOARDS
-def test_all_kernels(target: str, runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_kernels(target: str, runtime: Any, dtype: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(cases(monkeypatch))
     assert len(found) > 90
+    if dtype == "float16":  # They are the same loops.
+        found = found[::3]
     everything = All([case.module for case in found], [len(case.inputs) for case in found]).eval()
     given = tuple(value for case in found for value in case.inputs)
     # test_kernels.py compares them on this machine.
-    built = compile(everything, given, target, check=False)
+    built = compile(everything, given, target, dtype=dtype, check=False)
     bundle = open_bundle(built.export(tmp_path / "bundle", runtime=runtime))
     got = iter(run_bundle(bundle, given, bundle_emulator(bundle)))
     wrong = []
@@ -109,7 +114,7 @@ def test_all_kernels(target: str, runtime: Any, tmp_path: Path, monkeypatch: pyt
         for theirs in case.outputs:
             mine = next(got)
             assert mine.shape == theirs.shape
-            allowed = test_kernels.TOLERANCE * float(theirs.abs().max()) + 1e-7
+            allowed = TOLERANCES[dtype] * float(theirs.abs().max()) + 1e-7
             difference = float((mine - theirs).abs().max())
             if not difference <= allowed:
                 wrong.append(f"{case.name}: {difference:.1e} of {allowed:.1e}")
@@ -118,15 +123,16 @@ def test_all_kernels(target: str, runtime: Any, tmp_path: Path, monkeypatch: pyt
 
 @BOARDS
 @pytest.mark.parametrize("winograd", ["2x2", "4x4"])
-def test_winograd(winograd: Any, target: str, runtime: Any, tmp_path: Path) -> None:
+def test_winograd(winograd: Any, target: str, runtime: Any, dtype: Any, tmp_path: Path) -> None:
     """Several chunks of tiles, edges that do not divide, and channels that leave lanes empty."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(i, o, 3, padding=p) for i, o, p in ((18, 33, 1), (33, 18, 0), (18, 8, 1))]
     module = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU6(), layers[2]).eval()
     image = torch.randn(1, 18, 39, 22)
     expected = module(image).detach()
-    built = compile(module, (image,), target, winograd=winograd)
+    built = compile(module, (image,), target, winograd=winograd, dtype=dtype)
     assert sum("winograd" in variable.name_hint for variable in built.artifact.scheduled.functions) == 3
     bundle = open_bundle(built.export(tmp_path / "bundle", runtime=runtime))
     (got,) = run_bundle(bundle, (image,), bundle_emulator(bundle))
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    allowed = {"float32": 1e-5, "float16": 6e-3}[dtype] * float(expected.abs().max())
+    torch.testing.assert_close(got, expected, rtol=0, atol=allowed)
