@@ -32,7 +32,7 @@ from .judges import cost_unit, kernel_cost, make_tuner, winograd_for
 from .lowering.calls import lower
 from .machines.targets import Target, find_target, targets
 from .machines.threads import available_threads, check_threads
-from .pipeline import scheduled_module
+from .pipeline import Asked, scheduled_module
 from .signature import TensorSpec, checked_inputs
 
 __all__ = ["compile", "imported_module"]
@@ -154,12 +154,9 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
             imported.module,
             target.machine,
             llvm,
-            winograd=winograd_for(target, options.winograd),
-            cost=cost,
-            cache=choices,
+            Asked(winograd_for(target, options.winograd), cost, choices, options.dtype),
             tune=tuner,
             weights=imported.weights,
-            dtype=options.dtype,
         )
         scheduled, foreign, layers = made.module, made.foreign, made.layers
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
@@ -203,7 +200,12 @@ def _failure(
 
 
 def _check_agreement(
-    built: Built, module: nn.Module, imported: Imported, inputs: tuple[Any, ...], own: Sequence[tuple[Any, ...]], dtype: str
+    built: Built,
+    module: nn.Module,
+    imported: Imported,
+    inputs: tuple[Any, ...],
+    own: Sequence[tuple[Any, ...]],
+    dtype: str,
 ) -> None:
     graph = module if isinstance(module, fx.GraphModule) else imported.exported.module(check_guards=False)
     with stage("comparing with PyTorch"), _eval_mode(module):
@@ -219,7 +221,9 @@ def _check_agreement(
 
 def _for_this_machine(imported: Imported, options: _Options) -> Built:
     """What this machine can run of a program that was compiled for another: all that comes before kernels is the same."""
-    return Built.of(_compiled(imported, find_target("host"), replace(options, threads=1, choose="default", on=None, tune=0)))
+    return Built.of(
+        _compiled(imported, find_target("host"), replace(options, threads=1, choose="default", on=None, tune=0))
+    )
 
 
 def _check_type(dtype: str, target: Target, pipeline: str) -> None:
@@ -270,7 +274,9 @@ def _check_range(imported: Imported, calls: Sequence[tuple[Any, ...]], name: str
     with stage("looking for values that float16 does not hold"):
         reason = next(filter(None, (outside_half(imported.exported, call) for call in calls)), None)
     if reason:
-        raise CheckError(f"{name} cannot be computed in float16: {reason}; leave out dtype, or scale that layer's weights")
+        raise CheckError(
+            f"{name} cannot be computed in float16: {reason}; leave out dtype, or scale that layer's weights"
+        )
 
 
 def name_of(module: nn.Module) -> str:

@@ -16,8 +16,8 @@ __all__ = ["LEAST", "MOST", "outside_half"]
 MOST, LEAST = float(torch.finfo(torch.float16).max), float(torch.finfo(torch.float16).tiny)
 
 _LAYERS = ("conv", "linear", "addmm", "batch_norm", "prelu")
-"""What values grow and shrink in, by the names of operators. Sums of what others give are judged by what comes out in the end; large
-numbers that masks are made of stay in float32.
+"""What values grow and shrink in, by the names of operators. Sums of what others give are judged by what comes out in the end;
+large numbers that masks are made of stay in float32.
 """
 
 

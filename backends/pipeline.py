@@ -28,7 +28,22 @@ from .lowering.emit import emit_module
 from .lowering.plan import make_plan
 from .lowering.text import plan_text
 
-__all__ = ["Scheduled", "prepare", "scheduled_module"]
+__all__ = ["Asked", "Scheduled", "prepare", "scheduled_module"]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """How layers are to be computed.
+
+    Attributes:
+        winograd, cost, cache: decide about kernels, as in `choice.choose`.
+        dtype: what layers of float32 are computed in.
+    """
+
+    winograd: Winograd = "off"
+    cost: Costs | None = None
+    cache: ChoiceCache | None = None
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,29 +64,25 @@ def scheduled_module(
     imported: IRModule,
     machine: Machine,
     target: tvm.target.Target,
+    asked: Asked | None = None,
     *,
-    winograd: Winograd = "off",
-    cost: Costs | None = None,
-    cache: ChoiceCache | None = None,
     tune: Callable[[IRModule], IRModule] | None = None,
     weights: Mapping[str, Array] | None = None,
-    dtype: str = "float32",
 ) -> Scheduled:
     """The whole pipeline: read, fold, give types, plan, choose, emit, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
-    `winograd`, `cost` and `cache` decide how convolutions are computed, as in `choice.choose`. `tune` may schedule
-    foreign kernels before we do. `weights` are the model's by name, for who asks which layer is which. `dtype` is what layers
-    of float32 are computed in.
+    `tune` may schedule foreign kernels before we do. `weights` are the model's by name, for who asks which layer is which.
     """
+    asked = asked or Asked()
     graph = read_relax(imported)
     reached("read", graph, graph_text)
     names = names_of_weights(graph, weights or {})
-    prepare(graph, dtype)
-    plan = make_plan(graph, machine) if cost is None else fitting_plan(graph, machine, winograd)
+    prepare(graph, asked.dtype)
+    plan = make_plan(graph, machine) if asked.cost is None else fitting_plan(graph, machine, asked.winograd)
     figures: Figures = {}
     blocks = plan
-    plan, chosen = plan_layouts(blocks, winograd, cost, cache, figures)
+    plan, chosen = plan_layouts(blocks, asked.winograd, asked.cost, asked.cache, figures)
     reached("planned", plan, plan_text)
     layers = layer_choices(plan, chosen, blocks, figures, names)
     module = emit_module(plan, chosen)

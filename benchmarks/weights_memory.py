@@ -60,7 +60,7 @@ def prepare(network: str, folder: Path) -> int:
     from reconvene.backends.choosing.cost import AnalyticCost
     from reconvene.backends.importing.importer import import_module
     from reconvene.backends.machines.targets import find_target
-    from reconvene.backends.pipeline import scheduled_module
+    from reconvene.backends.pipeline import Asked, scheduled_module
 
     size = image_size(network, False)
     model, images = build(network), (torch.zeros(1, 3, size, size),)
@@ -69,7 +69,7 @@ def prepare(network: str, folder: Path) -> int:
     target = find_target("host")
     llvm = tvm.target.Target(target.llvm())
     imported = import_module(model, images).module
-    made = scheduled_module(imported, target.machine, llvm, winograd="auto", cost=AnalyticCost(target.machine))
+    made = scheduled_module(imported, target.machine, llvm, Asked("auto", AnalyticCost(target.machine)))
     tvm.compile(made.module, target=llvm).export_library(str(folder / "pool.so"))
     return built.memory.weights_bytes
 

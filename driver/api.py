@@ -265,9 +265,9 @@ def compile(
         cache: whether to look for the compiled code in the user's cache folder, and to keep it there.
         tune: trials of MetaSchedule for each kernel that has no schedule of ours; judged by this machine's clock, by the
             board's that `on` names, or with ``cycles`` by modelled cycles.
-        dtype: ``float16`` computes layers of float32 in half precision, and keeps their weights in half the bytes, on cores that
-            have it (ARMv8.2: Raspberry Pi 5, Jetson Orin, Graviton). Inputs and outputs stay float32. What it loses is compared
-            like everything else: at most a hundredth of the largest output, else it is refused.
+        dtype: ``float16`` computes layers of float32 in half precision, and keeps their weights in half the bytes, on cores
+            that have it (ARMv8.2: Raspberry Pi 5, Jetson Orin, Graviton). Inputs and outputs stay float32. What it
+            loses is compared like everything else: at most a hundredth of the largest output, else it is refused.
         check: whether the code runs beside the model, on the example inputs and on random, constant and other ones, and its
             outputs are compared. For another target, what this machine can run of the same program is.
         check_inputs: further inputs to compare on, such as ``[(image,), (another,)]``, shaped as the example inputs.

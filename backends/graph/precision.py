@@ -19,7 +19,7 @@ ASKED = ("float32", "float16")
 _GIVEN = frozenset({"input", "constant", "foreign", "item", "convert"})
 """Nodes whose type is not ours to choose."""
 _NARROWED = frozenset({"convolution", "pool", "mean", "scalar", "concat", "frame", "reindex"})
-"""Operations that have kernels for narrower types. What attention is made of stays as it is: its sums of exponentials are long."""
+"""Operations with kernels for narrower types. What attention is made of stays as it is: its sums of exponentials are long."""
 
 
 def takes(dtype: str) -> bool:

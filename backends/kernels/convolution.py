@@ -25,7 +25,7 @@ __all__ = ["ConvolutionSpec", "input_bands", "panel_rows", "row_parts"]
 
 
 _MOST_PARTIAL = 144
-"""Products that are added in a narrower type than the sums have, see `DType.partial`; those of one block of channels at least."""
+"""Products that are added in a narrower type than the sums have, see `DType.partial`; those of a block of channels at least."""
 _IDLE = 0.05
 """Share of the cores' time that may be lost because their work is not equal."""
 

@@ -243,8 +243,6 @@ def _row_sum(spec: MeanSpec, source: loops.Buffer, at: tuple[Any, Any, Any], tog
         pixel = loops.converted(loops.load(source, place, lanes), spec.accumulator, lanes)
         loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + pixel, lanes)
     for place in range(rest):
-        last = loops.converted(
-            loops.load(source, spec.source.offset(*at, count * together + place)), spec.accumulator
-        )
+        last = loops.converted(loops.load(source, spec.source.offset(*at, count * together + place)), spec.accumulator)
         loops.store(sums, place, loops.load(sums, place) + last)
     return sum((loops.load(sums, part * lanes, lanes) for part in range(1, parts)), loops.load(sums, 0, lanes))

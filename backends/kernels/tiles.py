@@ -51,9 +51,11 @@ class Machine:
         return self.by_lane and self.in_order
 
     def for_sums(self, elements: str) -> Machine:
-        """The machine as kernels see it whose sums are wider than the `elements` of a vector: a vector takes several registers."""
+        """The machine as kernels see it whose sums are wider than the `elements` of a vector: one takes several registers."""
         wide = DTYPES[DTYPES[elements].accumulator].bytes // DTYPES[elements].bytes
-        return replace(self, vector_bytes=self.vector_bytes * wide, wide=wide, rate=self.rate / wide) if wide > 1 else self
+        return (
+            replace(self, vector_bytes=self.vector_bytes * wide, wide=wide, rate=self.rate / wide) if wide > 1 else self
+        )
 
     def lanes(self, dtype: str = "float32") -> int:
         """Elements of a type in a vector."""

@@ -24,8 +24,8 @@ from ..kernels.image import Slots, View
 from ..kernels.matrices import ProductSpec, SoftmaxSpec
 from ..kernels.planes import is_planes
 from ..kernels.pooling import MeanSpec, PoolSpec
-from ..kernels.scalar import rounds_once
 from ..kernels.row_zeros import RowZeros, zeros_in_rows
+from ..kernels.scalar import rounds_once
 from ..kernels.tiles import Machine, choose_tile
 from .images import Images
 from .layers import convolution_spec, depthwise_spec, planes_task
@@ -76,7 +76,9 @@ class _Planner:
         if node.op in ("input", "constant"):
             return
         images = self.images
-        if node.op in ("foreign", "item", "reshape", "convert") or (node.op == "flatten" and node.inputs[0] not in images):
+        if node.op in ("foreign", "item", "reshape", "convert") or (
+            node.op == "flatten" and node.inputs[0] not in images
+        ):
             images.keep(node)
         elif node.op == "product":
             images.put_plain(node, self._product(node))

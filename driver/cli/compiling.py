@@ -53,7 +53,10 @@ def compile_(
         ),
     ] = 0,
     dtype: Annotated[
-        str, typer.Option(metavar="TYPE", help="float32; float16 on cores that compute in it: the Raspberry Pi 5, not the 4.")
+        str,
+        typer.Option(
+            metavar="TYPE", help="float32; float16 on cores that compute in it: the Raspberry Pi 5, not the 4."
+        ),
     ] = "float32",
     check: Annotated[bool, typer.Option(help="Compare the code with the model, on inputs of several kinds.")] = True,
     check_input: Annotated[

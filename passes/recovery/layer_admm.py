@@ -36,12 +36,13 @@ class LayerAdmm:
     Attributes:
         rho: p, one after another, in units of the variance of a column of V.
         iterations: with each p.
-        ridge: r, in the same units; above 0.
+        ridge: r, in the same units; above 0. Synthetic inputs, which are not what the network is for, want a larger one than
+            inputs of its kind.
     """
 
     rho: tuple[float, ...] = (0.01, 0.1, 1.0)
     iterations: int = 10
-    ridge: float = 0.01
+    ridge: float = 0.3
 
 
 @dataclass(frozen=True, eq=False)

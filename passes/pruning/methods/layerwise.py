@@ -44,7 +44,7 @@ class Layerwise(ChannelMethod):
 
     rho: tuple[float, ...] = (0.01, 0.1, 1.0)
     iterations: int = 10
-    ridge: float = 0.01
+    ridge: float = 0.3
 
     @property
     def looks_at_calls(self) -> bool:
