@@ -1,6 +1,7 @@
 """What dense and channel-pruned networks cost on ARM boards that are not here: instructions, cycles, memory, time.
 
-    python benchmarks/estimate.py [--networks vgg16_cifar ...] [--targets rpi4 ...] [--json docs/results/estimate.json]
+    python benchmarks/estimate.py [--networks vgg16_cifar ...] [--targets rpi4 ...] [--dtypes float32 float16]
+        [--json docs/results/estimate.json]
 
 The method, and what it leaves out, is in docs/estimate.md. It is deterministic: the same code gives the same figures on any
 machine, loaded or not, so a change of a schedule shows in the last digit. A record is kept after every row, with a page
@@ -55,15 +56,16 @@ def main() -> int:
     record = {"environment": environment(options), "rows": []}
     if options.json and options.json.exists() and not options.fresh:
         record["rows"] = json.loads(options.json.read_text(encoding="utf-8"))["rows"]
-    done = {(row["target"], row["network"], row["variant"]) for row in record["rows"]}
+    done = {(row["target"], row["network"], row["variant"], row.get("dtype", "float32")) for row in record["rows"]}
     for network in options.networks:
         for variant in ("dense", f"pruned {options.sparsity:.0%}"):
-            wanted = [target for target in options.targets if (target, network, variant) not in done]
+            wanted = [one for one in ways(options) if (one[0], network, variant, one[1]) not in done]
             if not wanted:
                 continue
             module, inputs, macs = model(network, variant, options)
-            for target in wanted:
-                record["rows"].append(measure(module, inputs, target, network, variant, macs))
+            for target, dtype in wanted:
+                row = {"network": network, "variant": variant, "dtype": dtype, "macs": macs}
+                record["rows"].append(row | measure(module, inputs, target, dtype))
                 print(table(record["rows"][-1:]).splitlines()[-1], flush=True)
                 if options.json:
                     write_text(options.json, json.dumps(record, indent=2) + "\n")
@@ -77,11 +79,18 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", nargs="+", default=["vgg16_cifar", "mobilenet_v2", "resnet18"])
     parser.add_argument("--targets", nargs="+", default=["rpi4", "rpi3", "rpi5"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="that layers are computed in, where a target does")
     parser.add_argument("--sparsity", type=float, default=0.5, help="share of channels removed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="forget the rows that the record has")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
+
+
+def ways(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Targets and types that they compute in."""
+    every = [(target, dtype) for target in options.targets for dtype in options.dtypes]
+    return [(target, dtype) for target, dtype in every if dtype == "float32" or find_target(target).has_half_floats]
 
 
 def model(network: str, variant: str, options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...], int]:
@@ -95,20 +104,18 @@ def model(network: str, variant: str, options: argparse.Namespace) -> tuple[nn.M
     return result.module, inputs, result.report.after.macs
 
 
-def measure(
-    module: nn.Module, inputs: tuple[Any, ...], target: str, network: str, variant: str, macs: int
-) -> dict[str, Any]:
-    """One row: compiled, linked, run under QEMU and modelled."""
+def measure(module: nn.Module, inputs: tuple[Any, ...], target: str, dtype: Any = "float32") -> dict[str, Any]:
+    """What was found: compiled, linked, run under QEMU and modelled.
+
+    Code of float32 is compared with PyTorch. Values of untrained networks are below what float16 holds, which changes no cycle.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        built = compile(module, inputs, target)
+        built = compile(module, inputs, target, dtype=dtype, check=dtype == "float32")
         found = estimate_bundle(built.export(Path(folder) / "bundle", runtime="static"))
     total = found.total
     return {
-        "network": network,
-        "variant": variant,
         "target": target,
         "core_model": found.core.model,
-        "macs": macs,
         "instructions": total.instructions,
         "cycles": round(total.cycles),
         "throughput_cycles": round(total.throughput_cycles),
@@ -131,12 +138,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         " MACs | dense / this: MACs | instructions | cycles |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    dense = {(row["network"], row["target"]): row for row in rows if row["variant"] == "dense"}
-    for row in sorted(rows, key=lambda row: (row["network"], row["target"], row["variant"])):
+    dense = {
+        (row["network"], row["target"]): row
+        for row in rows
+        if row["variant"] == "dense" and row.get("dtype", "float32") == "float32"
+    }
+    for row in sorted(rows, key=lambda row: (row["network"], row["target"], row["variant"], row.get("dtype", ""))):
         base = dense.get((row["network"], row["target"]))
         ratios = [f"{base[key] / row[key]:.2f}" if base else "" for key in ("macs", "instructions", "cycles")]
         cells = [
-            f"{row['network']} {row['variant']}",
+            f"{row['network']} {row['variant']}{' float16' if row.get('dtype') == 'float16' else ''}",
             row["target"],
             f"{row['instructions'] / 1e6:.1f} M",
             f"{row['cycles'] / 1e6:.1f}",
@@ -181,7 +192,7 @@ PAGE = """# Estimates for boards
 
 Made by `benchmarks/estimate.py`; [the method and its limits](../estimate.md). Channels of every prunable group were removed
 at random, which costs what any choice of as many channels does. The last three columns say how many times more the dense
-network takes. *Busiest unit alone* and *multiply-adds alone* are lower bounds of the cycles, in millions. Milliseconds are
+network takes in float32, which is the type where none is named. *Busiest unit alone* and *multiply-adds alone* are lower bounds of the cycles, in millions. Milliseconds are
 lower bounds too, at the clock of the board and an assumed memory.
 """
 
@@ -217,7 +228,6 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "threads": 1,
         "batch": 1,
-        "dtype": "float32",
         "sparsity": options.sparsity,
         "seed": options.seed,
         "cores": ", ".join(find_target(target).cpu for target in options.targets),

@@ -238,7 +238,7 @@ def on_board(network: str, structure: str, target: str, options: argparse.Namesp
     rows = []
     for name, variant in variants_of(network, structure, options.shares, inputs).items():
         at = {"structure": structure, "engine": "reconvene", "weights": variant.weights, "macs": variant.macs}
-        rows.append({**modelled(variant.module, inputs, target, network, name, 0), **at})
+        rows.append({"network": network, "variant": name, **modelled(variant.module, inputs, target), **at})
     return rows
 
 
