@@ -79,7 +79,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", nargs="+", default=["vgg16_cifar", "mobilenet_v2", "resnet18"])
     parser.add_argument("--targets", nargs="+", default=["rpi4", "rpi3", "rpi5"])
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="that layers are computed in, where a target does")
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32"], help="that layers are computed in, where a target does"
+    )
     parser.add_argument("--sparsity", type=float, default=0.5, help="share of channels removed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="forget the rows that the record has")
@@ -192,8 +194,8 @@ PAGE = """# Estimates for boards
 
 Made by `benchmarks/estimate.py`; [the method and its limits](../estimate.md). Channels of every prunable group were removed
 at random, which costs what any choice of as many channels does. The last three columns say how many times more the dense
-network takes in float32, which is the type where none is named. *Busiest unit alone* and *multiply-adds alone* are lower bounds of the cycles, in millions. Milliseconds are
-lower bounds too, at the clock of the board and an assumed memory.
+network takes in float32, which is the type where none is named. *Busiest unit alone* and *multiply-adds alone* are lower bounds
+of the cycles, in millions. Milliseconds are lower bounds too, at the clock of the board and an assumed memory.
 """
 
 
