@@ -1,6 +1,6 @@
 """TVM's runtime for a board, compiled from the sources in the installed wheels: once for a compiler.
 
-It is kept in the user's cache folder (`frontend.base.cache_folder`).
+It is kept in the user's cache folder (`frontend.base.cache_folder`), for all environments that have these versions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,9 +89,8 @@ def _compiled(linker: Linker, units: Mapping[str, str], include: Path | None = N
     headers = {entry.name: entry.read_text(encoding="utf-8") for entry in support.iterdir() if entry.name[-2:] == ".h"}
     flags = [*_FLAGS, *(_MUSL_FLAGS if linker.kind == "zig" else ())]
     version = subprocess.run([*linker.command, "--version"], capture_output=True, text=True, check=False).stdout
-    key = digest(
-        [*map(metadata.version, _VERSIONS), *linker.command, version, *flags, *units.values(), *headers.values()]
-    )
+    said = [_anywhere(part) for part in (*linker.command, *units.values())]
+    key = digest([*map(metadata.version, _VERSIONS), *said, version, *flags, *headers.values()])
 
     def build(folder: Path) -> None:
         _write_headers(folder / "include", headers)
@@ -114,6 +114,13 @@ def _compiled(linker: Linker, units: Mapping[str, str], include: Path | None = N
 
     made = made_once(f"runtime-{key}", build)
     return tuple(made / f"{name}.o" for name in units)
+
+
+def _anywhere(text: str) -> str:
+    """`text` without where the environment is: its versions say what is in it."""
+    for name in ("tvm", "tvm_ffi"):
+        text = text.replace(str(_package(name)), name)
+    return text.replace(sys.executable, "python")
 
 
 def made_once(name: str, build: Callable[[Path], None]) -> Path:
