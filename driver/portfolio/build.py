@@ -137,9 +137,11 @@ def _make(source: Source, folder: Path, targets: Sequence[Target], options: Opti
     certificate = asdict(shrunk.certificate)
     started = time.perf_counter()
     built: Built | None = None
+    weights = 0
     for target in targets:
         built = compile_graph(shrunk.module, inputs, target, threads=options.threads, **options.compile)
         built.export(place / target.name, certificate=certificate)
+        weights = max(weights, built.memory.weights_bytes)
     assert built is not None
     facts = {
         **source.facts,
@@ -149,12 +151,13 @@ def _make(source: Source, folder: Path, targets: Sequence[Target], options: Opti
         "compile_seconds": time.perf_counter() - started,
         **_accuracies(sparse, shrunk.module, options),
     }
-    variant = _variant(source.name, shrunk, inputs, certificate, facts)
+    peak = weights + peak_activation_bytes(shrunk.module, inputs)
+    variant = _variant(source.name, shrunk, peak, certificate, facts)
     return _Made(variant, built.inputs, built.outputs)
 
 
 def _variant(
-    name: str, shrunk: Compaction, inputs: Sequence[Any], certificate: Mapping[str, Any], facts: dict[str, Any]
+    name: str, shrunk: Compaction, peak: int, certificate: Mapping[str, Any], facts: dict[str, Any]
 ) -> Variant:
     parameters = list(shrunk.module.parameters())
     size = sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *shrunk.module.buffers()])
@@ -166,7 +169,7 @@ def _variant(
         bytes=size,
         macs=shrunk.after.macs,
         latency_ms={},
-        peak_memory_bytes=size + peak_activation_bytes(shrunk.module, inputs),
+        peak_memory_bytes=peak,
         files={},
         certificate=certificate,
         source=facts,

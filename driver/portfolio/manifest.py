@@ -67,7 +67,8 @@ class Variant:
         bytes: of its weights.
         macs: multiply-accumulates of one call.
         latency_ms: by target's name, the median of one call on the example's batch with one thread.
-        peak_memory_bytes: of its weights, and the most that values of one call hold at once; the runtime comes on top.
+        peak_memory_bytes: of its weights as its kernels read them, without zeros that they skip, for the target where that is
+            most; and the most that values of one call hold at once. The runtime comes on top.
         certificate: of the compaction it came from.
         source: where it came from; free facts.
         files: by path from the portfolio's folder, with ``/`` between the parts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "KernelReport"]
 
 SCHEMA = "reconvene.kernels/1"
+_TOLD = 6
+"""Names in one line."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class KernelReport:
         unit: of costs: ``s`` where kernels were timed, else ``cycles``.
         weights_bytes: of all weights and tables, as the kernels read them.
         zeros: of the weights as the model has them, and what they take by format; none where no weight has any.
+        foreign: names of weights with zeros that no kernel of ours reads, such as those of one-dimensional, three-dimensional
+            and transposed convolutions: TVM's own kernels multiply by their zeros.
         pictures: of their masks, for the page; not part of the JSON.
     """
 
@@ -48,17 +52,21 @@ class KernelReport:
     layers: tuple[LayerChoice, ...]
     weights_bytes: int
     zeros: tuple[LayerZeros, ...] = ()
+    foreign: tuple[str, ...] = ()
     pictures: Mapping[str, MaskPicture] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, built: Built, title: str, module: fx.GraphModule | None = None) -> KernelReport:
         """What `compile` found; with the captured module also what zeros its weights have."""
         made = cls(title, built.target.name, built.cost_unit, built.layers, built.memory.weights_bytes)
-        if module is None or not made.sparse:
+        if module is None:
             return made
         canonical = canonicalize(module)
         zeros = zeros_of(canonical)
-        return dataclasses.replace(made, zeros=zeros, pictures=mask_pictures(canonical, zeros))
+        if not zeros:
+            return made
+        pictures = mask_pictures(canonical, zeros)
+        return dataclasses.replace(made, zeros=zeros, foreign=_foreign(zeros, made.layers), pictures=pictures)
 
     @property
     def sparse(self) -> tuple[LayerChoice, ...]:
@@ -109,7 +117,23 @@ class KernelReport:
 
     def lines(self) -> tuple[str, ...]:
         """How many layers have which kernels."""
-        return ("layers: " + ", ".join(f"{count} {family}" for family, count in self.families.items()),)
+        counted = ", ".join(f"{count} {family}" for family, count in self.families.items())
+        return (*([f"layers: {counted}"] if counted else []), *([self.without_kernels] if self.foreign else []))
+
+    @property
+    def without_kernels(self) -> str:
+        """Which zeros bring nothing, since no kernel of ours reads the weight."""
+        more = f" and {len(self.foreign) - _TOLD} more" if len(self.foreign) > _TOLD else ""
+        return f"zeros without a kernel that skips them, computed by TVM's own: {', '.join(self.foreign[:_TOLD])}{more}"
+
+
+def _foreign(zeros: Sequence[LayerZeros], layers: Sequence[LayerChoice]) -> tuple[str, ...]:
+    names = {weight.name for weight in zeros}
+    renamed = {layer.weights for layer in layers if layer.name not in names}  # Those may be of any weight as large.
+    known = {layer.name for layer in layers}
+    return tuple(
+        weight.name for weight in zeros if weight.zeros and weight.name not in known and weight.weights not in renamed
+    )
 
 
 def gain(layer: LayerChoice) -> str:

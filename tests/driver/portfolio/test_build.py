@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import reconvene
 from reconvene.backends.built import load_bundle
 from reconvene.driver.cli.command_line import main
 from reconvene.driver.portfolio.build import PAGE, Options, build_portfolio
@@ -57,6 +58,20 @@ def test_levels_become_variants_that_compute_the_same(levels: Path, tmp_path: Pa
     assert open_portfolio(tmp_path / "p") == made
     page = (tmp_path / "p" / PAGE).read_text()
     assert "level-02" in page and "on the front" in page and 'src="http' not in page
+
+
+def test_zeros_that_kernels_skip_take_no_memory(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 4)).eval()
+    inputs = (torch.randn(1, 64),)
+    sparse = reconvene.prune(model, inputs, structure="row-block:8", sparsity=0.9).module
+    sources = [
+        Source(name, lambda module=module: (module, inputs), {})  # type: ignore[misc]
+        for name, module in (("dense", capture(model, inputs)), ("sparse", sparse))
+    ]
+    made = build_portfolio(sources, tmp_path / "p", "zeros", Options(repeat=2))
+    dense, zeros = sorted(made.variants, key=lambda variant: variant.name)
+    assert dense.peak_memory_bytes > dense.bytes
+    assert zeros.peak_memory_bytes < 0.5 * zeros.bytes
 
 
 def test_one_network_pruned_to_several_degrees(tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import torch
 from rich.console import Console
+from torch import Tensor, nn
 
+import reconvene
 from reconvene.backends.choosing.layer_choices import LayerChoice
 from reconvene.driver.reports.kernels import SCHEMA, KernelReport
 from reconvene.driver.reports.zeros import MaskPicture
+from reconvene.frontend.capture import capture
 from reconvene.passes.outcome import LayerZeros
 
 LAYERS = (
@@ -73,6 +77,31 @@ def test_a_page_with_masks_storage_and_costs() -> None:
     data = json.loads(report.to_json())
     assert data["zeros"][1]["storage"]["csr"] == 890 and "pictures" not in data
     assert "Weights as the model has them" not in REPORT.to_html()
+
+
+def test_zeros_that_no_kernel_of_ours_reads_are_named() -> None:
+    class Lines(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.line, self.up = (
+                nn.Conv1d(3, 8, 3),
+                nn.Conv1d(8, 8, 3),
+                nn.ConvTranspose1d(8, 8, 2, stride=2),
+            )
+            self.inner, self.head = nn.Linear(8, 16), nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.up(self.line(self.first(x).relu()).relu())
+            return self.head(self.inner(x.mean(-1)).relu())
+
+    inputs = (torch.randn(1, 3, 12),)
+    result = reconvene.prune(Lines().eval(), inputs, structure="unstructured", sparsity=0.5)
+    built = reconvene.compile(result.module, inputs, check=False)
+    report = KernelReport.of(built, "lines", capture(result.module, inputs))
+    assert report.foreign == ("line.weight", "up.weight") and report.sparse[0].name == "inner.weight"
+    assert report.lines()[1].endswith("computed by TVM's own: line.weight, up.weight")
+    assert report.without_kernels.replace("'", "&#39;") in report.to_html()
+    assert json.loads(report.to_json())["foreign"] == ["line.weight", "up.weight"]
 
 
 def test_a_page() -> None:
