@@ -48,7 +48,7 @@ def explore(
         typer.Option(
             "--variant",
             metavar="VARIANT",
-            help="What to make for each: channels, channels:knapsack, mapped, or a structure such as row-block:4. Repeatable.",
+            help="What to make for each: channels, channels:knapsack, channels:rl-pruner, mapped, or a structure. Repeatable.",
         ),
     ] = None,
     method: Annotated[
@@ -70,6 +70,10 @@ def explore(
     ignore: Annotated[
         list[str] | None, typer.Option(help="Pattern of layers that stay as they are. Repeatable.")
     ] = None,
+    shrinking: Annotated[
+        str,
+        typer.Option(metavar="PRESET", help="For channels:rl-pruner: rl-pruner, rl-pruner-laptop or rl-pruner-smoke."),
+    ] = "rl-pruner-laptop",
     timed_by: Annotated[
         str,
         typer.Option(help="Who tells times in the search: 'model' (a formula), 'cycles' of emulated code, or 'time'."),
@@ -122,6 +126,7 @@ def explore(
             difficulty=difficulty,
             beta=beta,
             ignore=tuple(ignore or ()),
+            shrinking=shrinking,
             timed_by=timed_by,
             told_by=told_by,
             on=on,

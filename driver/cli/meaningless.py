@@ -237,6 +237,8 @@ def _explore(given: Given) -> None:
     _own_data(given)
     if given["variant"] and "mapped" not in given["variant"]:
         given.refuse(["difficulty", "beta"], "without --variant mapped, whose rules they are for")
+    if "channels:rl-pruner" not in (given["variant"] or ()):
+        given.refuse(["shrinking"], "without --variant channels:rl-pruner, whose steps it is for")
     if given["on"] is None:
         given.refuse(["key_file"], "without a board on the network, see --on")
 

@@ -20,13 +20,14 @@ from ...passes.pruning.methods import find_method
 from ...passes.pruning.methods.constrained import ConstrainedMethod
 from ..api import captured, title_of
 from ..models import dynamic_shapes
+from ..shrinking.course import Settings as Shrinking
 from ..training.hardware import Hardware
 from ..training.presets import Preset, find_preset
 from ..training.sources import Data
 from ..training.tasks import CLASSIFICATION, Measure
 from .result import Exploration
 from .run import Task, explored
-from .settings import Settings
+from .settings import Settings, shrinking_by
 
 if TYPE_CHECKING:
     from ...backends.boards.place import Place
@@ -53,6 +54,7 @@ def explore(
     difficulty: Literal["hard", "easy"] = "easy",
     beta: float = 0.2,
     ignore: Sequence[str] = (),
+    shrinking: str | Shrinking = "rl-pruner-laptop",
     timed_by: Literal["model", "cycles", "time"] = "model",
     told_by: Literal["time", "estimate", "model"] | None = None,
     on: Place | None = None,
@@ -73,7 +75,8 @@ def explore(
         target: where it is to run: a preset's name or a Target.
         budgets: shares of the dense network's time, above 0 and below 1.
         variants: what is made for each budget: ``channels`` (the smallest go, one share of every layer),
-            ``channels:knapsack`` (the widths that keep most importance), ``mapped`` (a structure of zeros for each layer, by
+            ``channels:knapsack`` (the widths that keep most importance), ``channels:rl-pruner`` (step by step, as
+            ``reconvene shrink`` does, with the time as reward), ``mapped`` (a structure of zeros for each layer, by
             `MappingRules`), or a structure by its name, such as ``row-block:4``.
         preset: of the training that each variant gets.
         method: what trains with zeros inside of layers, of ``reconvene.passes.pruning.methods``: ``one-shot``, ``gradual``,
@@ -82,6 +85,7 @@ def explore(
         difficulty: of the data: ``hard``, such as ImageNet, or ``easy``, such as CIFAR-10; for ``mapped``.
         beta: of these rules.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave as they are.
+        shrinking: steps, search and training of ``channels:rl-pruner``: a preset, or all of it.
         timed_by: who tells times while what meets a budget is searched for, as for `prune`.
         told_by: who tells the times of the front: ``time`` has a clock, this machine's, where all are measured by turns in one
             run, or the board's; ``estimate`` models the compiled code, ``model`` is the formula. None: ``time`` for the host
@@ -104,6 +108,7 @@ def explore(
         difficulty,
         beta,
         (ignore,) if isinstance(ignore, str) else tuple(ignore),
+        shrinking_by(shrinking) if isinstance(shrinking, str) else shrinking,
         timed_by=timed_by,
         told_by=told_by,
     )

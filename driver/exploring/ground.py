@@ -18,6 +18,7 @@ from ...passes.canonicalize import canonicalize
 from ...passes.dependency import DependencyView, dependency_view
 from ...passes.pruning.latency import LayerTime
 from ...passes.pruning.scores import Evidence
+from ..shrinking.shrink import Task as Shrinking
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Ground:
         target: whose times count.
         evidence: inputs, images that channels are scored on, loss and seed.
         settings: of the exploration.
+        shrinking: where channels are taken step by step, if they are.
+        shares: of the dense network's time, of the steps that were timed.
     """
 
     module: CapturedModule = field(repr=False)
@@ -62,6 +65,8 @@ class Ground:
     target: Target
     evidence: Evidence = field(repr=False)
     settings: Settings
+    shrinking: Shrinking | None = field(default=None, repr=False)
+    shares: dict[int, float] = field(default_factory=dict, repr=False)
 
     @cached_property
     def canonical(self) -> CapturedModule:

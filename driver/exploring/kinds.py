@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from .channels import channels_for
 from .ground import Choice, Ground
-from .settings import CHANNELS, KNAPSACK, MAPPED
+from .settings import CHANNELS, KNAPSACK, MAPPED, SHRUNK
+from .shrunk import shrunk_for
 from .zeros import mapped_for, structure_for
 
 __all__ = ["Finder", "finder"]
@@ -15,7 +16,14 @@ __all__ = ["Finder", "finder"]
 Finder = Callable[[Ground, str, float], Choice]
 """What meets a budget; raises OutOfReach where nothing does."""
 
-_FINDERS: Mapping[str, Finder] = MappingProxyType({CHANNELS: channels_for, KNAPSACK: channels_for, MAPPED: mapped_for})
+_FINDERS: Mapping[str, Finder] = MappingProxyType(
+    {
+        CHANNELS: channels_for,
+        KNAPSACK: channels_for,
+        SHRUNK: shrunk_for,
+        MAPPED: mapped_for,
+    }
+)
 
 
 def finder(kind: str) -> Finder:

@@ -23,6 +23,7 @@ from ...passes.pruning.scores import Evidence
 from ..models import rebatched
 from ..shrinking.held_out import calibration
 from ..shrinking.judge import Judge
+from ..shrinking.shrink import Task as Shrinking
 from ..training.checkpoint import fingerprint
 from ..training.hardware import Hardware, computing
 from ..training.loop import CHECKPOINT, train
@@ -33,7 +34,7 @@ from .ground import Choice, Ground
 from .kinds import finder
 from .record import DENSE, Refusal, Variant, append, claim, decided, log_lines, place_of, write_decision
 from .result import Exploration
-from .settings import KNAPSACK, Settings
+from .settings import KNAPSACK, SHRUNK, Settings
 from .telling import Teller
 
 __all__ = ["FRONT", "PAGE", "Task", "explored"]
@@ -133,7 +134,14 @@ class _Run:
         scored = KNAPSACK in self.settings.variants
         batches = calibration(task.training, self.settings.images, task.seed) if scored else ()
         evidence = Evidence(task.inputs, batches, task.measure.loss or F.cross_entropy, task.seed)
-        self.ground = Ground(task.module, self.one, task.target, evidence, self.settings)
+        shrinking = None
+        if SHRUNK in self.settings.variants:
+            shrinking = Shrinking(
+                task.module, task.inputs, task.training, task.test, self.settings.shrinking, task.folder / "shrinking",
+                task.target.name, task.teacher, task.machine, task.seed, task.measure, task.workers, task.facts,
+                task.checkpoint_every,
+            )  # fmt: skip
+        self.ground = Ground(task.module, self.one, task.target, evidence, self.settings, shrinking)
 
     def result(self) -> Exploration:
         """All of it."""
@@ -186,7 +194,8 @@ class _Run:
         task, settings = self.task, self.settings
         # From the file, whether it was just made or not, so that both compute the same bits.
         module = task.module if choice.structures else load_program(place / _PRUNED)[0]
-        method = settings.method.with_options({"structure": dict(choice.structures)}) if choice.structures else None
+        zeros = {"structure": dict(choice.structures), "ignore": ()}
+        method = settings.method.with_options(zeros) if choice.structures else None
         trained = train(
             module, task.training, task.test, settings.preset, place / _TRAINING, method=method, teacher=task.teacher,
             measure=task.measure, workers=task.workers, machine=task.machine, seed=task.seed,

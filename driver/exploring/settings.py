@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ...backends.machines.targets import Target
+from ...backends.machines.targets import Target, targets
 from ...backends.network_times import check_timed_by
 from ...frontend.base.errors import InputError
 from ...passes.pruning.mapping import MappingRules
@@ -16,18 +16,30 @@ from ...passes.pruning.methods.base import Aim
 from ...passes.pruning.methods.constrained import ConstrainedMethod
 from ...passes.pruning.methods.retraining import OneShotRetraining
 from ...passes.pruning.structure_rules import structure_rules
+from ..shrinking.course import Settings as Shrinking
+from ..shrinking.course import settings_of
 from ..training.presets import Preset, find_preset, recorded
 
-__all__ = ["CHANNELS", "KINDS", "KNAPSACK", "MAPPED", "TOLD_BY", "Settings", "parse_budgets"]
+__all__ = ["CHANNELS", "KINDS", "KNAPSACK", "MAPPED", "SHRUNK", "TOLD_BY", "Settings", "parse_budgets", "shrinking_by"]
 
-CHANNELS, KNAPSACK, MAPPED = "channels", "channels:knapsack", "mapped"
-KINDS = (CHANNELS, KNAPSACK, MAPPED)
+CHANNELS, KNAPSACK, SHRUNK, MAPPED = "channels", "channels:knapsack", "channels:rl-pruner", "mapped"
+KINDS = (CHANNELS, KNAPSACK, SHRUNK, MAPPED)
 """What may be made for a budget, beside a structure of zeros by its name: whole channels, by one share of the smallest of every
-layer or by the widths that keep most importance; and a structure for each layer, by rules."""
+layer, by the widths that keep most importance, or by a search with a training after each step; and a structure for each layer,
+by rules."""
 TOLD_BY = ("time", "estimate", "model")
 """Who tells the times at the end: a clock, here or on a board; the model of the core, of the compiled code; or the formula that
 kernels are chosen by."""
 _LEAST = 0.001
+_OF_A_BUDGET = ("structure", "sparsity", "ignore")
+"""Options of a method that what was found for a budget says."""
+_MOST_FILTERS = 0.95
+"""Share that goes at most, step by step: what budgets ask for ends it before."""
+
+
+def shrinking_by(preset: str) -> Shrinking:
+    """How channels are taken step by step: by accuracy and the target's time. Raises InputError if there is no such preset."""
+    return settings_of(preset, "latency", {"sparsity": _MOST_FILTERS})
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Settings:
         difficulty: of the data: ``hard``, such as ImageNet, or ``easy``, such as CIFAR-10, for the rules that map structures.
         beta: of these rules, see `MappingRules`.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave as they are.
+        shrinking: steps, search and training of ``channels:rl-pruner``.
         images: training images that channels are scored on, for ``channels:knapsack``.
         timed_by: who tells times while what meets a budget is searched for: ``model``, ``cycles`` or ``time``.
         told_by: who tells them at the end, of `TOLD_BY`; None: a clock for the host and for a board that is there, else
@@ -56,6 +69,7 @@ class Settings:
     difficulty: str = "easy"
     beta: float = 0.2
     ignore: tuple[str, ...] = ()
+    shrinking: Shrinking = field(default_factory=lambda: shrinking_by("rl-pruner-laptop"))
     images: int = 100
     timed_by: str = "model"
     told_by: str | None = None
@@ -68,6 +82,11 @@ class Settings:
         self.preset.check()
         self.method.check()
         self.rules(0.5)
+        self.shrinking.check()
+        if SHRUNK in self.variants and target not in targets():
+            raise InputError(
+                f"{SHRUNK} is for targets that 'reconvene targets' lists, and '{target.name}' is none; leave it out"
+            )
         if self.images < 1 or self.repeat < 1:
             raise InputError(f"{self.images} images and {self.repeat} timed calls must be 1 or more")
         check_timed_by(target, self.timed_by)
@@ -102,14 +121,16 @@ class Settings:
 
     def recorded(self, teacher: bool = False) -> dict[str, Any]:
         """What of it says which exploration it is, in JSON's types. The order of budgets says nothing."""
-        plain = {name: value for name, value in asdict(self).items() if name not in ("preset", "method")}
+        parts = ("preset", "method", "shrinking")
+        plain = {name: value for name, value in asdict(self).items() if name not in parts}
         lists = {name: list(value) for name, value in plain.items() if isinstance(value, tuple)}
         return {
             **plain,
             **lists,
             "budgets": sorted(self.budgets, reverse=True),
             "preset": recorded(self.preset, teacher),
-            "method": self.method.recorded(),
+            "method": {name: value for name, value in self.method.recorded().items() if name not in _OF_A_BUDGET},
+            **({"shrinking": self.shrinking.recorded()} if SHRUNK in self.variants else {}),
         }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ from ..answer import Answer, files_line, table
 from ..exploring.page import CLOCKS
 from ..exploring.result import Exploration
 from ..exploring.run import FRONT, PAGE, Task, explored
-from ..exploring.settings import Settings, parse_budgets
+from ..exploring.settings import Settings, parse_budgets, shrinking_by
 from ..own_data import parse_colours
 from ..training.recipes import preset_method
 from ..wording import count, milliseconds, size
@@ -43,6 +44,8 @@ class Request(TrainingRequest):
     difficulty: str = _USUAL.difficulty
     beta: float = _USUAL.beta
     ignore: tuple[str, ...] = ()
+    shrinking: str = "rl-pruner-laptop"
+    """A preset."""
     timed_by: str = _USUAL.timed_by
     told_by: str | None = None
     on: str | None = None
@@ -60,7 +63,7 @@ class Request(TrainingRequest):
         request = dataclasses.replace(self, settings=rest)
         settings = Settings(
             parse_budgets(self.budget), self.variants or _USUAL.variants, request.chosen(), method, self.difficulty,
-            self.beta, self.ignore, timed_by=self.timed_by, told_by=self.told_by,
+            self.beta, self.ignore, shrinking_by(self.shrinking), timed_by=self.timed_by, told_by=self.told_by,
         )  # fmt: skip
         return request, settings
 
@@ -92,9 +95,10 @@ def run(request: Request) -> Answer:
 
 
 def variants_table(found: Exploration) -> Table:
-    """One line for every network."""
-    numbers = ("budget", found.metric, "time", "of dense", "MACs", "parameters", "bytes", "zeros")
+    """One line for every network, for terminals of 80 columns."""
+    numbers = ("budget", found.metric, found.unit, "share", "MACs", "bytes", "zeros")
     made = table("variant", *numbers, "front", right=numbers, title=f"{found.title} on {found.target}")
+    made.box, made.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
     form, best = "{:.1%}" if found.metric == "accuracy" else "{:.4g}", found.front
     for one in found.variants:
         time, dense = one.time or 0.0, found.dense.time
@@ -102,10 +106,9 @@ def variants_table(found: Exploration) -> Table:
             one.kind,
             "" if one.budget is None else f"{one.budget:g}",
             form.format(one.accuracy),
-            milliseconds(time) if found.unit == "ms" else count(round(time)),
+            milliseconds(time).removesuffix(" ms") if found.unit == "ms" else count(round(time)),
             f"{time / dense:.2f}" if dense else "",
             count(one.needed_macs),
-            count(one.parameters),
             size(one.bytes),
             f"{one.zeros:.1%}",
             "yes" if one.name in best else "",

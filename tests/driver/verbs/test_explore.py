@@ -98,6 +98,8 @@ def test_what_it_tells_a_person(folder: Path, capsys: pytest.CaptureFixture[str]
         (["--variant", "row-block:4", "--beta", "0.1"], "--beta has no meaning without --variant mapped"),
         (["--variant", "row-block:7"], "no layer of this model takes a structure"),
         (["--difficulty", "odd"], "not 'odd'"),
+        (["--shrinking", "rl-pruner"], "--shrinking has no meaning without --variant channels:rl-pruner"),
+        (["--variant", "channels:rl-pruner", "--shrinking", "none"], "no training preset is called 'none'"),
         (["--method", "best"], "no method 'best'"),
         (["--told-by", "time"], "'rpi4' is another machine than this"),
         (["--on", "here"], "not on 'here'"),
