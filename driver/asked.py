@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -70,12 +70,19 @@ def asked(
     multiple = None if rules else multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
-    widths = Widths(scope, multiple, minimum_channels, ignore=(ignore,) if isinstance(ignore, str) else tuple(ignore))
+    widths = Widths(scope, multiple, minimum_channels, ignore=_patterns(ignore))
     aim = Aim(sparsity, widths, latency, fold=fold, structures=rules)
     check_timed(aim, target, timed_by)
     chosen.check_aim(aim)
     plan = structure if isinstance(structure, StructurePlan) else None
     return Asked(chosen, aim, target, recovering(recover, calibration, chosen, aim), timed_by, plan)
+
+
+def _patterns(ignore: object) -> tuple[str, ...]:
+    given = (ignore,) if isinstance(ignore, str) else ignore
+    if not isinstance(given, Collection) or not all(isinstance(pattern, str) for pattern in given):
+        raise InputError(f"what to ignore is names or patterns of them, such as ['fc', 'blocks.*'], not {ignore!r}")
+    return tuple(given)
 
 
 def multiple_of(target: str | Target | None) -> int | None:

@@ -84,7 +84,7 @@ AS_WANTED = Widths()
 
 def check_sparsity(sparsity: float) -> None:
     """Raises InputError unless it is a number from 0 to below 1."""
-    if not (isinstance(sparsity, Real) and math.isfinite(sparsity) and 0 <= sparsity < 1):
+    if not (isinstance(sparsity, Real) and 0 <= sparsity < 1):
         raise InputError(f"sparsity {sparsity!r} is outside 0..1; give the share to remove, such as 0.5")
 
 

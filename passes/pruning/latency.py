@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 
 from ...frontend.base.errors import InputError
 from ..dependency import DependencyView
@@ -51,8 +52,8 @@ class LatencyGoal:
 
 def check_latency(share: float) -> None:
     """Raises InputError unless it is a number above 0 and up to 1."""
-    if not 0 < share <= 1:
-        raise InputError(f"latency {share} is outside 0..1; give the share of the dense time to reach, such as 0.5")
+    if not (isinstance(share, Real) and 0 < share <= 1):
+        raise InputError(f"latency {share!r} is outside 0..1; give the share of the dense time to reach, such as 0.5")
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,12 @@ def structured_for_latency(give: Callable[[float], Structured], goal: ZerosGoal)
     best = search.best()
     layers = tuple(
         LayerTiming(
-            name, _zeros(best.found.masks.get(name)), dense.layers.get(name, 0.0), best.time.layers.get(name, 0.0)
+            view.name,
+            _zeros(best.found.masks.get(view.source or view.name)),
+            dense.layers.get(view.name, 0.0),
+            best.time.layers.get(view.name, 0.0),
         )
-        for name in (choice.view.name for choice in best.found.choices)
+        for view in (choice.view for choice in best.found.choices)
     )
     reached = best.time.total / dense.total
     timing = Timing(goal.share, reached, _share(best.found.masks), dense.unit, dense.total, best.time.total, layers)

@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from types import MappingProxyType
 from typing import ClassVar, Self, TypeVar
 
@@ -173,7 +174,7 @@ class Structure(ABC):
 
 def check_share(sparsity: float) -> None:
     """Raises InputError for a share of zeros that is out of range."""
-    if not (math.isfinite(sparsity) and 0 <= sparsity < 1):
+    if not (isinstance(sparsity, Real) and 0 <= sparsity < 1):
         raise InputError(f"sparsity {sparsity} is outside 0..1; give the share to remove, such as 0.5")
 
 

@@ -64,6 +64,7 @@ class Reconstruction(ChannelMethod):
             raise InputError(f"ridge is {self.ridge!r}; give a number above 0")
 
     def check_aim(self, aim: Aim) -> None:
+        super().check_aim(aim)
         if aim.latency is not None:
             raise InputError(
                 "a latency cannot be aimed at by the method reconstruction; its sparsity decides, or name a score"

@@ -16,6 +16,7 @@ from reconvene.passes.pruning.methods import METHODS, find_method, methods_of
 from reconvene.passes.pruning.methods.base import Aim, ChannelMethod, Method, SparseMethod
 from reconvene.passes.pruning.methods.reconvene import Reconvene
 from reconvene.passes.pruning.scores import SCORES
+from reconvene.passes.pruning.structure_rules import structure_rules
 
 IMAGE = (torch.randn(1, 3, 8, 8),)
 
@@ -30,6 +31,23 @@ def test_a_method_is_a_frozen_value_of_its_name(name: str) -> None:
     assert method.scored_by in {None, *SCORES}
     with pytest.raises(InputError, match=f"the method {name} has no option 'wisdom'; it has"):
         method.with_options({"wisdom": 1})
+
+
+@pytest.mark.parametrize("name", methods_of(ChannelMethod))
+def test_a_structure_is_made_or_refused(name: str) -> None:
+    method, rules = METHODS[name], structure_rules("row-block:4")
+    assert isinstance(method, ChannelMethod)
+    if method.makes_structures:
+        method.check_aim(Aim(structures=rules))
+    else:
+        with pytest.raises(InputError, match="removes channels alone"):
+            method.check_aim(Aim(structures=rules))
+
+
+@pytest.mark.parametrize("ignored", [5, [5], [None], b"fc"])
+def test_what_to_ignore_is_names(ignored: Any) -> None:
+    with pytest.raises(InputError, match="what to ignore is names"):
+        reconvene.prune(nn.Linear(2, 2), (torch.randn(1, 2),), ignore=ignored)
 
 
 def test_every_method_is_of_a_kind_that_something_asks_for() -> None:
@@ -59,6 +77,8 @@ def test_what_is_not_there_is_told_with_what_is(name: str, kind: type[Method], m
         (lambda: Widths(minimum=0), "minimum channels 0"),
         (lambda: Aim(1.0), "sparsity 1.0 is outside"),
         (lambda: Aim("half"), "sparsity 'half' is outside"),
+        (lambda: Aim(10**400), "is outside 0..1"),
+        (lambda: Aim(latency="half"), "latency 'half' is outside"),
         (lambda: Aim(latency=0.0), "latency 0.0 is outside"),
         (lambda: Aim(latency=1.5), "latency 1.5 is outside"),
     ],
