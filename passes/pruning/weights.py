@@ -19,6 +19,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.progress import track
 from ..canonicalize import canonicalize
 from ..masks import check_finite
+from ..weight_views import weight_views
 from .allocation import ALLOCATIONS
 from .decisions import check_sparsity
 from .scores import Batch, Evidence, Loss, Request, Weight, score_for, scored_weights
@@ -119,7 +120,14 @@ def weight_masks(
     _check(sparsity, allocation, rounds, schedule)
     canonical = canonicalize(module)
     check_finite(canonical)
-    weights = tuple(w for w in scored_weights(canonical) if not any(fnmatch(w.name, pattern) for pattern in ignore))
+    moved = {
+        view.name for view in weight_views(canonical) if view.source
+    }  # They have the zeros of what they are made of.
+    weights = tuple(
+        weight
+        for weight in scored_weights(canonical)
+        if weight.name not in moved and not any(fnmatch(weight.name, pattern) for pattern in ignore)
+    )
     if not weights:
         raise InputError("this model has no convolution or linear layer whose weights could be pruned")
     generator = torch.Generator().manual_seed(evidence.seed)

@@ -157,3 +157,22 @@ def test_layers_left_alone_do_not_count() -> None:
 def test_bad_options_are_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sparsify(MODULE, IMAGE, **options)
+
+
+@pytest.mark.parametrize("score", ["random", "snip", "magnitude"])
+def test_a_weight_that_is_read_transposed_too_loses_the_share_once(score: str) -> None:
+    class Mirrored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.coder, self.head = nn.Linear(8, 4), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            code = self.coder(x).relu()
+            return self.head(nn.functional.linear(code, self.coder.weight.t()).relu())
+
+    inputs = (torch.randn(2, 8),)
+    module = capture(Mirrored(), inputs)
+    batches = [(inputs, torch.tensor([0, 1]))]
+    masks = sparsify(module, inputs, score, 0.5, allocation="uniform", batches=batches).masks
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"coder.weight": 16, "head.weight": 12}
+    assert all(name in dict(module.named_parameters()) for name in masks)
