@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..frontend.base.errors import InputError
 from ..frontend.base.turns import tracing_in_turn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..frontend.capture import Model
     from ..frontend.graph_module import CapturedModule
 
-__all__ = ["LayerRow", "StructureRow", "layer_rows", "structures_alone", "table_for", "table_of"]
+__all__ = ["LayerRow", "StructureRow", "layer_rows", "structures_alone", "table_for", "table_of", "tabled"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class LayerRow:
     structures: tuple[StructureRow, ...]
 
 
-@tracing_in_turn
 def table_of(
     model: Model, example_inputs: Inputs | None, target: str | Target, by: str = "model", on: Place | None = None,
     folder: Path | None = None,
@@ -74,13 +73,23 @@ def table_of(
     Raises:
         InputError: the model or the inputs cannot be used, there is no such target, or nobody who could tell its times so.
     """
+    canonical, _, table = tabled(model, example_inputs, target, by, on, folder)
+    return canonical, table
+
+
+@tracing_in_turn
+def tabled(
+    model: Model, example_inputs: Inputs | None, target: str | Target, by: str = "model", on: Place | None = None,
+    folder: Path | None = None,
+) -> tuple[CapturedModule, tuple[Any, ...], LatencyTable]:  # fmt: skip
+    """The same, and the inputs of one call between them."""
     module, inputs = captured(model, example_inputs)
     canonical = canonicalize(module)
-    return canonical, table_for(canonical, inputs, target, by, on, folder)
+    return canonical, inputs, table_for(canonical, inputs, target, by, on, folder)
 
 
 def table_for(
-    canonical: CapturedModule, inputs: tuple[object, ...], target: str | Target, by: str, on: Place | None = None,
+    canonical: CapturedModule, inputs: tuple[Any, ...], target: str | Target, by: str, on: Place | None = None,
     folder: Path | None = None,
 ) -> LatencyTable:  # fmt: skip
     # TVM takes seconds to import, and what is wrong with a model is known before.

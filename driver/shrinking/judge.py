@@ -28,19 +28,25 @@ class Judge:
         arrange(self._module, self._forward.order)
         self._tensors = dict([*self._module.named_parameters(), *self._module.named_buffers()])
 
-    def __call__(self, source: Source, masks: Mapping[str, Tensor] | None = None) -> float:
-        """The metric's mean over the items, as accuracy 0..1; masks are by parameter name, True to keep."""
+    def __call__(
+        self, source: Source, masks: Mapping[str, Tensor] | None = None, values: Mapping[str, Tensor] | None = None
+    ) -> float:
+        """The metric's mean over the items, as accuracy 0..1; masks are by parameter name, True to keep, and values of other
+        stored tensors, such as statistics of normalisation, stand for those that the network has.
+        """
         total, items = 0.0, 0
-        with torch.inference_mode(), self._masked(masks or {}):
+        with torch.inference_mode(), self._masked(masks or {}, values or {}):
             for batch in source.plain():
                 total += self._measure.total(self._forward.outputs(self._module, batch), batch)
                 items += batch.count
         return total / items
 
     @contextmanager
-    def _masked(self, masks: Mapping[str, Tensor]) -> Iterator[None]:
-        before = {name: self._tensors[name].detach().clone() for name in masks}
+    def _masked(self, masks: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+        before = {name: self._tensors[name].detach().clone() for name in (*masks, *values)}
         try:
+            for name, value in values.items():
+                self._tensors[name].detach().copy_(value)
             for name, mask in masks.items():
                 self._tensors[name].detach().mul_(mask.to(before[name].device))
             yield

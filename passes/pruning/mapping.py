@@ -12,7 +12,7 @@ faster, because its zeros would cost accuracy for nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import Protocol
 
@@ -22,7 +22,16 @@ from ..weight_views import WeightView
 from .structure_plan import PlannedLayer
 from .structure_rules import dense_by_default, no_choice
 
-__all__ = ["DATA", "MappingRules", "Timed", "Times", "map_layers"]
+__all__ = [
+    "DATA",
+    "MappingRules",
+    "Timed",
+    "Times",
+    "known_layers",
+    "map_layers",
+    "share_of",
+    "stays_dense",
+]
 
 DATA = ("hard", "easy")
 _LEAST_OF_PATTERNS = 5 / 9
@@ -114,9 +123,28 @@ class MappingRules:
         what = "a pointwise convolution" if view.convolution else "a linear layer"
         return what, tuple(map(find_structure, self.blocks))
 
+    def every(self, view: WeightView) -> tuple[str, tuple[Structure, ...]]:
+        """What a layer is, in words, and all structures that may be in such a layer, whatever the data."""
+        what, structures = replace(self, data="easy").ladder(view)
+        if view.convolution and view.shape.taps == (3, 3):
+            return "a 3x3 convolution", (*map(find_structure, self.patterns), *structures)
+        return what.removesuffix(" on easy data"), structures
+
 
 def map_layers(views: Sequence[WeightView], times: Times, rules: MappingRules) -> tuple[PlannedLayer, ...]:
     """What every layer takes, and why, in the order of the network. Times are asked for all at once.
+
+    Raises:
+        InputError: a pattern of names to ignore matches nothing, or there is no layer of known time.
+    """
+    known = known_layers(views, times, rules)
+    steps = {view.name: _Ladder.of(view, rules) for view in views if not stays_dense(view, times, rules)}
+    times.fill([(name, step, share) for name, found in steps.items() for step, share in found.steps], known)
+    return tuple(_mapped(view, times, rules, steps.get(view.name)) for view in views)
+
+
+def known_layers(views: Sequence[WeightView], times: Times, rules: MappingRules) -> tuple[str, ...]:
+    """The names of the layers whose times are known.
 
     Raises:
         InputError: a pattern of names to ignore matches nothing, or there is no layer of known time.
@@ -125,12 +153,10 @@ def map_layers(views: Sequence[WeightView], times: Times, rules: MappingRules) -
         if not any(_matches(pattern, view.name) for view in views):
             example = views[0].name if views else "conv1.weight"
             raise InputError(f"the pattern '{pattern}' matches no layer; names look like '{example}'")
-    known = [view.name for view in views if view.name in times]
+    known = tuple(view.name for view in views if view.name in times)
     if not known:
         raise InputError("no layer of this model has a known time, so there is nothing to choose by")
-    steps = {view.name: _Ladder.of(view, rules) for view in views if not _stays(view, times, rules)}
-    times.fill([(name, step, share) for name, found in steps.items() for step, share in found.steps], known)
-    return tuple(_mapped(view, times, rules, steps.get(view.name)) for view in views)
+    return known
 
 
 @dataclass(frozen=True)
@@ -153,14 +179,15 @@ class _Ladder:
         fitting = [structure for structure in structures if not structure.fits(view.shape)]
         fitting.sort(key=lambda structure: structure.unit_weights(view.shape))
         misfits = (f"{structure}: {misfit}" for structure in structures if (misfit := structure.fits(view.shape)))
-        return cls(what, tuple((one, _share(one, rules.sparsity)) for one in fitting), "; ".join(misfits))
+        return cls(what, tuple((one, share_of(one, rules.sparsity)) for one in fitting), "; ".join(misfits))
 
 
-def _share(structure: Structure, sparsity: float) -> float:
+def share_of(structure: Structure, sparsity: float) -> float:
+    """The share of zeros that a structure can have: of patterns 5/9 at least."""
     return max(sparsity, _LEAST_OF_PATTERNS) if isinstance(structure, Pattern) else sparsity
 
 
-def _stays(view: WeightView, times: Times, rules: MappingRules) -> str:
+def stays_dense(view: WeightView, times: Times, rules: MappingRules) -> str:
     """Why a layer stays dense whatever it would gain; empty if it may take zeros."""
     ignored = next((pattern for pattern in rules.ignore if _matches(pattern, view.name)), None)
     if ignored is not None:
@@ -175,7 +202,7 @@ def _stays(view: WeightView, times: Times, rules: MappingRules) -> str:
 def _mapped(view: WeightView, times: Times, rules: MappingRules, ladder: _Ladder | None) -> PlannedLayer:
     if ladder is None:
         dense = times.dense(view.name).time if view.name in times else None
-        return PlannedLayer(view.name, dense=dense, sparse=dense, reason=_stays(view, times, rules))
+        return PlannedLayer(view.name, dense=dense, sparse=dense, reason=stays_dense(view, times, rules))
     dense = times.dense(view.name).time
     if not ladder.steps:
         return PlannedLayer(view.name, dense=dense, sparse=dense, reason=f"{ladder.what}; {ladder.misfits}")

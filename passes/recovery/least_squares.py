@@ -152,7 +152,7 @@ def recover(
     found = list(readers_of(dense, small, plan))
     refusals = [str(entry) for entry in found if isinstance(entry, Refusal)]
     readers = {entry.op.node: entry for entry in found if isinstance(entry, Reader)}
-    norms = norms_of(small, dense, plan) if options.statistics == "estimated" else {}
+    norms = norms_of(small, dense, plan.kept) if options.statistics == "estimated" else {}
     solving = _Solving(Walk(dense, calls), Walk(small, calls), options, torch.Generator().manual_seed(seed))
     done: list[LayerRecovery] = []
     for node in track([node for node in small.graph.nodes if node in readers or node in norms], "solving layers anew"):

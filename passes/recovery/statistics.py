@@ -7,18 +7,20 @@ So inputs that are not quite those of the training do no harm of their own; in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
 from ...frontend.graph_module import CapturedModule
-from ..plan import Plan
 from ..values import Operation
 from .offsets import stored_norm
 
-__all__ = ["Norm", "norms_of"]
+__all__ = ["Moments", "Norm", "moments_of", "norms_of"]
+
+Moments = tuple[Tensor, Tensor]
+"""Mean and variance of every channel."""
 
 _LEAST_RATIO = 0.01
 """The variance is not divided by more than a hundred: what hardly varies any more is not blown up."""
@@ -48,16 +50,25 @@ class Norm:
 
     def estimate(self, values: Sequence[Tensor], dense_values: Sequence[Tensor]) -> None:
         """Sets the stored statistics, in place, from what is normalised in all calls."""
-        mean, variance = _moments(values)
-        dense_mean, dense_variance = (found[self.kept] for found in _moments(dense_values))
+        dense_mean, dense_variance = moments_of(dense_values)
+        self.moved(moments_of(values), (dense_mean[self.kept], dense_variance[self.kept]))
+
+    def moved(self, found: Moments, dense: Moments) -> None:
+        """Sets the stored statistics, in place, from the moments of what is normalised, here and in the dense graph."""
+        (mean, variance), (dense_mean, dense_variance) = found, dense
         ratio = torch.where(dense_variance > 0, variance / dense_variance, torch.ones_like(variance))
         with torch.no_grad():
             self.mean.copy_(self.dense_mean.double() + mean - dense_mean)
             self.variance.copy_(self.dense_variance.double() * ratio.clamp_min(_LEAST_RATIO))
 
 
-def norms_of(small: CapturedModule, dense: fx.GraphModule, plan: Plan) -> dict[fx.Node, Norm]:
-    """The batch normalisations of the smaller graph that have a twin, by their calls."""
+def norms_of(
+    small: CapturedModule, dense: fx.GraphModule, kept: Mapping[str, Mapping[int, Tensor]]
+) -> dict[fx.Node, Norm]:
+    """The batch normalisations of the smaller graph that have a twin, by their calls.
+
+    `kept`: the positions along an axis of a tensor that are left, see `Plan.kept`; all of those that are not in it.
+    """
     twins = {node.name: node for node in dense.graph.nodes}
     found: dict[fx.Node, Norm] = {}
     for node in small.graph.nodes:
@@ -70,21 +81,24 @@ def norms_of(small: CapturedModule, dense: fx.GraphModule, plan: Plan) -> dict[f
         if old_mean is None or old_variance is None:
             continue
         every = torch.arange(len(old_mean))
-        kept = plan.kept.get(str(before["running_mean"].target), {}).get(0, every)
+        left = kept.get(str(before["running_mean"].target), {}).get(0, every)
         found[node] = Norm(
             twin,
             node.args[0],
             twin.args[0],
-            kept,
+            left,
             *stored,
-            old_mean[kept],
-            old_variance[kept],  # type: ignore[arg-type]
+            old_mean[left],
+            old_variance[left],  # type: ignore[arg-type]
         )
     return found
 
 
-def _moments(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def moments_of(values: Sequence[Tensor]) -> Moments:
     """Mean and variance of every channel (axis 1) over all calls, float64."""
-    rows = torch.cat([value.transpose(0, 1).flatten(1).double() for value in values], 1)
-    variance, mean = torch.var_mean(rows, 1, unbiased=False)
-    return mean, variance
+    counts = torch.tensor([value.numel() // value.shape[1] for value in values], dtype=torch.float64)
+    found = [torch.var_mean(value, [0, *range(2, value.dim())], unbiased=False) for value in values]
+    shares = (counts / counts.sum())[:, None]
+    variances, means = (torch.stack([pair[place].double().cpu() for pair in found]) for place in (0, 1))
+    mean = (shares * means).sum(0)
+    return mean, (shares * (variances + (means - mean).square())).sum(0)

@@ -1,4 +1,8 @@
-"""The distribution over parts: how likely a unit that goes is one of each. Parts that can lose nothing have 0."""
+"""The distribution over parts: how likely a unit that goes is one of each. Parts that can lose nothing have 0.
+
+Or one for every layer over what it may become, as the rows of a matrix; rows of layers with fewer choices end in zeros. What
+samples and steps do is the same: each row adds up to 1.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +34,12 @@ def perturbed(distribution: Floats, noise: float, least: float, generator: np.ra
 
     Args:
         distribution: around which.
-        noise: standard deviation of what is added to every part. It is multiplied by a number from 0 to 1 that is drawn for
-            the sample, so that some samples lie near and some far.
-        least: probability of a part that can lose something, before all are made to add up to 1 again.
+        noise: standard deviation of what is added to every probability. It is multiplied by a number from 0 to 1 that is
+            drawn for the sample, so that some samples lie near and some far.
+        least: of what has a probability, before all are made to add up to 1 again.
         generator: of the noise.
     """
-    drawn = generator.standard_normal(len(distribution)) * noise * generator.random()
+    drawn = generator.standard_normal(distribution.shape) * noise * generator.random()
     return _normal(np.where(distribution > 0, np.maximum(distribution + drawn, least), 0.0))
 
 
@@ -49,5 +53,5 @@ def updated(distribution: Floats, target: Floats, rate: float, clip: float) -> F
 
 
 def _normal(values: Floats) -> Floats:
-    summed = values.sum()
-    return values / summed if summed > 0 else values
+    summed = values.sum(-1, keepdims=True)
+    return values / np.where(summed > 0, summed, 1.0)

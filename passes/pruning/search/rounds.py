@@ -14,7 +14,7 @@ from .parts import Part
 from .replay import Entry, Replay
 from .settings import SearchSettings
 
-__all__ = ["Found", "Quality", "search"]
+__all__ = ["Found", "Quality", "evolve", "search"]
 
 Quality = Callable[[Sequence[Counts]], Sequence[float]]
 """What each of several allocations is worth, the more the better. It is asked for each one once in a search."""
@@ -29,7 +29,7 @@ class Found:
         explored: whether it was drawn.
         distribution: where the search ended, for the next one to begin with.
         replay: the best allocations.
-        best: the best quality after every round.
+        best: the best quality after every round, before them that of an allocation that was known.
         asked: allocations whose quality was asked for.
     """
 
@@ -53,17 +53,11 @@ def search(
 ) -> Found:
     """Looks for what to take of each part, at the price of the budget.
 
-    A round's best sample draws the distribution to it if it is better than all of the rounds before. The authors call that
-    the update of a policy; it is a step of an evolution strategy.
-
     Args:
         parts: of which one can lose something, at least.
         budget: of one step.
         begin: distribution to begin with, over the parts.
-        settings: of the search.
-        quality: of allocations.
-        generator: of all that is random. The same one with the same qualities finds the same.
-        explore: chance to take any of the best allocations; see `SearchSettings.exploring`.
+        settings, quality, generator, explore: see `evolve`.
 
     Raises:
         ValueError: no part can lose anything.
@@ -71,11 +65,44 @@ def search(
     distribution = restricted(begin, parts)
     if not distribution.any():
         raise ValueError("no part can lose anything")
+    return evolve(
+        lambda sample: counts(sample, parts, budget), distribution, settings, quality, generator, explore=explore
+    )
+
+
+def evolve(
+    allot: Callable[[Floats], Counts],
+    begin: Floats,
+    settings: SearchSettings,
+    quality: Quality,
+    generator: np.random.Generator,
+    *,
+    explore: float = 0.0,
+    first: Counts | None = None,
+) -> Found:
+    """Draws samples around a distribution, and moves it.
+
+    A round's best sample draws the distribution to it if it is better than all of the rounds before. The authors call that
+    the update of a policy; it is a step of an evolution strategy.
+
+    Args:
+        allot: what a sample comes to.
+        begin: distribution to begin with.
+        settings: of the search.
+        quality: of allocations.
+        generator: of all that is random. The same one with the same qualities finds the same.
+        explore: chance to take any of the best allocations; see `SearchSettings.exploring`.
+        first: an allocation that is known before, and is to be beaten.
+    """
+    distribution = begin
     replay, known, best = Replay(settings.replay), dict[Counts, float](), list[float]()
+    if first is not None:
+        known[first] = quality([first])[0]
+        replay, best = replay.joined([Entry(known[first], begin, first)]), [known[first]]
     for number in range(settings.rounds):
         noise = settings.noise_in(number)
         samples = [perturbed(distribution, noise, settings.least, generator) for _ in range(settings.samples)]
-        allotted = [counts(sample, parts, budget) for sample in samples]
+        allotted = [allot(sample) for sample in samples]
         new = [one for one in dict.fromkeys(allotted) if one not in known]
         known.update(zip(new, quality(new) if new else (), strict=True))
         entries = [Entry(known[one], sample, one) for one, sample in zip(allotted, samples, strict=True)]
