@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
 from ...frontend.program_file import Compute, export_onnx, save_program
+from ...passes.outcome import LayerZeros
 from .. import api
 from ..answer import Answer, files_line, table
 from ..models import LoadedModel
@@ -90,9 +91,8 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
         for group in short:
             made.add_row(group.name, str(group.asked), str(group.got), "; ".join(group.reasons))
         console.print(made)
-    for reason in dict.fromkeys(layer.reason for layer in report.zeros if layer.reason):
-        names = ", ".join(layer.name for layer in report.zeros if layer.reason == reason)
-        console.print(f"stays dense: {names}: {reason}", markup=False, soft_wrap=True)
+    for line in _without_structure(report.zeros):
+        console.print(line, markup=False, soft_wrap=True)
     for barrier in report.barriers:
         console.print(
             f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False
@@ -102,3 +102,14 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
     for note in report.notes:
         console.print(note, markup=False, soft_wrap=True)
     console.print(files_line(files), markup=False, soft_wrap=True)
+
+
+def _without_structure(zeros: Sequence[LayerZeros]) -> Iterator[str]:
+    """Which layers were given no zeros, and why."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for layer in zeros:
+        if layer.reason:
+            names.setdefault(("is given no zeros" if layer.zeros else "stays dense", layer.reason), []).append(
+                layer.name
+            )
+    return (f"{said}: {', '.join(alike)}: {reason}" for (said, reason), alike in names.items())

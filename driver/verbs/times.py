@@ -48,6 +48,11 @@ def run(request: Request) -> Answer:
         place = parse_place(request.on, request.key_file)
     _, found = table_of(loaded.module, loaded.example_inputs, request.target, request.by, place)
     rows = layer_rows(found, structures, shares)
+    if not rows:
+        raise InputError(
+            "no layer of this model has a known time: kernels of ours are for two-dimensional convolutions, linear and"
+            " recurrent layers"
+        )
     data = {
         "model": loaded.name,
         "target": request.target,

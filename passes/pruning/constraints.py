@@ -170,10 +170,12 @@ class InsideLayers(Constraint):
     @property
     def left(self) -> tuple[str, ...]:
         dense = [choice for choice in self.choices if choice.structure is None]
-        return tuple(
-            f"stays dense: {', '.join(choice.view.name for choice in dense if choice.reason == reason)}: {reason}"
-            for reason in dict.fromkeys(choice.reason for choice in dense)
-        )
+        names: dict[tuple[str, str], list[str]] = {}
+        for choice in dense:
+            names.setdefault(("follows" if choice.view.source else "stays dense", choice.reason), []).append(
+                choice.view.name
+            )
+        return tuple(f"{said}: {', '.join(alike)}: {reason}" for (said, reason), alike in names.items())
 
     def factors(self) -> tuple[Constraint, ...]:
         most = max(self._factors_of(view) for view in self.taken)

@@ -123,7 +123,7 @@ class Choice:
         structure: None where it stays dense.
         reason: why it does.
         refused: whether that is because nothing that was asked for fits.
-        share: of zeros, where the layer has one of its own; None where the general one holds.
+        share: of zeros, where the layer has one of its own; None where the general one holds, or the structure itself says it.
     """
 
     view: WeightView
@@ -131,6 +131,11 @@ class Choice:
     reason: str = ""
     refused: bool = False
     share: float | None = None
+
+    @property
+    def own_share(self) -> float | None:
+        """The share of zeros that is said for this layer alone; None where the general one holds, or it stays dense."""
+        return None if self.structure is None else AskedStructure(self.structure, self.share).own_share
 
     @property
     def told(self) -> str | None:
@@ -240,12 +245,14 @@ def _asked(spelled: str | Structure) -> tuple[AskedStructure, ...]:
 def _choice(view: WeightView, rules: Sequence[StructureRule], ignore: Sequence[str]) -> Choice:
     rule = next((rule for rule in rules if rule.matches(view)), None)
     pattern = next((pattern for pattern in ignore if StructureRule(pattern, ()).matches(view)), None)
+    if view.source:
+        return Choice(view, None, no_choice(view), refused=rule is not None and rule.names(view))
     if rule is None:
         return Choice(view, None, "no pattern of a structure matches it")
     if pattern is not None:
         return Choice(view, None, f"left alone by '{pattern}'")
-    if bound := no_choice(view):
-        return Choice(view, None, bound, refused=bool(view.unlike) or rule.names(view))
+    if view.unlike:
+        return Choice(view, None, view.unlike, refused=True)
     if (kept := dense_by_default(view)) and not rule.names(view):
         return Choice(view, None, kept)
     misfits = [one.structure.fits(view.shape) for one in rule.asked]

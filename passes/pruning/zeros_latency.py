@@ -185,7 +185,7 @@ class _Search:
         All of them at once, or else one after another: where images lie in another order for kernels with zeros, a layer that
         gains nothing itself may have to keep its zeros for its neighbours.
         """
-        said = {choice.view.name for choice in trial.found.choices if choice.share is not None}
+        said = {choice.view.name for choice in trial.found.choices if choice.own_share is not None}
         idle = tuple(
             name
             for name, mask in trial.found.masks.items()

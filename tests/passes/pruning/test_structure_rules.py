@@ -123,6 +123,8 @@ def test_a_weight_that_is_read_transposed_too_takes_nothing_by_its_own_name() ->
     (mirrored,) = (view.name for view in views if view.source)
     (choice,) = (one for one in choose(views, structure_rules({mirrored: "2:4", "inner": "2:4"})) if one.refused)
     assert choice.view.name == mirrored and "encoder.weight" in choice.reason
+    others = {one.view.name: one for one in choose(views, structure_rules({"encoder": "2:4"}))}
+    assert "encoder.weight" in others[mirrored].reason and not others[mirrored].refused
 
 
 def test_the_first_pattern_that_matches_holds_and_a_star_is_for_the_others() -> None:

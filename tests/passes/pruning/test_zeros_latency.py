@@ -138,9 +138,10 @@ def test_a_fixed_share_beside_one_that_is_found() -> None:
     assert shares(found)["2.weight"] == 0.5 and 0.73 <= shares(found)["1.weight"] <= 0.77
 
 
-def test_a_share_of_a_layers_own_stays_even_where_it_gains_nothing() -> None:
-    found = pruned(0.8, Clock(l2=0.99), {"2": "row-block:4@0.3", "*": "row-block:4"}, "global")
-    assert shares(found)["2.weight"] == 0.3 and found.timing is not None and found.timing.reached <= 0.8
+@pytest.mark.parametrize(("own", "share"), [("row-block:4@0.3", 0.3), ("2:4", 0.5)])
+def test_a_share_of_a_layers_own_stays_even_where_it_gains_nothing(own: str, share: float) -> None:
+    found = pruned(0.8, Clock(l2=0.99), {"2": own, "*": "row-block:4"}, "global")
+    assert shares(found)["2.weight"] == share and found.timing is not None and found.timing.reached <= 0.8
     assert shares(found)["1.weight"] > 0.4
 
 
