@@ -74,12 +74,38 @@ def map_(
     on: OnBoard = None,
     key_file: KeyFile = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Pattern of layers to leave dense. Repeatable.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Search for structures and shares that take this share of the dense time, instead of by rules."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="With --budget: judge by accuracy on images held out of this training set.")
+    ] = None,
+    training_data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="The same of your own: a folder, file.py:function, hf:NAME; or where --dataset lies."
+        ),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|KIND",
+            help="With --budget, without images: judge by outputs on a file's, or synthetic (matched, leaves, noise).",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another setting of the search, see docs. Repeatable."),
+    ] = None,
     output: Output = None,
     input: InputShapes = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Choose a structure of zeros for every layer by rules and its times on a target: a plan for 'prune' and 'train'."""
+    """Choose zeros for every layer by rules or a search and its times on a target: a plan for 'prune' and 'train'."""
     from ..verbs import map as verb
 
     def work() -> Answer:
@@ -93,6 +119,11 @@ def map_(
             on=on,
             key_file=key_file,
             ignore=tuple(ignore or ()),
+            budget=budget,
+            calibration=calibration,
+            dataset=dataset,
+            training_data=training_data,
+            settings=tuple(setting or ()),
             output=output,
             inputs=tuple(input or ()),
             seed=seed,

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 
 from ....frontend.base.errors import InputError
+from ....frontend.base.option_values import of_kind
 from ....frontend.base.progress import track
 from ...structures import Structure, check_share
 from ...weight_views import WeightView
@@ -77,6 +79,17 @@ class StructureSearch:
             raise InputError(f"of {self.choices} choices of a layer nothing can be searched for; give 2 or more")
         self.reward.check()
         self.settings.check()
+
+    def changed(self, given: Mapping[str, Any]) -> Self:
+        """The same with other `choices`, `latency` or settings of the search, written as text or given as numbers.
+
+        Raises:
+            InputError: there is none of that name, or a value is none, or unusable.
+        """
+        own = {"choices": "int", "latency": "float"}
+        changes = {name: of_kind(name, own[name], value) for name, value in given.items() if name in own}
+        settings = self.settings.changed({name: value for name, value in given.items() if name not in own})
+        return replace(self, **changes, settings=settings)
 
     @property
     def reward(self) -> Reward:

@@ -88,6 +88,53 @@ def test_a_plan_is_written_and_taken(folder: Path, capsys: pytest.CaptureFixture
     assert "net-structures.json" in out and (folder / "net-structures.json").is_file()
 
 
+SHORT = ["--set", "rounds=1", "--set", "samples=2", "--set", "choices=2"]
+
+
+def test_a_plan_by_search(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["map", *MODEL, *RPI4, "--budget", "0.9", "--calibration", "noise", *SHORT, "-o", "plan.json"]
+    found = answered(capsys, *asked)["plan"]
+    dense, sparse = (sum(layer[name] for layer in found["layers"]) for name in ("dense", "sparse"))
+    assert sparse <= 0.9 * dense
+    assert (found["asked"]["method"], found["asked"]["budget"]) == ("search", 0.9)
+    assert answered(capsys, *asked)["plan"] == found
+    structure = next(layer for layer in found["layers"] if layer["structure"])
+    report = answered(capsys, "prune", *MODEL, "--structure", "plan.json")["report"]
+    zeros = {layer["name"]: layer["asked"] for layer in report["zeros"]}
+    assert zeros[structure["name"]].startswith(structure["structure"])
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(asked) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of the dense time, 0.9 was asked for; nearness of outputs" in out and "networks were tried" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "0"], "budget 0.0 is no share of the dense time above 0 and up to 1"),
+        (["--budget", "0.01", "--calibration", "noise"], "cannot be reached: with every layer at its fastest it is"),
+        (["--budget", "0.9", "-s", "0.7"], "sparsity is for the rules, and a search decides by itself"),
+        (["--budget", "0.9", "--set", "moss=1"], "a search has no setting 'moss'"),
+        (["--budget", "0.9", "--set", "choices=one"], "choices"),
+        (["--budget", "0.9", "--calibration", "none.npy"], "no calibration inputs"),
+        (
+            ["--budget", "0.9", "--calibration", "noise", "--dataset", "digits"],
+            "--calibration has no meaning beside images",
+        ),
+        (["--budget", "0.9", "--dataset", "moss"], "moss"),
+        (["--calibration", "noise"], "--calibration is for a search; say --budget as well"),
+        (["--dataset", "digits"], "--dataset is for a search"),
+        (["--training-data", "images"], "--training-data is for a search"),
+        (["--set", "rounds=1"], "--set is for a search"),
+    ],
+)
+def test_searches_that_cannot_be_made(
+    options: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "map", *MODEL, *RPI4, *options)
+    assert not list(folder.glob("*.json"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
