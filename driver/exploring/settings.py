@@ -152,7 +152,7 @@ def _check_budgets(budgets: Sequence[float]) -> None:
             raise InputError(
                 f"budget {budget:g} is out of range; give shares of the dense network's time above 0 and below 1, such as 0.5"
             )
-        if budgets.count(budget) > 1:
+        if [f"{other:g}" for other in budgets].count(f"{budget:g}") > 1:  # Folders are named so.
             raise InputError(f"budget {budget:g} is there twice; give each once")
 
 

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ...backends.boards.place import parse_place
 from ...backends.machines.targets import Target, find_target
 from ...passes.pruning.methods.constrained import ConstrainedMethod
 from ...passes.pruning.methods.retraining import OneShotRetraining
@@ -22,7 +23,6 @@ from ..exploring.settings import Settings, parse_budgets, shrinking_by
 from ..own_data import parse_colours
 from ..training.recipes import preset_method
 from ..wording import count, milliseconds, size
-from .bundles import checked_place
 from .trainings import TrainingRequest, machine_asked, prepared
 from .zeros_asked import ZerosAsked
 
@@ -69,7 +69,7 @@ class Request(TrainingRequest):
 
 
 def run(request: Request) -> Answer:
-    board = None if request.on is None else checked_place(request.on, request.key_file)
+    board = None if request.on is None else parse_place(request.on, request.key_file)
     target: Target = find_target(request.target)
     request, settings = request.asked()
     settings.check(target, board is not None)

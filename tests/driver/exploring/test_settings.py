@@ -21,6 +21,7 @@ SETTINGS = Settings()
         ({"budgets": ()}, "there is no budget"), ({"budgets": (1.0,)}, "budget 1 is out of range"),
         ({"budgets": (0.0,)}, "budget 0 is out of range"), ({"budgets": (float("nan"),)}, "budget nan is out of range"),
         ({"budgets": (-0.5,)}, "budget -0.5 is out of range"), ({"budgets": (0.5, 0.25, 0.5)}, "budget 0.5 is there twice"),
+        ({"budgets": (0.3333331, 0.33333311)}, "budget 0.333333 is there twice"),
         ({"variants": ()}, "there is nothing to make"), ({"variants": ("mapped", "mapped")}, "'mapped' is there twice"),
         ({"variants": ("best",)}, "there is no variant 'best'"), ({"variants": ("2:4",)}, "says its share of zeros itself"),
         ({"variants": ("row-block:4@0.5",)}, "says its share of zeros itself"), ({"difficulty": "odd"}, "not 'odd'"),

@@ -102,7 +102,7 @@ def test_what_it_tells_a_person(folder: Path, capsys: pytest.CaptureFixture[str]
         (["--variant", "channels:rl-pruner", "--shrinking", "none"], "no training preset is called 'none'"),
         (["--method", "best"], "no method 'best'"),
         (["--told-by", "time"], "'rpi4' is another machine than this"),
-        (["--on", "here"], "not on 'here'"),
+        (["--on", "qemu"], "'qemu' is no place"),
         (["--key-file", "key"], "--key-file has no meaning without a board"),
         (["--set", "speed=1"], "neither a training nor the method one-shot has a setting 'speed'"),
         (["--data", "nowhere"], "nowhere"),
