@@ -151,7 +151,7 @@ def test_what_cannot_be_reached_is_told_with_how_near_one_comes(done: Exploratio
     assert [(refusal.kind, refusal.budget) for refusal in done.refusals] == [
         ("channels", 0.1), ("row-block:4", 0.1), ("mapped", 0.1)
     ]  # fmt: skip
-    assert "no widths take 0.1 of the dense network's time" in done.refusals[0].reason
+    assert "nothing that was tried takes 0.1 of the dense network's time" in done.refusals[0].reason
     assert "latency 0.1 cannot be reached by zeros" in done.refusals[1].reason
     assert not done.model("channels-0.1").exists()
 
@@ -174,7 +174,7 @@ def test_the_page_and_the_file_have_all_of_it(done: Exploration) -> None:
     assert [one["front"] for one in said["variants"]] == [one.name in done.front for one in done.variants]
     for variant in done.variants:
         assert variant.told in page and f">{variant.kind}<" in page
-    assert "Budgets that were not reached" in page and "no widths take 0.1" in page and "rpi4" in page
+    assert "Budgets that were not reached" in page and "nothing that was tried takes 0.1" in page and "rpi4" in page
     assert "<script src" not in page and "http-equiv" not in page
     lines = (done.folder / LOG).read_text().splitlines()
     assert [json.loads(line)["name"] for line in lines] == NAMES
