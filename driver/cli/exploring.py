@@ -48,7 +48,7 @@ def explore(
         typer.Option(
             "--variant",
             metavar="VARIANT",
-            help="What to make for each: channels, channels:knapsack, channels:rl-pruner, mapped, or a structure. Repeatable.",
+            help="What to make for each: channels, channels:knapsack, channels:rl-pruner, mapped, searched, or a structure.",
         ),
     ] = None,
     method: Annotated[

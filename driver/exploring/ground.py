@@ -18,6 +18,7 @@ from ...passes.canonicalize import canonicalize
 from ...passes.dependency import DependencyView, dependency_view
 from ...passes.pruning.latency import LayerTime
 from ...passes.pruning.scores import Evidence
+from ..searched_mapping import HeldOut
 from ..shrinking.shrink import Task as Shrinking
 from .settings import Settings
 
@@ -57,6 +58,7 @@ class Ground:
         evidence: inputs, images that channels are scored on, loss and seed.
         settings: of the exploration.
         shrinking: where channels are taken step by step, if they are.
+        held_out: training images that a search for structures tells accuracy on.
         shares: of the dense network's time, of the steps that were timed.
     """
 
@@ -66,6 +68,7 @@ class Ground:
     evidence: Evidence = field(repr=False)
     settings: Settings
     shrinking: Shrinking | None = field(default=None, repr=False)
+    held_out: HeldOut | None = field(default=None, repr=False)
     shares: dict[int, float] = field(default_factory=dict, repr=False)
 
     @cached_property

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from .channels import channels_for
 from .ground import Choice, Ground
-from .settings import CHANNELS, KNAPSACK, MAPPED, SHRUNK
+from .searched import searched_for
+from .settings import CHANNELS, KNAPSACK, MAPPED, SEARCHED, SHRUNK
 from .shrunk import shrunk_for
 from .zeros import mapped_for, structure_for
 
@@ -22,6 +23,7 @@ _FINDERS: Mapping[str, Finder] = MappingProxyType(
         KNAPSACK: channels_for,
         SHRUNK: shrunk_for,
         MAPPED: mapped_for,
+        SEARCHED: searched_for,
     }
 )
 

@@ -21,6 +21,7 @@ from ...passes.compaction import compact
 from ...passes.pruning.latency import OutOfReach
 from ...passes.pruning.scores import Evidence
 from ..models import rebatched
+from ..searched_mapping import HeldOut
 from ..shrinking.held_out import calibration
 from ..shrinking.judge import Judge
 from ..shrinking.shrink import Task as Shrinking
@@ -34,7 +35,7 @@ from .ground import Choice, Ground
 from .kinds import finder
 from .record import DENSE, Refusal, Variant, append, claim, decided, log_lines, place_of, write_decision
 from .result import Exploration
-from .settings import KNAPSACK, SHRUNK, Settings
+from .settings import KNAPSACK, SEARCHED, SHRUNK, Settings
 from .telling import Teller
 
 __all__ = ["FRONT", "PAGE", "Task", "explored"]
@@ -141,7 +142,10 @@ class _Run:
                 task.target.name, task.teacher, task.machine, task.seed, task.measure, task.workers, task.facts,
                 task.checkpoint_every,
             )  # fmt: skip
-        self.ground = Ground(task.module, self.one, task.target, evidence, self.settings, shrinking)
+        held_out = None
+        if SEARCHED in self.settings.variants:
+            held_out = HeldOut(task.training, measure=task.measure, machine=task.machine)
+        self.ground = Ground(task.module, self.one, task.target, evidence, self.settings, shrinking, held_out)
 
     def result(self) -> Exploration:
         """All of it."""

@@ -15,18 +15,31 @@ from ...passes.pruning.mapping import MappingRules
 from ...passes.pruning.methods.base import Aim
 from ...passes.pruning.methods.constrained import ConstrainedMethod
 from ...passes.pruning.methods.retraining import OneShotRetraining
+from ...passes.pruning.search.structure_search import StructureSearch
 from ...passes.pruning.structure_rules import structure_rules
 from ..shrinking.course import Settings as Shrinking
 from ..shrinking.course import settings_of
 from ..training.presets import Preset, find_preset, recorded
 
-__all__ = ["CHANNELS", "KINDS", "KNAPSACK", "MAPPED", "SHRUNK", "TOLD_BY", "Settings", "parse_budgets", "shrinking_by"]
+__all__ = [
+    "CHANNELS",
+    "KINDS",
+    "KNAPSACK",
+    "MAPPED",
+    "SEARCHED",
+    "SHRUNK",
+    "TOLD_BY",
+    "Settings",
+    "parse_budgets",
+    "shrinking_by",
+]
 
-CHANNELS, KNAPSACK, SHRUNK, MAPPED = "channels", "channels:knapsack", "channels:rl-pruner", "mapped"
-KINDS = (CHANNELS, KNAPSACK, SHRUNK, MAPPED)
+CHANNELS, KNAPSACK, SHRUNK = "channels", "channels:knapsack", "channels:rl-pruner"
+MAPPED, SEARCHED = "mapped", "searched"
+KINDS = (CHANNELS, KNAPSACK, SHRUNK, MAPPED, SEARCHED)
 """What may be made for a budget, beside a structure of zeros by its name: whole channels, by one share of the smallest of every
 layer, by the widths that keep most importance, or by a search with a training after each step; and a structure for each layer,
-by rules."""
+by rules, or by a search."""
 TOLD_BY = ("time", "estimate", "model")
 """Who tells the times at the end: a clock, here or on a board; the model of the core, of the compiled code; or the formula that
 kernels are chosen by."""
@@ -56,6 +69,7 @@ class Settings:
         ignore: patterns (``fnmatch``) of parameter or layer names to leave as they are.
         shrinking: steps, search and training of ``channels:rl-pruner``.
         images: training images that channels are scored on, for ``channels:knapsack``.
+        structure_search: how ``searched`` searches; its budget is each in turn.
         timed_by: who tells times while what meets a budget is searched for: ``model``, ``cycles`` or ``time``.
         told_by: who tells them at the end, of `TOLD_BY`; None: a clock for the host and for a board that is there, else
             ``estimate``.
@@ -71,6 +85,7 @@ class Settings:
     ignore: tuple[str, ...] = ()
     shrinking: Shrinking = field(default_factory=lambda: shrinking_by("rl-pruner-laptop"))
     images: int = 100
+    structure_search: StructureSearch = field(default_factory=StructureSearch)
     timed_by: str = "model"
     told_by: str | None = None
     repeat: int = 50
@@ -121,7 +136,7 @@ class Settings:
 
     def recorded(self, teacher: bool = False) -> dict[str, Any]:
         """What of it says which exploration it is, in JSON's types. The order of budgets says nothing."""
-        parts = ("preset", "method", "shrinking")
+        parts = ("preset", "method", "shrinking", "structure_search")
         plain = {name: value for name, value in asdict(self).items() if name not in parts}
         lists = {name: list(value) for name, value in plain.items() if isinstance(value, tuple)}
         return {
@@ -130,6 +145,7 @@ class Settings:
             "budgets": sorted(self.budgets, reverse=True),
             "preset": recorded(self.preset, teacher),
             "method": {name: value for name, value in self.method.recorded().items() if name not in _OF_A_BUDGET},
+            **({"structure_search": asdict(self.structure_search)} if SEARCHED in self.variants else {}),
             **({"shrinking": self.shrinking.recorded()} if SHRUNK in self.variants else {}),
         }
 

@@ -7,11 +7,11 @@ from ...passes.pruning.structure_plan import PlannedLayer, StructurePlan
 from ...passes.pruning.structure_rules import AskedStructure, structure_rules
 from ...passes.pruning.structure_rules import Choice as LayerChoice
 from ...passes.pruning.structured import Ranked, Structured, structured_masks
-from ...passes.pruning.zeros_latency import TimedZeros, ZerosGoal, structured_for_latency
+from ...passes.pruning.zeros_latency import ZerosGoal, structured_for_latency
 from ...passes.weight_views import weight_views
 from .ground import Choice, Ground
 
-__all__ = ["mapped_for", "structure_for"]
+__all__ = ["mapped_for", "structure_for", "told_of"]
 
 _DIGITS = 4
 """Of a share of zeros: names that say it, ``row-block:4@0.6125``, are to be read by people."""
@@ -33,7 +33,7 @@ def structure_for(ground: Ground, kind: str, budget: float) -> Choice:
     timed = structured_for_latency(give, ZerosGoal(budget, ground.times))
     taken = [choice for choice in timed.found.choices if choice.structure is not None]
     spelled = {choice.view.name: _spelled(choice, round(timed.asked, _DIGITS)) for choice in taken}
-    return Choice(timed.timing.reached, _told(timed), structures=spelled)
+    return Choice(timed.timing.reached, told_of(timed.found), structures=spelled)
 
 
 def mapped_for(ground: Ground, kind: str, budget: float) -> Choice:
@@ -58,7 +58,7 @@ def mapped_for(ground: Ground, kind: str, budget: float) -> Choice:
 
     timed = structured_for_latency(give, ZerosGoal(budget, ground.times))
     plan = plans[round(timed.asked, _DIGITS)]
-    return Choice(timed.timing.reached, _told(timed), structures=dict(plan), plan=plan)
+    return Choice(timed.timing.reached, told_of(timed.found), structures=dict(plan), plan=plan)
 
 
 def _plan(ground: Ground, layers: tuple[PlannedLayer, ...], share: float) -> StructurePlan:
@@ -79,9 +79,11 @@ def _spelled(choice: LayerChoice, share: float) -> str:
     return str(AskedStructure(choice.structure, choice.share if said else share))
 
 
-def _told(timed: TimedZeros) -> str:
-    """Which structures, and how many zeros."""
-    names = [str(choice.structure) for choice in timed.found.choices if choice.structure is not None]
+def told_of(found: Structured) -> str:
+    """Which structures, and how many zeros the layers have that take one."""
+    names = [str(choice.structure) for choice in found.choices if choice.structure is not None]
     counts = {name: names.count(name) for name in sorted(set(names), key=names.index)}
     layers = ", ".join(f"{name} in {count} layer{'s' * (count > 1)}" for name, count in counts.items())
-    return f"{timed.timing.sparsity:.1%} zeros of {layers}"
+    some = [mask for mask in found.masks.values() if not bool(mask.all())]
+    kept = sum(int(mask.sum()) for mask in some) / max(1, sum(mask.numel() for mask in some))
+    return f"{1 - kept:.1%} zeros of {layers}"

@@ -28,6 +28,7 @@ from ....frontend.base.option_values import of_kind
 from ....frontend.base.progress import track
 from ...structures import Structure, check_share
 from ...weight_views import WeightView
+from ..latency import OutOfReach
 from ..mapping import MappingRules, Times, known_layers, share_of, stays_dense
 from ..structure_plan import PlannedLayer
 from ..structure_rules import AskedStructure
@@ -158,7 +159,8 @@ def map_by_search(
         seed: of all that is random.
 
     Raises:
-        InputError: a pattern matches nothing, no time is known, or the budget cannot be reached, with the least that can.
+        OutOfReach: the budget cannot be reached, with the least that can.
+        InputError: a pattern matches nothing, or no time is known.
     """
     known = known_layers(views, times, rules)
     free = {view.name: rules.every(view) for view in views if not stays_dense(view, times, rules)}
@@ -170,7 +172,7 @@ def map_by_search(
     least = math.fsum(min((time, *(one.time for one in fast.get(name, ())))) for name, time in dense.items())
     budget = asked.budget * whole
     if least > budget:
-        raise InputError(
+        raise OutOfReach(
             f"a budget of {asked.budget:g} of the dense time cannot be reached: with every layer at its fastest it is"
             f" {math.ceil(1000 * least / whole) / 1000:.3f}; ask for that or more"
         )

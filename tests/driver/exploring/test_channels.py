@@ -8,17 +8,22 @@ from reconvene.backends.machines.targets import find_target
 from reconvene.driver.exploring.ground import Ground
 from reconvene.driver.exploring.kinds import finder
 from reconvene.driver.exploring.settings import Settings
+from reconvene.driver.searched_mapping import HeldOut
 from reconvene.driver.shrinking.held_out import calibration
 from reconvene.frontend.base.errors import InputError
 from reconvene.passes.pruning.scores import Evidence
+from reconvene.passes.pruning.search.settings import SearchSettings
+from reconvene.passes.pruning.search.structure_search import StructureSearch
 from tests.driver.exploring.test_explore import ONE, X, dense
 from tests.driver.training.test_loop import images
 
 
 def ground(*variants: str, ignore: tuple[str, ...] = (), batches: bool = True) -> Ground:
     scored = calibration(images(64), 32, 0) if batches else ()
-    settings = Settings((0.6,), variants, ignore=ignore)
-    return Ground(dense(), ONE, find_target("rpi4"), Evidence(X, scored), settings)
+    few = StructureSearch(choices=3, settings=SearchSettings(rounds=1, samples=3))
+    settings = Settings((0.6,), variants, ignore=ignore, structure_search=few)
+    held_out = HeldOut(images(64), 0.25) if batches else None
+    return Ground(dense(), ONE, find_target("rpi4"), Evidence(X, scored), settings, held_out=held_out)
 
 
 @pytest.mark.parametrize("kind", ["channels", "channels:knapsack"])

@@ -35,6 +35,8 @@ from reconvene.frontend.program_file import load_program, read_program
 from reconvene.passes.canonicalize import canonicalize
 from reconvene.passes.compaction import compact
 from reconvene.passes.pruning.methods.gradual import Gradual
+from reconvene.passes.pruning.search.settings import SearchSettings
+from reconvene.passes.pruning.search.structure_search import StructureSearch
 from reconvene.passes.pruning.structure_plan import StructurePlan
 from tests.driver.training.test_loop import images, killed_at
 
@@ -307,3 +309,16 @@ def test_a_refusal_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_decision(tmp_path, Refusal("channels", 0.1, "no widths"))
     assert decided(tmp_path, "channels", 0.1) == Refusal("channels", 0.1, "no widths")
     assert decided(tmp_path / "none", "channels", 0.1) is None
+
+
+def test_a_search_looks_at_images_that_are_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Teller, "compiled", uncompiled)
+    few = StructureSearch(choices=3, settings=SearchSettings(rounds=1, samples=2))
+    settings = Settings((0.7,), ("searched",), PRESET, structure_search=few, told_by="model")
+    found = explored(task(tmp_path / "run", settings))
+    assert [variant.name for variant in found.variants] == ["dense", "searched-0.7"] and found.variants[
+        1
+    ].reached <= 0.7
+    plan = StructurePlan.load(found.folder / "searched-0.7" / "plan.json")
+    assert plan.made["on"] == "6 images held out of training" and found.variants[1].zeros > 0.3
+    assert found.settings["structure_search"]["choices"] == 3

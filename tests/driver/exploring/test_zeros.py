@@ -14,10 +14,10 @@ from reconvene.passes.pruning.structured import Ranked, structured_masks
 from tests.driver.exploring.test_channels import ground
 
 
-@pytest.mark.parametrize("kind", ["row-block:4", "block-punched:4x4,unstructured", "mapped"])
+@pytest.mark.parametrize("kind", ["row-block:4", "block-punched:4x4,unstructured", "mapped", "searched"])
 def test_what_is_spelled_is_what_was_timed(kind: str) -> None:
     """The share that the names say gives the masks whose time is told."""
-    on = ground(kind, batches=False)
+    on = ground(kind, batches=kind == "searched")
     choice = finder(kind)(on, kind, 0.6)
     assert choice.module is None and set(choice.structures) == {"3.weight"}
     masks = structured_masks(on.module, on.evidence, structure_rules(choice.structures), Ranked()).masks
@@ -27,13 +27,20 @@ def test_what_is_spelled_is_what_was_timed(kind: str) -> None:
     assert float(choice.told.partition("%")[0]) == pytest.approx(100 * zeros, abs=0.06)
     if kind == "mapped":
         assert choice.plan is not None and dict(choice.plan) == choice.structures and choice.plan.made["data"] == "easy"
+    if kind == "searched":
+        assert choice.plan is not None and dict(choice.plan) == choice.structures
+        assert choice.plan.made["method"] == "search" and choice.plan.made["on"] == "16 images held out of training"
 
 
 def test_less_than_a_share_takes_is_out_of_reach() -> None:
-    on = ground("row-block:4", batches=False)
+    on = ground("row-block:4")
     for kind in ("row-block:4", "mapped"):
         with pytest.raises(OutOfReach, match="cannot be reached by zeros"):
             finder(kind)(on, kind, 0.05)
+    with pytest.raises(OutOfReach, match=r"nothing that was tried takes 0.05 of the dense network's time; "):
+        finder("searched")(on, "searched", 0.05)
+    with pytest.raises(InputError, match="tells accuracy on images, and there are none"):
+        finder("searched")(ground("searched", batches=False), "searched", 0.05)
 
 
 def test_what_fits_no_layer_and_names_of_none_are_mistakes() -> None:
