@@ -34,7 +34,7 @@ _BEYOND = 0.6
 """Loads that one takes longer for each cache line of it that is not in the first cache."""
 _GROUP = 30.0
 """What starting a list costs, in products."""
-_WAITS, _WAITS_BY_VECTOR, _WAITS_BY_CHANNEL = 2.0, 3.7, 5.0
+_WAITS, _WAITS_BY_VECTOR, _WAITS_BY_CHANNEL = 5.0, 2.6, 1.3
 """Cycles of a step in which a core that waits for loads does nothing else; a test compares them with the model."""
 _WAITED = 4
 """Channels, of which more have products enough to wait with."""
@@ -49,6 +49,7 @@ class GatherSpec(PlaneSpec):
         channels_first: whether all tiles of some channels follow each other, instead of all channels of a tile.
         parts: of equally many weights, that cores share where there are few tiles.
         by_lane: whether weights are loaded as vectors, and their lanes taken one after the other.
+        index: the machine's, see `tiles.Machine`.
     """
 
     family: ClassVar[str] = "gather"
@@ -57,6 +58,7 @@ class GatherSpec(PlaneSpec):
     channels_first: bool = False
     parts: int = 1
     by_lane: bool = False
+    index: str = "int32"
 
     @property
     def height(self) -> int:
@@ -216,8 +218,9 @@ class _Body:
         channels = [loops.table(self.rows, group * spec.height + place) for place in range(spec.height)]
         for place, channel in enumerate(channels):
             begin(sums, place, channel)
-        with loops.span(self.starts[group], self.starts[group + 1]) as entry:
-            first = loops.table(self.places, entry) + at + image * self.image
+        pixel = loops.index(at + image * self.image, spec.index)
+        with loops.span(*(loops.index(self.starts[group + side], spec.index) for side in range(2))) as entry:
+            first = loops.index(loops.table(self.places, entry), spec.index) + pixel
             factors = self._factors(entry)
             for place in range(spec.height):
                 for vector in range(spec.vectors):

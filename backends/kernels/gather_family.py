@@ -72,6 +72,7 @@ def _orders(
         lanes=machine.lanes(),
         staging=staging,
         by_lane=machine.by_lane,
+        index=machine.index,
         cores=machine.cores,
     )
     if count.chunks > 1:

@@ -23,6 +23,7 @@ __all__ = [
     "at_most",
     "broadcast",
     "converted",
+    "index",
     "kernel",
     "lane",
     "load",
@@ -108,7 +109,8 @@ def serial(extent: int) -> AbstractContextManager[Any]:
 @contextmanager
 def span(begin: Expression, end: Expression) -> Iterator[Expression]:
     """A loop from `begin` to before `end`, which are known when it runs."""
-    with builder.serial(0, end - begin) as turn:
+    extent = end - begin
+    with builder.serial(tirx.const(0, str(extent.ty)), extent) as turn:
         yield begin + turn
 
 
@@ -160,13 +162,18 @@ def picked(vectors: Sequence[Expression], places: Sequence[int]) -> Expression:
 
 def load(buffer: Buffer, offset: Expression, lanes: int = 1) -> Expression:
     """`lanes` neighbouring elements from `offset`."""
-    return buffer[tirx.Ramp(offset, 1, lanes)] if lanes > 1 else buffer[offset]
+    return buffer[_ramp(offset, lanes)] if lanes > 1 else buffer[offset]
 
 
 def store(buffer: Buffer, offset: Expression, value: Expression, lanes: int = 1) -> None:
     """Writes `lanes` neighbouring elements from `offset`, as the buffer's type."""
     value = converted(value, str(buffer.dtype), lanes)
-    builder.buffer_store(buffer, value, [tirx.Ramp(offset, 1, lanes) if lanes > 1 else offset])
+    builder.buffer_store(buffer, value, [_ramp(offset, lanes) if lanes > 1 else offset])
+
+
+def _ramp(offset: Expression, lanes: int) -> Expression:
+    wide = not isinstance(offset, int) and str(offset.ty) == "int64"
+    return tirx.Ramp(offset, tirx.const(1, "int64") if wide else 1, lanes)
 
 
 def converted(value: Expression, dtype: str, lanes: int = 1) -> Expression:
@@ -178,6 +185,13 @@ def converted(value: Expression, dtype: str, lanes: int = 1) -> Expression:
 def table(buffer: Buffer, index: Expression) -> Expression:
     """One entry of an int32 table."""
     return buffer[index]
+
+
+def index(value: Expression, dtype: str) -> Expression:
+    """An index of a type. One as wide as a pointer that a loop counts becomes a pointer that moves on; a narrower one is widened
+    for every access, since it may not be known to stay in its type.
+    """
+    return tirx.const(value, dtype) if isinstance(value, int) else converted(value, dtype)
 
 
 def at_most(value: Expression, bound: int) -> Expression:

@@ -53,6 +53,7 @@ class RowsSpec(SkippingSpec):
         columns: pixels of a row in a register tile.
         splits: sums of an output, each of every so many-th product, so that they need not wait for each other.
         parts: of about equally many weights, that cores share.
+        index: the machine's, see `tiles.Machine`.
     """
 
     family: ClassVar[str] = "rows"
@@ -61,6 +62,7 @@ class RowsSpec(SkippingSpec):
     columns: int
     splits: int
     parts: int = 1
+    index: str = "int32"
 
     @property
     def vectors(self) -> int:
@@ -228,14 +230,15 @@ class _Body:
         for vector in range(spec.vectors):
             for x in range(spec.columns):
                 self._begin(sums, vector * spec.columns + x, group, vector)
-        begin, end = loops.table(self.starts, group), loops.table(self.starts, group + 1)
+        begin, end = (loops.index(loops.table(self.starts, group + side), spec.index) for side in range(2))
         at = image * source.image + row * spec.stride[0] * source.row + column * spec.stride[1] * source.column
+        at = loops.index(at, spec.index)
         if splits == 1:
             with loops.span(begin, end) as entry:
                 self._step(sums, 0, entry, at)
             return sums
-        whole = tirx.truncdiv(end - begin, splits)
-        with loops.span(0, whole) as turn:
+        whole = tirx.truncdiv(end - begin, loops.index(splits, spec.index))
+        with loops.span(loops.index(0, spec.index), whole) as turn:
             for split in range(splits):
                 self._step(sums, split * count, begin + turn * splits + split, at)
         with loops.span(begin + whole * splits, end) as entry:
@@ -259,7 +262,7 @@ class _Body:
     def _step(self, sums: loops.Buffer, first: int, entry: Any, at: Any) -> None:
         """The products of one entry of a list, added to the sums from `first` on."""
         spec, lanes = self.spec, self.lanes
-        place = loops.table(self.places, entry) + at
+        place = loops.index(loops.table(self.places, entry), spec.index) + at
         for x in range(spec.columns):
             element = loops.load(self.source, place + x * spec.stride[1] * spec.source.column)
             for vector in range(spec.vectors):

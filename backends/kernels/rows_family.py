@@ -58,6 +58,7 @@ def _tiles(spec: ConvolutionSpec, zeros: RowZeros, count: GroupCount, machine: M
         columns=1,
         splits=1,
         parts=min(machine.cores, count.groups),
+        index=machine.index,
     )
     if made.waits and made.pixels > _FEW_PIXELS:
         return []

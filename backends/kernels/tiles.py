@@ -28,6 +28,7 @@ class Machine:
         rate: vector products that start in a cycle.
         keeps_nans: whether the maximum of two vectors is NaN where one of them is, as IEEE 754 has it since 2019.
         l1_bytes: first data cache of a core.
+        index: the type of indices into lists of places, see `Architecture`.
         wide: registers that a vector takes; of the factor that is spread over one, only one part at a time.
     """
 
@@ -43,6 +44,7 @@ class Machine:
     rate: float = 1.0
     keeps_nans: bool = False
     l1_bytes: int = 32768
+    index: str = "int32"
     wide: int = 1
 
     @property

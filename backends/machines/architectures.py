@@ -25,6 +25,8 @@ class Architecture:
 
         vectors: float32 elements of a vector register, and such registers, that every core for systems has.
         wider_vectors: the same for cores with an attribute of LLVM's, the widest first.
+        index: the type of indices into lists of places that its code is best with: one as wide as pointers becomes a pointer
+            that moves on, a narrower one is part of addresses.
         reserved_registers: vector registers that no tile may fill.
         pixel_registers: that the input of each pixel of a tile takes, as in `kernels.tiles.Machine`.
         by_lane: whether multiply-adds take one lane of a register as a factor.
@@ -55,6 +57,7 @@ class Architecture:
 
     vectors: tuple[int, int]
     wider_vectors: tuple[tuple[str, int, int], ...]
+    index: str
     reserved_registers: int
     pixel_registers: int
     by_lane: bool
@@ -90,6 +93,7 @@ _X86_64 = Architecture(
     attributes=(),
     vectors=(4, 16),
     wider_vectors=(("avx512f", 16, 32), ("avx2", 8, 16)),
+    index="int32",
     reserved_registers=0,
     pixel_registers=0,
     by_lane=False,
@@ -117,6 +121,7 @@ _AARCH64 = Architecture(
     attributes=(),
     vectors=(4, 32),
     wider_vectors=(),
+    index="int64",
     # LLVM loads inputs ahead into registers of their own: a tile that fills all of them spills.
     reserved_registers=3,
     pixel_registers=1,
@@ -147,6 +152,7 @@ _ARM = Architecture(
     attributes=("+use-misched", "-slowfpvfmx", "-vmlx-hazards"),
     vectors=(4, 16),
     wider_vectors=(),
+    index="int32",
     # 32-bit instructions for fused multiply-adds take no lane; it has to be spread over a register before, which LLVM does
     # ahead, as it loads inputs.
     reserved_registers=1,

@@ -122,6 +122,7 @@ class Target:
             rate=2.0 if self.lanes in isa.paired else 1.0,
             keeps_nans=isa.keeps_nans and self.lanes > 1,
             l1_bytes=self.l1_bytes,
+            index=isa.index,
         )
 
 
