@@ -188,8 +188,8 @@ def table(buffer: Buffer, index: Expression) -> Expression:
 
 
 def index(value: Expression, dtype: str) -> Expression:
-    """An index of a type. One as wide as a pointer that a loop counts becomes a pointer that moves on; a narrower one is widened
-    for every access, since it may not be known to stay in its type.
+    """An index of a type. One as wide as a pointer that a loop counts becomes a pointer that moves on; a narrower one is
+    widened for every access, since it may not be known to stay in its type.
     """
     return tirx.const(value, dtype) if isinstance(value, int) else converted(value, dtype)
 
