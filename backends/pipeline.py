@@ -27,6 +27,7 @@ from .legalizations import LEGALIZATIONS
 from .lowering.emit import emit_module
 from .lowering.plan import make_plan
 from .lowering.text import plan_text
+from .machines.threads import on_threads
 
 __all__ = ["Asked", "Scheduled", "prepare", "scheduled_module"]
 
@@ -86,20 +87,28 @@ def scheduled_module(
     reached("planned", plan, plan_text)
     layers = layer_choices(plan, chosen, blocks, figures, names)
     module = emit_module(plan, chosen)
-    with target:
-        module = tvm.transform.Sequential(
-            [
-                relax.transform.DecomposeOpsForInference(),
-                relax.transform.LegalizeOps(dict(LEGALIZATIONS)),
-                relax.transform.AnnotateTIROpPattern(),
-                relax.transform.FoldConstant(),
-                relax.transform.FuseOps(),
-                relax.transform.FuseTIR(),
-            ]
-        )(module)
+    module = _lowered(module, target)
     foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
     tuned = module if tune is None else tune(module)
     return Scheduled(schedule_foreign(tuned, plan.machine.lanes()), foreign, layers)
+
+
+def _lowered(module: IRModule, target: tvm.target.Target) -> IRModule:
+    """What is foreign as kernels of TVM's. Of constants they run here and now, in parallel where there are threads for it; that
+    none are made keeps a process from waiting for them when it ends: idle ones look for work 300,000 times before they sleep.
+    """
+    passes = tvm.transform.Sequential(
+        [
+            relax.transform.DecomposeOpsForInference(),
+            relax.transform.LegalizeOps(dict(LEGALIZATIONS)),
+            relax.transform.AnnotateTIROpPattern(),
+            relax.transform.FoldConstant(),
+            relax.transform.FuseOps(),
+            relax.transform.FuseTIR(),
+        ]
+    )
+    with target:
+        return on_threads(1, lambda: passes(module))
 
 
 def prepare(graph: Graph, dtype: str = "float32") -> None:

@@ -174,6 +174,20 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
 
 
+@pytest.mark.skipif(SEVERAL == 1, reason="with one core TVM has no pools")
+def test_compiling_leaves_no_pool_of_tvms_behind(built: Built) -> None:
+    """Its idle threads, which a process waits for at its end, look for work before they sleep: minutes on a busy machine."""
+    network = nn.LSTM(4, 8, num_layers=2, batch_first=True).eval()
+
+    def more_tasks() -> int:
+        before = len(os.listdir("/proc/self/task"))
+        compile(network, (torch.randn(1, 3, 4),), "cortex-m7", check=False, cache=False)
+        return len(os.listdir("/proc/self/task")) - before
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(more_tasks).result() == 0
+
+
 def test_threads_that_compile_take_turns(inputs: list[torch.Tensor]) -> None:
     """torch.export has one state for the whole process."""
 
