@@ -158,5 +158,5 @@ def test_the_preset_s_method_with_changes(folder: Path, capsys: pytest.CaptureFi
     line: list[Any] = ["train", *NET, *short()]
     line[line.index("smoke")] = "admm-laptop"
     done = answered(capsys, *line, "--structure", "1:4", "-o", "run")
-    assert done["method"] == {**Admm(structure="1:4", sparsity=0.8).recorded(), "rho": [1e-3, 1e-2, 1e-1], "every": 0.5,
-                              "retrain": 0.5, "ignore": []}  # fmt: skip
+    preset = {"rho": [1.0], "every": 0.125, "retrain": 0.875, "ignore": []}
+    assert done["method"] == {**Admm(structure="1:4", sparsity=0.8).recorded(), **preset}
