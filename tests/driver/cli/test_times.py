@@ -108,6 +108,17 @@ def test_a_plan_by_search(folder: Path, capsys: pytest.CaptureFixture[str], monk
     assert "of the dense time, 0.9 was asked for; nearness of outputs" in out and "networks were tried" in out
 
 
+def test_a_search_by_accuracy_on_images_held_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["map", "net.py:net", "--input", "1x3x16x16", *RPI4, "--budget", "0.9", "--dataset", "digits", *SHORT]
+    plan = answered(capsys, *asked)["plan"]
+    # A tenth of the 1,297 images to train on.
+    assert plan["asked"]["on"] == "130 images held out of training" and plan["asked"]["quality"] == "accuracy"
+    assert 0 <= plan["asked"]["begun at"] <= plan["asked"]["found"] <= 1
+    # Images are of 16 x 16.
+    refusal = refused(capsys, *asked[:3], "1x3x8x8", *asked[4:])
+    assert "do not fit the model" in refusal
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
