@@ -36,6 +36,8 @@ _GROUP = 30.0
 """What starting a list costs, in products."""
 _WAITS, _WAITS_BY_VECTOR, _WAITS_BY_CHANNEL = 5.0, 2.6, 1.3
 """Cycles of a step in which a core that waits for loads does nothing else; a test compares them with the model."""
+_ISSUED, _ISSUED_BY_VECTOR = 10.0, 1.5
+"""Instructions of a step beside its products, two for a pair of vectors that is loaded and one for the address."""
 _WAITED = 4
 """Channels, of which more have products enough to wait with."""
 
@@ -157,7 +159,8 @@ def step_cycles(machine: Machine, height: int, vectors: int, aligned: bool, near
         if machine.waits_for_loads
         else 0.0
     )
-    return max(height * vectors, _LOAD * (vectors * line + weights + 1)) / machine.rate + waits
+    issued = (height * vectors + _ISSUED_BY_VECTOR * vectors + _ISSUED) / machine.issues if machine.issues else 0.0
+    return max(max(height * vectors, _LOAD * (vectors * line + weights + 1)) / machine.rate, issued) + waits
 
 
 class _Body:

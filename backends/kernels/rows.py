@@ -38,6 +38,8 @@ _GROUP = 16.0
 _WAITS, _WAITS_BY_PIXEL = 3.0, 4.3
 """Cycles of a step in which a core that waits for loads does nothing else, the second for each pixel and, with 1 more for each
 vector of channels; a test compares them with the model."""
+_ISSUED, _ISSUED_BY_PIXEL, _ISSUED_BY_VECTOR = 7.0, 1.9, 1.5
+"""Instructions of a step beside its products, where a core begins so few that they are what it waits for."""
 _MOVED = 2.0
 """Cycles of putting a sum where it waits, or adding it there."""
 
@@ -125,6 +127,10 @@ class RowsSpec(SkippingSpec):
         sums = vectors * columns
         loads = _LOAD * (vectors * machine.vector_bytes / 32 + columns + 1)
         step = max(sums / machine.rate, loads, _LATENCY / self.splits) + 0.25 / self.splits
+        if machine.issues:
+            step = max(
+                step, (sums + _ISSUED_BY_PIXEL * columns + _ISSUED_BY_VECTOR * vectors + _ISSUED) / machine.issues
+            )
         if machine.waits_for_loads:
             step += _WAITS + (_WAITS_BY_PIXEL + vectors) * columns
         moved = _MOVED * sums * self.result.lanes if self.waits else 2.0 * sums

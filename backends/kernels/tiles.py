@@ -26,6 +26,7 @@ class Machine:
         in_order: whether instructions start in the order of the code, for which LLVM writes more turns of loops out.
         halves: whether instructions on half a vector run at twice the rate.
         rate: vector products that start in a cycle.
+        issues: instructions that start in a cycle, where that may be what a loop waits for; None where it is not.
         keeps_nans: whether the maximum of two vectors is NaN where one of them is, as IEEE 754 has it since 2019.
         l1_bytes: first data cache of a core.
         index: the type of indices into lists of places, see `Architecture`.
@@ -42,6 +43,7 @@ class Machine:
     in_order: bool = False
     halves: bool = False
     rate: float = 1.0
+    issues: float | None = None
     keeps_nans: bool = False
     l1_bytes: int = 32768
     index: str = "int32"

@@ -35,6 +35,7 @@ class Architecture:
         half_floats: LLVM's attribute of cores that compute with vectors of float16; None where code for them is not made.
         in_order: cores, as LLVM names them, that start instructions in the order of the code.
         halving: cores that carry an instruction on 512 bits out in two halves.
+        doubled: cores, as LLVM names them, that start two products of whole vectors in a cycle.
         paired: float32 elements of vectors of which two products start in a cycle, as far as tiles depend on it.
 
         compiler_package: Debian's, of the C++ compiler for it.
@@ -66,6 +67,7 @@ class Architecture:
     half_floats: str | None
     in_order: frozenset[str]
     halving: frozenset[str]
+    doubled: frozenset[str]
     paired: frozenset[int]
 
     compiler_package: str
@@ -83,6 +85,19 @@ _ARM_IN_ORDER = frozenset(
     for core in ("a5", "a7", "a34", "a35", "a53", "a55", "a65", "a510", "a520", "m4", "m7", "m33", "m55")
 ) | {"generic"}
 """Code for any ARM core is made for the least of them."""
+
+_ARM_DOUBLED = frozenset(
+    (
+        "cortex-a76",
+        "cortex-a76ae",
+        "cortex-a77",
+        "cortex-a78",
+        "cortex-a78ae",
+        "cortex-a78c",
+        "neoverse-n1",
+        "neoverse-n2",
+    )
+)
 
 _X86_64 = Architecture(
     name="x86_64",
@@ -102,6 +117,7 @@ _X86_64 = Architecture(
     half_floats="avx512fp16",
     in_order=frozenset(),
     halving=frozenset({"znver4"}),
+    doubled=frozenset(),
     paired=frozenset({8}),
     compiler_package="g++",
     library_package="libstdc++6-amd64-cross",
@@ -131,6 +147,7 @@ _AARCH64 = Architecture(
     half_floats="fullfp16",
     in_order=_ARM_IN_ORDER,
     halving=frozenset(),
+    doubled=_ARM_DOUBLED,
     paired=frozenset(),
     compiler_package="g++-aarch64-linux-gnu",
     library_package="libstdc++6-arm64-cross",
@@ -163,6 +180,7 @@ _ARM = Architecture(
     half_floats=None,
     in_order=_ARM_IN_ORDER,
     halving=frozenset(),
+    doubled=frozenset(),
     paired=frozenset(),
     compiler_package="g++-arm-linux-gnueabihf",
     library_package="libstdc++6-armhf-cross",

@@ -23,6 +23,8 @@ from .target_fields import checked_fields, fields_of_file
 
 __all__ = ["Target", "find_target", "target_from", "targets"]
 
+_ISSUES = 3.0
+"""Instructions that a core begins in a cycle, by LLVM's model of the Neoverse N1: beside two products few are left."""
 _CLOCK_MHZ = 1500
 """Of ARM machines that do not say: of a small board."""
 
@@ -119,7 +121,8 @@ class Target:
             by_lane=isa.by_lane,
             in_order=self.cpu in isa.in_order,
             halves=self.lanes == 16 and self.cpu in isa.halving,
-            rate=2.0 if self.lanes in isa.paired else 1.0,
+            rate=2.0 if self.lanes in isa.paired or self.cpu in isa.doubled else 1.0,
+            issues=_ISSUES if self.cpu in isa.doubled else None,
             keeps_nans=isa.keeps_nans and self.lanes > 1,
             l1_bytes=self.l1_bytes,
             index=isa.index,

@@ -1,4 +1,6 @@
-"""Cores that wait for loads: formulas of kernels that skip zeros are near what the model of such a core has for their code."""
+"""Cores that wait for loads, and cores that begin few instructions beside two products: formulas of kernels that skip zeros are
+near what the models of such cores have for their code.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,18 @@ from dataclasses import replace
 import pytest
 from tvm import IRModule
 
+from reconvene.backends.estimate.board import core_of
 from reconvene.backends.estimate.kernel import estimate_kernel
 from reconvene.backends.kernels.base import Spec, trial_of
 from reconvene.backends.kernels.gather_family import GatherFamily
 from reconvene.backends.kernels.plane_depthwise import PlaneDepthwiseFamily
 from reconvene.backends.kernels.rows_family import RowsFamily
-from reconvene.backends.machines.targets import find_target
+from reconvene.backends.machines.targets import Target, find_target
 from tests.backends.kernels.test_rows import Case, Laid
 from tests.support.planes import PlanesLayer
 from tests.support.tools import needs
 
-BOARD = find_target("rpi3")
+BOARD, DOUBLED = find_target("rpi3"), find_target("rpi5")
 ROWS = Laid(Case(96, 64, (14, 14), shared=4, zeros=0.8), Case(96, 64, shared=4, zeros=0.8).convolution(), BOARD.machine)
 TASKS = {
     "channels together": (GatherFamily(), PlanesLayer(96, 64, (14, 14), window=1, shared=4, zeros=0.8).task()),
@@ -27,10 +30,10 @@ TASKS = {
 }
 
 
-def modelled(spec: Spec) -> float:
+def modelled(spec: Spec, board: Target = BOARD) -> float:
     trial = trial_of(spec)
     module = IRModule({"kernel": trial.function.with_attr("global_symbol", "kernel")})
-    return estimate_kernel(module, BOARD, trial.tables, caches=False).cycles
+    return estimate_kernel(module, board, trial.tables, caches=False).cycles
 
 
 @needs("qemu-aarch64", "llvm-mca", "aarch64-linux-gnu-g++")
@@ -39,6 +42,17 @@ def test_formulas_are_near_the_model(name: str) -> None:
     family, task = TASKS[name]
     for spec in family.candidates(task, BOARD.machine)[:2]:
         assert spec.cycles(BOARD.machine) == pytest.approx(modelled(spec), rel=0.35)
+
+
+@needs("qemu-aarch64", "llvm-mca", "aarch64-linux-gnu-g++")
+@pytest.mark.parametrize("name", list(TASKS))
+def test_formulas_are_near_the_model_of_a_core_with_two_products(name: str) -> None:
+    core = core_of(DOUBLED)
+    if not core.exact:
+        pytest.skip(f"LLVM {core.llvm} has no model of the Neoverse N1")
+    family, task = TASKS[name]
+    for spec in family.candidates(task, DOUBLED.machine)[:2]:
+        assert spec.cycles(DOUBLED.machine) == pytest.approx(modelled(spec, DOUBLED), rel=0.35)
 
 
 @pytest.mark.parametrize("name", list(TASKS))
