@@ -69,7 +69,7 @@ def layer_widths(view: DependencyView, live: Liveness) -> tuple[LayerWidth, ...]
 
 
 def _counts(op: Operation) -> bool:
-    return type(rule_for(op.name)).macs is not Rule.macs and is_tensor(op.node)
+    return type(rule_for(op.name)).macs is not Rule.macs and (is_tensor(op.node) or len(op.outputs) > 1)
 
 
 def _layer_size(view: DependencyView, op: Operation, layer: Layer, shape: Shape) -> Size:

@@ -11,7 +11,7 @@ the rows of W_hr are and the state starts at zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,13 @@ class Recurrent(Rule):
 
     def reason(self, op: Operation) -> str:
         return "" if self._usable(op) else f"{op.name.removeprefix('aten.')} feeds its hidden state back into itself"
+
+    def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
+        """Those of the matrices, in every step of every example."""
+        if not self._usable(op):
+            return 0
+        matrices = [stored for cell in self._cells(op) for stored in cell if len(shape_of(stored)) == 2]
+        return int(np.prod(shape(op["input"])[:2])) * sum(int(np.prod(shape(stored))) for stored in matrices)
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         if not self._usable(op):

@@ -7,7 +7,7 @@ so is the state that comes in. All steps that share weights lose the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class RecurrentCell(Rule):
 
     def reason(self, op: Operation) -> str:
         return "" if self._usable(op) else f"the weights of this {op.name.removeprefix('aten.')} are computed"
+
+    def macs(self, op: Operation, shape: Callable[[fx.Node], tuple[int, ...]]) -> int:
+        """Those of both matrices."""
+        return shape(op["input"])[0] * sum(int(np.prod(shape(op[name]))) for name in ("w_ih", "w_hh"))
 
     def relate(self, op: Operation, axes: AxesBuilder) -> None:
         if not self._usable(op):

@@ -124,3 +124,48 @@ def test_what_is_left_of_grouped_convolutions_is_counted_as_it_is(groups: int, t
     assert groups > 4 or result.report.after.macs < 0.6 * result.report.before.macs
     assert sum(layer.size_after.macs for layer in result.report.layers) == result.report.after.macs
     assert sum(layer.size_after.parameters for layer in result.report.layers) == result.report.after.parameters
+
+
+class Sequences(nn.Module):
+    """A recurrent layer and what reads it."""
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        super().__init__()
+        self.layer = getattr(nn, kind)(16, 32, batch_first=True, **options)
+        width = int(options.get("proj_size", 32)) * (2 if options.get("bidirectional") else 1)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.layer(x)[0])
+        return y
+
+
+class Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTMCell(16, 32), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.layer(x)[0])
+        return y
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "times"),
+    [
+        (Sequences("LSTM"), (1, 5, 16), 5),
+        (Sequences("GRU", bidirectional=True, num_layers=2), (2, 5, 16), 10),
+        (Sequences("LSTM", proj_size=8), (1, 7, 16), 7),
+        (Sequences("RNN", nonlinearity="relu"), (1, 3, 16), 3),
+        (Cell(), (3, 16), 3),
+    ],
+)
+def test_recurrent_layers_count_their_matrices_in_every_step(
+    model: nn.Module, shape: tuple[int, ...], times: int
+) -> None:
+    def matrices(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() == 2)
+
+    result = reconvene.prune(model.eval(), (torch.randn(shape),), sparsity=0.5)
+    assert result.report.before.macs == times * matrices(model)
+    assert result.report.after.macs == times * matrices(result.module) < result.report.before.macs
