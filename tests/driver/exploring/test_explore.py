@@ -19,7 +19,7 @@ from reconvene.backends.machines.targets import find_target
 from reconvene.backends.network_times import network_times
 from reconvene.driver.exploring import run
 from reconvene.driver.exploring.figures import figures_of
-from reconvene.driver.exploring.ground import Choice
+from reconvene.driver.exploring.ground import Choice, Ground
 from reconvene.driver.exploring.record import LOG, Refusal
 from reconvene.driver.exploring.result import Exploration
 from reconvene.driver.exploring.run import Task, explored
@@ -85,6 +85,7 @@ def at_once() -> Iterator[None]:
     """Nothing is searched for or compiled: what is tested is what is done with it, in which order, and what is kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Teller, "compiled", uncompiled)
+        patch.setattr(Ground, "share_of", lambda self, module: 0.6)
         patch.setattr(run, "finder", lambda _: lambda ground, kind, budget: found_at_once(kind))
         yield
 
@@ -226,6 +227,28 @@ def test_killed_before_any_file_it_goes_on_to_the_same_bits(
         else:
             assert calls[0] < call == 12, "more files are written than this test stops before"
     assert same(once, explored(made))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("slower", [False, True])
+def test_channels_stay_where_a_network_is_slower_without_them(
+    slower: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if every other channel of the first layer were zero after the training."""
+    whole = figures_of(dense()).parameters
+
+    def share_of(self: Ground, module: CapturedModule) -> float:
+        fewer = figures_of(canonicalize(module)).parameters < whole
+        return 0.65 if fewer and slower else 0.6 if fewer else 0.62
+
+    masks = {name: torch.arange(16) % 2 > 0 for name in ("0.weight", "0.bias", "1.weight", "1.bias")}
+    monkeypatch.setattr(Ground, "share_of", share_of)
+    monkeypatch.setattr(run, "compact", lambda trained, inputs, origin: compact(trained, inputs, masks))
+    found = explored(task(tmp_path / "run", replace(ONCE, variants=("row-block:4",))))
+    (variant,) = found.variants[1:]
+    module, _ = load_program(found.model(variant.name))
+    assert variant.reached == (0.62 if slower else 0.6)
+    assert (figures_of(module).parameters < whole) != slower
 
 
 @pytest.mark.usefixtures("quick")
