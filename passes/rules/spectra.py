@@ -77,8 +77,8 @@ class ShortTime(Rule):
 
     For example::
 
-        before stft(x 8x72, 8, 4, None, y 8, False, None, True) -> 8x5x17
-        after  stft(x 4x72, 8, 4, None, y 8, False, None, True) -> 4x5x17
+        before stft(x 8x72, 8, 4, None, lifted_tensor_0 8, False, None, True) -> 8x5x17
+        after  stft(x 4x72, 8, 4, None, lifted_tensor_0 8, False, None, True) -> 4x5x17
     """
 
     operators = ("aten.stft",)
@@ -110,8 +110,8 @@ class InverseShortTime(ShortTime):
 
     For example::
 
-        before istft(x 8x5x17, 8, 4, None, y 8) -> 8x64
-        after  istft(x 4x5x17, 8, 4, None, y 8) -> 4x64
+        before istft(x 8x5x17, 8, 4, None, lifted_tensor_0 8) -> 8x64
+        after  istft(x 4x5x17, 8, 4, None, lifted_tensor_0 8) -> 4x64
     """
 
     operators = ("aten.istft",)

@@ -79,7 +79,7 @@ def test_weights_take_half_the_bytes() -> None:
         reconvene.compile(made(), (IMAGE,), "rpi5", winograd="off", dtype=dtype, check=False).memory.weights_bytes
         for dtype in ("float32", "float16")
     )
-    assert half < 0.52 * whole
+    assert half < 0.55 * whole
 
 
 @pytest.mark.usefixtures("emulated")
