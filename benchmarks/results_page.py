@@ -30,6 +30,7 @@ python benchmarks/accuracy.py --bfloat16 --width 1 --sparsities 0.9 --seeds 0 1 
     --set train_images=20000 --set test_images=5000 --results docs/results/accuracy-cifar10-full.jsonl
 python benchmarks/accuracy.py --bfloat16 --model resnet20 --width 1 --sparsities 0.5 0.8 --seeds 0 1 --set epochs=15 \
     --set milestones=8,12 --set train_images=20000 --set test_images=5000 --results docs/results/accuracy-cifar10-resnet20.jsonl
+python benchmarks/structured_accuracy.py --bfloat16
 python benchmarks/portfolio.py out/levels --json docs/results/portfolio.json
 python benchmarks/compile_time.py --json docs/results/compile_time.json
 python benchmarks/weights_memory.py --json docs/results/weights_memory.json
@@ -68,6 +69,7 @@ import scores
 import sparse_kernels
 import sparse_networks
 import structure_storage
+import structured_accuracy
 import weights_memory
 import zoo
 from pruning_peers.page import summary as peers_summary
@@ -371,6 +373,7 @@ SECTIONS = (
     Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
     Section("layerwise", layerwise.RESULTS, lambda record: layerwise.table(record["rows"])),
     Section("training_kills", KILLS, killed),
+    Section("structured_accuracy", structured_accuracy.RESULTS, structured_accuracy.summary),
     *(Section(name, text, accuracies) for name, text in accuracy_page.RESULTS.items()),
     Section("portfolio", PORTFOLIO, portfolios),
     Section(

@@ -201,6 +201,13 @@ def grouped(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Mapp
     return found
 
 
+def by_network(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        found.setdefault(f"{line['model']}, width {line['width']:g}", []).append(line)
+    return found
+
+
 def points(lines: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
     """Points of accuracy more than others have, by pairs of equal seeds; a dash where there are none."""
     by = {line["seed"]: line["accuracy"] for line in others}
@@ -266,9 +273,6 @@ def tables(lines: Sequence[Mapping[str, Any]], times: Mapping[str, float]) -> st
 def page(lines: Sequence[Mapping[str, Any]], times: Mapping[str, Mapping[str, float]]) -> str:
     """A table for every network."""
     first = lines[0]
-    networks: dict[str, list[Mapping[str, Any]]] = {}
-    for line in lines:
-        networks.setdefault(f"{line['model']}, width {line['width']:g}", []).append(line)
     setting = "; ".join(f"{name} {value}" for name, value in first["environment"].items())
     text = [
         "---\norphan: true\n---\n\n# Accuracy under structures\n",
@@ -278,7 +282,7 @@ def page(lines: Sequence[Mapping[str, Any]], times: Mapping[str, Mapping[str, fl
         " own preset (`one-shot-laptop` and so on). Means over seeds with sample standard deviations, on"
         f" {first['test_images']:,} test images.\n",
     ]
-    for name, some in networks.items():
+    for name, some in by_network(lines).items():
         seeds = sorted({line["seed"] for line in some})
         text += [f"## {name}, seeds {', '.join(map(str, seeds))}\n", tables(some, times.get(name, {})) + "\n"]
     if where := times.get("where"):
@@ -286,6 +290,24 @@ def page(lines: Sequence[Mapping[str, Any]], times: Mapping[str, Mapping[str, fl
             f"Times: {where}, one thread, one image, float32, of untrained networks with zeros of the same kind.\n"
         )
     return "\n".join(text)
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Of every network, accuracy by structure and method."""
+    seeds = {line["seed"] for line in record["lines"]}
+    parts = [f"{name}:\n\n{accuracies(some)}" for name, some in by_network(record["lines"]).items()]
+    return "\n\n".join([*parts, f"Accuracy, %, of {len(seeds)} seed{'s' if len(seeds) > 1 else ''}."])
+
+
+def accuracies(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A row for every structure."""
+    by = grouped(lines)
+    methods = [name for name in METHODS if any(name in found for found in by.values())]
+    scores = {
+        name: {m: [100 * line["accuracy"] for line in some] for m, some in found.items()} for name, found in by.items()
+    }
+    rows = [[name, *(spread(own[m], ".1f") if m in own else "–" for m in methods)] for name, own in scores.items()]
+    return table(["zeros", *methods], rows)
 
 
 def timed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -341,6 +363,7 @@ def main() -> int:
         return 2
     times = json.loads(times_path.read_text(encoding="utf-8")) if times_path.exists() else {}
     text = page(lines, times)
+    write_text(options.results.with_suffix(".json"), json.dumps({"lines": lines, "times": times}, indent=1) + "\n")
     write_text(options.results.with_suffix(".md"), text)
     print(text)
     return 0
