@@ -313,12 +313,18 @@ def conditions(where: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
             "Cycles in millions of a whole call, modelled (docs/estimate.md), as if all data lay in the first cache; and"
             " milliseconds, for each kernel the larger of its cycles and of reading from memory at 4 GB/s. Kernels are chosen"
             " by the formula, which has both."
-            f" Versions: {where['versions']}."
+            f" Versions: {where['versions']}. Models: {'; '.join(cores(rows))}."
         )
     return (
         f"{where['cpu']}, {where['llvm_cpu']}, one thread, medians of calls by turns within each network and structure."
         f" Versions: {where['versions']}."
     )
+
+
+def cores(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Whose model the cycles of each board are by, and of which LLVM."""
+    found = {(row["target"], row["core_model"], row["tools"]["llvm"].removeprefix("Debian ")) for row in rows}
+    return [f"{target} the {core} of {llvm}" for target, core, llvm in sorted(found)]
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> str:
