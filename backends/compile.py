@@ -96,10 +96,10 @@ def compile(
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
     imported = imported_module(module, inputs)
-    if check and dtype == "float16":
-        _check_range(imported, [inputs, *check_inputs], name_of(module))
     for given in check_inputs:
         checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
+    if check and dtype == "float16":
+        _check_range(imported, [inputs, *check_inputs], name_of(module))
     try:
         built = Built.of(_compiled(imported, chosen, options))
     except ReconveneError:

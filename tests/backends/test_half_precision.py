@@ -113,10 +113,11 @@ def test_state_is_kept_in_float32() -> None:
 
 
 @needs("qemu-aarch64", "aarch64-linux-gnu-g++")
-def test_on_a_board(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["static", "none"])
+def test_on_a_board(runtime: Any, tmp_path: Path) -> None:
     module = made()
-    built = reconvene.compile(module, (IMAGE,), "rpi5", dtype="float16")
-    bundle = open_bundle(built.export(tmp_path / "bundle", runtime="static"))
+    built = reconvene.compile(module, (IMAGE,), "rpi5", dtype="float16", check=runtime == "static")
+    bundle = open_bundle(built.export(tmp_path / "bundle", runtime=runtime))
     with torch.no_grad():
         agree(run_bundle(bundle, (IMAGE,), bundle_emulator(bundle)), module(IMAGE))
 
@@ -168,6 +169,13 @@ def test_values_that_are_outside(factor: float, message: str) -> None:
     x = torch.ones(1, 4)
     with pytest.raises(CheckError, match=message):
         reconvene.compile(Scaled(factor).eval(), (x,), "rpi5", dtype="float16")
+
+
+def test_inputs_to_check_on_of_another_shape_are_told_first() -> None:
+    with pytest.raises(InputError, match="x"):
+        reconvene.compile(
+            Scaled(1.0).eval(), (torch.ones(1, 4),), "rpi5", dtype="float16", check_inputs=[(torch.ones(1, 5),)]
+        )
 
 
 def test_infinite_and_masking_numbers_are_no_matter() -> None:
