@@ -16,7 +16,8 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Linker:
     """Writes its last argument, and a line of what it was asked for."""
     monkeypatch.setenv("RECONVENE_CACHE", str(tmp_path / "cache"))
     script = tmp_path / "g++"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nfor last; do :; done\necho "$@" > "$last" || true\n')
+    asked = 'for last; do :; done; case "$last" in --version) echo 1.0 ;; *) echo "$@" > "$last" ;; esac'
+    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{asked}\n')
     script.chmod(0o755)
     return Linker((str(script),), "gcc", "a script")
 
