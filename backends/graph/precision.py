@@ -34,13 +34,17 @@ def narrow(graph: Graph, dtype: str) -> None:
     """
     if dtype == "float32":
         return
+    narrowed: set[Node] = set()
     for node in graph.nodes:
-        if node.dtype == "float32" and (node.op in _NARROWED or (_moves(node) and node.inputs[0].dtype == dtype)):
+        if (node.op in _NARROWED and node.dtype == "float32") or (_moves(node) and node.inputs[0] in narrowed):
             node.dtype = dtype
+            narrowed.add(node)
     known: dict[tuple[Node, str], Node] = {}
 
-    def as_type(source: Node, wanted: str) -> Node:
-        if source.dtype == wanted or {source.dtype, wanted} != {"float32", dtype}:
+    def given_to(reader_is_narrowed: bool, source: Node) -> Node:
+        """`source` as its reader takes it. What the model itself has in other types stays as it is."""
+        wanted = dtype if reader_is_narrowed else "float32"
+        if reader_is_narrowed == (source in narrowed) or (reader_is_narrowed and source.dtype != "float32"):
             return source
         key = source, wanted
         if key not in known and source.op == "constant":
@@ -49,11 +53,9 @@ def narrow(graph: Graph, dtype: str) -> None:
             known[key] = Node("convert", [source], source.shape, wanted)
         return known[key]
 
-    given = {node: node.dtype for node in graph.nodes}
     for node in graph.nodes:
-        wanted = given[node] if node.op in _NARROWED or _moves(node) else "float32"
-        node.inputs = [as_type(source, wanted) for source in node.inputs]
-    graph.outputs = [as_type(node, "float32") if given.get(node) == dtype else node for node in graph.outputs]
+        node.inputs = [given_to(node in narrowed, source) for source in node.inputs]
+    graph.outputs = [given_to(False, node) for node in graph.outputs]
     graph.refresh()
 
 

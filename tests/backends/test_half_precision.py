@@ -93,6 +93,25 @@ def test_long_sums_are_of_float32() -> None:
 
 
 @pytest.mark.usefixtures("emulated")
+def test_what_the_model_has_in_float16_itself_stays_so() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            whole, half = values["whole"], values["half"]
+            return self.layer(whole + half.float()), torch.cumsum(half.reshape(2, 4), 1)
+
+    torch.manual_seed(0)
+    module, given = Mixed().eval(), {"whole": torch.randn(1, 8), "half": torch.randn(1, 8).half()}
+    built = reconvene.compile(module, (given,), dtype="float16")
+    assert [str(spec.dtype) for spec in built.outputs] == ["float32", "float16"]
+    with torch.no_grad():
+        agree(built.run(given), module(given))
+
+
+@pytest.mark.usefixtures("emulated")
 def test_state_is_kept_in_float32() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:

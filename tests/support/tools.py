@@ -13,7 +13,7 @@ import pytest
 from attacks.servers import has_sanitisers
 
 from reconvene.backends.bundles.runtime_wheels import wheel_runtime
-from reconvene.backends.estimate.tools import llvm_tool
+from reconvene.backends.estimate.tools import llvm_tool, llvm_version
 from reconvene.backends.machines.targets import find_target
 from reconvene.frontend.base.errors import InputError
 
@@ -27,16 +27,17 @@ INSTALL = {
     "arm-none-eabi-g++": "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "qemu-system-arm": "apt-get install qemu-system-arm",
     "llvm-mca": "apt-get install llvm",
+    "llvm-16": "apt-get install llvm-22, or any from 16 on",
     "wheels": "a network, for the board's wheels of TVM (once)",
     "ziglang": "pip install 'reconvene[cross]'",
     "sanitisers": "a g++ that has -fsanitize=address,undefined, as Debian's has",
 }
 """By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board,
-``ziglang``, and ``sanitisers``, the libraries of the compiler's."""
+``llvm-16``, an llvm-mca with models of the Neoverse cores, ``ziglang``, and ``sanitisers``, the libraries of the compiler's."""
 
-OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang", "sanitisers"}
+OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang", "sanitisers", "llvm-16"}
 """Large downloads (112 MB for the two, 100 MB for the other), which `make tools` leaves out and `make all-tools` has, and what
-not every compiler has: checks that need them are skipped by name wherever they are missing."""
+not every compiler or distribution has: checks that need them are skipped by name wherever they are missing."""
 
 
 def needs(*tools: str) -> Any:
@@ -52,6 +53,8 @@ def missing(tool: str) -> bool:
     if tool == "sanitisers":
         with tempfile.TemporaryDirectory() as temporary:
             return not has_sanitisers(Path(temporary))
+    if tool == "llvm-16":
+        return missing("llvm-mca") or llvm_version() < 16
     if tool not in ("wheels", "llvm-mca"):
         return shutil.which(tool) is None
     try:
