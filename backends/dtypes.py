@@ -51,6 +51,11 @@ class DType:
     def is_floating_point(self) -> bool:
         return self.code in (_FLOAT, _BFLOAT)
 
+    @property
+    def is_code(self) -> bool:
+        """Whether it holds the codes of quantised values, which are computed with in `accumulator`."""
+        return self.name in ("int8", "uint8")
+
 
 _TABLE = (
     DType("float64", 8, _FLOAT, "double", "<f8", "FP64", "float64"),

@@ -362,7 +362,8 @@ def _multiply(
     lanes = spec.result.lanes
     with loops.unroll(spec.tile.blocks) as b:
         slot = _slot(spec, b, *at)
-        product = loops.broadcast(element, lanes) * loops.load(weights, weight + b * lanes, lanes)
+        factors = loops.converted(loops.load(weights, weight + b * lanes, lanes), spec.partial, lanes)
+        product = loops.broadcast(loops.converted(element, spec.partial), lanes) * factors
         loops.store(sums, slot, loops.load(sums, slot, lanes) + product, lanes)
 
 

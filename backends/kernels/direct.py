@@ -46,7 +46,7 @@ def fitted(spec: ConvolutionSpec, machine: Machine, steps: int) -> ConvolutionSp
     return replace(
         spec,
         tile=choose_tile(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps),
-        by_lane=machine.by_lane and spec.source.lanes == machine.lanes(spec.source.dtype),
+        by_lane=machine.by_lane and spec.source.lanes == machine.lanes(spec.source.dtype) and not spec.source.is_code,
         one_loop=steps <= _SHORT_SUM and machine.registers < _MANY_REGISTERS,
         cores=machine.cores,
     )

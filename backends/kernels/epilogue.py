@@ -35,7 +35,8 @@ class Step:
 class Epilogue:
     """Steps in order; the last one's value is stored. Without steps the anchor's result is stored.
 
-    `keeps_nans` is the machine's, as in `scalar.Vectors`; `dtype` is what steps are computed in, that of the anchor's sums.
+    `keeps_nans` is the machine's, as in `scalar.Vectors`; `dtype` is the floating-point type that steps are computed in. Codes
+    and their sums are int32 in registers (`codes`).
     """
 
     steps: tuple[Step, ...] = ()
@@ -56,7 +57,7 @@ class Epilogue:
         for number, step in enumerate(self.steps):
             operands = [self._operand(o, result, values, buffers, position, lanes) for o in step.operands]
             value = apply(step.function, step.parameters, operands, vectors)
-            values.append(_kept(value, lanes, self.dtype) if uses[number] > 1 else value)
+            values.append(_kept(value, lanes) if uses[number] > 1 else value)
         return values[-1] if values else result
 
     def _operand(
@@ -69,15 +70,19 @@ class Epilogue:
         lanes: int,
     ) -> Any:
         if operand.kind == "anchor":
-            return loops.converted(result, self.dtype, lanes)
+            return self._computed(result, lanes)
         if operand.kind == "step":
             return values[operand.index]
         if operand.kind == "number":
             return loops.number(operand.value, lanes, self.dtype)
         leaf, buffer = self.leaves[operand.index], buffers[operand.index]
         if leaf.lanes == 1 and leaf.repeats:  # Where a vector is pixels of a plane, it is one number for all of them.
-            return loops.broadcast(loops.converted(loops.load(buffer, leaf.offset(*position)), self.dtype), lanes)
-        return loops.converted(loops.load(buffer, leaf.offset(*position), lanes), self.dtype, lanes)
+            return loops.broadcast(self._computed(loops.load(buffer, leaf.offset(*position)), 1), lanes)
+        return self._computed(loops.load(buffer, leaf.offset(*position), lanes), lanes)
+
+    def _computed(self, value: Any, lanes: int) -> Any:
+        """`value` in the type that it is computed with in registers."""
+        return loops.converted(value, "int32" if loops.is_integer(value) else self.dtype, lanes)
 
     def _uses(self) -> list[int]:
         counts = [0] * len(self.steps)
@@ -88,8 +93,8 @@ class Epilogue:
         return counts
 
 
-def _kept(value: Any, lanes: int, dtype: str) -> Any:
+def _kept(value: Any, lanes: int) -> Any:
     """`value` in a register, so that reading it twice does not compute it twice."""
-    register = loops.local(lanes, dtype)
+    register = loops.local(lanes, loops.element_type(value))
     loops.store(register, 0, value, lanes)
     return loops.load(register, 0, lanes)

@@ -23,9 +23,9 @@ Slots = npt.NDArray[np.int64]
 class View:
     """An image of ``batch x blocks x height x width x lanes`` elements of type `dtype` in a flat buffer of `size` elements.
 
-    A border of `halo` zero pixels surrounds every plane, so that a convolution reads its padding without a
-    test. `row`, `column`, `block` and `image` are distances in elements; a distance of 0 repeats the
-    element (a gate that is the same for every pixel).
+    A border of `halo` pixels surrounds every plane, so that a convolution reads its padding without a test: zeros, or
+    of codes the one that stands for zero. `row`, `column`, `block` and `image` are distances in elements; a distance of
+    0 repeats the element (a gate that is the same for every pixel).
     """
 
     batch: int
@@ -41,6 +41,7 @@ class View:
     row: int
     column: int
     dtype: str = "float32"
+    border: int = 0
 
     @property
     def argument(self) -> tuple[tuple[int], str]:
@@ -50,6 +51,11 @@ class View:
     @property
     def element_bytes(self) -> int:
         return DTYPES[self.dtype].bytes
+
+    @property
+    def is_code(self) -> bool:
+        """Whether its elements are codes of quantised values."""
+        return DTYPES[self.dtype].is_code
 
     @property
     def repeats(self) -> bool:
@@ -88,12 +94,12 @@ def moving_cycles(result: View, together: int, reads: float) -> float:
 
 
 def clear_border(buffer: loops.Buffer, view: View) -> None:
-    """Writes the zero border of every plane; buffers are used again for other values between runs."""
+    """Writes the border of every plane; buffers are used again for other values between runs."""
     if not view.halo:
         return
     halo, lanes = view.halo, view.lanes
     columns = view.width + 2 * halo
-    zero = loops.number(0.0, lanes, view.dtype)
+    zero = loops.number(view.border, lanes, view.dtype)
     with view.planes() as (image, block):
         corner = view.offset(image, block, 0, 0) - halo * (view.row + view.column)
         with loops.serial(halo) as row, loops.serial(columns) as column:

@@ -23,7 +23,9 @@ __all__ = [
     "at_most",
     "broadcast",
     "converted",
+    "element_type",
     "index",
+    "is_integer",
     "kernel",
     "lane",
     "load",
@@ -180,6 +182,16 @@ def converted(value: Expression, dtype: str, lanes: int = 1) -> Expression:
     """`value`, a vector of `lanes`, as another type; as it is where it has that type."""
     wanted = f"{dtype}x{lanes}" if lanes > 1 else dtype
     return value if str(value.ty) == wanted else tirx.Cast(wanted, value)
+
+
+def element_type(value: Expression) -> str:
+    """The type of a value, or of each element of a vector."""
+    return str(value.ty).partition("x")[0]
+
+
+def is_integer(value: Expression) -> bool:
+    """Whether a value, or each element of a vector, is a whole number."""
+    return "int" in element_type(value)
 
 
 def table(buffer: Buffer, index: Expression) -> Expression:

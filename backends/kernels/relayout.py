@@ -117,7 +117,7 @@ def _pack_row(
     with loops.serial(view.width) as column:
         offset = view.offset(image, block, row, column)
         if channels < view.lanes:
-            loops.store(result, offset, loops.number(0.0, view.lanes), view.lanes)
+            loops.store(result, offset, loops.number(0, view.lanes, view.dtype), view.lanes)
         with loops.serial(channels) as lane:
             channel = block * view.lanes + lane
             source = ((image * spec.channels + channel) * view.height + row) * view.width + column
@@ -141,7 +141,7 @@ def _rearrange(spec: RearrangeSpec, *buffers: loops.Buffer) -> None:
     sources, tables, result = buffers[:count], buffers[count:-1], buffers[-1]
     view = spec.result
     with loops.parallel(view.size // view.lanes) as pixel:
-        loops.store(result, pixel * view.lanes, loops.number(0.0, view.lanes), view.lanes)
+        loops.store(result, pixel * view.lanes, loops.number(view.border, view.lanes, view.dtype), view.lanes)
     for buffer, table, source, channels in zip(sources, tables, spec.sources, spec.counts, strict=True):
         with loops.parallel(view.batch * view.height) as work:
             image, row = (work // view.height, work % view.height) if view.batch > 1 else (0, work)

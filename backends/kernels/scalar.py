@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
+from .codes import CODES
 from .loops import number
 
 __all__ = ["FUNCTIONS", "Vectors", "apply", "exponential", "rounds_once"]
@@ -191,6 +192,7 @@ FUNCTIONS: dict[str, Callable[..., Expression]] = {
     "multiply": lambda vectors, a, b: a * b,
     "maximum": lambda vectors, a, b: vectors.maximum(a, b),
     "minimum": lambda vectors, a, b: vectors.minimum(a, b),
+    **CODES,
 }
 """Every function by name; called with the lanes, the literal parameters and then the vectors.
 

@@ -31,6 +31,8 @@ class Machine:
         l1_bytes: first data cache of a core.
         index: the type of indices into lists of places, see `Architecture`.
         wide: registers that a vector takes; of the factor that is spread over one, only one part at a time.
+        dot: how products of codes are added to sums of int32: ``vnni`` (four of unsigned by signed bytes), ``sdot`` (four of
+            signed bytes), or empty where there is no instruction for it.
     """
 
     vector_bytes: int
@@ -48,6 +50,12 @@ class Machine:
     l1_bytes: int = 32768
     index: str = "int32"
     wide: int = 1
+    dot: str = ""
+
+    @property
+    def codes(self) -> str:
+        """The type that codes have in memory: int8, or the same numbers moved up by 128 where instructions ask for that."""
+        return "uint8" if self.dot == "vnni" else "int8"
 
     @property
     def waits_for_loads(self) -> bool:
@@ -56,14 +64,15 @@ class Machine:
 
     def for_sums(self, elements: str) -> Machine:
         """The machine as kernels see it whose sums are wider than the `elements` of a vector: one takes several registers."""
-        wide = DTYPES[DTYPES[elements].accumulator].bytes // DTYPES[elements].bytes
+        wide = DTYPES[DTYPES[elements].accumulator].bytes * self.lanes(elements) // self.vector_bytes
         return (
             replace(self, vector_bytes=self.vector_bytes * wide, wide=wide, rate=self.rate / wide) if wide > 1 else self
         )
 
     def lanes(self, dtype: str = "float32") -> int:
-        """Elements of a type in a vector."""
-        return self.vector_bytes // DTYPES[dtype].bytes
+        """Elements of a type in a vector; of codes as many as it holds sums of their products."""
+        kind = DTYPES[dtype]
+        return self.vector_bytes // (DTYPES[kind.accumulator] if kind.is_code else kind).bytes
 
 
 @dataclass(frozen=True)
