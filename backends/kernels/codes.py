@@ -8,14 +8,12 @@ has to stand between: else LLVM fuses the multiplication with the addition that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvm import tirx
 
 from .loops import number
-
-if TYPE_CHECKING:
-    from .scalar import Vectors
+from .vectors import Vectors
 
 __all__ = ["CODES"]
 

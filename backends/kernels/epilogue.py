@@ -8,7 +8,8 @@ from typing import Any
 
 from . import loops
 from .image import View
-from .scalar import Vectors, apply
+from .scalar import apply
+from .vectors import Vectors
 
 __all__ = ["Epilogue", "Operand", "Step"]
 

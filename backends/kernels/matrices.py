@@ -10,8 +10,9 @@ from tvm import tirx
 
 from ..dtypes import DTYPES
 from . import loops
-from .scalar import Vectors, exponential
+from .scalar import exponential
 from .tiles import Machine
+from .vectors import Vectors
 
 __all__ = ["ProductSpec", "SoftmaxSpec"]
 

@@ -15,8 +15,8 @@ from ..dtypes import DTYPES
 from . import loops
 from .epilogue import Epilogue
 from .image import View, clear_border, moving_cycles
-from .scalar import Vectors
 from .tiles import Machine
+from .vectors import Vectors
 
 __all__ = ["MeanSpec", "PoolSpec"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from ..kernels.scalar import Vectors
+from ..kernels.vectors import Vectors
 from .axes import over, reduced_axes
 from .elementwise import elementwise
 
