@@ -15,6 +15,7 @@ from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
 from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
+from ..frontend.quantized_operators import check_float
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
 from ..passes.outcome import Compaction
@@ -93,6 +94,7 @@ def compact(
         raise InputError("masks and a plan were given; a plan brings its own masks, give one of the two")
     claims = () if structure is None else structure_rules(structure)
     module, inputs = captured(model, example_inputs, dynamic_shapes)
+    check_float(module, "compact before you quantise")
     if claims:
         check_structures(module, as_tensors(masks) if plan is None else plan.masks, claims)
     if plan is not None:
@@ -184,6 +186,7 @@ def prune_as_asked(
 ) -> Result:
     """`prune` with what `asked` checked, and data, loss and seed as evidence; its inputs are those of the model."""
     module, inputs = captured(model, example_inputs, dynamic_shapes)
+    check_float(module, "prune before you quantise")
     aim = timed(told.aim, module, inputs, told.target, told.timed_by)
 
     def pruned() -> tuple[Pruned, Calibration | None]:

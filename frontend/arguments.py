@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from .base.errors import InputError
 
-__all__ = ["Inputs", "arguments", "positional"]
+__all__ = ["Inputs", "arguments", "input_names", "positional"]
 
 Inputs = Sequence[Any] | Mapping[str, Any] | torch.Tensor
 """A sequence of positional inputs, a mapping of keyword inputs, or one tensor that is the only input."""

@@ -30,6 +30,7 @@ from .containers import with_names, without_classes
 from .data.facts import DataFacts
 from .exported import from_program, program_of
 from .graph_module import CapturedModule
+from .quantized_operators import LIBRARY, load_quantized_operators
 from .state import state_of
 
 __all__ = ["Compute", "StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
@@ -141,6 +142,8 @@ def read_program(path: str | os.PathLike[str]) -> StoredProgram:
     file = Path(path)
     records = read_records(file)
     archive = vetted(file, records)
+    if any(LIBRARY.encode() in content for name, content in records.items() if name.startswith("models/")):
+        load_quantized_operators()
     try:
         with _quiet():
             program = torch.export.load(archive)

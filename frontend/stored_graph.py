@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from .base.errors import InputError
+from .quantized_operators import LIBRARY, load_quantized_operators
 
 __all__ = ["load_graph", "store_graph"]
 
@@ -37,6 +39,22 @@ class _Reference:
     """Another node, by its place."""
 
     place: int
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """One of those that round, by its name: torch pickles operators of its own libraries only."""
+
+    name: str
+
+    @classmethod
+    def of(cls, target: Any) -> Any:
+        rounds = isinstance(target, torch._ops.OpOverload) and target.namespace == LIBRARY
+        return cls(str(target).partition(".")[2]) if rounds else target
+
+    def found(self) -> Any:
+        load_quantized_operators()
+        return attrgetter(self.name)(getattr(torch.ops, LIBRARY))
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,8 @@ def load_graph(data: bytes) -> fx.Graph:
     with mode:
         for record in records:
             args, kwargs = (fx.node.map_aggregate(value, node_of) for value in (record.args, record.kwargs))
-            node = graph.create_node(record.op, record.target, args, kwargs, record.name)
+            target = record.target.found() if isinstance(record.target, _Operator) else record.target
+            node = graph.create_node(record.op, target, args, kwargs, record.name)
             node.meta = record.meta
             if "val" in node.meta:
                 node.meta["val"] = pytree.tree_map(_made, node.meta["val"])
@@ -113,7 +132,7 @@ def _record(node: fx.Node, places: dict[fx.Node, int]) -> _Record:
         meta["val"] = pytree.tree_map(_described, meta["val"])
     if "nn_module_stack" in meta:  # Classes as their names: another process may not have them.
         meta["nn_module_stack"] = {key: (path, _name(kind)) for key, (path, kind) in meta["nn_module_stack"].items()}
-    return _Record(node.name, node.op, node.target, args, kwargs, meta)
+    return _Record(node.name, node.op, _Operator.of(node.target), args, kwargs, meta)
 
 
 _KEPT = ("val", "stack_trace", "nn_module_stack", "custom", "torch_fn")

@@ -16,7 +16,7 @@ from .rules.kernel_blocks import blocks_of, stored_form
 from .stored import holder_of, place_tensor
 from .values import Operation, attribute, operator_name, shape_of
 
-__all__ = ["fold_batch_norm"]
+__all__ = ["affine_of", "fold_batch_norm"]
 
 
 def fold_batch_norm(module: fx.GraphModule) -> CapturedModule:
@@ -49,7 +49,7 @@ def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[
     stored = [node for node in (layer.weight, layer.bias) if node is not None]
     if any(str(node.target) not in tensors or len(node.users) > 1 for node in stored):
         return
-    scale, shift = _affine(norm, shape_of(call)[layer.axis])
+    scale, shift = affine_of(norm, shape_of(call)[layer.axis])
     old = tensors[str(layer.weight.target)].detach()
     kernel = blocks_of(old.double(), layer) * scale.reshape(layer.groups, -1, 1, 1)
     tensors[str(layer.weight.target)] = torch.nn.Parameter(stored_form(kernel, layer).to(old.dtype))
@@ -63,7 +63,7 @@ def _fold(module: fx.GraphModule, graph: fx.Graph, node: fx.Node, tensors: dict[
     graph.erase_node(node)
 
 
-def _affine(norm: Operation, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+def affine_of(norm: Operation, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Batch normalisation in inference as scale and shift, float64."""
     stored = {name: norm.tensor(name) for name in ("weight", "bias", "running_mean", "running_var")}
     ones, zeros = torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .driver.api import capture, compact, compile, prune
     from .driver.exploring.explore import explore
     from .driver.mapping import map_structures
+    from .driver.quantizing import Quantized, quantize
     from .driver.reports.report import Report
     from .driver.result import Result
     from .driver.training.masks import Masks
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "Masks",
     "Plan",
+    "Quantized",
     "ReconveneError",
     "Report",
     "Result",
@@ -37,6 +39,7 @@ __all__ = [
     "explore",
     "map_structures",
     "prune",
+    "quantize",
 ]
 
 _HOME = {
@@ -56,6 +59,8 @@ _HOME = {
     "explore": ".driver.exploring.explore",
     "map_structures": ".driver.mapping",
     "prune": ".driver.api",
+    "Quantized": ".driver.quantizing",
+    "quantize": ".driver.quantizing",
 }
 
 
