@@ -21,7 +21,7 @@ from .epilogue import Epilogue
 from .image import Slots, View, clear_border
 from .tiles import Machine, Tile, streamed_cycles, tile_cycles
 
-__all__ = ["ConvolutionSpec", "input_bands", "panel_rows", "row_parts"]
+__all__ = ["ConvolutionSpec", "groups_of", "input_bands", "outputs_of", "panel_rows", "row_parts"]
 
 
 _MOST_PARTIAL = 144
@@ -70,6 +70,11 @@ class ConvolutionSpec:
         return DTYPES[self.source.dtype].accumulator
 
     @property
+    def factor(self) -> str:
+        """The type of its weights in memory. Those of codes have a sign, even where the codes have none."""
+        return "int8" if self.source.is_code else self.source.dtype
+
+    @property
     def partial(self) -> str:
         """The type that products are added in, some blocks at a time."""
         return DTYPES[self.source.dtype].partial or self.accumulator
@@ -114,11 +119,11 @@ class ConvolutionSpec:
         starts = np.zeros(self.tiles, "int64")
         if self.banded:
             starts = np.minimum(input_bands(self, convolution, slots)[:, 0], self.source.blocks - self.blocks)
-        panels = np.zeros((self.tiles, panel_rows(self) * row), self.source.dtype)
+        panels = np.zeros((self.tiles, panel_rows(self) * row), self.factor)
         for tile in range(self.tiles):
-            first, last = _outputs(self, weights, tile)
-            panel = np.zeros((self.blocks * lanes_in, height, width, row), self.source.dtype)
-            for group in _groups(first, last, convolution):
+            first, last = outputs_of(self, weights, tile)
+            panel = np.zeros((self.blocks * lanes_in, height, width, row), self.factor)
+            for group in groups_of(first, last, convolution):
                 low, high = max(first, group * per_group), min(last, (group + 1) * per_group)
                 rows = slots[group * inputs : (group + 1) * inputs] - int(starts[tile]) * lanes_in
                 panel[rows, :, :, low - first : high - first] = weights.kernel[low:high].transpose(1, 2, 3, 0)
@@ -142,7 +147,7 @@ class ConvolutionSpec:
         row = self.tile.blocks * self.result.lanes
         arguments: list[tuple[str, Sequence[int], str]] = [
             ("source", *self.source.argument),
-            ("weights", (self.tiles * panel_rows(self) * row,), self.source.dtype),
+            ("weights", (self.tiles * panel_rows(self) * row,), self.factor),
             ("bias", (self.result.blocks * self.result.lanes,), self.accumulator),
         ]
         if self.banded:
@@ -162,20 +167,20 @@ def input_bands(spec: ConvolutionSpec, convolution: Convolution, slots: Slots) -
     inputs = convolution.weights.kernel.shape[1]
     bands = []
     for tile in range(spec.tiles):
-        groups = _groups(*_outputs(spec, convolution.weights, tile), convolution)
+        groups = groups_of(*outputs_of(spec, convolution.weights, tile), convolution)
         used = slots[groups.start * inputs : groups.stop * inputs] // spec.source.lanes
         bands.append((int(used.min()), int(used.max())))
     return np.array(bands, dtype="int64")
 
 
-def _outputs(spec: ConvolutionSpec, weights: Weights, tile: int) -> tuple[int, int]:
+def outputs_of(spec: ConvolutionSpec, weights: Weights, tile: int) -> tuple[int, int]:
     """The first output channel of a tile, and the one after its last."""
     blocks, lanes = spec.tile.blocks, spec.result.lanes
     first = min(tile * blocks, max(0, spec.result.blocks - blocks)) * lanes
     return first, min(weights.kernel.shape[0], first + blocks * lanes)
 
 
-def _groups(first: int, last: int, convolution: Convolution) -> range:
+def groups_of(first: int, last: int, convolution: Convolution) -> range:
     """The groups that output channels from `first` to before `last` are in."""
     per_group = convolution.weights.kernel.shape[0] // convolution.groups
     return range(first // per_group, (last - 1) // per_group + 1)

@@ -58,6 +58,11 @@ class DepthwiseSpec:
         return DTYPES[self.source.dtype].accumulator
 
     @property
+    def factor(self) -> str:
+        """The type of its weights in memory. Those of codes have a sign, even where the codes have none."""
+        return "int8" if self.source.is_code else self.source.dtype
+
+    @property
     def partial(self) -> str:
         """The type that the products of a window are added in, to the bias."""
         narrow = DTYPES[self.source.dtype].partial
@@ -84,7 +89,7 @@ class DepthwiseSpec:
         weights = convolution.weights
         height, width = self.kernel
         blocks, lanes = self.source.blocks, self.source.lanes
-        kernel = np.zeros((blocks * lanes, height, width), self.source.dtype)
+        kernel = np.zeros((blocks * lanes, height, width), self.factor)
         kernel[slots] = weights.kernel[:, 0]
         bias = np.zeros(blocks * lanes, self.accumulator)
         bias[slots] = weights.bias
@@ -105,7 +110,7 @@ class DepthwiseSpec:
         slots = self.result.blocks * self.result.lanes
         arguments: list[tuple[str, Sequence[int], str]] = [
             ("source", *self.source.argument),
-            ("weights", (slots * height * width,), self.source.dtype),
+            ("weights", (slots * height * width,), self.factor),
             ("bias", (slots,), self.accumulator),
             *self.epilogue.arguments(),
             ("result", *self.result.argument),

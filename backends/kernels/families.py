@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .base import Family, LayerSpec, Task
 from .direct import DirectFamily
 from .gather_family import GatherFamily
+from .integer_family import IntegerFamily
 from .plane_depthwise import PlaneDepthwiseFamily
 from .rows_family import RowsFamily
 from .tiles import Machine
@@ -14,7 +15,7 @@ from .winograd_family import WinogradFamily
 
 __all__ = ["DENSE", "FAMILIES", "candidates"]
 
-DENSE: tuple[Family, ...] = (DirectFamily(), WinogradFamily(2), WinogradFamily(4))
+DENSE: tuple[Family, ...] = (DirectFamily(), IntegerFamily(), WinogradFamily(2), WinogradFamily(4))
 """Those that multiply by all weights, whatever they are, on images in blocks."""
 
 FAMILIES: tuple[Family, ...] = (*DENSE, GatherFamily(), PlaneDepthwiseFamily(), RowsFamily())

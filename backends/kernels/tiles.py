@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ..dtypes import DTYPES
 
-__all__ = ["Machine", "Tile", "choose_tile", "ranked_tiles", "streamed_cycles", "strided", "tile_cycles"]
+__all__ = ["Machine", "Tile", "choose_tile", "even_length", "ranked_tiles", "streamed_cycles", "strided", "tile_cycles"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Machine:
         index: the type of indices into lists of places, see `Architecture`.
         wide: registers that a vector takes; of the factor that is spread over one, only one part at a time.
         dot: how products of codes are added to sums of int32: ``vnni`` (four of unsigned by signed bytes), ``sdot`` (four of
-            signed bytes), or empty where there is no instruction for it.
+            signed bytes), ``sadalp`` and ``vpadal`` (two of bytes in 16 bits, by which sums grow in pairs, on 64 and 32 bits),
+            ``pmaddwd`` (two of 16 bits), or empty where there is no instruction for it.
     """
 
     vector_bytes: int
@@ -131,9 +132,9 @@ def ranked_tiles(machine: Machine, blocks: int, height: int, width: int, steps: 
         ahead = machine.pixel_registers or (count == 1 and _sums_move(machine))
         pixels = left // (vectors + ahead) if ahead else (left - 1) // vectors
         for rows in range(1, min(height, pixels) + 1):
-            if _even(height, rows) != rows:
+            if even_length(height, rows) != rows:
                 continue
-            for columns in {_even(width, most) for most in range(1, pixels // rows + 1)}:
+            for columns in {even_length(width, most) for most in range(1, pixels // rows + 1)}:
                 tile = Tile(count, rows, columns)
                 found[tile] = tile_cycles(tile, machine, blocks, height, width, steps)
     # Of equal ones the flattest: pixels of a row are shared by the columns of a window.
@@ -149,7 +150,7 @@ def _sums_move(machine: Machine) -> bool:
     return not machine.by_lane and machine.lanes() > 1 and machine.registers < _MANY_REGISTERS
 
 
-def _even(extent: int, most: int) -> int:
+def even_length(extent: int, most: int) -> int:
     """The tile length up to `most` that cuts `extent` into the fewest, evenly long parts."""
     parts = -(-extent // most)
     return -(-extent // parts)

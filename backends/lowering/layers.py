@@ -11,6 +11,7 @@ from ..kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
 from ..kernels.direct import fitted
 from ..kernels.epilogue import Epilogue
 from ..kernels.image import View
+from ..kernels.integer_convolution import integer_spec
 from ..kernels.tiles import Machine, Tile
 from ..kernels.zeros import zeros_in_planes
 from .layout import Image, in_a_row
@@ -39,6 +40,7 @@ def convolution_spec(
         epilogue=epilogue,
     )
     spec = fitted(spec, machine, inputs * window[0] * window[1])
+    spec = integer_spec(spec, machine) or spec
     if convolution.groups == 1:
         return spec
     bands = input_bands(spec, convolution, source.slots)

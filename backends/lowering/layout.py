@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..dtypes import DTYPES
 from ..kernels.image import Slots, View
 from ..kernels.tiles import Machine
 from .steps import Value
@@ -33,6 +34,8 @@ __all__ = [
 
 _LINE = 16
 """Elements in a cache line; a multiple of every target's lanes."""
+_NEIGHBOURS = 3
+"""Pixels that are read with another one, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ def thin(machine: Machine) -> int:
 
 
 def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, halo: int, dtype: str = "float32") -> View:
-    """An image alone in its buffer."""
+    """An image alone in its buffer. Behind codes there is room: kernels read four neighbouring pixels of them at once."""
     row = (width + 2 * halo) * lanes
     block = (height + 2 * halo) * row
     image = blocks * block
@@ -69,7 +72,8 @@ def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, hal
         # Rows of a matrix are read side by side; a power of two apart they would share a cache set.
         image += _LINE
     start = halo * (row + lanes)
-    return View(batch, blocks, height, width, lanes, halo, batch * image, start, image, block, row, lanes, dtype)
+    size = batch * image + (_NEIGHBOURS * lanes if DTYPES[dtype].is_code else 0)
+    return View(batch, blocks, height, width, lanes, halo, size, start, image, block, row, lanes, dtype)
 
 
 def selected(image: Image, source: Slots) -> Image:

@@ -37,6 +37,8 @@ class Architecture:
         halving: cores that carry an instruction on 512 bits out in two halves.
         doubled: cores, as LLVM names them, that start two products of whole vectors in a cycle.
         paired: float32 elements of vectors of which two products start in a cycle, as far as tiles depend on it.
+        dots: how products of codes are added (`kernels.tiles.Machine`), by the float32 elements of a vector and LLVM's
+            attributes that it takes, the best first.
 
         compiler_package: Debian's, of the C++ compiler for it.
         library_package: Debian's, of the C++ library for it.
@@ -69,6 +71,7 @@ class Architecture:
     halving: frozenset[str]
     doubled: frozenset[str]
     paired: frozenset[int]
+    dots: tuple[tuple[str, int, frozenset[str]], ...]
 
     compiler_package: str
     library_package: str
@@ -119,6 +122,13 @@ _X86_64 = Architecture(
     halving=frozenset({"znver4"}),
     doubled=frozenset(),
     paired=frozenset({8}),
+    dots=(
+        *(("vnni", lanes, frozenset({"avx512vnni", "avx512vl", "avx512bw"})) for lanes in (16, 8, 4)),
+        ("vnni", 8, frozenset({"avxvnni"})),
+        ("pmaddwd", 16, frozenset({"avx512bw"})),
+        ("pmaddwd", 8, frozenset({"avx2"})),
+        ("pmaddwd", 4, frozenset({"sse2"})),
+    ),
     compiler_package="g++",
     library_package="libstdc++6-amd64-cross",
     library_folder="x86_64-linux-gnu",
@@ -149,6 +159,7 @@ _AARCH64 = Architecture(
     halving=frozenset(),
     doubled=_ARM_DOUBLED,
     paired=frozenset(),
+    dots=(("sdot", 4, frozenset({"dotprod"})), ("sadalp", 4, frozenset({"neon"}))),
     compiler_package="g++-aarch64-linux-gnu",
     library_package="libstdc++6-arm64-cross",
     library_folder="aarch64-linux-gnu",
@@ -182,6 +193,7 @@ _ARM = Architecture(
     halving=frozenset(),
     doubled=frozenset(),
     paired=frozenset(),
+    dots=(("vpadal", 4, frozenset({"neon"})),),
     compiler_package="g++-arm-linux-gnueabihf",
     library_package="libstdc++6-armhf-cross",
     # Debian has one name for all 32-bit ARM with hard floats.

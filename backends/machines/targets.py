@@ -101,6 +101,17 @@ class Target:
         return bool(codegen.llvm_cpu_has_features(attribute, tvm.target.Target(self.llvm())))
 
     @property
+    def dot(self) -> str:
+        """How its products of codes are added, as in `Machine.dot`: by LLVM's word for the core, since of an instruction that
+        a core lacks it makes no error, but ends the process. Raises InputError as `isa`.
+        """
+        target = tvm.target.Target(self.llvm())
+        for dot, lanes, attributes in self.isa.dots:
+            if lanes == self.lanes and all(codegen.llvm_cpu_has_features(name, target) for name in attributes):
+                return dot
+        return ""
+
+    @property
     def runs_here(self) -> bool:
         """Whether this process can run the code: the same architecture, and no wider vectors."""
         here = host_fields()
@@ -126,6 +137,7 @@ class Target:
             keeps_nans=isa.keeps_nans and self.lanes > 1,
             l1_bytes=self.l1_bytes,
             index=isa.index,
+            dot=self.dot,
         )
 
 

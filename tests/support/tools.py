@@ -28,14 +28,16 @@ INSTALL = {
     "qemu-system-arm": "apt-get install qemu-system-arm",
     "llvm-mca": "apt-get install llvm",
     "llvm-16": "apt-get install llvm-22, or any from 16 on",
+    "llc-22": "apt-get install llvm-22",
     "wheels": "a network, for the board's wheels of TVM (once)",
     "ziglang": "pip install 'reconvene[cross]'",
     "sanitisers": "a g++ that has -fsanitize=address,undefined, as Debian's has",
 }
 """By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board,
-``llvm-16``, an llvm-mca with models of the Neoverse cores, ``ziglang``, and ``sanitisers``, the libraries of the compiler's."""
+``llvm-16``, an llvm-mca with models of the Neoverse cores, ``llc-22``, LLVM's compiler of a version that reads
+TVM's code, ``ziglang``, and ``sanitisers``, the libraries of the compiler's."""
 
-OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang", "sanitisers", "llvm-16"}
+OPTIONAL = {"arm-none-eabi-g++", "qemu-system-arm", "ziglang", "sanitisers", "llvm-16", "llc-22"}
 """Large downloads (112 MB for the two, 100 MB for the other), which `make tools` leaves out and `make all-tools` has, and what
 not every compiler or distribution has: checks that need them are skipped by name wherever they are missing."""
 
@@ -55,7 +57,9 @@ def missing(tool: str) -> bool:
             return not has_sanitisers(Path(temporary))
     if tool == "llvm-16":
         return missing("llvm-mca") or llvm_version() < 16
-    if tool not in ("wheels", "llvm-mca"):
+    if tool == "llc-22":  # It has to read what TVM's LLVM writes.
+        return missing("llvm-mca") or llvm_version() < 22 or missing("llc")
+    if tool not in ("wheels", "llvm-mca", "llc"):
         return shutil.which(tool) is None
     try:
         if tool == "wheels":

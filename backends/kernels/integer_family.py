@@ -1,0 +1,33 @@
+"""The family of convolutions of codes with sums of products: which register tiles a layer may be computed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .base import Task
+from .integer_convolution import IntegerConvolutionSpec, steps_of
+from .integer_tiles import dot_tiles
+from .tiles import Machine
+
+__all__ = ["IntegerFamily"]
+
+_TRIALS = 4
+"""Register tiles that are worth a trial."""
+
+
+@dataclass(frozen=True)
+class IntegerFamily:
+    """The task as it is given, which is the default, then with other tiles."""
+
+    name: str = "integer"
+
+    def candidates(self, task: Task, machine: Machine) -> tuple[IntegerConvolutionSpec, ...]:
+        spec = task.spec
+        if not isinstance(spec, IntegerConvolutionSpec):
+            return ()
+        if spec.banded:  # Its bands are those of its tile.
+            return (spec,)
+        tiles = dot_tiles(spec, spec.dot, machine, steps_of(spec))
+        shapes = {(tile.blocks, tile.pixels): tile for tile in reversed((*tiles, spec.tile))}
+        others = [tile for tile in tiles if tile is shapes[tile.blocks, tile.pixels]][:_TRIALS]
+        return (spec, *(replace(spec, tile=tile) for tile in others if tile != spec.tile))

@@ -1,0 +1,64 @@
+"""How many outputs a convolution of codes keeps in registers."""
+
+from __future__ import annotations
+
+from .convolution import ConvolutionSpec
+from .tiles import Machine, Tile, even_length, tile_cycles
+
+__all__ = ["dot_cycles", "dot_tiles"]
+
+_MOST_SUMS = {"sadalp": 8, "vpadal": 6}
+"""LLVM adds the pairs of a step last, so that every output takes registers of its own besides that of its sum."""
+_SLOTS = {"sdot": 1.0, "sadalp": 2.0, "vpadal": 2.0}
+"""Multiplications that a step of an output is made of."""
+_SPREAD = {"sdot": 0.0, "sadalp": 2.0, "vpadal": 2.0}
+"""Instructions that spread the step of a pixel."""
+_FINISH, _BEGIN = 6.0, 20.0
+"""Cycles of an output's way from sum to code, and of beginning a tile."""
+_FOUR = 4
+
+
+def dot_tiles(spec: ConvolutionSpec, dot: str, machine: Machine, steps: int) -> tuple[Tile, ...]:
+    """All sensible tiles, the one with the least estimated time first; `steps` are those of an output."""
+    view, found = spec.result, {}
+    for blocks in range(1, min(view.blocks, machine.registers // 2) + 1):
+        most = (machine.registers - blocks - 1) // blocks
+        for rows in range(1, min(view.height, most) + 1):
+            if even_length(view.height, rows) != rows:
+                continue
+            for columns in {even_length(view.width, some) for some in range(1, most // rows + 1)}:
+                tile = Tile(blocks, rows, columns)
+                if _fits(tile, dot, spec.stride[1], machine):
+                    found[tile] = dot_cycles(spec, tile, dot, machine, steps)
+    return tuple(sorted(found, key=lambda tile: (found[tile], tile.rows))) or (Tile(1, 1, 1),)
+
+
+def _fits(tile: Tile, dot: str, stride: int, machine: Machine) -> bool:
+    """Whether there are registers for a tile, the weights of a step, and its pixels."""
+    sums = tile.blocks * tile.pixels
+    if dot in _MOST_SUMS:
+        return sums <= _MOST_SUMS[dot] or tile.pixels == tile.blocks == 1
+    pixels = _vectors(tile, stride) if dot == "sdot" else 1 + (dot == "pmaddwd")
+    return sums + tile.blocks + pixels <= machine.registers
+
+
+def _vectors(tile: Tile, stride: int) -> int:
+    """Loads of four neighbouring pixels each."""
+    return tile.rows * len({x * stride // _FOUR for x in range(tile.columns)})
+
+
+def dot_cycles(spec: ConvolutionSpec, tile: Tile, dot: str, machine: Machine, steps: int) -> float:
+    """Cycles of one image."""
+    view = spec.result
+    if dot not in _SLOTS:
+        return tile_cycles(tile, machine, view.blocks, view.height, view.width, steps)
+    products, loads = tile.blocks * tile.pixels, tile.blocks + _vectors(tile, spec.stride[1])
+    spread = _SPREAD[dot] * tile.pixels
+    step = max(products * _SLOTS[dot] / machine.rate, 0.5 * loads, 4.0 / machine.rate * _SLOTS[dot])
+    if machine.issues is not None:
+        step = max(step, (products * _SLOTS[dot] + spread + 0.75 * loads + 2.0) / machine.issues)
+    if dot != "sdot":
+        step = max(step, 1.5 * products + 0.5 * spread)
+    step += 0.05 * loads
+    tiles = -(-view.blocks // tile.blocks) * -(-view.height // tile.rows) * -(-view.width // tile.columns)
+    return tiles * (steps * step + _FINISH * products + _BEGIN)
