@@ -20,6 +20,7 @@ from .exploring import explore
 from .mapping import map_, times
 from .meaningless import Verb
 from .pruning import capture, compact, explain, prune
+from .quantizing import quantize
 from .renamed import Verbs
 from .running import bench, demo, run
 from .serving import portfolio, serve, sign
@@ -57,6 +58,7 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("shrink", shrink),
     ("explore", explore),
     ("evaluate", evaluate),
+    ("quantize", quantize),
     ("compile", compile_),
     ("portfolio", portfolio),
     ("run", run),

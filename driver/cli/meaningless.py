@@ -134,6 +134,16 @@ def _structured(given: Given) -> None:
         given.refuse(["timed_by"], "without --latency and --structure, whose zeros it times")
 
 
+def _quantize(given: Given) -> None:
+    data = given["data"]
+    if given["calibration"] is not None:
+        given.refuse(["dataset", "data"], "with --calibration, which names what ranges are found on")
+    arrays = given["dataset"] is None and data is not None and data.endswith((".npy", ".npz"))
+    if given["calibration"] is not None or arrays:
+        why = "without images or a function of your own: nothing is held back, normalised or measured on tests"
+        given.refuse(["test_share", "mean", "std", "workers", "test_images"], why)
+
+
 def _compile(given: Given) -> None:
     if not given["check"]:
         given.refuse(["check_input"], "with --no-check")
@@ -274,6 +284,7 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "train-levels": _train_levels,
     "shrink": _shrink,
     "explore": _explore,
+    "quantize": _quantize,
     "compile": _compile,
     "portfolio": _portfolio,
     "run": _run,

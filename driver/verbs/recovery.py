@@ -12,7 +12,7 @@ from ...passes.recovery.synthetic import KINDS, Synthetic
 from ..arrays import read_given
 from ..recovering import LEAST_SQUARES, CalibrationInputs
 
-__all__ = ["recovery_options"]
+__all__ = ["inputs_in_file", "recovery_options"]
 
 
 def recovery_options(
@@ -35,7 +35,7 @@ def recovery_options(
             raise InputError(
                 f"'{min(options)}' is for synthetic inputs, and '{calibration}' holds inputs; leave it out"
             )
-        inputs = _from_file(calibration)
+        inputs = inputs_in_file(calibration)
     elif options:
         inputs = Synthetic(calibration or "synthetic", **options)
     if not solving:
@@ -69,7 +69,7 @@ def _number(text: str) -> Any:
     return text
 
 
-def _from_file(name: str) -> Mapping[str, Any] | tuple[Any, ...]:
+def inputs_in_file(name: str) -> Mapping[str, Any] | tuple[Any, ...]:
     """The arrays of a file: by name where it has several and names them, else in their order."""
     try:
         given = read_given([name])

@@ -1,0 +1,146 @@
+"""`reconvene quantize`: data, files, arrays and synthetic inputs; what is written and told; exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import reconvene
+from reconvene.driver.cli.command_line import main
+from reconvene.driver.models import load_model
+from reconvene.frontend.data.facts import Colours, DataFacts
+from reconvene.frontend.program_file import read_program, save_program
+from tests.support.pictures import write_pictures
+
+pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+
+NET = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
+    ).eval()
+"""
+DATA = """
+import torch
+from torch.utils.data import TensorDataset
+
+def images(count=40):
+    x = torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(count))
+    return TensorDataset(x, (x.sum((1, 2, 3)) > 0).long())
+
+def pair(): return images(), images(24)
+"""
+NAMED = ("net.py:net", "--input", "1x3x16x16")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NET)
+    Path("data.py").write_text(DATA)
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["quantize", *arguments, "--json"]) == 0, capsys.readouterr().err
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_function_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, *NAMED, "--data", "data.py:pair", "--images", "16", "--report", "r.json", "-o", "int8.pt2")
+    report = found["report"]
+    assert report["calibration"] == "16 inputs that were given" and report["evaluation"] == "24 inputs that were given"
+    assert report["title"] == "net" and len(report["layers"]) == 3
+    accuracy = found["accuracy"]
+    assert accuracy["items"] == 24 and accuracy["metric"] == "accuracy"
+    assert accuracy["agreement"] == pytest.approx(report["network"]["agreement"])
+    assert accuracy["float"]["metric"] == pytest.approx(accuracy["quantized"]["metric"], abs=0.1)
+    assert found["files"] == {"model": "int8.pt2", "report": "r.json"}
+    assert json.loads(Path("r.json").read_text()) == report
+    images = torch.randn(3, 3, 16, 16)
+    assert reconvene.capture("int8.pt2")(images).shape == (3, 2)
+
+
+def test_images_in_folders_with_what_the_model_says_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    write_pictures(Path("photos"), 12)
+    loaded = load_model(*NAMED[:1], ["1x3x16x16"])
+    facts = DataFacts(("ripe", "unripe"), Colours((0.5,) * 3, (0.25,) * 3), 0.25)
+    save_program(loaded.module, loaded.example_inputs, "net.pt2", data=facts)
+    found = told(capsys, "net.pt2", "--data", "photos")
+    assert found["files"] == {"model": "net-int8.pt2"} and found["accuracy"]["items"] == 6
+    assert found["report"]["calibration"] == "18 inputs that were given"
+    assert read_program("net-int8.pt2").data == facts
+
+
+@pytest.mark.parametrize("option", ["--data", "--calibration"])
+def test_arrays_in_a_file(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    np.save("images.npy", np.random.default_rng(0).standard_normal((12, 3, 16, 16), np.float32))
+    found = told(capsys, *NAMED, option, "images.npy", "--observer", "min-max", "--float", "3", "--correct-bias")
+    assert found["accuracy"] is None and found["report"]["calibration"] == "12 inputs that were given"
+    assert [layer["name"] for layer in found["report"]["floats"]] == ["3"] and found["report"]["corrected"] == 2
+
+
+def test_synthetic_inputs_where_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", *NAMED, "--calibration", "noise", "--images", "8", "--float-worst", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "ranges found on 8 synthetic inputs: noise" in shown and "2 layers in 8 bits, 1 in float" in shown
+    assert "among the 1 of most noise" in shown and "wrote model net-int8.pt2" in shown
+
+
+def test_a_network_by_name_is_fitted_to_its_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    line = ("resnet20", "--dataset", "digits", "--images", "8", "--test-images", "16", "--observer", "min-max")
+    found = told(capsys, *line)
+    assert found["accuracy"]["items"] == 16 and len(found["report"]["layers"]) == 22
+
+
+WRONG = {
+    "nothing": (NAMED, "ranges are found on inputs as the model was trained on: name some with --data"),
+    "both": ((*NAMED, "--calibration", "noise", "--data", "x"), "--data has no meaning with --calibration"),
+    "observer": ((*NAMED, "--calibration", "noise", "--observer", "best"), "there is no observer 'best'"),
+    "kind": ((*NAMED, "--calibration", "photos"), "no calibration inputs: "),
+    "pattern": ((*NAMED, "--calibration", "noise", "--float", "9"), "the pattern '9' matches no layer"),
+    "share": ((*NAMED, "--calibration", "noise", "--test-share", "0.2"), "--test-share has no meaning without images"),
+    "report": ((*NAMED, "--calibration", "noise", "--report", "r.html"), "this report is .json, not 'r.html'"),
+    "folder": ((*NAMED, "--calibration", "noise", "-o", "none/x.pt2"), "cannot write 'none/x.pt2'"),
+    "model": (("nothing.pt2", "--calibration", "noise"), "no such file: 'nothing.pt2'"),
+    "decibels": ((*NAMED, "--calibration", "noise", "--float-below", "nan"), "--float-below nan is no finite number"),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG.values(), ids=WRONG)
+def test_what_makes_no_sense_is_one_line_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], line: tuple[str, ...], message: str
+) -> None:
+    before = set(Path().iterdir())
+    assert main(["quantize", *line]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
+    assert set(Path().iterdir()) - before <= {Path("__pycache__")}
+
+
+def test_arrays_of_another_shape_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("images.npy", np.zeros((4, 1, 16, 16), np.float32))
+    assert main(["quantize", *NAMED, "--data", "images.npy"]) == 2
+    assert "the calibration inputs do not fit the model" in capsys.readouterr().err
+
+
+def test_a_quantised_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", *NAMED, "--calibration", "noise", "--images", "4", "-o", "int8.pt2"]) == 0
+    for line in (["quantize", "int8.pt2", "--calibration", "noise"], ["prune", "int8.pt2"], ["compact", "int8.pt2"]):
+        capsys.readouterr()
+        assert main(line) == 2
+        assert "the model is quantised already" in capsys.readouterr().err
+    assert main(["train", "int8.pt2", "--data", "data.py:pair", "--preset", "smoke"]) == 2
+    assert "the model is quantised already; train before you quantise" in capsys.readouterr().err
