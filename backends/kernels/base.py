@@ -43,13 +43,18 @@ class LayerSpec(Spec, Protocol):
     """The kernel of a convolution or linear layer: ``(source, packed arrays..., leaves..., result, workspace...)``."""
 
     @property
+    def source(self) -> View:
+        """Where its input lies."""
+        ...
+
+    @property
     def result(self) -> View:
         """Where its output lies."""
         ...
 
     @property
     def workspace(self) -> tuple[int, ...]:
-        """Elements of the arrays that it writes and reads again, of the type of its sums."""
+        """Elements of the arrays that it writes and reads again, of the type of sums of products of its input."""
         ...
 
     @property

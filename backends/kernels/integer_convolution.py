@@ -173,8 +173,7 @@ def _body(
                 for y in range(tile.rows):
                     row = [work_tile.sum(b, y, x) for x in range(tile.columns)]
                     place = (image, block + b, top + y, left)
-                    packs = spec.dot in ("vnni", "pmaddwd")
-                    store_row(row, spec.epilogue, leaves, result, view, place, packs)
+                    store_row(row, spec.epilogue, leaves, result, view, place, spec.dot)
 
 
 def _widen(view: View, source: loops.Buffer, workspace: loops.Buffer) -> None:

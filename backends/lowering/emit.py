@@ -82,7 +82,8 @@ class _Emitter:
         result = relax.TensorType(list(placed.shape), placed.node.dtype)
         if not workspace:
             return self.builder.emit(relax.call_tir(kernel, arguments, result))
-        results = [result, *(relax.TensorType([size], DTYPES[placed.node.dtype].accumulator) for size in workspace)]
+        kind = DTYPES[chosen.source.dtype].accumulator
+        results = [result, *(relax.TensorType([size], kind) for size in workspace)]
         every = self.builder.emit(relax.call_tir(kernel, arguments, results))
         return self.builder.emit(relax.TupleGetItem(every, 0))
 

@@ -12,6 +12,7 @@ from ..kernels.direct import fitted
 from ..kernels.epilogue import Epilogue
 from ..kernels.image import View
 from ..kernels.integer_convolution import integer_spec
+from ..kernels.integer_depthwise import integer_depthwise
 from ..kernels.tiles import Machine, Tile
 from ..kernels.zeros import zeros_in_planes
 from .layout import Image, in_a_row
@@ -87,7 +88,7 @@ def depthwise_spec(
     """The kernel for a layer of which every channel is a group of its own."""
     height, width = convolution.weights.kernel.shape[2:]
     columns = depthwise_columns(machine, result.width, convolution.stride[1], height * width)
-    return DepthwiseSpec(
+    spec = DepthwiseSpec(
         source=source,
         result=result,
         kernel=(height, width),
@@ -98,3 +99,4 @@ def depthwise_spec(
         epilogue=epilogue,
         weights_stay=weights_stay(machine, columns, height * width),
     )
+    return integer_depthwise(spec, machine) or spec

@@ -30,7 +30,8 @@ def run_replaced(
     found = dict(re.findall(r"^declare .*@(llvm\.x86\.[\w.]+)(\(.*)$", text, re.MULTILINE))
     names |= set(found)
     text = re.sub(r"^declare .*@llvm\.x86\..*$", "", text, flags=re.MULTILINE).replace("@llvm.x86.", "@replaced.")
-    text += "\n".join(_definition(name) for name in found)
+    rounding = "".join(f"declare <{n} x float> @llvm.roundeven.v{n}f32(<{n} x float>)\n" for n in (4, 8, 16))
+    text += rounding + "\n".join(_definition(name) for name in found)
     (folder / "k.ll").write_text(text, encoding="utf-8")
     call = [f"-mcpu={here}", "-relocation-model=pic", "-O1", "-filetype=obj", "-o", str(folder / "k.o")]
     subprocess.run([llvm_tool("llc"), *call, str(folder / "k.ll")], check=True)
@@ -109,9 +110,27 @@ def _pack(wide: int, low: int, high: int) -> Callable[[str], str]:
     return define
 
 
+def _to_whole(name: str) -> str:
+    """cvtps2dq: half to even; the least int32 where there is none."""
+    n = {"llvm.x86.sse2.cvtps2dq": 4, "llvm.x86.avx.cvt.ps2dq.256": 8}.get(name, 16)
+    whole, real = f"<{n} x i32>", f"<{n} x float>"
+    body = [f"%e = call {real} @llvm.roundeven.v{n}f32({real} %a)"]
+    for step, (test, bound) in enumerate((("olt", "0x41E0000000000000"), ("oge", "0xC1E0000000000000"))):
+        limit = f"<{', '.join([f'float {bound}'] * n)}>"
+        body.append(f"%t{step} = fcmp {test} {real} %e, {limit}")
+    body.append(f"%in = and <{n} x i1> %t0, %t1")
+    body.append(f"%safe = select <{n} x i1> %in, {real} %e, {real} zeroinitializer")
+    body.append(f"%w = fptosi {real} %safe to {whole}")
+    least = f"<{', '.join(['i32 -2147483648'] * n)}>"
+    body += [f"%r = select <{n} x i1> %in, {whole} %w, {whole} {least}", f"ret {whole} %r"]
+    rest = ", <16 x i32> %b, i16 %m, i32 %r0" if n == 16 else ""
+    return _replaced(name, whole, f"{real} %a{rest}", body)
+
+
 _DEFINITIONS: dict[str, Callable[[str], str]] = {
     r"llvm\.x86\.avx512\.vpdpbusd\.\d+": _unsigned_by_signed,
     r"llvm\.x86\.\w+\.pmadd.*": _pairs,
+    r"llvm\.x86\.(sse2\.cvtps2dq|avx\.cvt\.ps2dq\.256|avx512\.mask\.cvtps2dq\.512)": _to_whole,
     r"llvm\.x86\.\w+\.packssdw(\.\d+)?": _pack(32, -32768, 32767),
     r"llvm\.x86\.\w+\.packsswb(\.\d+)?": _pack(16, -128, 127),
     r"llvm\.x86\.\w+\.packuswb(\.\d+)?": _pack(16, 0, 255),

@@ -51,14 +51,9 @@ X86 = {
 
 
 def x86_target(cpu: str, lanes: int) -> Target:
-    return replace(
-        find_target("host"),
-        name=cpu,
-        triple="x86_64-linux-gnu",
-        cpu=cpu,
-        lanes=lanes,
-        registers=32 if "avx512" in cpu else 16,
-    )
+    wide = cpu in ("znver4", "skylake-avx512")
+    target = find_target("host")
+    return replace(target, name=cpu, triple="x86_64-linux-gnu", cpu=cpu, lanes=lanes, registers=32 if wide else 16)
 
 
 def cases_for(target: Target, step: int = 1) -> list[Case]:
