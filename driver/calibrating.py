@@ -29,17 +29,21 @@ _AT_ONCE = 32
 
 
 def calibration_of(
-    module: CapturedModule, given: Examples, example: Sequence[Any], images: int, seed: int = 0
+    module: CapturedModule, given: Examples, example: Sequence[Any], images: int | None, seed: int = 0
 ) -> Calibration:
-    """The calls, of at most `images` inputs together.
+    """The calls, of at most `images` inputs together; None: of all.
 
     Raises:
         InputError: there are none, the network does not take them, or they hold NaN or infinity.
     """
-    if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+    if images is not None and (isinstance(images, bool) or not isinstance(images, int) or images < 1):
         raise InputError(f"images is {images!r}; give a whole number from 1")
     if isinstance(given, str | Synthetic):
-        made = Synthetic(given, images=min(images, Synthetic.images)) if isinstance(given, str) else given
+        made = (
+            Synthetic(given, images=min(images or Synthetic.images, Synthetic.images))
+            if isinstance(given, str)
+            else given
+        )
         return synthetic_calibration(module, example, made, seed)
     single = isinstance(given, Tensor | np.ndarray | tuple | Mapping)
     items = [given] if single else _first(module, given, images)
@@ -47,7 +51,7 @@ def calibration_of(
     calls: list[tuple[Any, ...]] = []
     for call in found.calls:
         for piece in _pieces(module, call):
-            if sum(map(examples_in, calls)) < images:
+            if images is None or sum(map(examples_in, calls)) < images:
                 calls.append(piece)
     count = sum(map(examples_in, calls))
     if not count:
@@ -55,7 +59,7 @@ def calibration_of(
     return Calibration(tuple(calls), f"{count} inputs that were given")
 
 
-def _first(module: CapturedModule, given: Any, images: int) -> list[Any]:
+def _first(module: CapturedModule, given: Any, images: int | None) -> list[Any]:
     """What an iterable gives, until these are enough inputs, without targets."""
     if not isinstance(given, Iterable):
         raise InputError(
@@ -69,7 +73,7 @@ def _first(module: CapturedModule, given: Any, images: int) -> list[Any]:
         leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor | np.ndarray) and leaf.ndim]
         found.append(inputs)
         count += len(leaves[0]) if leaves else 1
-        if count >= images:
+        if images is not None and count >= images:
             break
     if not found:
         raise InputError("there are no calibration inputs: what was given is empty; give at least one batch")

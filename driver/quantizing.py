@@ -94,8 +94,8 @@ def quantize(
         float_worst: how many layers of the lowest signal-to-noise ratio stay float beside these.
         float_below: layers of a lower ratio than this stay float, in dB.
         images: how many inputs of `calibration` are looked at, at most.
-        evaluation: inputs of the same forms that ratios and agreement are measured on; those of the calibration if
-            there are none.
+        evaluation: inputs of the same forms that ratios and agreement are measured on, all of them; those of the calibration
+            if there are none.
         seed: of synthetic inputs.
         dynamic_shapes: as for `reconvene.capture`.
 
@@ -127,7 +127,7 @@ def quantize_as_asked(
     module, inputs = captured(model, example_inputs, dynamic_shapes)
     check_float(module, "quantise once, as the last step before compiling")
     found = calibration_of(module, calibration, inputs, images, seed)
-    judged = found if evaluation is None else calibration_of(module, evaluation, inputs, images, seed)
+    judged = found if evaluation is None else calibration_of(module, evaluation, inputs, None, seed)
     done = quantize_module(module, found.calls, options, judged.calls)
     report = QuantizationReport(
         title=title_of(model),

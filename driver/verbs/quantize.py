@@ -85,7 +85,7 @@ def run(request: Request) -> Answer:
     check_file(path)
     done = quantize_as_asked(
         loaded.module, loaded.example_inputs, request.options, material.calibration, material.evaluation,
-        images=max(request.images, _count(material.evaluation)), seed=request.seed,
+        images=request.images, seed=request.seed,
     )  # fmt: skip
     done = replace(done, report=replace(done.report, title=loaded.name), data=material.facts or loaded.data)
     found = _compared(loaded, done, material)
@@ -154,11 +154,6 @@ def _limit(data: Data, most: int) -> int:
     return min(most, length) if most else length
 
 
-def _count(evaluation: Examples | None) -> int:
-    """More than all inputs: those for tests were chosen already."""
-    return _BATCH * len(evaluation) if isinstance(evaluation, list) else 1
-
-
 def _compared(loaded: LoadedModel, done: Quantized, material: _Material) -> Compared | None:
     """Float and integers on the items for tests, by the data's own measure."""
     if material.test is None or material.data is None:
@@ -183,10 +178,12 @@ def _as_json(found: Compared | None) -> dict[str, Any] | None:
 
 def show(console: Console, report: QuantizationReport, found: Compared | None, files: Mapping[str, str]) -> None:
     """Layers of most noise, layers in float, and what it costs."""
-    noisy = sorted((layer for layer in report.layers if layer.decibels is not None), key=lambda layer: layer.decibels)
+    noisy = sorted(
+        (layer.decibels, layer.name, layer.operator) for layer in report.layers if layer.decibels is not None
+    )
     made = table("layer", "operator", "dB", right=("dB",), title="Most noise of their own")
-    for layer in noisy[:_SHOWN]:
-        made.add_row(layer.name, layer.operator, f"{layer.decibels:.1f}")
+    for decibels, name, operator in noisy[:_SHOWN]:
+        made.add_row(name, operator, f"{decibels:.1f}")
     console.print(made)
     lines = [f"in float: {layer.name} ({layer.operator}): {layer.reason}" for layer in report.floats]
     lines.append(report.summary)

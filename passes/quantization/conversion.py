@@ -88,8 +88,8 @@ def _check_finite(observed: fx.GraphModule, rounding: Rounding) -> None:
             names = {call.name: name for call, name in rounding.layers.items()}
             value = node.args[0].name
             raise InputError(
-                f"'{names.get(value, value)}' gives NaN or infinity on the calibration inputs, so it has no range; take inputs"
-                " as the model was trained on, or look at its weights"
+                f"'{names.get(value, value)}' gives NaN or infinity, or nearly that, on the calibration inputs, so it has no"
+                " range; take inputs as the model was trained on, or look at its weights"
             )
 
 

@@ -34,9 +34,9 @@ class Noise:
     noise: float = 0.0
 
     def add(self, exact: Tensor, rounded: Tensor) -> None:
-        exact, rounded = exact.detach().double(), rounded.detach().double()
-        self.signal += float(exact.square().sum())
-        self.noise += float((exact - rounded).square().sum())
+        exact, rounded = exact.detach().float(), rounded.detach().float()
+        self.signal += float(exact.square().sum(dtype=torch.float64))
+        self.noise += float((exact - rounded).square().sum(dtype=torch.float64))
 
     @property
     def decibels(self) -> float | None:
@@ -103,8 +103,9 @@ class _LayerNoise(Runner):
 
 def _rounded(value: Tensor, node: fx.Node) -> Tensor:
     """A value with the error of rounding, by a call that rounds or the one behind it."""
-    scale, zero, low, high = node.args[1:5]
-    return (torch.round(value * (1.0 / scale)) + zero).clamp(low, high).sub(zero) * scale  # type: ignore[operator]
+    arguments: Any = node.args[1:5]
+    scale, zero, low, high = arguments
+    return (torch.round(value * (1.0 / scale)) + zero).clamp(low, high).sub(zero) * scale
 
 
 def _stored(module: CapturedModule, node: fx.Node) -> Tensor:

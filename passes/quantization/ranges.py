@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,15 @@ _LEAST = 2.0**-100
 """Of a scale, so that neither it nor its inverse leaves float32."""
 
 
+_MOST = 2.0**126
+"""Of a value: with one that is larger the width of a range leaves float32."""
+
+
 class Range(Protocol):
     """Looks at values, and then tells between which numbers they are rounded; what lies outside is cut off."""
 
     finite: bool
-    """Whether all values were finite."""
+    """Whether all values were finite, and far enough from where float32 ends."""
 
     def look(self, values: Tensor) -> None: ...
 
@@ -41,13 +46,18 @@ class MinMax:
         self.low, self.high, self.finite = 0.0, 0.0, True
 
     def look(self, values: Tensor) -> None:
+        self._largest(values)
+
+    def _largest(self, values: Tensor) -> float:
+        """The largest magnitude of these values, by which the range is widened; 0 where there are none that count."""
         if not values.numel():
-            return
+            return 0.0
         low, high = (float(end) for end in values.detach().aminmax())
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if not max(-low, high) < _MOST:
             self.finite = False
-            return
+            return 0.0
         self.low, self.high = min(self.low, low), max(self.high, high)
+        return max(-low, high)
 
     def ends(self) -> tuple[float, float]:
         return self.low, self.high
@@ -63,52 +73,51 @@ class Histogram(MinMax):
     def __init__(self) -> None:
         super().__init__()
         self._reach = 0.0
-        self._counts = torch.zeros(2 * _BINS, dtype=torch.float64)
+        self._counts = np.zeros(2 * _BINS)
+        self._found: tuple[float, float] | None = None
 
     def look(self, values: Tensor) -> None:
-        before = self.finite
-        self.finite = True
-        super().look(values)
-        seen, self.finite = self.finite, self.finite and before
-        largest = float(values.detach().abs().max()) if values.numel() and seen else 0.0
+        largest = self._largest(values)
         if not largest:
             return
-        self._widen(2.0 ** math.ceil(math.log2(largest)))
-        values = values.detach().flatten().float()
-        counts = torch.histc(values[values != 0], 2 * _BINS, -self._reach, self._reach)
-        self._counts += counts.double().cpu()
+        self._found = None
+        self._widen(2.0 ** math.ceil(math.log2(max(largest, _LEAST))))
+        flat = values.detach().flatten().float()
+        counts = torch.histc(flat, 2 * _BINS, -self._reach, self._reach).double().cpu().numpy()
+        counts[_BINS] -= float((flat == 0).sum())  # They are counted with the numbers just above.
+        self._counts += counts
 
     def _widen(self, reach: float) -> None:
         if not self._reach:
             self._reach = reach
         while self._reach < reach:
             self._reach *= 2
-            pairs = self._counts.reshape(_BINS, 2).sum(1)
-            self._counts = torch.cat([torch.zeros(_BINS // 2), pairs, torch.zeros(_BINS // 2)]).double()
+            self._counts = np.pad(self._counts.reshape(_BINS, 2).sum(1), _BINS // 2)
 
     def ends(self) -> tuple[float, float]:
-        if not self._reach:
-            return 0.0, 0.0
+        if self._found is None:
+            self._found = self._best() if self._reach else (0.0, 0.0)
+        return self._found
+
+    def _best(self) -> tuple[float, float]:
+        filled = np.flatnonzero(self._counts)
+        centers = (filled - _BINS + 0.5) * (self._reach / _BINS)
+        counts = self._counts[filled]
         low, high = self.low, self.high
+
+        def error(low: float, high: float) -> float:
+            """The sum of squared errors where values are rounded between these ends."""
+            scale, zero = affine(low, high)
+            rounded = np.clip(np.rint(centers / scale) + zero, LOW, HIGH)
+            errors = np.square((rounded - zero) * scale - centers)
+            if self._reach / _BINS > scale:  # The numbers of a bin lie anywhere in a step then.
+                errors = np.where((rounded > LOW) & (rounded < HIGH), scale * scale / 12, errors)
+            return float(errors @ counts)
+
         for _ in range(2):  # One end after the other, twice: the second hardly moves them.
-            high = min(_cuts(high), key=lambda end: self._error(low, end)) if high else high
-            low = min(_cuts(low), key=lambda end: self._error(end, high)) if low else low
+            high = min(_cuts(high), key=lambda end: error(low, end)) if high else high
+            low = min(_cuts(low), key=lambda end: error(end, high)) if low else low
         return low, high
-
-    def _error(self, low: float, high: float) -> float:
-        """The sum of squared errors where values are rounded between these ends."""
-        values = self._centers()
-        scale, zero = affine(low, high)
-        rounded = ((values / scale).round() + zero).clamp(LOW, HIGH)
-        errors = ((rounded - zero) * scale - values).square()
-        if self._reach / _BINS > scale:  # The numbers of a bin lie anywhere in a step then.
-            inside = (rounded > LOW) & (rounded < HIGH)
-            errors = torch.where(inside, torch.full_like(errors, scale * scale / 12), errors)
-        return float((errors * self._counts).sum())
-
-    def _centers(self) -> Tensor:
-        width = self._reach / _BINS
-        return (torch.arange(2 * _BINS, dtype=torch.float64) - _BINS + 0.5) * width
 
 
 class Percentile(Histogram):
@@ -116,14 +125,11 @@ class Percentile(Histogram):
 
     share = 1e-4
 
-    def ends(self) -> tuple[float, float]:
-        if not self._reach:
-            return 0.0, 0.0
-        total = self._counts.cumsum(0)
-        allowed = self.share * float(total[-1])
+    def _best(self) -> tuple[float, float]:
+        total = self._counts.cumsum()
+        allowed = self.share * total[-1]
         width = self._reach / _BINS
-        first = int((total <= allowed).sum())
-        last = int((total < float(total[-1]) - allowed).sum())
+        first, last = int((total <= allowed).sum()), int((total < total[-1] - allowed).sum())
         return max(self.low, (first - _BINS) * width), min(self.high, (last + 1 - _BINS) * width)
 
 
@@ -142,7 +148,7 @@ def affine(low: float, high: float) -> tuple[float, int]:
     width = high - low
     if not width:
         return 1.0, 0
-    scale = float(torch.tensor(max(width / (HIGH - LOW), _LEAST), dtype=torch.float64).float())
+    scale = float(np.float32(max(width / (HIGH - LOW), _LEAST)))
     return scale, max(LOW, min(HIGH, LOW - round(low / scale)))
 
 

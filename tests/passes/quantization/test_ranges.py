@@ -59,12 +59,22 @@ def test_what_was_never_looked_at_or_only_zeros_is_a_range_of_zero(kind: type[Mi
 
 
 @pytest.mark.parametrize("kind", RANGES.values())
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
 def test_nan_and_infinity_are_noticed_for_good(kind: type[MinMax], value: float) -> None:
     found = kind()
     found.look(torch.tensor([1.0, value]))
     found.look(torch.tensor([1.0, 2.0]))
     assert not found.finite
+
+
+@pytest.mark.parametrize("kind", RANGES.values())
+@pytest.mark.parametrize("size", [1e-44, 1e-20, 1e30])
+def test_numbers_of_any_size_have_a_scale(kind: type[MinMax], size: float) -> None:
+    found = kind()
+    found.look(torch.linspace(-1, 1, 1001) * size)
+    scale, zero = affine(*found.ends())
+    assert scale == pytest.approx(max(size / 127.5, 2.0**-100), rel=0.1, abs=0)
+    assert -128 <= zero <= (1 if size > 2.0**-92 else 127)
 
 
 def test_the_smallest_and_largest_number() -> None:
@@ -82,7 +92,7 @@ def test_batches_of_any_size_give_one_histogram() -> None:
     for piece in values.split(100):
         parts.look(piece)
     assert parts.ends() == pytest.approx(whole.ends(), rel=1e-3)
-    assert torch.equal(parts._counts, whole._counts)
+    assert (parts._counts == whole._counts).all()
 
 
 @pytest.mark.parametrize("kind", [Histogram, Percentile])
