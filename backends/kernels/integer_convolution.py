@@ -26,6 +26,8 @@ __all__ = ["IntegerConvolutionSpec", "integer_spec", "reading", "steps_of"]
 
 _FOUR = 4
 """Steps in a vector of 128 bits."""
+_SHORT_SUM = 16
+"""Steps of an output that LLVM may write out, loading their weights before a loop."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def integer_spec(spec: ConvolutionSpec, machine: Machine) -> IntegerConvolutionS
         return None
     values = {field.name: getattr(spec, field.name) for field in fields(ConvolutionSpec)}
     made = IntegerConvolutionSpec(**values, dot=machine.dot)
-    return replace(made, tile=dot_tiles(made, machine.dot, machine, steps_of(made))[0])
+    steps = steps_of(made)
+    tile = dot_tiles(made, machine.dot, machine, steps)[0]
+    return replace(made, tile=tile, one_loop=steps <= _SHORT_SUM and not made.products.by_lane)
 
 
 def steps_of(spec: IntegerConvolutionSpec) -> int:
@@ -155,7 +159,8 @@ def _body(
         *leaves, result = rest
     clear_border(result, spec.result)
     tile, view = spec.tile, spec.result
-    row_tiles, column_tiles, parts = -(-view.height // tile.rows), -(-view.width // tile.columns), row_parts(spec)
+    row_tiles, column_tiles = -(-view.height // tile.rows), -(-view.width // tile.columns)
+    parts = column_tiles if spec.one_loop else row_parts(spec)
     inner = column_tiles // parts
     with loops.parallel(view.batch * spec.tiles * row_tiles * parts) as work:
         line = work // parts
@@ -305,11 +310,8 @@ class _TileOfWork:
     def _four(self, place: Any) -> Callable[[], Any]:
         """Four steps, in a register."""
         register = loops.local(_FOUR, "int32")
-        whole = tirx.reinterpret("float32x4", loops.load(self._source, place, 4 * _FOUR))
-        # Else LLVM loads some lanes by themselves.
-        whole = tirx.call_llvm_pure_intrin("float32x4", "llvm.arithmetic.fence", whole)
-        steps = tirx.reinterpret("int32x4", whole)
-        loops.store(register, 0, steps, _FOUR)
+        steps = tirx.reinterpret("int32x4", loops.load(self._source, place, 4 * _FOUR))
+        loops.store(register, 0, loops.fenced(steps, _FOUR), _FOUR)
         return lambda: loops.load(register, 0, _FOUR)
 
     def _offset(self, block: Any, row: int, kh: Any, column: int, kw: Any) -> Any:

@@ -93,7 +93,7 @@ class Products:
         if self.kind == "sdot":  # The instruction takes a lane as its last factor only.
             return self._call(_DOT_BY_LANE, sums, weights[0], pixel[0])
         if self.kind == "pmaddwd":
-            return sums + self._call(_PAIR_SUMS[self.lanes], pixel[0], weights[0])
+            return loops.fenced(sums + self._call(_PAIR_SUMS[self.lanes], pixel[0], weights[0]), self.lanes)
         # Of two products each is at most 127 * 128: their sum fits 16 bits.
         first, second = (tirx.Cast("int16x8", w) * tirx.Cast("int16x8", x) for w, x in zip(weights, pixel, strict=True))
         return self.add_pairs(sums, first + second)
@@ -101,7 +101,9 @@ class Products:
     def add_pairs(self, sums: Expression, pairs: Expression) -> Expression:
         """`sums` and the sums of neighbours of eight int16."""
         name = _ADD_PAIRS[self.kind]
-        return self._call(name, sums, pairs) if self.kind == "vpadal" else sums + self._call(name, pairs)
+        return (
+            self._call(name, sums, pairs) if self.kind == "vpadal" else loops.fenced(sums + self._call(name, pairs), 4)
+        )
 
     def _call(self, name: str, *operands: Expression) -> Expression:
         return tirx.call_llvm_pure_intrin(f"int32x{self.lanes}", name, *operands)

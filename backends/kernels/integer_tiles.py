@@ -9,6 +9,8 @@ __all__ = ["dot_cycles", "dot_tiles"]
 
 _MOST_SUMS = {"sadalp": 8, "vpadal": 6}
 """LLVM adds the pairs of a step last, so that every output takes registers of its own besides that of its sum."""
+_SHARE = 0.6
+"""Of the registers, that sums may take where LLVM has several products under way."""
 _SLOTS = {"sdot": 1.0, "sadalp": 2.0, "vpadal": 2.0}
 """Multiplications that a step of an output is made of."""
 _SPREAD = {"sdot": 0.0, "sadalp": 2.0, "vpadal": 2.0}
@@ -28,17 +30,23 @@ def dot_tiles(spec: ConvolutionSpec, dot: str, machine: Machine, steps: int) -> 
                 continue
             for columns in {even_length(view.width, some) for some in range(1, most // rows + 1)}:
                 tile = Tile(blocks, rows, columns)
-                if _fits(tile, dot, spec.stride[1], machine):
+                if _fits(tile, dot, spec, machine):
                     found[tile] = dot_cycles(spec, tile, dot, machine, steps)
     return tuple(sorted(found, key=lambda tile: (found[tile], tile.rows))) or (Tile(1, 1, 1),)
 
 
-def _fits(tile: Tile, dot: str, stride: int, machine: Machine) -> bool:
+def _fits(tile: Tile, dot: str, spec: ConvolutionSpec, machine: Machine) -> bool:
     """Whether there are registers for a tile, the weights of a step, and its pixels."""
     sums = tile.blocks * tile.pixels
     if dot in _MOST_SUMS:
         return sums <= _MOST_SUMS[dot] or tile.pixels == tile.blocks == 1
-    pixels = _vectors(tile, stride) if dot == "sdot" else 1 + (dot == "pmaddwd")
+    if dot == "sdot":
+        return sums + tile.blocks + _vectors(tile, spec.stride[1]) <= machine.registers
+    # Where columns of the window are a loop of few steps, LLVM writes it out and keeps pixels for those that share them.
+    pixels = tile.pixels if spec.kernel[1] > 1 and (spec.dilation[1] > 1 or spec.blocks == bool(spec.rest)) else 1
+    if dot == "pmaddwd":  # Products go through registers of their own.
+        pixels = _FOUR - 1 + (2 * pixels if pixels > 1 else 1)
+        return sums <= _SHARE * machine.registers and sums + tile.blocks + pixels <= machine.registers
     return sums + tile.blocks + pixels <= machine.registers
 
 

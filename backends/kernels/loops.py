@@ -24,6 +24,7 @@ __all__ = [
     "broadcast",
     "converted",
     "element_type",
+    "fenced",
     "index",
     "is_integer",
     "kernel",
@@ -187,6 +188,16 @@ def converted(value: Expression, dtype: str, lanes: int = 1) -> Expression:
 def element_type(value: Expression) -> str:
     """The type of a value, or of each element of a vector."""
     return str(value.ty).partition("x")[0]
+
+
+def fenced(value: Expression, lanes: int) -> Expression:
+    """`value`, a vector of int32, as one that LLVM computes as it stands there: it puts sums in no other order, and does not
+    load lanes of it by themselves. There is no instruction for it.
+    """
+    opaque = tirx.call_llvm_pure_intrin(
+        f"float32x{lanes}", "llvm.arithmetic.fence", tirx.reinterpret(f"float32x{lanes}", value)
+    )
+    return tirx.reinterpret(f"int32x{lanes}", opaque)
 
 
 def is_integer(value: Expression) -> bool:
