@@ -95,7 +95,12 @@ def compile(
     check_inputs = [as_tensors(tuple(given)) for given in check_inputs]
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
-    imported = imported_module(module, inputs)
+    imported = imported_module(module, inputs, integers=pipeline == "reconvene")
+    if imported.integers is not None and dtype != "float32":
+        raise InputError(
+            f"{name_of(module)} is quantised, and computes on codes; leave out dtype='{dtype}', or compile the network that it"
+            " was quantised from"
+        )
     for given in check_inputs:
         checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
     if check and dtype == "float16":
@@ -207,11 +212,15 @@ def _check_agreement(
     own: Sequence[tuple[Any, ...]],
     dtype: str,
 ) -> None:
+    exact = False
+    if imported.integers is not None:  # What codes become is defined by it, bit by bit.
+        module, exact = imported.integers.module, not imported.integers.floats
     graph = module if isinstance(module, fx.GraphModule) else imported.exported.module(check_guards=False)
     with stage("comparing with PyTorch"), _eval_mode(module):
         trial = built.clone() if built.state else built
         within = None if dtype == "float32" else lambda given: outside_half(imported.exported, given) is None
-        reason = difference(trial.run, module, inputs, own, graph, trial.reset if built.state else None, within)
+        reset = trial.reset if built.state else None
+        reason = difference(trial.run, module, inputs, own, graph, reset=reset, within=within, exact=exact)
     if reason:
         raise CheckError(
             f"the code for {name_of(module)} does not compute what the model does: {reason}; please report it, and"
@@ -256,13 +265,16 @@ def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: s
         )
 
 
-def imported_module(module: nn.Module, inputs: tuple[Any, ...]) -> Imported:
-    """`module`, in eval mode, as Relax. Raises CaptureError if it cannot be compiled."""
+def imported_module(module: nn.Module, inputs: tuple[Any, ...], *, integers: bool = True) -> Imported:
+    """`module`, in eval mode, as Relax; with `integers`, what is quantised is computed on codes.
+
+    Raises CaptureError if it cannot be compiled.
+    """
     with _eval_mode(module), warnings.catch_warnings():
         # Export and import warn about their own internals, which nobody who compiles a model can act on.
         warnings.simplefilter("ignore")
         try:
-            return import_module(module, inputs)
+            return import_module(module, inputs, integers=integers)
         except UnsupportedError as error:
             raise CaptureError(f"cannot compile {name_of(module)}: {error}") from error
         except Exception as error:

@@ -56,8 +56,8 @@ class NetworkTimes:
         for node, name in names.items():
             if name in masks:
                 _mask(node.detail_as(Convolution), masks[name])
-        prepare(graph)
         machine, winograd = self._target.machine, winograd_for(self._target)
+        prepare(graph, machine)
         plan, choice = plan_layouts(fitting_plan(graph, machine, winograd), winograd, AnalyticCost(machine))
         return self._time(plan, choice, names)
 

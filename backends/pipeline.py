@@ -15,6 +15,7 @@ from .choosing.cost import Costs
 from .choosing.layer_choices import Figures, LayerChoice, layer_choices, names_of_weights
 from .choosing.layouts import plan_layouts
 from .choosing.width import fitting_plan
+from .graph.code_types import move_codes
 from .graph.fold import fold_channels, fold_margins
 from .graph.nodes import Array, Graph
 from .graph.precision import assign_types, narrow
@@ -79,7 +80,7 @@ def scheduled_module(
     graph = read_relax(imported)
     reached("read", graph, graph_text)
     names = names_of_weights(graph, weights or {})
-    prepare(graph, asked.dtype)
+    prepare(graph, machine, asked.dtype)
     plan = make_plan(graph, machine) if asked.cost is None else fitting_plan(graph, machine, asked.winograd)
     figures: Figures = {}
     blocks = plan
@@ -111,7 +112,7 @@ def _lowered(module: IRModule, target: tvm.target.Target) -> IRModule:
         return on_threads(1, lambda: passes(module))
 
 
-def prepare(graph: Graph, dtype: str = "float32") -> None:
+def prepare(graph: Graph, machine: Machine, dtype: str = "float32") -> None:
     """Folds a graph that was read, and gives its values types: what is done before kernels are planned."""
     fold_channels(graph)
     fold_margins(graph)
@@ -119,4 +120,6 @@ def prepare(graph: Graph, dtype: str = "float32") -> None:
     reached("folded", graph, graph_text)
     narrow(graph, dtype)
     assign_types(graph)
+    if machine.codes == "uint8":
+        move_codes(graph)
     reached("fused", graph, fused_text)

@@ -37,7 +37,7 @@ _DENSE = 0.75
 _CLEAR_SHARE = 0.97
 """What share of the cost in blocks the cheapest layouts may have at most: costs are estimates."""
 _PLANES, _BLOCKS = "planes", "blocks"
-_IMAGES = frozenset({"convolution", "pool", "mean", "concat", "frame", "scalar"})
+_IMAGES = frozenset({"convolution", "pool", "mean", "total", "table", "concat", "frame", "scalar"})
 """Operations that compute images."""
 
 

@@ -58,7 +58,7 @@ def fold_margins(graph: Graph) -> int:
     """
     folded = 0
     for node in graph.nodes:
-        while node.op == "convolution" and node.inputs[0].op == "frame":
+        while node.op == "convolution" and node.inputs[0].op == "frame" and node.dtype != "int32":
             frame = node.inputs[0]
             padding = _joined(frame.detail_as(Frame), node.detail_as(Convolution).padding)
             if padding is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .nodes import Array, Convolution, Foreign, Node, Pool, Scalar, Weights
 from .precision import takes
-from .relax_calls import Rule, as_rows, float_image, known_array, node_for, shape_and_dtype, unrowed
+from .relax_calls import Rule, as_rows, float_image, known_array, moved_image, node_for, shape_and_dtype, unrowed
 
 __all__ = ["LAYERS"]
 
@@ -104,7 +104,7 @@ def _pool(kind: str) -> Rule:
     def rule(call: Any, arguments: Sequence[Any]) -> Node | None:
         attrs = call.attrs
         plain = str(attrs.layout) == "NCHW" and _pair(attrs.dilation) == (1, 1)
-        if not plain or not float_image(arguments[0]):
+        if not plain or not (moved_image if kind == "max" else float_image)(arguments[0]):
             return None
         top, left, bottom, right = (int(v) for v in attrs.padding)
         window, stride = _pair(attrs.pool_size), _pair(attrs.strides)

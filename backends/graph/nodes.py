@@ -41,9 +41,9 @@ class Node:
     """One operation.
 
     Attributes:
-        op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``scalar``, ``concat``, ``reindex``,
-            ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``, ``reshape``, ``item`` (of a tuple),
-            ``convert`` (to its own type) or ``foreign`` (kept as TVM's operator).
+        op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``total`` (of all pixels), ``table`` (of what codes
+            become), ``scalar``, ``concat``, ``reindex``, ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``,
+            ``reshape``, ``item`` (of a tuple), ``convert`` (to its own type) or ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, Frame, a numpy
             array, an item's index, or the Relax call of a foreign operator; read by `detail_as`.
         shape: of the value; empty for a tuple.
@@ -89,8 +89,10 @@ class Weights:
 
 @dataclass
 class Convolution:
-    """A 2-D convolution, or with a 1x1 kernel on one pixel a linear layer. `padding`: top, left, bottom,
-    right.
+    """A 2-D convolution, or with a 1x1 kernel on one pixel a linear layer. `padding`: top, left, bottom, right.
+
+    Of codes, weights and bias are whole numbers, the bias with what `zero` (the code for zero, which padding is) adds to every
+    sum taken away.
     """
 
     weights: Weights
@@ -98,11 +100,12 @@ class Convolution:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    zero: int = 0
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pooling window. `kind` is ``max`` or ``average``; `counts_padding` belongs to the average."""
+    """A pooling window. `kind` is ``max``, ``average`` or ``sum`` (of codes); `counts_padding` belongs to the average."""
 
     kind: str
     window: tuple[int, int]

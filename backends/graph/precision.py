@@ -6,9 +6,10 @@ laid out; whoever lays out, packs or emits asks a node for its type.
 
 from __future__ import annotations
 
-from .nodes import Graph, Node
+from ..dtypes import DTYPES
+from .nodes import Graph, Node, Scalar
 
-__all__ = ["ASKED", "assign_types", "narrow", "takes"]
+__all__ = ["ASKED", "assign_types", "moves", "narrow", "reshapes", "takes"]
 
 _TYPES = frozenset({"float32", "float16"})
 """What kernels of ours take and give; an operator on another type stays TVM's."""
@@ -18,6 +19,8 @@ ASKED = ("float32", "float16")
 """Types that a network of float32 can be computed in."""
 _GIVEN = frozenset({"input", "constant", "foreign", "item", "convert"})
 """Nodes whose type is not ours to choose."""
+CODES = frozenset({"requantize", "rescale", "quantize", "dequantize", "code_sum", "code_product", "code_shift"})
+"""Functions of codes, or that give them."""
 _NARROWED = frozenset({"convolution", "pool", "mean", "scalar", "concat", "frame", "reindex"})
 """Operations with kernels for narrower types. What attention is made of stays as it is: its sums of exponentials are long."""
 
@@ -25,6 +28,11 @@ _NARROWED = frozenset({"convolution", "pool", "mean", "scalar", "concat", "frame
 def takes(dtype: str) -> bool:
     """Whether operators on `dtype` become kernels of ours."""
     return dtype in _READ
+
+
+def moves(dtype: str) -> bool:
+    """Whether operators that only move elements of it, or take the largest, become kernels of ours."""
+    return takes(dtype) or dtype == "int8"
 
 
 def narrow(graph: Graph, dtype: str) -> None:
@@ -36,7 +44,7 @@ def narrow(graph: Graph, dtype: str) -> None:
         return
     narrowed: set[Node] = set()
     for node in graph.nodes:
-        if (node.op in _NARROWED and node.dtype == "float32") or (_moves(node) and node.inputs[0] in narrowed):
+        if (node.op in _NARROWED and node.dtype == "float32") or (reshapes(node) and node.inputs[0] in narrowed):
             node.dtype = dtype
             narrowed.add(node)
     known: dict[tuple[Node, str], Node] = {}
@@ -66,17 +74,23 @@ def assign_types(graph: Graph) -> None:
         AssertionError: a rule of reading took an operator on a type that no kernel takes, or on several.
     """
     for node in graph.nodes:
-        if node.op in _GIVEN:
+        if node.op in _GIVEN or _on_codes(node):
             continue
         node.dtype = node.inputs[0].dtype if node.inputs[0].op != "constant" else node.dtype
         for source in node.inputs:
             if source.op == "constant":
                 source.dtype = node.dtype
         kinds = {node.dtype, *(source.dtype for source in node.inputs)}
-        if len(kinds) > 1 or not (node.dtype in _TYPES or _moves(node)):
+        if len(kinds) > 1 or not (node.dtype in _TYPES or reshapes(node)):
             raise AssertionError(f"'{node.op}' computes on {', '.join(sorted(kinds))}")
 
 
-def _moves(node: Node) -> bool:
+def _on_codes(node: Node) -> bool:
+    """Whether it computes with codes, and was given its type when it was read."""
+    changes = node.op == "scalar" and node.detail_as(Scalar).function in CODES
+    return changes or any(DTYPES[source.dtype].is_code for source in node.inputs if source.dtype in DTYPES)
+
+
+def reshapes(node: Node) -> bool:
     """Whether it only gives elements another shape, which needs no kernel."""
     return node.op in ("reshape", "flatten")

@@ -12,6 +12,7 @@ from typing import Any
 import tvm
 from tvm import IRModule, relax
 
+from .code_rules import CODE_RULES
 from .element_rules import ELEMENTS
 from .layer_rules import LAYERS
 from .nodes import Foreign, Graph, Node, Reference, constant
@@ -90,5 +91,5 @@ def _foreign(call: Any, arguments: Sequence[Any], var: Any) -> Node:
     return Node("foreign", inputs, shape, dtype, detail, kernel)
 
 
-RULES: dict[str, Rule] = {**LAYERS, **ELEMENTS, **SHAPES}
+RULES: dict[str, Rule] = {**LAYERS, **ELEMENTS, **SHAPES, **CODE_RULES}
 """Operators by name. `relax.nn.dropout` does not occur: export removes it in eval mode."""

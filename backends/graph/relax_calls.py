@@ -10,7 +10,7 @@ import numpy as np
 from tvm import relax
 
 from .nodes import Array, Detail, Node
-from .precision import takes
+from .precision import moves, takes
 
 __all__ = [
     "Rule",
@@ -18,6 +18,7 @@ __all__ = [
     "computed_image",
     "float_image",
     "known_array",
+    "moved_image",
     "node_for",
     "operator_of",
     "shape_and_dtype",
@@ -55,6 +56,11 @@ def known_array(value: Any) -> Array | None:
 def float_image(*values: Any) -> bool:
     """Whether all of them can live in the packed layout: ``(N, C, H, W)`` or ``(N, C)``, of a type that kernels take."""
     return all(isinstance(value, Node) and value.is_image and takes(value.dtype) for value in values)
+
+
+def moved_image(*values: Any) -> bool:
+    """Whether all of them can live in the packed layout, of a type that kernels move."""
+    return all(isinstance(value, Node) and value.is_image and moves(value.dtype) for value in values)
 
 
 def computed_image(value: Any) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .nodes import Foreign, Frame, Node, Reindex, constant
-from .precision import takes
-from .relax_calls import Rule, float_image, known_array, node_for, shape_and_dtype
+from .precision import moves
+from .relax_calls import Rule, known_array, moved_image, node_for, shape_and_dtype
 
 __all__ = ["SHAPES"]
 
@@ -20,14 +20,14 @@ def _concat(call: Any, arguments: Sequence[Any]) -> Node | None:
     axis = call.attrs.axis
     if not isinstance(parts, tuple) or axis is None or int(axis) % max(1, len(parts[0].shape)) != 1:
         return None
-    if not float_image(*parts) or any(part.op == "constant" for part in parts):
+    if not moved_image(*parts) or any(part.op == "constant" for part in parts):
         return None
     return node_for("concat", call, list(parts), None)
 
 
 def _split(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     data = arguments[0]
-    if not float_image(data) or int(call.attrs.axis) % len(data.shape) != 1:
+    if not moved_image(data) or int(call.attrs.axis) % len(data.shape) != 1:
         return None
     parts = []
     start = 0
@@ -46,7 +46,7 @@ def _pad(call: Any, arguments: Sequence[Any]) -> Node | None:
     """
     data, attrs = arguments[0], call.attrs
     widths, fill = [int(width) for width in attrs.pad_width], float(attrs.pad_value)
-    if not float_image(data) or len(widths) != 8 or any(widths[:4]) or not math.isfinite(fill):
+    if not moved_image(data) or len(widths) != 8 or any(widths[:4]) or not math.isfinite(fill):
         return None
     if str(attrs.pad_mode) != "constant" or 0 in shape_and_dtype(call)[0]:
         return None
@@ -58,7 +58,7 @@ def _strided_slice(call: Any, arguments: Sequence[Any]) -> Node | None:
     """Along channels in any order, along rows and columns forwards."""
     data = arguments[0]
     shape, _ = shape_and_dtype(call)
-    kept = _kept(data, arguments[1:]) if float_image(data) and 0 not in shape else None
+    kept = _kept(data, arguments[1:]) if moved_image(data) and 0 not in shape else None
     if kept is None or tuple(len(axis) for axis in kept) != shape or shape[0] != data.shape[0]:
         return None
     node: Node = data
@@ -102,7 +102,7 @@ def _reshape(call: Any, arguments: Sequence[Any]) -> Node | None:
     known = known_array(data)
     if known is not None:
         return constant(known.reshape(shape))
-    if not isinstance(data, Node) or not takes(dtype):
+    if not isinstance(data, Node) or not moves(dtype):
         return None
     if shape == data.shape:
         return data

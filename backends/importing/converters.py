@@ -14,6 +14,7 @@ from tvm import relax
 from ..legalizations.functions import elu, erfc, exp2, expm1, hypot, log1p, mapped, shifted_left, shifted_right
 from ..legalizations.statistics import variance
 from . import indexing, scattering, tables
+from .codes import KEPT
 from .ordering import ORDERING, given
 
 __all__ = ["CONVERTERS"]
@@ -138,6 +139,7 @@ _POOLINGS = ("max_pool2d_with_indices.default", "max_pool3d_with_indices.default
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
+        **KEPT,
         **tables.CONVERTERS,
         **indexing.CONVERTERS,
         **scattering.CONVERTERS,

@@ -22,6 +22,7 @@ from .contractions import CONTRACTIONS
 from .counting import COUNTED
 from .indexing import INDEXING
 from .ordering import ORDERED
+from .quantised import QUANTISED
 from .resizing import RESIZING
 from .scans import SCANS
 from .scattering import SCATTERING
@@ -42,7 +43,20 @@ def importable() -> dict[OpOverload, Decomposition]:
     table = dict(_default(len(made_of_others)))
     for operator in _KEPT:
         table.pop(operator, None)
-    kinds = (_OURS, ORDERED, COUNTED, RESIZING, INDEXING, SCATTERING, WINDOWS, SPECTRA, SCANS, BAGS, CONTRACTIONS)
+    kinds = (
+        _OURS,
+        ORDERED,
+        COUNTED,
+        RESIZING,
+        INDEXING,
+        SCATTERING,
+        WINDOWS,
+        SPECTRA,
+        SCANS,
+        BAGS,
+        CONTRACTIONS,
+        QUANTISED,
+    )
     for ours in (*kinds, promoting(), COMPLEX):
         for operator, decomposition in ours.items():
             table[operator] = first_of(decomposition, table.get(operator))

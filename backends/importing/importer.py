@@ -16,6 +16,8 @@ from ...frontend.base.errors import CaptureError
 from ...frontend.capture import capture
 from ...frontend.exporting import distinct, export_program
 from ...frontend.writes import written_places
+from ...passes.integers.lowering import IntegerProgram, with_integers
+from ...passes.integers.scheme import has_codes
 from ..graph.nodes import Array
 from ..signature import Signature, signature_of
 from ..state import State, carry_state
@@ -39,12 +41,14 @@ class Imported:
         exported: as the model was written.
         decomposed: of operators that were then imported one by one.
         state: the buffers that it writes.
+        integers: what is computed on codes, where something is.
     """
 
     module: IRModule
     exported: ExportedProgram
     decomposed: ExportedProgram
     state: tuple[State, ...] = ()
+    integers: IntegerProgram | None = None
 
     @property
     def signature(self) -> Signature:
@@ -58,8 +62,11 @@ class Imported:
         return {name: tensor.detach().cpu().numpy() for name, tensor in found.items() if tensor.dtype == torch.float32}
 
 
-def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Imported:
+def import_module(module: nn.Module, example_inputs: tuple[Any, ...], *, integers: bool = True) -> Imported:
     """`module`, in its present mode and for the shapes of `example_inputs`, as Relax.
+
+    Args:
+        integers: whether what is quantised is computed on codes, by `passes.integers`; else in float32, on what they stand for.
 
     Raises:
         UnsupportedError: an operator of it cannot be compiled.
@@ -67,6 +74,10 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
     """
     exported = _exported(module, example_inputs)
     inline_branches(exported)
+    program = None
+    if integers and has_codes(exported.graph):
+        program = with_integers(exported.module(check_guards=False))
+        exported = _exported(program.module, example_inputs)
     decomposed = _decomposed(exported)
     state = carry_state(decomposed, exported)
     random = draws_numbers(decomposed, exported)
@@ -78,7 +89,7 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...]) -> Importe
         raise UnsupportedError(left, exported, *COMPLEX_LEFT)
     _leave_out_values(decomposed)
     fold_constants(decomposed)
-    return Imported(_translated(decomposed, exported), exported, decomposed, state)
+    return Imported(_translated(decomposed, exported), exported, decomposed, state, program)
 
 
 def _exported(module: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:

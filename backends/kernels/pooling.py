@@ -23,8 +23,8 @@ __all__ = ["MeanSpec", "PoolSpec"]
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """A pooling; `kind` is ``max`` or ``average``, `padding` above and to the left. `together` pixels of a row are computed at
-    a time: more than one in planes only.
+    """A pooling; `kind` is ``max``, ``average`` or ``sum`` (of codes), `padding` above and to the left. `together` pixels of a
+    row are computed at a time: more than one in planes only.
     """
 
     family: ClassVar[str] = "pool"
@@ -63,7 +63,7 @@ class PoolSpec:
 
 @dataclass(frozen=True)
 class MeanSpec:
-    """The mean over all pixels of every channel; `together` is as in PoolSpec."""
+    """The mean over all pixels of every channel, of codes their sum; `together` is as in PoolSpec."""
 
     family: ClassVar[str] = "mean"
 
@@ -166,6 +166,8 @@ def _maximum(window: _Window) -> Any:
     """A pixel that was moved is in the window too, so the maximum stays the same."""
     height, width = window.spec.window
     pixels = [window.pixel(*window.place(kh, kw)) for kh, kw in product(range(height), range(width))]
+    if window.spec.source.is_code:
+        return reduce(tirx.max, pixels)
     vectors = Vectors(window.lanes, window.spec.epilogue.keeps_nans, window.spec.source.dtype)
     return reduce(vectors.maximum, pixels) if vectors.keeps_nans else _largest(pixels, vectors)
 
@@ -182,15 +184,16 @@ def _average(window: _Window) -> Any:
     spec, lanes = window.spec, window.lanes
     top, left = window.corner
     total = loops.local(lanes, spec.accumulator)
-    loops.store(total, 0, loops.number(0.0, lanes), lanes)
+    loops.store(total, 0, loops.number(0, lanes, spec.accumulator), lanes)
     with loops.serial(spec.window[0]) as kh, loops.unroll(spec.window[1]) as kw:
         row, column = window.place(kh, kw)
         pixel = loops.converted(window.pixel(row, column), spec.accumulator, lanes)
         if not spec.inside:
             within = tirx.all(tirx.EQ(row, top + kh), tirx.EQ(column, left + kw))
-            pixel = tirx.Select(loops.broadcast(within, lanes), pixel, loops.number(0.0, lanes))
+            pixel = tirx.Select(loops.broadcast(within, lanes), pixel, loops.number(0, lanes, spec.accumulator))
         loops.store(total, 0, loops.load(total, 0, lanes) + pixel, lanes)
-    return loops.load(total, 0, lanes) * loops.broadcast(_share(window), lanes)
+    found = loops.load(total, 0, lanes)
+    return found if spec.kind == "sum" else found * loops.broadcast(_share(window), lanes)
 
 
 def _share(window: _Window) -> Any:
@@ -214,14 +217,15 @@ def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
     clear_border(result, view)
     with spec.source.planes() as (image, block):
         total = loops.local(lanes * together, spec.accumulator)
-        loops.store(total, 0, loops.number(0.0, lanes * together), lanes * together)
+        loops.store(total, 0, loops.number(0, lanes * together, spec.accumulator), lanes * together)
         with loops.serial(height) as row:
             value = _row_sum(spec, source, (image, block, row), together)
             loops.store(total, 0, loops.load(total, 0, lanes * together) + value, lanes * together)
         value = loops.load(total, 0, lanes * together)
         if together > 1:
             value = sum((loops.load(total, place) for place in range(1, together)), loops.load(total, 0))
-        value = value * loops.number(1.0 / (height * width), lanes)
+        if not spec.source.is_code:
+            value = value * loops.number(1.0 / (height * width), lanes)
         position = (image, block, 0, 0)
         loops.store(result, view.offset(*position), spec.epilogue.value(value, leaves, position, lanes), lanes)
     if view.blocks > spec.source.blocks:  # Lanes that no plane is for.
@@ -237,7 +241,7 @@ def _row_sum(spec: MeanSpec, source: loops.Buffer, at: tuple[Any, Any, Any], tog
     parts = next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if count % p == 0)
     sums = loops.local(parts * lanes, spec.accumulator)
     with loops.unroll(parts) as part:
-        loops.store(sums, part * lanes, loops.number(0.0, lanes), lanes)
+        loops.store(sums, part * lanes, loops.number(0, lanes, spec.accumulator), lanes)
     with loops.serial(count // parts) as turn, loops.unroll(parts) as part:
         place = spec.source.offset(*at, (turn * parts + part) * together)
         pixel = loops.converted(loops.load(source, place, lanes), spec.accumulator, lanes)

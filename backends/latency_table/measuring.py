@@ -93,7 +93,7 @@ class Measuring:
                 convolution = node.detail_as(Convolution)
                 kernel = given[name].reshape(convolution.weights.kernel.shape)
                 convolution.weights = replace(convolution.weights, kernel=kernel)
-        prepare(graph)
+        prepare(graph, self.machine)
         return graph, names
 
     def _priced(self, calls: Mapping[Form, Call], masks: Mapping[str, Array], in_planes: bool) -> dict[Form, LayerTime]:

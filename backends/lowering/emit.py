@@ -79,7 +79,7 @@ class _Emitter:
         read = [[self._value(value) for value in values] for values in (placed.sources, placed.leaves)]
         arguments = [*read[0], *packed, *read[1]]
         kernel = self._kernel(spec)
-        result = relax.TensorType(list(placed.shape), placed.node.dtype)
+        result = relax.TensorType(list(placed.shape), placed.result_dtype)
         if not workspace:
             return self.builder.emit(relax.call_tir(kernel, arguments, result))
         kind = DTYPES[chosen.source.dtype].accumulator

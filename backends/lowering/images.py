@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Images:
         self._planes: dict[Node, Image] = {}
         self._compact: dict[Node, Image] = {}
         self._plains: dict[Node, Value] = {}
-        self._halos = _halos(graph)
+        self._halos, self._borders = _halos(graph), _borders(graph)
         self._gaps = _gaps(graph, self._halos)
 
     def call(self, placed: Placed) -> Placed:
@@ -62,7 +63,8 @@ class Images:
     def blocks_view(self, node: Node, blocks: int, lanes: int) -> View:
         """Where the value of `node` may lie in blocks."""
         batch, _, height, width = node.image_shape
-        return dense_view(batch, blocks, height, width, lanes, self.halo(node), node.dtype)
+        view = dense_view(batch, blocks, height, width, lanes, self.halo(node), node.dtype)
+        return replace(view, border=self._borders[node]) if view.halo and node in self._borders else view
 
     def planes_view(self, node: Node, channels: int) -> View:
         """Where it may lie in planes; all images of one width have rows as far apart."""
@@ -143,6 +145,7 @@ class Images:
             slots = np.arange(sum(counts), dtype="int64")
         blocks = blocks or -(-len(slots) // view.lanes)
         result = dense_view(view.batch, blocks, view.height, view.width, view.lanes, halo, view.dtype)
+        result = replace(result, border=self._borders.get(node, 0) if halo else 0)
         if view.lanes < self.machine.lanes(view.dtype):
             result = plane_view(view.batch, blocks, view.height, view.width, halo, view.row, view.dtype)
         parts = np.split(slots, np.cumsum(counts)[:-1])
@@ -193,6 +196,17 @@ def _halos(graph: Graph) -> dict[Node, int]:
         elif node.op == "reindex" and node in halos:
             halos[node.inputs[0]] = max(halos.get(node.inputs[0], 0), halos[node])
     return halos
+
+
+def _borders(graph: Graph) -> dict[Node, int]:
+    """The code that padding is, for the convolutions that read a value with it."""
+    borders: dict[Node, int] = {}
+    for node in reversed(graph.nodes):
+        if node.op == "convolution" and any(node.detail_as(Convolution).padding) and node.detail_as(Convolution).zero:
+            borders[node.inputs[0]] = node.detail_as(Convolution).zero
+        elif node.op == "reindex" and node in borders:
+            borders[node.inputs[0]] = borders[node]
+    return borders
 
 
 def _gaps(graph: Graph, halos: Mapping[Node, int]) -> dict[int, int]:

@@ -109,9 +109,9 @@ def in_a_row(view: View) -> View | None:
     return None
 
 
-def pack_vector(vector: npt.NDArray[Any], slots: Slots, result: View) -> npt.NDArray[Any]:
-    """One number for each channel, by slot of `result`, in its type."""
-    packed = np.zeros(result.blocks * result.lanes, result.dtype)
+def pack_vector(vector: npt.NDArray[Any], slots: Slots, result: View, dtype: str) -> npt.NDArray[Any]:
+    """One number for each channel, by slot of `result`."""
+    packed = np.zeros(result.blocks * result.lanes, dtype)
     packed[slots] = vector
     return packed
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dtypes import DTYPES
 from ..graph.fusion import Group, group_nodes
-from ..graph.nodes import Convolution, Frame, Graph, Node, Pool, Reindex, Scalar
+from ..graph.nodes import Array, Convolution, Frame, Graph, Node, Pool, Reindex, Scalar
 from ..kernels.base import Task
 from ..kernels.elementwise import ConcatSpec, ElementwiseSpec
 from ..kernels.epilogue import Epilogue, Operand, Step
@@ -26,6 +26,7 @@ from ..kernels.planes import is_planes
 from ..kernels.pooling import MeanSpec, PoolSpec
 from ..kernels.row_zeros import RowZeros, zeros_in_rows
 from ..kernels.scalar import rounds_once
+from ..kernels.table import TableSpec
 from ..kernels.tiles import Machine, choose_tile
 from .images import Images
 from .layers import convolution_spec, depthwise_spec, planes_task
@@ -52,6 +53,8 @@ def may_lie_in_planes(group: Group, machine: Machine) -> bool:
     """Whether a group can be computed from planes to planes."""
     node = group.anchor or group.sink
     if machine.lanes() == 1 or node.op not in _IN_PLANES or node.dtype != "float32":
+        return False
+    if any(DTYPES[read.dtype].is_code for part in (node, *group.scalars) for read in (part, *part.inputs)):
         return False
     source = node.inputs[0] if group.anchor else node
     return source.image_shape[2:] != (1, 1) and (node.op == "mean" or node.image_shape[2:] != (1, 1))
@@ -95,6 +98,8 @@ class _Planner:
                 "convolution": self._convolution,
                 "pool": self._pool,
                 "mean": self._mean,
+                "total": self._mean,
+                "table": self._table,
                 "concat": self._concat,
                 "frame": self._frame,
                 "scalar": self._elementwise,
@@ -121,8 +126,10 @@ class _Planner:
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
         task = None if spec.banded else Task(spec, self._zeros(convolution, lanes))
+        if source.view.is_code and task is not None:
+            spec = candidates(task, self.machine)[0]
         layer = PlacedLayer(convolution, source.slots, spec, task)
-        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
+        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer, dtype=result.dtype)
         return Image(self.images.call(step), result, slots)
 
     def _zeros(self, convolution: Convolution, lanes: int) -> RowZeros | None:
@@ -151,7 +158,7 @@ class _Planner:
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = depthwise_spec(convolution, view, result, epilogue, self.machine)
         layer = PlacedLayer(convolution, source.slots, spec)
-        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer)
+        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer, dtype=result.dtype)
         return Image(self.images.call(step), result, source.slots)
 
     def _pool(self, group: Group) -> Image:
@@ -187,15 +194,21 @@ class _Planner:
             ),
         )
 
-    def _of_one(self, group: Group, make: Callable[[View, View, Epilogue], Any]) -> Image:
+    def _of_one(
+        self, group: Group, make: Callable[[View, View, Epilogue], Any], tables: tuple[Array, ...] = ()
+    ) -> Image:
         """What computes each channel from the same channel of one image."""
         node = _anchor(group)
         source = self._read(group, node.inputs[0])
         result = self.images.like(source, group.sink)
         epilogue, leaves = self._epilogue(group, result, source.slots)
         spec = make(source.view, result, epilogue)
-        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves)
+        step = Placed(node, spec, (source.value,), (result.size,), tables, leaves, dtype=result.dtype)
         return Image(self.images.call(step), result, source.slots)
+
+    def _table(self, group: Group) -> Image:
+        table = _anchor(group).detail_as(np.ndarray)
+        return self._of_one(group, TableSpec, (table,))
 
     def _concat(self, group: Group) -> Image:
         node = _anchor(group)
@@ -210,7 +223,8 @@ class _Planner:
             return self._elementwise(group, joined) if group.scalars else joined
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = ConcatSpec(tuple(part.view for part in parts), result, epilogue, self._together(result))
-        step = Placed(node, spec, tuple(part.value for part in parts), (result.size,), leaves=leaves)
+        values = tuple(part.value for part in parts)
+        step = Placed(node, spec, values, (result.size,), leaves=leaves, dtype=result.dtype)
         return Image(self.images.call(step), result, slots)
 
     def _elementwise(self, group: Group, anchor: Image | None = None) -> Image:
@@ -268,7 +282,8 @@ class _Planner:
             operands = tuple(operand(source) for source in node.inputs)
             scalar = node.detail_as(Scalar)
             steps.append(Step(scalar.function, scalar.parameters, operands))
-        kind = DTYPES[result.dtype]
+        # Codes that others are made of are int32 in registers, and all else on the way is float32.
+        kind = DTYPES["float32" if DTYPES[result.dtype].is_code else result.dtype]
         dtype = kind.partial if kind.partial and rounds_once(step.function for step in steps) else kind.accumulator
         return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans, dtype), tuple(values)
 
@@ -277,8 +292,8 @@ class _Planner:
         pixels.
         """
         if node.op == "constant":
-            packed = pack_vector(node.detail_as(np.ndarray).reshape(-1), slots, result)
-            view = dense_view(1, result.blocks, 1, 1, result.lanes, 0, result.dtype)
+            packed = pack_vector(node.detail_as(np.ndarray).reshape(-1), slots, result, node.dtype)
+            view = dense_view(1, result.blocks, 1, 1, result.lanes, 0, str(packed.dtype))
             return replace(view, image=0, row=0, column=0), packed
         image = self.images.planes(node) if is_planes(result) else self.images.blocks(node)
         if image.view.blocks != result.blocks or not np.array_equal(image.slots, slots):

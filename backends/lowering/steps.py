@@ -47,6 +47,7 @@ class Placed:
         shape: of the result.
         tables: what it reads then; for a layer it is packed when the specification is chosen.
         leaves: what its epilogue reads, last.
+        dtype: of the result, where it is not that of `node`.
     """
 
     node: Node
@@ -56,6 +57,12 @@ class Placed:
     tables: tuple[Array, ...] = ()
     leaves: tuple[Value, ...] = ()
     layer: PlacedLayer | None = None
+    dtype: str = ""
+
+    @property
+    def result_dtype(self) -> str:
+        """Of what the kernel writes: that of the last operation it computes."""
+        return self.dtype or self.node.dtype
 
 
 @dataclass(frozen=True, eq=False)

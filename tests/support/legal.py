@@ -99,6 +99,7 @@ def check_stage(stage: str, value: Any) -> None:
 
 DETAILS: dict[str, type | tuple[type, ...]] = {
     "input": type(None), "constant": np.ndarray, "convolution": Convolution, "pool": Pool, "mean": type(None),
+    "total": type(None), "table": np.ndarray,
     "scalar": Scalar, "concat": type(None), "reindex": Reindex, "frame": Frame, "product": type(None),
     "softmax": type(None), "flatten": type(None), "reshape": type(None), "item": int,
     "convert": type(None), "foreign": Foreign,

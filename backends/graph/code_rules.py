@@ -1,0 +1,146 @@
+"""How arithmetic on codes is read: calls of what `importing.codes` keeps under the names of `passes.integers`' operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .nodes import Convolution, Frame, Node, Pool, Scalar, Weights, constant
+from .relax_calls import Rule, as_rows, shape_and_dtype, unrowed
+
+__all__ = ["CODE_RULES", "PREFIX"]
+
+PREFIX = "reconvene."
+"""Of the names of calls."""
+
+
+def _numbers(value: Node) -> list[Any]:
+    """The literal numbers that a constant holds."""
+    return [number.item() for number in value.detail_as(np.ndarray).reshape(-1)]
+
+
+def _number(value: Node) -> Any:
+    return _numbers(value)[0]
+
+
+def _convolution(shape: tuple[int, ...], codes: Node, *rest: Node) -> Node:
+    kernel, bias = rest[0].detail_as(np.ndarray).astype("float64"), rest[1].detail_as(np.ndarray).astype("float64")
+    zero, stride, padding, dilation, groups = _number(rest[2]), *map(_numbers, rest[3:6]), _number(rest[6])
+    weights = Weights(kernel, bias - zero * kernel.sum((1, 2, 3)))
+    rows, columns = padding
+    detail = Convolution(
+        weights, tuple(stride), (rows, columns, rows, columns), tuple(dilation), groups, zero if any(padding) else 0
+    )
+    return Node("convolution", [codes], shape, "int32", detail, "integer_conv2d")
+
+
+def _linear(shape: tuple[int, ...], codes: Node, kernel: Node, bias: Node, zero: Node) -> Node:
+    weights = kernel.detail_as(np.ndarray).astype("float64")
+    offsets = bias.detail_as(np.ndarray).astype("float64") - _number(zero) * weights.sum(1)
+    rows = as_rows(codes)
+    detail = Convolution(Weights(weights[:, :, None, None], offsets))
+    sums = Node("convolution", [rows], (rows.shape[0], len(weights)), "int32", detail, "integer_linear")
+    return unrowed(sums, shape)
+
+
+def _total(shape: tuple[int, ...], codes: Node, keepdim: Node) -> Node:
+    return Node("total", [codes], shape, "int32")
+
+
+def _window_total(shape: tuple[int, ...], codes: Node, *rest: Node) -> Node:
+    window, stride, padding = (tuple(_numbers(value)) for value in rest[:3])
+    if any(padding):
+        batch, channels, height, width = codes.shape
+        wider = (batch, channels, height + 2 * padding[0], width + 2 * padding[1])
+        codes = Node("frame", [codes], wider, codes.dtype, Frame((*padding, *padding), fill=_number(rest[3])))
+    return Node("pool", [codes], shape, "int32", Pool("sum", window, stride, (0, 0, 0, 0)))
+
+
+def _requantize(shape: tuple[int, ...], sums: Node, scale: Node, axis: Node, *rest: Node) -> Node:
+    return _scaled("requantize", "int8", shape, sums, scale, _number(axis), [_number(value) for value in rest])
+
+
+def _rescale(shape: tuple[int, ...], sums: Node, scale: Node, axis: Node, offset: Node) -> Node:
+    return _scaled("rescale", "float32", shape, sums, scale, _number(axis), [_number(offset)])
+
+
+def _scaled(
+    function: str, dtype: str, shape: tuple[int, ...], sums: Node, scale: Node, axis: int, numbers: Sequence[float]
+) -> Node:
+    if axis not in (1, len(shape) - 1):
+        raise ValueError(f"a scale along axis {axis} of {len(shape)}")
+    rows = sums if len(shape) in (2, 4) and axis == 1 else as_rows(sums)
+    factors = constant(scale.detail_as(np.ndarray).reshape(1, -1, *[1] * (len(rows.shape) - 2)))
+    return _elements(function, dtype, shape, [rows, factors], numbers)
+
+
+def _quantize(shape: tuple[int, ...], value: Node, *rest: Node) -> Node:
+    return _elements("quantize", "int8", shape, [_image(value)], [_number(number) for number in rest])
+
+
+def _dequantize(shape: tuple[int, ...], codes: Node, scale: Node, zero: Node) -> Node:
+    return _elements("dequantize", "float32", shape, [_image(codes)], [_number(scale), _number(zero)])
+
+
+def _sum(shape: tuple[int, ...], first: Node, second: Node, factors: Node, *rest: Node) -> Node:
+    numbers = [*_numbers(factors), *(_number(value) for value in rest)]
+    return _elements("code_sum", "int8", shape, [_image(first), _image(second)], numbers)
+
+
+def _product(shape: tuple[int, ...], first: Node, second: Node, zeros: Node, scale: Node, codes: Node) -> Node:
+    sides = [first, second] if second.shape != first.shape else [_image(first), _image(second)]
+    return _elements("code_product", "int8", shape, sides, [*_numbers(zeros), _number(scale), *_numbers(codes)])
+
+
+def _table(shape: tuple[int, ...], codes: Node, table: Node) -> Node:
+    image = _image(codes)
+    return unrowed(Node("table", [image], image.shape, "int8", table.detail_as(np.ndarray), "code_table"), shape)
+
+
+def _elements(
+    function: str, dtype: str, shape: tuple[int, ...], operands: list[Node], numbers: Sequence[float]
+) -> Node:
+    scalar = Scalar(function, tuple(float(number) for number in numbers))
+    return unrowed(Node("scalar", operands, operands[0].shape, dtype, scalar, function), shape)
+
+
+def _image(node: Node) -> Node:
+    """`node` as an image, which kernels of single elements take: rows of its last axis where it is none."""
+    if node.is_image:
+        return node
+    shape = (1, math.prod(node.shape)) if len(node.shape) < 2 else (math.prod(node.shape[:-1]), node.shape[-1])
+    return (
+        node.inputs[0]
+        if node.op == "reshape" and node.inputs[0].shape == shape
+        else Node("reshape", [node], shape, node.dtype)
+    )
+
+
+_RULES: dict[str, Callable[..., Node]] = {
+    "integer_conv2d": _convolution,
+    "integer_linear": _linear,
+    "total": _total,
+    "window_total": _window_total,
+    "requantize": _requantize,
+    "rescale": _rescale,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "code_sum": _sum,
+    "code_product": _product,
+    "code_table": _table,
+}
+
+
+def _call(call: Any, arguments: Sequence[Any]) -> Node | None:
+    name = str(call.args[0].global_symbol)
+    rule = _RULES.get(name.removeprefix(PREFIX))
+    if not name.startswith(PREFIX) or rule is None:
+        return None
+    return rule(shape_and_dtype(call)[0], *arguments[1])
+
+
+CODE_RULES: dict[str, Rule] = {"relax.call_dps_packed": _call}
+"""By operator."""

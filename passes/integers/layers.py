@@ -1,0 +1,119 @@
+"""Convolutions and linear layers whose weights and inputs are quantised: products of codes, added in int32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from .constants import Constants
+from .operators import OPERATORS
+from .scheme import DEQUANTIZE, PER_CHANNEL, Codes, codes_of_node
+
+__all__ = ["Layer", "layer_of"]
+
+A = torch.ops.aten
+
+_MOST = 2**31 - 1
+"""The largest sum."""
+_CODES = 255
+"""By which a code is off its zero at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer on codes.
+
+    Attributes:
+        source: the codes that it reads, `zero` of which stands for zero.
+        weight: int8, from -127 to 127 by output channel.
+        bias: int32 by output channel, in steps of `scale`.
+        scale: float64, what a sum is multiplied by to give the layer's value, by output channel.
+        axis: along which the channels of the result lie.
+        window: stride, padding and dilation of a convolution, and its groups; None for a linear layer.
+    """
+
+    source: fx.Node
+    zero: int
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    axis: int
+    window: tuple[list[int], list[int], list[int], int] | None
+
+    def emitted(self, at: fx.Node, emit: Callable[..., fx.Node], constants: Constants) -> fx.Node:
+        """The node of its sums, right before `at`."""
+        operands = (self.source, constants.node(at, self.weight), constants.node(at, self.bias), self.zero)
+        if self.window is None:
+            return emit(at, OPERATORS.integer_linear.default, *operands)
+        return emit(at, OPERATORS.integer_conv2d.default, *operands, *self.window)
+
+
+def layer_of(node: fx.Node, constants: Constants, known: Callable[[Any], tuple[Codes, fx.Node] | None]) -> Layer | None:
+    """The layer that `node` is; None where it is none, or its weights or inputs are not codes, or sums might not fit in int32.
+
+    Args:
+        known: gives the codes that a value is read from.
+    """
+    if node.target is A.linear.default:
+        window = None
+    elif node.target in (A.conv2d.default, A.conv2d.padding):
+        window = _window(node)
+        if window is None:
+            return None
+    else:
+        return None
+    weights, source = _weights(node.args[1], constants), known(node.args[0])
+    if weights is None or source is None:
+        return None
+    codes, read = source
+    weight, steps = weights
+    scale = steps.double() * codes.scale
+    given = node.args[2] if len(node.args) > 2 else None
+    offsets = torch.zeros(len(weight)) if given is None else constants.value(given)
+    if offsets is None:
+        return None
+    bias = torch.round(offsets.double() / scale)
+    most = bias.abs() + weight.double().flatten(1).abs().sum(1) * _CODES
+    if not bool((most <= _MOST).all()):
+        return None
+    axis = 1 if window is not None else node.meta["val"].dim() - 1
+    return Layer(read, codes.zero, weight, bias.to(torch.int32), scale, axis, window)
+
+
+def _window(node: fx.Node) -> tuple[list[int], list[int], list[int], int] | None:
+    stride, padding, dilation, groups = [*node.args[3:], *([1], [0], [1], 1)[len(node.args[3:]) :]]
+    window = node.args[1].meta["val"].shape[2:]  # type: ignore[union-attr]
+    steps = [_pair(dilation)[axis] * (window[axis] - 1) for axis in range(2)]
+    if node.target is A.conv2d.padding:
+        if padding == "same" and any(step % 2 for step in steps):
+            return None
+        padding = [step // 2 for step in steps] if padding == "same" else [0]
+    return _pair(stride), _pair(padding), _pair(dilation), int(groups)  # type: ignore[call-overload]
+
+
+def _pair(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values
+
+
+def _weights(node: Any, constants: Constants) -> tuple[Tensor, Tensor] | None:
+    """The codes of weights and the scale of each output channel; None where zero is not the code 0."""
+    if not isinstance(node, fx.Node) or node.target not in (DEQUANTIZE, PER_CHANNEL):
+        return None
+    codes = constants.value(node.args[0])
+    if codes is None or codes.dtype != torch.int8:
+        return None
+    if node.target is DEQUANTIZE:
+        scheme = codes_of_node(node)
+        if scheme is None or scheme.zero or scheme.moved:
+            return None
+        return codes, torch.full((len(codes),), scheme.scale, dtype=torch.float64)
+    scales, zeros, axis = constants.value(node.args[1]), node.args[2], node.args[3]
+    offsets = constants.value(zeros) if isinstance(zeros, fx.Node) else torch.zeros(1)
+    if axis != 0 or scales is None or offsets is None or bool(offsets.any()):
+        return None
+    return codes, scales.double()

@@ -1,0 +1,239 @@
+"""Rewrites a graph of float operators between quantise and dequantise nodes into arithmetic on codes.
+
+Every quantise node asks for the codes of a number, and the question is passed on: through what only moves numbers, and
+through clamps, which make the range of codes smaller, to a layer, a sum, a product, a pooling, or any function of one value,
+which is a table of 256 codes. What has no answer is computed in float32 between dequantise and quantise, and is named.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from .constants import Constants
+from .elements import product_of_codes, sum_of_codes
+from .layers import Layer, layer_of
+from .operators import OPERATORS
+from .pooling import pooled_codes
+from .scheme import DEQUANTIZE, QUANTIZE, Codes, codes_of_node
+from .tables import recoding, table_of
+
+__all__ = ["IntegerProgram", "with_integers"]
+
+A = torch.ops.aten
+
+CLAMPS: dict[Any, Callable[..., tuple[float, float]]] = {
+    A.relu.default: lambda: (0.0, math.inf),
+    A.relu_.default: lambda: (0.0, math.inf),
+    A.relu6.default: lambda: (0.0, 6.0),
+    A.hardtanh.default: lambda low=-1.0, high=1.0: (low, high),
+    A.hardtanh_.default: lambda low=-1.0, high=1.0: (low, high),
+    A.clamp.default: lambda low=None, high=None: (
+        -math.inf if low is None else low,
+        math.inf if high is None else high,
+    ),
+    A.clamp_min.default: lambda low: (low, math.inf),
+}
+"""What keeps numbers in a range, from the operator's further arguments to its ends."""
+
+MOVES = frozenset(
+    {
+        A.view.default, A.reshape.default, A.flatten.using_ints, A.unflatten.int, A.permute.default, A.transpose.int,
+        A.squeeze.default, A.squeeze.dim, A.squeeze.dims, A.unsqueeze.default, A.contiguous.default, A.clone.default,
+        A.slice.Tensor, A.select.int, A.index_select.default, A.expand.default, A.alias.default, A.detach.default,
+        A.pixel_shuffle.default, A.pixel_unshuffle.default, A.channel_shuffle.default, A.flip.default, A.roll.default,
+        A.narrow.default, A.t.default, A.movedim.int, A.repeat.default, A.swapaxes.default,
+    }
+)  # fmt: skip
+"""What gives numbers other places, from its first argument."""
+
+LARGEST = frozenset({A.max_pool2d.default})
+"""What takes the largest of some numbers, whose code is the largest too."""
+
+OFF_IN_EVAL = frozenset({A.dropout.default, A.dropout_.default, A.feature_dropout.default})
+"""What drops some numbers in training only: with the third argument True."""
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerProgram:
+    """A graph of arithmetic on codes.
+
+    Attributes:
+        module: a copy; `OPERATORS` are what it computes with.
+        layers: how many convolutions and linear layers add products of codes.
+        floats: names of the nodes that are computed in float32, moves and conversions left out.
+    """
+
+    module: fx.GraphModule
+    layers: int
+    floats: tuple[str, ...]
+
+
+def with_integers(module: fx.GraphModule) -> IntegerProgram:
+    """`module`, whose values are in ``meta["val"]`` of its nodes, with all that can be computed on codes computed so."""
+    module = copy.deepcopy(module)
+    lowering = _Lowering(module)
+    lowering.run()
+    graph = module.graph
+    graph.eliminate_dead_code()
+    graph.lint()
+    module.recompile()
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    layers = sum(node.target in (OPERATORS.integer_conv2d.default, OPERATORS.integer_linear.default) for node in calls)
+    floats = tuple(node.name for node in calls if _computes_in_float(node))
+    return IntegerProgram(module, layers, floats)
+
+
+def _computes_in_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    moves = node.target in MOVES or node.target is A.cat.default or getattr(node.target, "__name__", "") == "getitem"
+    ours = getattr(node.target, "namespace", "") == "reconvene"
+    return isinstance(value, Tensor) and value.is_floating_point() and not moves and not ours
+
+
+class _Lowering:
+    """One pass over a graph. What is made for a node stands directly before it."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.graph = module.graph
+        self.constants = Constants(module)
+        self.made: dict[tuple[fx.Node, Codes], fx.Node | None] = {}
+        self.ours: set[fx.Node] = set()
+        self.sums: dict[fx.Node, tuple[Layer, fx.Node] | None] = {}
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes):
+            if node.target in OFF_IN_EVAL and not node.args[2]:
+                node.replace_all_uses_with(node.args[0])
+                self.graph.erase_node(node)
+        nodes = list(self.graph.nodes)
+        for node in nodes:
+            if node.target is QUANTIZE:
+                self._quantize(node)
+        for node in nodes:
+            if node.op == "call_function" and node.users and (found := self.summed(node)) is not None:
+                self._rescale(node, *found)
+        for node in nodes:
+            if node.target is DEQUANTIZE and node.users and (known := self._dequantized(node)) is not None:
+                codes, source = known
+                self._replace(node, self.emit(node, OPERATORS.dequantize.default, source, codes.scale, codes.zero))
+
+    def _quantize(self, node: fx.Node) -> None:
+        codes = codes_of_node(node)
+        read_as_codes = all(user.target is DEQUANTIZE for user in node.users)
+        if codes is None or (codes.moved and not read_as_codes):
+            return
+        found = self.coded(node.args[0], codes)
+        if found is None:
+            arguments = (node.args[0], codes.inverse, codes.zero, codes.low, codes.high)
+            found = self.emit(node, OPERATORS.quantize.default, *arguments)
+        self._replace(node, found)
+        self.ours.add(found)
+
+    def _rescale(self, node: fx.Node, layer: Layer, sums: fx.Node) -> None:
+        scale = self.constants.node(node, layer.scale.float())
+        self._replace(node, self.emit(node, OPERATORS.rescale.default, sums, scale, layer.axis, 0))
+
+    def _replace(self, node: fx.Node, found: fx.Node) -> None:
+        node.replace_all_uses_with(found)
+
+    def emit(self, at: fx.Node, target: Any, *args: Any) -> fx.Node:
+        """A call right before `at`."""
+        with self.graph.inserting_before(at):
+            node = self.graph.call_function(target, args)
+        node.meta = {key: at.meta[key] for key in ("stack_trace", "nn_module_stack") if key in at.meta}
+        node.meta["val"] = target(*map_arg(args, lambda argument: argument.meta["val"]))
+        return node
+
+    def known(self, value: Any) -> tuple[Codes, fx.Node] | None:
+        """The codes that a value is read from, through what only moves it; None where it is computed in float32."""
+        if not isinstance(value, fx.Node):
+            return None
+        if value.target is DEQUANTIZE:
+            return self._dequantized(value)
+        if value.target not in MOVES | LARGEST:
+            return None
+        found = self.known(value.args[0])
+        if found is None:
+            return None
+        codes, source = found
+        return codes, self._moved(value, codes, source)
+
+    def _dequantized(self, node: fx.Node) -> tuple[Codes, fx.Node] | None:
+        codes, source = codes_of_node(node), node.args[0]
+        if codes is None or not isinstance(source, fx.Node) or (codes.moved and source not in self.ours):
+            return None
+        return codes, source
+
+    def _moved(self, node: fx.Node, codes: Codes, source: fx.Node) -> fx.Node:
+        """`node` of the codes `source`, once for all who ask."""
+        key = node, Codes(codes.scale, codes.zero)
+        found = self.made.get(key)
+        if found is None:
+            found = self.emit(node, node.target, source, *node.args[1:])
+            self.made[key] = found
+        return found
+
+    def coded(self, value: Any, codes: Codes) -> fx.Node | None:
+        """`value` as codes; None where they have to be made of float32."""
+        if not isinstance(value, fx.Node):
+            return None
+        key = value, codes
+        if key not in self.made:
+            self.made[key] = self._coded(value, codes)
+        return self.made[key]
+
+    def _coded(self, value: fx.Node, codes: Codes) -> fx.Node | None:
+        known = self.known(value)
+        if known is not None:
+            return recoding(self, value, known, codes)
+        if value.op != "call_function":
+            return None
+        if value.target in CLAMPS:
+            limits = CLAMPS[value.target](*value.args[1:], **value.kwargs)
+            return self.coded(value.args[0], codes.within(*limits))
+        if value.target in MOVES | LARGEST:
+            source = self.coded(value.args[0], codes)
+            return None if source is None else self.emit(value, value.target, source, *value.args[1:])
+        if value.target is A.cat.default:
+            parts = [self.coded(part, codes) for part in value.args[0]]  # type: ignore[union-attr]
+            return None if None in parts else self.emit(value, value.target, parts, *value.args[1:])
+        if value.target is A.pad.default or value.target is A.constant_pad_nd.default:
+            return self._padded(value, codes)
+        return self._computed(value, codes)
+
+    def _padded(self, node: fx.Node, codes: Codes) -> fx.Node | None:
+        widths, *rest = node.args[1:]
+        constant = node.target is A.constant_pad_nd.default or not rest or rest[0] == "constant"
+        fill = rest[-1] if rest and not isinstance(rest[-1], str) else 0.0
+        if not constant or not isinstance(fill or 0.0, int | float):
+            return None
+        source = self.coded(node.args[0], codes)
+        code = codes.of(float(fill or 0.0))  # type: ignore[arg-type]
+        return None if source is None else self.emit(node, A.constant_pad_nd.default, source, widths, code)
+
+    def _computed(self, node: fx.Node, codes: Codes) -> fx.Node | None:
+        layer = self.summed(node)
+        if layer is not None:
+            scale = self.constants.node(node, (layer[0].scale / codes.scale).float())
+            target = OPERATORS.requantize.default
+            return self.emit(node, target, layer[1], scale, layer[0].axis, 0, codes.zero, codes.low, codes.high)
+        for rule in (sum_of_codes, product_of_codes, pooled_codes, table_of):
+            found = rule(self, node, codes)
+            if found is not None:
+                return found
+        return None
+
+    def summed(self, node: fx.Node) -> tuple[Layer, fx.Node] | None:
+        """The layer that `node` is, and the sums of its products; None where it is none on codes."""
+        if node not in self.sums:
+            layer = layer_of(node, self.constants, self.known)
+            self.sums[node] = None if layer is None else (layer, layer.emitted(node, self.emit, self.constants))
+        return self.sums[node]

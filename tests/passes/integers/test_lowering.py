@@ -1,0 +1,251 @@
+"""What int8 means: the rewritten graph against exact integers by hand, and within one step of the graph it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reconvene.passes.integers.lowering import IntegerProgram, with_integers
+from reconvene.passes.integers.operators import OPERATORS
+from reconvene.passes.integers.scheme import Codes
+from tests.support.quantised import QuantisedConv, QuantisedLinear, coded, of
+
+FINE = (0.03, -5)
+
+
+def lowered(module: nn.Module, *inputs: Tensor) -> tuple[IntegerProgram, nn.Module]:
+    exported = torch.export.export(module.eval(), inputs).module(check_guards=False)
+    return with_integers(exported), exported
+
+
+def steps_apart(module: nn.Module, scale: float, *inputs: Tensor) -> Tensor:
+    """By how many steps of `scale` the rewritten graph's result is off, entry by entry."""
+    program, exported = lowered(module, *inputs)
+    with torch.no_grad():
+        return ((program.module(*inputs) - exported(*inputs)) / scale).abs()
+
+
+class Layer(nn.Module):
+    """A layer between codes, with what follows it before its result is quantised."""
+
+    def __init__(
+        self, layer: nn.Module, after: Callable[[Tensor], Tensor] = lambda x: x, result: Any = (0.05, 3)
+    ) -> None:
+        super().__init__()
+        self.layer, self.after, self.result = layer, after, result
+
+    def forward(self, x: Tensor) -> Tensor:
+        return coded(self.after(self.layer(coded(x, *FINE))), *self.result)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_a_convolution_is_the_formula() -> None:
+    """``clamp(rne(float32(bias + w (x - z)) * float32(s_x s_w / s_y))) + z_y`` in NumPy."""
+    layer = QuantisedConv(3, 5, 3, stride=2, padding=1)
+    x = torch.randn(2, 3, 7, 6)
+    program, _ = lowered(Layer(layer), x)
+    codes = np.clip(np.rint(x.numpy() * np.float32(1 / 0.03)) - 5, -128, 127).astype("int64")
+    framed = np.pad(codes + 5, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    weight = layer.codes.numpy().astype("int64")
+    scale = layer.scales.double().numpy() * 0.03
+    sums = (
+        np.zeros((2, 5, 4, 3), "int64")
+        + np.rint(layer.bias.detach().double().numpy() / scale).astype("int64")[:, None, None]
+    )
+    for row, column in np.ndindex(3, 3):
+        sums += np.einsum(
+            "oc,nchw->nohw", weight[:, :, row, column], framed[:, :, row : row + 7 : 2, column : column + 6 : 2]
+        )
+    steps = sums.astype("float32") * (scale / 0.05).astype("float32")[:, None, None]
+    wanted = (np.rint(np.clip(steps, -131, 124)) * 0.05).astype("float32")
+    np.testing.assert_array_equal(program.module(x).detach().numpy(), wanted)
+    assert program.layers == 1 and program.floats == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"padding": 1}, (9, 8)),
+        ({"stride": 2, "padding": (1, 0)}, (9, 8)),
+        ({"dilation": 2, "padding": 2}, (9, 8)),
+        ({"padding": "same"}, (9, 8)),
+        ({"padding": "valid", "stride": (2, 1)}, (9, 8)),
+        ({"groups": 4, "padding": 1}, (5, 5)),
+        ({"groups": 2}, (5, 5)),
+    ],
+)
+@pytest.mark.parametrize(
+    "after", [torch.relu, F.relu6, lambda x: x.clamp(-0.4, 0.9), lambda x: F.max_pool2d(torch.relu(x), 2)]
+)
+def test_layers_are_at_most_a_step_off(
+    options: dict[str, Any], size: tuple[int, int], after: Callable[..., Tensor]
+) -> None:
+    apart = steps_apart(Layer(QuantisedConv(4, 8, 3, **options), after), 0.05, torch.randn(2, 4, *size))
+    assert float(apart.max()) < 1.01 and float((apart > 0.5).float().mean()) < 0.01
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (2, 5, 6), (2, 3, 4, 6)])
+def test_linear_layers_of_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    module = Layer(QuantisedLinear(6, 7))
+    assert float(steps_apart(module, 0.05, torch.randn(shape)).max()) < 1.01
+    assert lowered(module, torch.randn(shape))[0].floats == ()
+
+
+def test_what_gives_float_is_rescaled_and_not_rounded() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = QuantisedLinear(40, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(coded(x, *FINE))
+
+    x = torch.randn(3, 40)
+    program, exported = lowered(Last(), x)
+    assert program.layers == 1
+    # The bias is rounded to a step of both scales, and nothing else is.
+    torch.testing.assert_close(program.module(x), exported(x), rtol=0, atol=0.03 * float(Last().layer.scales.max()))
+
+
+@pytest.mark.parametrize(
+    ("function", "sides"),
+    [
+        (torch.add, 2),
+        (lambda a, b: torch.relu(a + b), 2),
+        (torch.mul, 2),
+        (lambda a, b: torch.cat([a, b], 1), 2),
+        (lambda a: F.hardswish(a), 1),
+        (lambda a: a * torch.sigmoid(a), 1),
+        (lambda a: F.gelu(2 * a - 1), 1),
+        (lambda a: a.mean((2, 3)), 1),
+        (lambda a: F.adaptive_avg_pool2d(a, 1), 1),
+        (lambda a: F.adaptive_avg_pool2d(a, (3, 2)), 1),
+        (lambda a: F.avg_pool2d(a, 3, 2, 1), 1),
+        (lambda a: F.max_pool2d(a, 3, 2, 1), 1),
+        (lambda a: F.pad(a, (1, 2, 0, 1)), 1),
+        (lambda a: F.pad(a, (1, 2, 0, 1), value=0.5), 1),
+        (lambda a: a.flatten(1), 1),
+        (lambda a: a.permute(0, 2, 3, 1), 1),
+        (lambda a: a[:, 1:3, ::2], 1),
+        (lambda a: F.pixel_shuffle(a, 2), 1),
+        (lambda a: F.channel_shuffle(a, 2), 1),
+        (lambda a: F.dropout(a, 0.5, training=False), 1),
+    ],
+)
+def test_operations_on_codes_are_at_most_a_step_off(function: Callable[..., Tensor], sides: int) -> None:
+    given = [torch.randn(2, 4, 6, 8) for _ in range(sides)]
+    module = of(function, *[(0.03, -5), (0.025, 11)][:sides])
+    program, _ = lowered(module, *given)
+    assert program.floats == ()
+    assert float(steps_apart(module, 0.02, *given).max()) < 1.01
+
+
+def test_a_gate_is_for_every_pixel_of_its_channel() -> None:
+    module = of(torch.mul, (0.03, -5), (0.004, -128))
+    given = torch.randn(2, 4, 6, 8), torch.rand(2, 4, 1, 1)
+    assert lowered(module, *given)[0].floats == ()
+    assert float(steps_apart(module, 0.02, *given).max()) < 1.01
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: a.softmax(1),
+        lambda a: F.avg_pool2d(a, 3, 2, 1, count_include_pad=False),
+        lambda a: torch.where(a > 0, a, a.flip(1)),
+        lambda a: F.prelu(a, torch.linspace(0.1, 0.4, 4)),
+    ],
+)
+def test_what_is_not_computed_on_codes_stays_and_is_named(function: Callable[..., Tensor]) -> None:
+    x = torch.randn(2, 4, 6, 8)
+    module = of(function, FINE)
+    program, exported = lowered(module, x)
+    assert program.floats
+    torch.testing.assert_close(program.module(x), exported(x))
+
+
+def test_unsigned_codes_are_the_same_numbers() -> None:
+    """As who quantises for x86 writes them."""
+
+    class Unsigned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = QuantisedConv(3, 5, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = coded(x, 0.03, 123, 0, 255, torch.uint8)
+            return coded(torch.relu(self.layer(x)), 0.05, 2, 0, 255, torch.uint8)
+
+    x, module = torch.randn(2, 3, 8, 8), Unsigned()
+    program, exported = lowered(module, x)
+    assert program.layers == 1 and program.floats == ()
+    assert float(((program.module(x) - exported(x)) / 0.05).abs().max()) < 1.01
+
+
+def test_sums_that_might_not_fit_stay_in_float() -> None:
+    layer = QuantisedLinear(70000, 1)
+    layer.codes.fill_(127)
+    x = torch.randn(1, 70000)
+    program, exported = lowered(Layer(layer), x)
+    assert program.layers == 0 and program.floats
+    torch.testing.assert_close(program.module(x), exported(x))
+
+
+def test_weights_with_a_zero_of_their_own_stay_in_float() -> None:
+    layer = QuantisedLinear(6, 3)
+    layer.zeros.fill_(4)
+    assert lowered(Layer(layer), torch.randn(2, 6))[0].layers == 0
+
+
+def test_the_module_that_is_given_stays_as_it_was() -> None:
+    x = torch.randn(1, 3, 8, 8)
+    exported = torch.export.export(Layer(QuantisedConv(3, 5, 3)), (x,)).module()
+    before = str(exported.graph)
+    with_integers(exported)
+    assert str(exported.graph) == before
+
+
+def test_no_number_is_nan() -> None:
+    assert OPERATORS.quantize(torch.tensor([math.nan, math.inf, -math.inf]), 10.0, 3, -128, 127).tolist() == [
+        3,
+        127,
+        -128,
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    scales=st.tuples(*[st.floats(1e-4, 10.0)] * 3),
+    zeros=st.tuples(*[st.integers(-128, 127)] * 3),
+    codes=st.tuples(*[st.integers(-128, 127)] * 2),
+)
+def test_sums_of_codes_are_at_most_a_step_off_the_real_sum(
+    scales: tuple[float, ...], zeros: tuple[int, ...], codes: tuple[int, ...]
+) -> None:
+    given = [torch.full((1, 1), (code - zero) * scale) for code, zero, scale in zip(codes, zeros, scales, strict=False)]
+    module = of(torch.add, *list(zip(scales, zeros, strict=True))[:2], result=(scales[2], zeros[2]))
+    program, exported = lowered(module, *given)
+    apart = (program.module(*given) - exported(*given)).abs() / scales[2]
+    assert float(apart.max()) < 1.01
+
+
+@given(st.floats(1e-3, 1e3), st.integers(-128, 127), st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_clamping_numbers_and_clamping_codes_are_the_same(scale: float, zero: int, low: float, high: float) -> None:
+    low, high = sorted((low, high))
+    codes, values = Codes(scale, zero), torch.linspace(-2e4, 2e4, 101)
+    narrow = codes.within(low, high)
+    wanted = OPERATORS.quantize(values.clamp(low, high), codes.inverse, zero, -128, 127)
+    assert torch.equal(OPERATORS.quantize(values, codes.inverse, zero, narrow.low, narrow.high), wanted)
