@@ -79,6 +79,7 @@ class Artifact(Compiled):
         state: the buffers that the model writes, with what they hold before the first call.
         layers: which kernel each layer has, and what the zeros in its weights brought; empty for ``tvm-default``.
         cost_unit: of the costs in `layers`: ``s`` where kernels were timed, else ``cycles``.
+        floats: of a quantised model, what is computed in float32 between codes.
     """
 
     library: Library = field(repr=False)
@@ -90,6 +91,7 @@ class Artifact(Compiled):
     state: tuple[State, ...] = ()
     layers: tuple[LayerChoice, ...] = ()
     cost_unit: str = "cycles"
+    floats: tuple[str, ...] = ()
 
     @property
     def memory(self) -> Memory:

@@ -100,6 +100,13 @@ class Built(Compiled):
         return () if self._artifact is None else self._artifact.layers
 
     @property
+    def floats(self) -> tuple[str, ...]:
+        """Of a quantised model, what is computed in float32 between codes, since there are no codes for it; empty for loaded
+        bundles.
+        """
+        return () if self._artifact is None else self._artifact.floats
+
+    @property
     def cost_unit(self) -> str:
         """Of the costs in `layers`: ``s`` where kernels were timed, else ``cycles``."""
         return "cycles" if self._artifact is None else self._artifact.cost_unit

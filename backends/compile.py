@@ -183,6 +183,7 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
         imported.state,
         layers,
         cost_unit(options.choose, target, options.on),
+        () if imported.integers is None else imported.integers.floats,
     )
 
 

@@ -39,6 +39,7 @@ class LayerChoice:
         dense: the family of the best kernel that multiplies by zeros, too, and what that costs.
         bytes: of the weights and tables that the kernel reads in one call.
         dense_bytes: and of those that the dense kernel would read.
+        dtype: of the values that it reads; codes of quantised ones are int8, or uint8 where instructions ask for that.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LayerChoice:
     dense_cost: float | None = None
     bytes: int = 0
     dense_bytes: int | None = None
+    dtype: str = "float32"
 
 
 def layer_choices(
@@ -94,6 +96,7 @@ def _choice(
         planes=plan.machine.lanes() > 1 and is_planes(spec.result),
         cost=figures.get(spec),
         bytes=spec.weight_bytes,
+        dtype=node.inputs[0].dtype,
     )
     others = candidates(task, plan.machine, DENSE) if task is not None else ()
     priced = [other for other in others if other in figures]

@@ -57,9 +57,11 @@ class Imported:
 
     @property
     def weights(self) -> dict[str, Array]:
-        """The parameters and buffers of the model in float32, by name."""
+        """The parameters and buffers of the model in float32, and the weights of layers on codes, by name."""
         found = self.exported.state_dict
-        return {name: tensor.detach().cpu().numpy() for name, tensor in found.items() if tensor.dtype == torch.float32}
+        floats = {name: tensor for name, tensor in found.items() if tensor.dtype == torch.float32}
+        codes = {} if self.integers is None else self.integers.weights
+        return {name: tensor.detach().cpu().numpy() for name, tensor in {**floats, **codes}.items()}
 
 
 def import_module(module: nn.Module, example_inputs: tuple[Any, ...], *, integers: bool = True) -> Imported:

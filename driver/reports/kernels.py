@@ -43,6 +43,7 @@ class KernelReport:
         zeros: of the weights as the model has them, and what they take by format; none where no weight has any.
         foreign: names of weights with zeros that no kernel of ours reads, such as those of one-dimensional, three-dimensional
             and transposed convolutions: TVM's own kernels multiply by their zeros.
+        floats: of a quantised model, what is computed in float32 between codes.
         pictures: of their masks, for the page; not part of the JSON.
     """
 
@@ -53,12 +54,14 @@ class KernelReport:
     weights_bytes: int
     zeros: tuple[LayerZeros, ...] = ()
     foreign: tuple[str, ...] = ()
+    floats: tuple[str, ...] = ()
     pictures: Mapping[str, MaskPicture] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, built: Built, title: str, module: fx.GraphModule | None = None) -> KernelReport:
         """What `compile` found; with the captured module also what zeros its weights have."""
-        made = cls(title, built.target.name, built.cost_unit, built.layers, built.memory.weights_bytes)
+        weights = built.memory.weights_bytes
+        made = cls(title, built.target.name, built.cost_unit, built.layers, weights, floats=built.floats)
         if module is None:
             return made
         canonical = canonicalize(module)
@@ -72,6 +75,11 @@ class KernelReport:
     def sparse(self) -> tuple[LayerChoice, ...]:
         """Layers with zeros in their weights."""
         return tuple(layer for layer in self.layers if layer.zeros)
+
+    @property
+    def quantised(self) -> int:
+        """How many layers multiply codes."""
+        return sum(layer.calls for layer in self.layers if layer.dtype in ("int8", "uint8"))
 
     @property
     def families(self) -> Mapping[str, int]:
@@ -118,13 +126,23 @@ class KernelReport:
     def lines(self) -> tuple[str, ...]:
         """How many layers have which kernels."""
         counted = ", ".join(f"{count} {family}" for family, count in self.families.items())
-        return (*([f"layers: {counted}"] if counted else []), *([self.without_kernels] if self.foreign else []))
+        quantised = f"{self.quantised} of {sum(layer.calls for layer in self.layers)} layers on 8-bit integers"
+        return (
+            *([f"layers: {counted}"] if counted else []),
+            *([quantised] if self.quantised else []),
+            *([f"in float32 between them: {_first(self.floats)}"] if self.floats else []),
+            *([self.without_kernels] if self.foreign else []),
+        )
 
     @property
     def without_kernels(self) -> str:
         """Which zeros bring nothing, since no kernel of ours reads the weight."""
-        more = f" and {len(self.foreign) - _TOLD} more" if len(self.foreign) > _TOLD else ""
-        return f"zeros without a kernel that skips them, computed by TVM's own: {', '.join(self.foreign[:_TOLD])}{more}"
+        return f"zeros without a kernel that skips them, computed by TVM's own: {_first(self.foreign)}"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return f"{', '.join(names[:_TOLD])}{more}"
 
 
 def _foreign(zeros: Sequence[LayerZeros], layers: Sequence[LayerChoice]) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def _answer(request: Request, built: Built, kernels: KernelReport, runtime: Runt
         says(*lines)(console)
         if kernels.sparse:
             console.print(kernels.table())
-        if kernels.sparse or kernels.foreign:
+        if kernels.sparse or kernels.foreign or kernels.quantised or kernels.floats:
             says(*kernels.lines())(console)
         says(files_line(files))(console)
 

@@ -34,6 +34,7 @@ class Layer:
         scale: float64, what a sum is multiplied by to give the layer's value, by output channel.
         axis: along which the channels of the result lie.
         window: stride, padding and dilation of a convolution, and its groups; None for a linear layer.
+        name: of the weight in the model; empty where it is computed.
     """
 
     source: fx.Node
@@ -43,6 +44,7 @@ class Layer:
     scale: Tensor
     axis: int
     window: tuple[list[int], list[int], list[int], int] | None
+    name: str
 
     def emitted(self, at: fx.Node, emit: Callable[..., fx.Node], constants: Constants) -> fx.Node:
         """The node of its sums, right before `at`."""
@@ -81,7 +83,12 @@ def layer_of(node: fx.Node, constants: Constants, known: Callable[[Any], tuple[C
     if not bool((most <= _MOST).all()):
         return None
     axis = 1 if window is not None else node.meta["val"].dim() - 1
-    return Layer(read, codes.zero, weight, bias.to(torch.int32), scale, axis, window)
+    return Layer(read, codes.zero, weight, bias.to(torch.int32), scale, axis, window, _name(node.args[1]))
+
+
+def _name(weight: Any) -> str:
+    stored = weight.args[0]
+    return str(stored.target) if stored.op == "get_attr" else ""
 
 
 def _window(node: fx.Node) -> tuple[list[int], list[int], list[int], int] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from ...frontend.source_line import source_line
 from .constants import Constants
 from .elements import product_of_codes, sum_of_codes
 from .layers import Layer, layer_of
@@ -68,12 +69,14 @@ class IntegerProgram:
     Attributes:
         module: a copy; `OPERATORS` are what it computes with.
         layers: how many convolutions and linear layers add products of codes.
-        floats: names of the nodes that are computed in float32, moves and conversions left out.
+        floats: what is computed in float32, each with the line it was written in; moves and conversions are left out.
+        weights: the int8 weights of these layers, by the names that they have in the model.
     """
 
     module: fx.GraphModule
     layers: int
     floats: tuple[str, ...]
+    weights: Mapping[str, Tensor]
 
 
 def with_integers(module: fx.GraphModule) -> IntegerProgram:
@@ -87,8 +90,14 @@ def with_integers(module: fx.GraphModule) -> IntegerProgram:
     module.recompile()
     calls = [node for node in graph.nodes if node.op == "call_function"]
     layers = sum(node.target in (OPERATORS.integer_conv2d.default, OPERATORS.integer_linear.default) for node in calls)
-    floats = tuple(node.name for node in calls if _computes_in_float(node))
-    return IntegerProgram(module, layers, floats)
+    floats = tuple(_told(node) for node in calls if _computes_in_float(node))
+    weights = {layer.name: layer.weight for layer, _ in filter(None, lowering.sums.values()) if layer.name}
+    return IntegerProgram(module, layers, floats, weights)
+
+
+def _told(node: fx.Node) -> str:
+    line = source_line(node)
+    return f"{node.name} at {line}" if line else node.name
 
 
 def _computes_in_float(node: fx.Node) -> bool:

@@ -52,6 +52,13 @@ def test_cycles_are_counted() -> None:
     assert "12.3 k cycles" in shown(cycles) and "1.90×" in shown(cycles)
 
 
+def test_layers_on_codes_are_counted_and_what_is_in_float_is_named() -> None:
+    layer = LayerChoice("a.weight", (8, 8, 3, 3), 576, 0, None, "integer_convolution", False, calls=2, dtype="uint8")
+    other = LayerChoice("b.weight", (8, 8), 64, 0, None, "convolution", False)
+    report = KernelReport("net", "rpi4", "cycles", (layer, other), 1, floats=("softmax at net.py:7",))
+    assert report.lines()[1:] == ("2 of 3 layers on 8-bit integers", "in float32 between them: softmax at net.py:7")
+
+
 def test_programs_get_everything() -> None:
     data = json.loads(REPORT.to_json())
     assert data["schema"] == SCHEMA and data["unit"] == "s" and data["weights_bytes"] == 12345
@@ -59,7 +66,7 @@ def test_programs_get_everything() -> None:
     assert data["layers"][1] == {
         "name": "a.weight", "shape": [8, 8, 3, 3], "weights": 576, "zeros": 432, "structure": "row-block:4",
         "kernel": "gather", "planes": True, "calls": 1, "cost": 1e-5, "dense": "winograd", "dense_cost": 2.5e-5,
-        "bytes": 720, "dense_bytes": 9216,
+        "bytes": 720, "dense_bytes": 9216, "dtype": "float32",
     }  # fmt: skip
 
 
