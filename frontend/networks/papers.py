@@ -16,6 +16,7 @@ from ..base.errors import InputError
 from .initial_weights import initialize, scaled
 from .pretrained import efficientnet_lite0
 from .resnet import Stem, resnet18, resnet50
+from .tiny import Autoencoder, DsCnn, MobileNetV1, ResNet8
 
 __all__ = [
     "NETWORKS",
@@ -130,6 +131,7 @@ BUILDERS: Mapping[str, tuple[Builder, int, int]] = MappingProxyType(
     {
         "vgg16-cifar": (vgg16_cifar, 10, 32),
         "resnet20-cifar": (lambda classes, width, side: resnet20_cifar(classes, width), 10, 32),
+        "resnet8-cifar": (lambda classes, width, side: ResNet8(classes, width), 10, 32),
         "resnet18-cifar": (_with_stem(resnet18, "cifar"), 10, 32),
         "resnet50-cifar": (_with_stem(resnet50, "cifar"), 10, 32),
         "resnet18-imagenet": (_with_stem(resnet18, "imagenet"), 1000, 224),
@@ -142,6 +144,7 @@ SHORT_NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "vgg16": ("vgg16-cifar", "vgg16-cifar"),
         "resnet20": ("resnet20-cifar", "resnet20-cifar"),
+        "resnet8": ("resnet8-cifar", "resnet8-cifar"),
         "resnet18": ("resnet18-cifar", "resnet18-imagenet"),
         "resnet50": ("resnet50-cifar", "resnet50-imagenet"),
     }
@@ -155,7 +158,13 @@ def _named(name: str) -> Network:
 
 
 NETWORKS: Mapping[str, Network] = MappingProxyType(
-    {name: _named(name) for name in BUILDERS} | {"efficientnet-lite0": Network(efficientnet_lite0, (1, 3, 224, 224))}
+    {name: _named(name) for name in BUILDERS}
+    | {
+        "ds-cnn": Network(DsCnn, (1, 1, 49, 10)),
+        "mobilenet-v1-vww": Network(MobileNetV1, (1, 3, 96, 96)),
+        "autoencoder-ad": Network(Autoencoder, (1, 640)),
+        "efficientnet-lite0": Network(efficientnet_lite0, (1, 3, 224, 224)),
+    }
 )
 
 
