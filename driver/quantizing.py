@@ -21,9 +21,11 @@ from ..frontend.capture import Model
 from ..frontend.data.facts import DataFacts
 from ..frontend.graph_module import CapturedModule
 from ..frontend.program_file import save_program
-from ..frontend.quantized_operators import check_float
-from ..passes.quantization.quantize import Options
+from ..frontend.quantized_operators import check_float, has_fake_rounding
+from ..passes.quantization.noise import network_noise
+from ..passes.quantization.quantize import Options, QuantizedLayer
 from ..passes.quantization.quantize import quantize as quantize_module
+from ..passes.quantization.training import integer_layers, rounded, trainable
 from ..passes.recovery.calibration import Calibration
 from .api import captured, title_of
 from .calibrating import Examples, calibration_of
@@ -50,6 +52,13 @@ class Quantized:
     def __repr__(self) -> str:
         return f"Quantized({self.report.summary})"
 
+    def trainable(self) -> fx.GraphModule:
+        """The network as it can be trained (quantisation-aware training): weights in float, rounded in every step, with
+        gradients that pass. `reconvene.quantize` of what was trained gives integers again.
+        """
+        assert isinstance(self.module, CapturedModule)
+        return trainable(self.module)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the module as a ``.pt2`` file; `reconvene.capture` and ``torch.export.load`` read it.
 
@@ -61,7 +70,7 @@ class Quantized:
 
 def quantize(
     model: Model,
-    calibration: Examples,
+    calibration: Examples | None = None,
     *,
     example_inputs: Inputs | None = None,
     observer: str = "histogram",
@@ -85,7 +94,8 @@ def quantize(
         calibration: inputs as the network was trained on, on which ranges of values are found: a batch, the inputs of one
             call as a tuple, a list of these, or a ``DataLoader`` (targets behind the inputs are left out). Or
             a kind of synthetic inputs, ``synthetic``, ``matched``, ``leaves`` or ``noise``, for where there are none: what
-            they cost is then measured on such inputs, too, and says little of real ones.
+            they cost is then measured on such inputs, too, and says little of real ones. None for a network that was trained
+            as `Quantized.trainable` gave it, whose ranges are known.
         example_inputs: as for `reconvene.capture`; for a module without them the first calibration inputs are taken.
         observer: how a range is found: ``min-max``, ``histogram`` (of least squared error), or ``percentile``.
         equalize: give the weights of layers with a ReLU between equal ranges first (cross-layer equalisation).
@@ -115,7 +125,7 @@ def quantize_as_asked(
     model: Model,
     example_inputs: Inputs | None,
     options: Options,
-    calibration: Examples,
+    calibration: Examples | None,
     evaluation: Examples | None = None,
     *,
     images: int = 512,
@@ -125,7 +135,15 @@ def quantize_as_asked(
     """`quantize` with options that were checked."""
     started = time.perf_counter()
     module, inputs = captured(model, example_inputs, dynamic_shapes)
+    if has_fake_rounding(module):
+        return _after_training(
+            module, inputs, options, title_of(model), evaluation if calibration is None else calibration
+        )
     check_float(module, "quantise once, as the last step before compiling")
+    if calibration is None:
+        raise InputError(
+            "ranges are found on calibration inputs, and there are none; give some as the model was trained on"
+        )
     found = calibration_of(module, calibration, inputs, images, seed)
     judged = found if evaluation is None else calibration_of(module, evaluation, inputs, None, seed)
     done = quantize_module(module, found.calls, options, judged.calls)
@@ -148,13 +166,44 @@ def quantize_as_asked(
     return Quantized(done.module, report, inputs)
 
 
+def _after_training(
+    module: CapturedModule, inputs: tuple[Any, ...], options: Options, title: str, evaluation: Examples | None
+) -> Quantized:
+    """A network of `Quantized.trainable` in integers; the comparison is with what was trained."""
+    if options != Options():
+        raise InputError("the network was trained in 8 bits: its ranges and layers are settled; leave the options out")
+    started = time.perf_counter()
+    judged = Calibration((inputs,), "the example inputs")
+    if evaluation is not None:
+        judged = calibration_of(module, evaluation, inputs, None)
+    made = rounded(module)
+    layers = tuple(QuantizedLayer(name, operator, None) for name, operator in integer_layers(made))
+    report = QuantizationReport(
+        title=title,
+        options={"action": "quantize", "trained": True},
+        network=network_noise(module, made, judged.calls),
+        layers=layers,
+        floats=(),
+        operators={},
+        bytes_before=_bytes(module),
+        bytes_after=_bytes(made),
+        equalized=0,
+        corrected=0,
+        calibration="what the network was trained with",
+        evaluation=judged.description,
+        seconds=time.perf_counter() - started,
+        environment={**environment(), "torchao": installed("torchao")},
+    )
+    return Quantized(made, report, inputs)
+
+
 def _patterns(given: Sequence[str]) -> tuple[str, ...]:
     if isinstance(given, str) or not all(isinstance(pattern, str) for pattern in given):
         raise InputError("float_layers are patterns of names; give a list of texts, such as ['features.0.*', 'fc']")
     return tuple(given)
 
 
-def _examples(model: Model, calibration: Examples, example_inputs: Inputs | None) -> Inputs | None:
+def _examples(model: Model, calibration: Examples | None, example_inputs: Inputs | None) -> Inputs | None:
     """Example inputs for a module that brings none: the first of the calibration, where these are plain tensors."""
     if example_inputs is not None or not isinstance(model, nn.Module) or isinstance(model, CapturedModule):
         return example_inputs

@@ -73,6 +73,9 @@ def quantize(
     float_below: Annotated[
         float | None, typer.Option(metavar="DB", help="Layers of a lower signal-to-noise ratio stay float.")
     ] = None,
+    trainable: Annotated[
+        bool, typer.Option("--trainable", help="Write it for 'reconvene train'; quantize what comes of that again.")
+    ] = False,
     input: InputShapes = None,
     output: Output = None,
     report: Annotated[Path | None, typer.Option("--report", help="Also write a report (.json).")] = None,
@@ -99,6 +102,7 @@ def quantize(
             output=output,
             report=report,
             seed=seed,
+            trainable=trainable,
         )
         return verb.run(request)
 

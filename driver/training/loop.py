@@ -16,7 +16,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import remove_unfinished, write_text
 from ...frontend.base.progress import track
 from ...frontend.graph_module import CapturedModule, cloned
-from ...frontend.quantized_operators import check_float
+from ...frontend.quantized_operators import check_not_rounded
 from ...passes.memory_order import arrange, best_order
 from ...passes.pruning.methods.base import Hooks, Moment, State, TrainingMethod
 from ...passes.pruning.methods.masked import Masked
@@ -107,7 +107,7 @@ def train(
             no such steps, masks and a method were given, or the loss is no number any more: the last checkpoint is kept then.
     """
     preset.check()
-    check_float(module, "train before you quantise")
+    check_not_rounded(module)
     device = machine.checked()
     if measure.loss is not None and preset.label_smoothing:
         raise InputError("label_smoothing has no meaning for a loss of your own; leave it out")

@@ -15,6 +15,8 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
 from ...frontend.data.facts import Colours, DataFacts
+from ...frontend.program_file import save_program
+from ...frontend.quantized_operators import has_fake_rounding
 from ...passes.quantization.pt2e import load_pt2e
 from ...passes.quantization.quantize import Options
 from ...passes.recovery.synthetic import KINDS
@@ -59,13 +61,15 @@ class Request:
     output: Path | None = None
     report: Path | None = None
     seed: int = 0
+    trainable: bool = False
+    """Whether what is written is to be trained."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Material:
     """What ranges are found on, and what comes of it is measured on."""
 
-    calibration: Examples
+    calibration: Examples | None
     evaluation: Examples | None = None
     test: Source | None = None
     data: ChosenData | None = None
@@ -80,8 +84,8 @@ def run(request: Request) -> Answer:
         raise InputError(f"this report is .json, not '{request.report.name}'")
     check_different(request.model, request.output, request.report)
     load_pt2e()
-    loaded, material = _with_data(request) if _file_or_kind(request) is None else _with_arrays(request)
-    path = request.output or suffixed(loaded.beside, "-int8.pt2")
+    loaded, material = _loaded(request)
+    path = request.output or suffixed(loaded.beside, "-trainable.pt2" if request.trainable else "-int8.pt2")
     check_file(path)
     done = quantize_as_asked(
         loaded.module, loaded.example_inputs, request.options, material.calibration, material.evaluation,
@@ -91,7 +95,10 @@ def run(request: Request) -> Answer:
     found = _compared(loaded, done, material)
     files = {"model": str(path)}
     with stage("writing"):
-        done.save(path)
+        if request.trainable:
+            save_program(done.trainable(), loaded.example_inputs, path, data=done.data)
+        else:
+            done.save(path)
         if request.report is not None:
             write_text(request.report, done.report.to_json())
             files["report"] = str(request.report)
@@ -99,21 +106,31 @@ def run(request: Request) -> Answer:
     return Answer(told, lambda console: show(console, done.report, found, files))
 
 
-def _file_or_kind(request: Request) -> str | None:
-    """The calibration inputs, if they are a file of arrays or synthetic. Raises InputError if there are none, or too many."""
-    arrays = request.data is not None and request.dataset is None and request.data.endswith(_ARRAYS)
-    if request.calibration is not None and (request.data is not None or request.dataset is not None):
+def _loaded(request: Request) -> tuple[LoadedModel, _Material]:
+    """The model, and inputs for it. Raises InputError if there are none and it has no ranges, or two kinds of them."""
+    named = request.data is not None or request.dataset is not None
+    if request.calibration is not None and named:
         raise InputError("--calibration was given, and --data or --dataset; ranges are found on one of them")
-    if request.calibration is None and request.data is None and request.dataset is None:
+    if request.calibration is not None or _arrays(request) is not None:
+        return _with_arrays(request)
+    if named:
+        return _with_data(request)
+    loaded = load_model(request.model, request.inputs, request.seed)
+    if not has_fake_rounding(loaded.module):
         raise InputError(
             "ranges are found on inputs as the model was trained on: name some with --data or --dataset; where there are none,"
             " --calibration synthetic makes some"
         )
-    return request.data if arrays else request.calibration
+    return loaded, _Material(None)
+
+
+def _arrays(request: Request) -> str | None:
+    """The file of inputs that data are, if they are one."""
+    return request.data if request.dataset is None and (request.data or "").endswith(_ARRAYS) else None
 
 
 def _with_arrays(request: Request) -> tuple[LoadedModel, _Material]:
-    name = _file_or_kind(request)
+    name = request.calibration or _arrays(request)
     assert name is not None
     given = name if name in KINDS else inputs_in_file(name)
     return load_model(request.model, request.inputs, request.seed), _Material(given)
@@ -130,7 +147,7 @@ def _with_data(request: Request) -> tuple[LoadedModel, _Material]:
         wanted = replace(wanted, test_share=loaded.data.test_share or None)
     data, taker = open_data(wanted), Taker.of(loaded)
     training, tests = data.load("train", taker), data.load("test", taker)
-    calibration = _training(training, request)
+    calibration = None if has_fake_rounding(loaded.module) else _training(training, request)
     test = source_of(tests, Way(_BATCH, _limit(tests, request.test_images), workers=request.workers), _CPU)
     evaluation = [dict(batch.named) or batch.inputs for batch in test.plain()]
     facts = data.facts(training) if data.own else loaded.data

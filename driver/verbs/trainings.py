@@ -8,7 +8,7 @@ from pathlib import Path
 from ...frontend.base.errors import InputError
 from ...frontend.data.facts import Colours, DataFacts
 from ...frontend.graph_module import CapturedModule
-from ...frontend.quantized_operators import check_float
+from ...frontend.quantized_operators import check_not_rounded
 from ..models import Fit, LoadedModel, load_model
 from ..outputs import check_folder, suffixed
 from ..own_data import ChosenData, Taker, Wanted, is_own, open_data
@@ -103,7 +103,7 @@ def prepared(request: TrainingRequest, suffix: str) -> Subject:
     folder = request.output or suffixed(loaded.beside, suffix)
     check_folder(folder)
     assert isinstance(loaded.module, CapturedModule)
-    check_float(loaded.module, "train before you quantise")
+    check_not_rounded(loaded.module)
     teacher = _teacher(request, data)
     taker = Taker.of(loaded)
     training, test = data.load("train", taker), data.load("test", taker)

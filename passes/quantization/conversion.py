@@ -20,12 +20,9 @@ from .pt2e import load_pt2e
 from .ranges import MinMax
 from .rounding import Rounding, rounding_of
 from .rounds import rounds
+from .scales import bias_floor, name_scales
 
 __all__ = ["converted"]
-
-_BIAS_STEPS, _BIAS_STEPS_OF_ZEROS = 2.0**30, 2.0**20
-"""What a bias may be in steps of its sum: at most half of what 32 bits hold; and where all weights of the channel are zero, so
-that any scale would do, with six digits."""
 
 
 def converted(
@@ -100,10 +97,7 @@ def _observer(observed: fx.GraphModule, node: Any) -> Any:
 
 
 def _fit_biases(observed: fx.GraphModule, rounding: Rounding) -> None:
-    """Sees to it that each layer's bias fits into 32 bits, as a multiple of the scales of its input and weights.
-
-    Small weights beside a large bias would not; such scales are made larger, as TFLite does.
-    """
+    """Sees to it that each layer's bias fits into 32 bits, see `scales.bias_floor`."""
     calls = {node.name: node for node in observed.graph.nodes}
     for layer in rounding.layers:
         node = calls[layer.name]
@@ -112,12 +106,8 @@ def _fit_biases(observed: fx.GraphModule, rounding: Rounding) -> None:
             continue
         weight_observer = _observer(observed, call["weight"])
         scale = float(_observer(observed, call["input"]).calculate_qparams()[0])
-        bias = attribute(observed, str(call["bias"].target)).detach().double().abs()
-        axis = OUT_AXIS.get(operator_name(node), 0)
-        weight = weight_observer.weight
-        bias = bias.reshape(-1, weight.shape[axis]).amax(0)  # Groups of a transposed convolution share scales.
-        zeros = weight.movedim(axis, 0).flatten(1).eq(0).all(1)
-        floor = bias / (scale * torch.where(zeros, _BIAS_STEPS_OF_ZEROS, _BIAS_STEPS))
+        bias = attribute(observed, str(call["bias"].target))
+        floor = bias_floor(bias, weight_observer.weight, scale, OUT_AXIS.get(operator_name(node), 0))
         known = weight_observer.floor
         weight_observer.floor = floor if known is None else torch.maximum(known, floor)
 
@@ -150,8 +140,9 @@ def _names(graph: fx.Graph, weights: dict[str, str]) -> dict[str, str]:
             rounded = Operation(node)["weight"]
             stored, scale, zero = rounded.args[:3]
             name = weights[node.name]
-            for reader, suffix in ((stored, ""), (scale, "_scale"), (zero, "_zero_point")):
-                found.setdefault(str(reader.target), f"{name}{suffix}")
+            names = name_scales(name)
+            for reader, known in ((stored, name), (scale, names.scale), (zero, names.zero)):
+                found.setdefault(str(reader.target), known)
     return found
 
 

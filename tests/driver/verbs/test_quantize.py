@@ -143,4 +143,20 @@ def test_a_quantised_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None
         assert main(line) == 2
         assert "the model is quantised already" in capsys.readouterr().err
     assert main(["train", "int8.pt2", "--data", "data.py:pair", "--preset", "smoke"]) == 2
-    assert "the model is quantised already; train before you quantise" in capsys.readouterr().err
+    assert "the model is quantised already, and cannot be trained; train before you quantise" in capsys.readouterr().err
+
+
+def test_training_in_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    """Quantised for training, trained by the verb that trains, and quantised to integers."""
+    assert main(["quantize", *NAMED, "--data", "data.py:pair", "--trainable", "-o", "fake.pt2"]) == 0
+    line = ["--data", "data.py:pair", "--set", "epochs=2", "--set", "batch=8", "-o", "run"]
+    assert main(["train", "fake.pt2", *line]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    found = told(capsys, "run/model.pt2", "--data", "data.py:pair", "-o", "int8.pt2")
+    assert found["report"]["network"]["decibels"] is None and found["accuracy"]["agreement"] == 1.0
+    assert [layer["name"] for layer in found["report"]["layers"]] == ["0", "3", "7"]
+    module = reconvene.capture("int8.pt2")
+    assert module.get_buffer("0.weight").dtype is torch.int8
+    assert told(capsys, "run/model.pt2", "-o", "again.pt2")["accuracy"] is None
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(reconvene.capture("again.pt2")(images), module(images))
