@@ -9,6 +9,10 @@ __all__ = ["dot_cycles", "dot_tiles"]
 
 _MOST_SUMS = {"sadalp": 8, "vpadal": 6}
 """LLVM adds the pairs of a step last, so that every output takes registers of its own besides that of its sum."""
+_MOST_IN_ORDER = 12
+"""Sums of a tile where that is as many as such cores have something to do with while they wait."""
+_WAITS, _PACE = 10.0, 4.6
+"""Of cores that run in order: cycles that a step takes, and each output of it, by LLVM's model of the Cortex-A53."""
 _SHARE = 0.6
 """Of the registers, that sums may take where LLVM has several products under way."""
 _SLOTS = {"sdot": 1.0, "sadalp": 2.0, "vpadal": 2.0}
@@ -39,7 +43,8 @@ def _fits(tile: Tile, dot: str, spec: ConvolutionSpec, machine: Machine) -> bool
     """Whether there are registers for a tile, the weights of a step, and its pixels."""
     sums = tile.blocks * tile.pixels
     if dot in _MOST_SUMS:
-        return sums <= _MOST_SUMS[dot] or tile.pixels == tile.blocks == 1
+        most = _MOST_IN_ORDER if dot == "sadalp" and machine.in_order else _MOST_SUMS[dot]
+        return sums <= most or tile.pixels == tile.blocks == 1
     if dot == "sdot":
         return sums + tile.blocks + _vectors(tile, spec.stride[1]) <= machine.registers
     # Where columns of the window are a loop of few steps, LLVM writes it out and keeps pixels for those that share them.
@@ -67,6 +72,8 @@ def dot_cycles(spec: ConvolutionSpec, tile: Tile, dot: str, machine: Machine, st
         step = max(step, (products * _SLOTS[dot] + spread + 0.75 * loads + 2.0) / machine.issues)
     if dot != "sdot":
         step = max(step, 1.5 * products + 0.5 * spread)
+        if machine.in_order:
+            step = max(step, _WAITS + _PACE * products + max(tile.blocks, tile.pixels))
     step += 0.05 * loads
     tiles = -(-view.blocks // tile.blocks) * -(-view.height // tile.rows) * -(-view.width // tile.columns)
     return tiles * (steps * step + _FINISH * products + _BEGIN)
