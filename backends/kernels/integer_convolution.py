@@ -22,7 +22,7 @@ from .integer_results import store_row
 from .integer_tiles import dot_cycles, dot_tiles
 from .tiles import Machine, streamed_cycles
 
-__all__ = ["IntegerConvolutionSpec", "integer_spec", "reading", "steps_of"]
+__all__ = ["IntegerConvolutionSpec", "in_pairs", "integer_spec", "reading", "steps_of", "widen"]
 
 _FOUR = 4
 """Steps in a vector of 128 bits."""
@@ -36,11 +36,14 @@ class IntegerConvolutionSpec(ConvolutionSpec):
 
     Attributes:
         dot: how products are added, as in `Machine.dot`.
+        vectors: of weights for a step of a block of outputs, those that are not zero, rounded up to a size that layers share;
+            0 where those are nearly all. Kernels that read all weights do not depend on it.
     """
 
     family: ClassVar[str] = "integer_convolution"
 
     dot: str = ""
+    vectors: int = 0
 
     @property
     def products(self) -> Products:
@@ -153,8 +156,8 @@ def _body(
     starts, rest = (rest[0], rest[1:]) if spec.banded else (None, rest)
     if spec.workspace:
         *leaves, result, workspace = rest
-        _widen(spec.source, source, workspace)
-        source, spec = workspace, replace(spec, source=_in_pairs(spec.source))
+        widen(spec.source, source, workspace)
+        source, spec = workspace, replace(spec, source=in_pairs(spec.source))
     else:
         *leaves, result = rest
     clear_border(result, spec.result)
@@ -181,7 +184,7 @@ def _body(
                     store_row(row, spec.epilogue, leaves, result, view, place, spec.dot)
 
 
-def _widen(view: View, source: loops.Buffer, workspace: loops.Buffer) -> None:
+def widen(view: View, source: loops.Buffer, workspace: loops.Buffer) -> None:
     """All of the source as int16, two to an element of the workspace."""
     count = 2 * view.lanes if view.size >= 2 * view.lanes else view.lanes
     with loops.parallel(-(-view.size // count)) as turn:
@@ -190,7 +193,7 @@ def _widen(view: View, source: loops.Buffer, workspace: loops.Buffer) -> None:
         loops.store(workspace, place // 2, tirx.reinterpret(f"int32x{count // 2}", wide), count // 2)
 
 
-def _in_pairs(view: View) -> View:
+def in_pairs(view: View) -> View:
     """Where elements of a view lie when two are one."""
     halves = {name: getattr(view, name) // 2 for name in ("start", "image", "block", "row", "column")}
     return replace(view, size=-(-view.size // 2), **halves)

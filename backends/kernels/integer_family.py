@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from .base import Task
 from .integer_convolution import IntegerConvolutionSpec, steps_of
+from .integer_sparse import sparse_spec
 from .integer_tiles import dot_tiles
 from .tiles import Machine
 
@@ -17,7 +18,7 @@ _TRIALS = 4
 
 @dataclass(frozen=True)
 class IntegerFamily:
-    """The task as it is given, which is the default, then with other tiles."""
+    """The task as it is given, which is the default, with other tiles, and by the weights that are not zero."""
 
     name: str = "integer"
 
@@ -30,4 +31,7 @@ class IntegerFamily:
         tiles = dot_tiles(spec, spec.dot, machine, steps_of(spec))
         shapes = {(tile.blocks, tile.pixels): tile for tile in reversed((*tiles, spec.tile))}
         others = [tile for tile in tiles if tile is shapes[tile.blocks, tile.pixels]][:_TRIALS]
-        return (spec, *(replace(spec, tile=tile) for tile in others if tile != spec.tile))
+        plain = replace(spec, vectors=0)
+        found = [plain, *(replace(plain, tile=tile) for tile in others if tile != spec.tile)]
+        sparse = sparse_spec(spec, machine)
+        return (*found, *([sparse] if sparse is not None else []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .convolution import ConvolutionSpec
 from .tiles import Machine, Tile, even_length, tile_cycles
 
-__all__ = ["dot_cycles", "dot_tiles"]
+__all__ = ["dot_cycles", "dot_tiles", "gather_cycles", "gather_tile"]
 
 _MOST_SUMS = {"sadalp": 8, "vpadal": 6}
 """LLVM adds the pairs of a step last, so that every output takes registers of its own besides that of its sum."""
@@ -13,6 +13,8 @@ _MOST_IN_ORDER = 12
 """Sums of a tile where that is as many as such cores have something to do with while they wait."""
 _WAITS, _PACE = 10.0, 4.6
 """Of cores that run in order: cycles that a step takes, and each output of it, by LLVM's model of the Cortex-A53."""
+_LOOK_UP = 1.0
+"""Cycles of finding out where the pixels of a vector of weights are."""
 _SHARE = 0.6
 """Of the registers, that sums may take where LLVM has several products under way."""
 _SLOTS = {"sdot": 1.0, "sadalp": 2.0, "vpadal": 2.0}
@@ -77,3 +79,19 @@ def dot_cycles(spec: ConvolutionSpec, tile: Tile, dot: str, machine: Machine, st
     step += 0.05 * loads
     tiles = -(-view.blocks // tile.blocks) * -(-view.height // tile.rows) * -(-view.width // tile.columns)
     return tiles * (steps * step + _FINISH * products + _BEGIN)
+
+
+def gather_tile(spec: ConvolutionSpec, dot: str, machine: Machine, vectors: int) -> Tile:
+    """The best tile of one block of outputs, by the estimate, for so many vectors of weights of all blocks."""
+    tiles = [tile for tile in dot_tiles(spec, dot, machine, 1) if tile.blocks == 1]
+    return min(tiles, key=lambda tile: (gather_cycles(spec, tile, dot, machine, vectors), tile.rows))
+
+
+def gather_cycles(spec: ConvolutionSpec, tile: Tile, dot: str, machine: Machine, vectors: int) -> float:
+    """Cycles of one image whose weights are so many vectors for a step each, and all others zero."""
+    steps = -(-vectors // spec.result.blocks)
+    return dot_cycles(spec, tile, dot, machine, steps) + _LOOK_UP * vectors * _tiles_of(spec, tile)
+
+
+def _tiles_of(spec: ConvolutionSpec, tile: Tile) -> int:
+    return -(-spec.result.height // tile.rows) * -(-spec.result.width // tile.columns)

@@ -11,13 +11,17 @@ from ..kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
 from ..kernels.direct import fitted
 from ..kernels.epilogue import Epilogue
 from ..kernels.image import View
-from ..kernels.integer_convolution import integer_spec
+from ..kernels.integer_convolution import IntegerConvolutionSpec, integer_spec, steps_of
 from ..kernels.integer_depthwise import integer_depthwise
+from ..kernels.integer_sparse import used_vectors
 from ..kernels.tiles import Machine, Tile
-from ..kernels.zeros import zeros_in_planes
+from ..kernels.zeros import density, zeros_in_planes
 from .layout import Image, in_a_row
 
 __all__ = ["convolution_spec", "depthwise_spec", "planes_task"]
+
+_DENSE = 0.8
+"""The share of weights that are not zero, above which kernels that read all of them are as fast."""
 
 
 def convolution_spec(
@@ -41,12 +45,21 @@ def convolution_spec(
         epilogue=epilogue,
     )
     spec = fitted(spec, machine, inputs * window[0] * window[1])
-    spec = integer_spec(spec, machine) or spec
+    made = integer_spec(spec, machine)
     if convolution.groups == 1:
-        return spec
+        return spec if made is None else replace(made, vectors=_few_vectors(made, convolution, source))
+    spec = made or spec
     bands = input_bands(spec, convolution, source.slots)
     width = int((bands[:, 1] - bands[:, 0]).max()) + 1
     return replace(spec, blocks=width, rest=0, banded=True)
+
+
+def _few_vectors(spec: IntegerConvolutionSpec, convolution: Convolution, source: Image) -> int:
+    """`IntegerConvolutionSpec.vectors`."""
+    if density(convolution) > _DENSE:
+        return 0
+    found = used_vectors(spec, convolution, source.slots)
+    return found if found <= _DENSE * steps_of(spec) * spec.result.blocks else 0
 
 
 def planes_task(convolution: Convolution, source: View, result: View, epilogue: Epilogue) -> Task:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from reconvene.backends.graph.nodes import Convolution, Weights
 from reconvene.backends.kernels.epilogue import Epilogue, Operand, Step
 from reconvene.backends.kernels.image import Slots, View
+from reconvene.backends.kernels.integer_sparse import sparse_spec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.lowering.layers import convolution_spec, depthwise_spec
 from reconvene.backends.lowering.layout import Image, dense_view
@@ -32,6 +33,8 @@ class Layer:
         numbers: any; the least and the largest that there are; or such that products with scales are next to a half.
         largest_scale: whether products with scales are far beyond 32 bits.
         tight: whether there is nothing behind the last pixel of the input.
+        zeros: the share of blocks of four outputs and four inputs at a place of the window that are zero; where there are
+            some, the kernel is the one that reads what is not.
     """
 
     inputs: int
@@ -52,6 +55,7 @@ class Layer:
     numbers: Literal["any", "extreme", "ties"] = "any"
     largest_scale: bool = False
     tight: bool = False
+    zeros: float = 0.0
 
     def case(self, machine: Machine, seed: int = 0, spec: Any = None) -> Case:
         """The layer as `machine` computes it by default, or by `spec`, on codes of its type."""
@@ -104,6 +108,7 @@ class Case:
             spec = depthwise_spec(convolution, source, view, epilogue, machine)
         elif spec is None:
             spec = convolution_spec(convolution, Image(np.zeros(1), source, slots), view, epilogue, machine)
+            spec = sparse_spec(spec, machine) if layer.zeros else spec
         given = _placed(
             np.pad(x, _pads(layer.padding), constant_values=layer.zero) + moved, source, random, layer.padding
         )
@@ -140,11 +145,11 @@ def _numbers(layer: Layer, random: np.random.Generator) -> tuple[Any, Any, Any]:
             np.broadcast_to(127 * signs, kernel).copy(),
             random.integers(-(2**20), 2**20, layer.outputs),
         )
-    return (
-        random.integers(-128, 128, shape),
-        random.integers(-127, 128, kernel),
-        random.integers(-5000, 5000, layer.outputs),
-    )
+    x, weights = random.integers(-128, 128, shape), random.integers(-127, 128, kernel)
+    if layer.zeros:
+        blocks = random.random((-(-kernel[0] // 4), -(-kernel[1] // 4), *kernel[2:])) >= layer.zeros
+        weights *= np.repeat(np.repeat(blocks, 4, 0), 4, 1)[: kernel[0], : kernel[1]]
+    return x, weights, random.integers(-5000, 5000, layer.outputs)
 
 
 def _scales(layer: Layer, sums: Any, random: np.random.Generator) -> npt.NDArray[np.float32]:
