@@ -1,6 +1,6 @@
 """What dense and channel-pruned networks cost on ARM boards that are not here: instructions, cycles, memory, time.
 
-    python benchmarks/estimate.py [--networks vgg16_cifar ...] [--targets rpi4 ...] [--dtypes float32 float16]
+    python benchmarks/estimate.py [--networks vgg16_cifar ...] [--targets rpi4 ...] [--dtypes float32 float16 int8]
         [--json docs/results/estimate.json]
 
 The method, and what it leaves out, is in docs/estimate.md. It is deterministic: the same code gives the same figures on any
@@ -25,7 +25,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import build, image_size
 
-from reconvene import prune
+from reconvene import prune, quantize
 from reconvene.backends.compile import compile
 from reconvene.backends.estimate.bundle import estimate_bundle
 from reconvene.backends.machines.targets import find_target
@@ -63,9 +63,13 @@ def main() -> int:
             if not wanted:
                 continue
             module, inputs, macs = model(network, variant, options)
+            if "int8" in {dtype for _, dtype in wanted}:
+                # Ranges are of one input of noise, which changes no cycle.
+                quantised = quantize(module, inputs, example_inputs=inputs, observer="min-max").module
             for target, dtype in wanted:
                 row = {"network": network, "variant": variant, "dtype": dtype, "macs": macs}
-                record["rows"].append(row | measure(module, inputs, target, dtype))
+                computed = quantised if dtype == "int8" else module
+                record["rows"].append(row | measure(computed, inputs, target, dtype))
                 print(table(record["rows"][-1:]).splitlines()[-1], flush=True)
                 if options.json:
                     write_text(options.json, json.dumps(record, indent=2) + "\n")
@@ -92,7 +96,7 @@ def _options() -> argparse.Namespace:
 def ways(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Targets and types that they compute in."""
     every = [(target, dtype) for target in options.targets for dtype in options.dtypes]
-    return [(target, dtype) for target, dtype in every if dtype == "float32" or find_target(target).has_half_floats]
+    return [(target, dtype) for target, dtype in every if dtype != "float16" or find_target(target).has_half_floats]
 
 
 def model(network: str, variant: str, options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...], int]:
@@ -109,10 +113,12 @@ def model(network: str, variant: str, options: argparse.Namespace) -> tuple[nn.M
 def measure(module: nn.Module, inputs: tuple[Any, ...], target: str, dtype: Any = "float32") -> dict[str, Any]:
     """What was found: compiled, linked, run under QEMU and modelled.
 
-    Code of float32 is compared with PyTorch. Values of untrained networks are below what float16 holds, which changes no cycle.
+    Code of float32 and of integers is compared with PyTorch. Values of untrained networks are below what float16 holds, which
+    changes no cycle.
     """
+    half = dtype == "float16"
     with tempfile.TemporaryDirectory() as folder:
-        built = compile(module, inputs, target, dtype=dtype, check=dtype == "float32")
+        built = compile(module, inputs, target, dtype="float16" if half else "float32", check=not half)
         found = estimate_bundle(built.export(Path(folder) / "bundle", runtime="static"))
     total = found.total
     return {
@@ -149,7 +155,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         base = dense.get((row["network"], row["target"]))
         ratios = [f"{base[key] / row[key]:.2f}" if base else "" for key in ("macs", "instructions", "cycles")]
         cells = [
-            f"{row['network']} {row['variant']}{' float16' if row.get('dtype') == 'float16' else ''}",
+            f"{row['network']} {row['variant']}{'' if (kind := row.get('dtype', 'float32')) == 'float32' else f' {kind}'}",
             row["target"],
             f"{row['instructions'] / 1e6:.1f} M",
             f"{row['cycles'] / 1e6:.1f}",

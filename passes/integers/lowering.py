@@ -129,8 +129,13 @@ class _Lowering:
         for node in nodes:
             if node.op == "call_function" and node.users and (found := self.summed(node)) is not None:
                 self._rescale(node, *found)
-        for node in nodes:
-            if node.target is DEQUANTIZE and node.users and (known := self._dequantized(node)) is not None:
+        # The largest of codes is found before they are numbers, which are four times as large.
+        ends = [
+            *(node for node in nodes if node.target in LARGEST),
+            *(node for node in nodes if node.target is DEQUANTIZE),
+        ]
+        for node in ends:
+            if node.users and (known := self.known(node)) is not None:
                 codes, source = known
                 self._replace(node, self.emit(node, OPERATORS.dequantize.default, source, codes.scale, codes.zero))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing.quantised import QuantisedConv, QuantisedLinear, coded, of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from reconvene.backends.kernels.codes import CODES
 from reconvene.backends.kernels.scalar import FUNCTIONS
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.frontend.base.errors import CheckError, InputError
-from tests.support.quantised import QuantisedConv, QuantisedLinear, coded, of
 from tests.support.tools import needs
 
 IMAGE = torch.randn(2, 3, 19, 22, generator=torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fuzzing.quantised import QuantisedConv, QuantisedLinear, coded, of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,7 +18,6 @@ from torch.nn import functional as F
 from reconvene.passes.integers.lowering import IntegerProgram, with_integers
 from reconvene.passes.integers.operators import OPERATORS
 from reconvene.passes.integers.scheme import Codes
-from tests.support.quantised import QuantisedConv, QuantisedLinear, coded, of
 
 FINE = (0.03, -5)
 
@@ -226,7 +226,7 @@ def test_no_number_is_nan() -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     scales=st.tuples(*[st.floats(1e-4, 10.0)] * 3),
     zeros=st.tuples(*[st.integers(-128, 127)] * 3),
@@ -249,3 +249,13 @@ def test_clamping_numbers_and_clamping_codes_are_the_same(scale: float, zero: in
     narrow = codes.within(low, high)
     wanted = OPERATORS.quantize(values.clamp(low, high), codes.inverse, zero, -128, 127)
     assert torch.equal(OPERATORS.quantize(values, codes.inverse, zero, narrow.low, narrow.high), wanted)
+
+
+def test_the_largest_of_codes_is_found_before_they_are_numbers() -> None:
+    class Pooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.max_pool2d(coded(x, *FINE), 2)
+
+    x = torch.randn(1, 3, 6, 6)
+    program, exported = lowered(Pooled(), x)
+    assert program.floats == () and torch.equal(program.module(x), exported(x))

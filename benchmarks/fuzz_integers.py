@@ -1,0 +1,104 @@
+"""Random quantised graphs: compiled code against the reference on integers, bit by bit.
+
+    python benchmarks/fuzz_integers.py --graphs 1000 [--seed 0] [--codes uint8] [--json docs/results/fuzz_integers.json]
+
+Graph i of a seed is always the same. Each is compiled for this machine and runs on three inputs, one of them ten times as
+large, so that codes saturate. With ``--codes uint8`` codes are moved up by 128, as on machines with products of unsigned by
+signed bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import sys
+import time
+import warnings
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from fuzzing.quantised import RandomNetwork
+
+from reconvene.backends.compile import compile
+from reconvene.backends.importing.importer import import_module
+from reconvene.backends.kernels.tiles import Machine
+from reconvene.frontend.base.files import write_text
+
+SAVE_EVERY = 50
+
+
+def main() -> int:
+    options = _options()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    if options.codes != "target":
+        Machine.codes = property(lambda machine: options.codes)  # type: ignore[assignment,method-assign]
+    counts: Counter[str] = Counter()
+    failures: list[dict[str, Any]] = []
+    began = time.perf_counter()
+    for number in range(options.graphs):
+        seed = options.seed * 1_000_000 + number
+        outcome = checked(seed)
+        counts[outcome] += 1
+        if outcome != "exact":
+            failures.append({"seed": seed, "outcome": outcome})
+            print(f"graph {seed}: {outcome}", flush=True)
+        if options.json and (number + 1 == options.graphs or number % SAVE_EVERY == 0):
+            record = {
+                "graphs": number + 1, "outcomes": dict(counts), "failures": failures, "seconds": time.perf_counter() - began,
+                "environment": environment(options),
+            }  # fmt: skip
+            write_text(options.json, json.dumps(record, indent=2) + "\n")
+    print(f"{options.graphs} graphs: {dict(counts)}, {time.perf_counter() - began:.0f} s")
+    return int(bool(failures))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--graphs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--codes", choices=("target", "int8", "uint8"), default="target")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def checked(seed: int) -> str:
+    """``exact``, or what is wrong with the graph of a seed."""
+    network = RandomNetwork(seed).eval()
+    given = torch.randn(network.shape, generator=torch.Generator().manual_seed(seed))
+    try:
+        program = import_module(network, (given,)).integers
+        built = compile(network, (given,), check=False)
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    if program is None or not program.layers:
+        return "nothing is computed on codes"
+    for x in (given, 10 * given, torch.zeros_like(given)):
+        with torch.no_grad():
+            wanted = program.module(x)
+        if program.floats:
+            return f"in float32: {', '.join(program.floats)}"
+        for place, (mine, theirs) in enumerate(zip(built.run(x), wanted, strict=True)):
+            if not torch.equal(mine, theirs):
+                return f"output {place}: {int((mine != theirs).sum())} of {mine.numel()} differ"
+    return "exact"
+
+
+def environment(options: argparse.Namespace) -> dict[str, Any]:
+    """What the outcomes depend on."""
+    names = ("torch", "apache-tvm", "apache-tvm-ffi")
+    return {
+        "seed": options.seed,
+        "codes": options.codes,
+        "versions": {name: metadata.version(name) for name in names},
+        "machine": platform.machine(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
