@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import tirx
 
-from .loops import number
+from .loops import load, local, number, store
 from .vectors import Vectors
 
 __all__ = ["CODES"]
@@ -28,7 +28,7 @@ def _whole(vectors: Vectors, value: Expression, zero: float, low: float, high: f
     value = tirx.max(vectors.number(low - zero, "float32"), value)
     value = tirx.min(vectors.number(high - zero, "float32"), value)
     bits = tirx.reinterpret(_vector("int32", vectors), value + vectors.number(_MAGIC, "float32"))
-    return bits + _ints(vectors, zero - _MAGIC_BITS)
+    return _kept(vectors, bits + _ints(vectors, zero - _MAGIC_BITS))
 
 
 def _requantized(
@@ -75,6 +75,15 @@ def _product(vectors: Vectors, *given: Any) -> Expression:
     total = (first - _ints(vectors, first_zero)) * (second - _ints(vectors, second_zero))
     value = tirx.Cast(_vector("float32", vectors), total) * vectors.number(scale, "float32")
     return _whole(vectors, value, zero, low, high)
+
+
+def _kept(vectors: Vectors, code: Expression) -> Expression:
+    """`code` in a register: of single numbers TVM would multiply out what follows, with constants that int32 does not hold."""
+    if vectors.lanes > 1:
+        return code
+    register = local(1, "int32")
+    store(register, 0, code)
+    return load(register, 0)
 
 
 def _ints(vectors: Vectors, value: float) -> Expression:
