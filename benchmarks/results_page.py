@@ -16,6 +16,7 @@ python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
 python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
 python benchmarks/layerwise.py --json docs/results/layerwise.json --markdown docs/results/layerwise.md
+python benchmarks/quantization.py --json docs/results/quantization.json --markdown docs/results/quantization.md
 python benchmarks/structure_storage.py --json docs/results/structure_storage.json --markdown docs/results/structure_storage.md
 python benchmarks/sparse_kernels.py --json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md
 python benchmarks/sparse_networks.py --json docs/results/sparse_networks.json --markdown docs/results/sparse_networks.md
@@ -63,6 +64,7 @@ import latency
 import latency_goal
 import layerwise
 import portfolio
+import quantization
 import recovery
 import scale
 import scores
@@ -372,6 +374,7 @@ SECTIONS = (
     Section("size", SIZE, smaller),
     Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
     Section("layerwise", layerwise.RESULTS, lambda record: layerwise.table(record["rows"])),
+    Section("quantization", quantization.RESULTS, lambda record: quantization.table(record["rows"])),
     Section("training_kills", KILLS, killed),
     Section("structured_accuracy", structured_accuracy.RESULTS, structured_accuracy.summary),
     *(Section(name, text, accuracies) for name, text in accuracy_page.RESULTS.items()),

@@ -15,7 +15,7 @@ from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
 from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
-from ..frontend.quantized_operators import check_float
+from ..frontend.quantized_operators import check_float, check_not_in_training
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
 from ..passes.outcome import Compaction
@@ -284,6 +284,7 @@ def compile(
     from ..backends.compile import compile as compile_graph
 
     graph, inputs = captured(module, example_inputs, dynamic_shapes)
+    check_not_in_training(graph)
     options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
     options["dtype"] = dtype
     checks: dict[str, Any] = {"check": check, "check_inputs": [positional(graph, given) for given in check_inputs]}

@@ -62,6 +62,14 @@ def check_not_rounded(module: torch.nn.Module) -> None:
         )
 
 
+def check_not_in_training(module: torch.nn.Module) -> None:
+    """Raises InputError for a graph whose rounding is that of training."""
+    if has_fake_rounding(module):
+        raise InputError(
+            "the model is quantised for training, its weights are in float; quantise it again, which rounds them, then compile"
+        )
+
+
 def _described(values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     """What these operators give, and where they cut nothing off, without numbers."""
     return torch.empty_like(values), torch.empty_like(values, dtype=torch.bool)

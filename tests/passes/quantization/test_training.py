@@ -18,6 +18,7 @@ from tests.support.quantized import quantized, settled
 
 pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
 
+_REFUSED = r"quantised already; prune before|quantised for training|leave the options out|there are none"
 IMAGES = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -108,12 +109,11 @@ def test_through_the_public_functions() -> None:
     assert torch.equal(again.module(IMAGES), made(IMAGES))
     for action in (
         lambda: reconvene.prune(made, (IMAGES,)),
+        lambda: reconvene.compile(made, (IMAGES,)),
         lambda: reconvene.quantize(made, observer="min-max"),
         lambda: reconvene.quantize(net(), example_inputs=(IMAGES,)),
     ):
-        with pytest.raises(
-            reconvene.InputError, match=r"quantised already; prune before|leave the options out|there are none"
-        ):
+        with pytest.raises(reconvene.InputError, match=_REFUSED):
             action()
 
 
