@@ -13,8 +13,14 @@ _MOST_IN_ORDER = 12
 """Sums of a tile where that is as many as such cores have something to do with while they wait."""
 _WAITS, _PACE = 10.0, 4.6
 """Of cores that run in order: cycles that a step takes, and each output of it, by LLVM's model of the Cortex-A53."""
+_SPREAD_LOAD = 0.1
+"""Cycles of a load that spreads what it loads, beside products: none on some cores, half of a product's on others."""
+_LATENCY = 5.0
+"""Cycles until the next product may be added to a sum, on x86."""
 _LOOK_UP = 1.0
 """Cycles of finding out where the pixels of a vector of weights are."""
+_FEW_BLOCKS = 2
+"""Blocks of outputs whose weights LLVM has registers for beside the pixels that it keeps."""
 _SHARE = 0.6
 """Of the registers, that sums may take where LLVM has several products under way."""
 _SLOTS = {"sdot": 1.0, "sadalp": 2.0, "vpadal": 2.0}
@@ -50,7 +56,10 @@ def _fits(tile: Tile, dot: str, spec: ConvolutionSpec, machine: Machine) -> bool
     if dot == "sdot":
         return sums + tile.blocks + _vectors(tile, spec.stride[1]) <= machine.registers
     # Where columns of the window are a loop of few steps, LLVM writes it out and keeps pixels for those that share them.
-    pixels = tile.pixels if spec.kernel[1] > 1 and (spec.dilation[1] > 1 or spec.blocks == bool(spec.rest)) else 1
+    kept = spec.kernel[1] > 1 and (spec.dilation[1] > 1 or spec.blocks == bool(spec.rest))
+    if kept and tile.blocks > _FEW_BLOCKS:
+        return False
+    pixels = tile.pixels if kept else 1
     if dot == "pmaddwd":  # Products go through registers of their own.
         pixels = _FOUR - 1 + (2 * pixels if pixels > 1 else 1)
         return sums <= _SHARE * machine.registers and sums + tile.blocks + pixels <= machine.registers
@@ -66,7 +75,9 @@ def dot_cycles(spec: ConvolutionSpec, tile: Tile, dot: str, machine: Machine, st
     """Cycles of one image."""
     view = spec.result
     if dot not in _SLOTS:
-        return tile_cycles(tile, machine, view.blocks, view.height, view.width, steps)
+        more = _SPREAD_LOAD * tile.pixels / machine.rate + max(0.0, _LATENCY - tile.blocks * tile.pixels / machine.rate)
+        more *= steps * -(-view.blocks // tile.blocks) * _tiles_of(spec, tile)
+        return tile_cycles(tile, machine, view.blocks, view.height, view.width, steps) + more
     products, loads = tile.blocks * tile.pixels, tile.blocks + _vectors(tile, spec.stride[1])
     spread = _SPREAD[dot] * tile.pixels
     step = max(products * _SLOTS[dot] / machine.rate, 0.5 * loads, 4.0 / machine.rate * _SLOTS[dot])
@@ -77,7 +88,7 @@ def dot_cycles(spec: ConvolutionSpec, tile: Tile, dot: str, machine: Machine, st
         if machine.in_order:
             step = max(step, _WAITS + _PACE * products + max(tile.blocks, tile.pixels))
     step += 0.05 * loads
-    tiles = -(-view.blocks // tile.blocks) * -(-view.height // tile.rows) * -(-view.width // tile.columns)
+    tiles = -(-view.blocks // tile.blocks) * _tiles_of(spec, tile)
     return tiles * (steps * step + _FINISH * products + _BEGIN)
 
 
