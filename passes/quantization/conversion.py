@@ -116,12 +116,17 @@ def _captured(result: fx.GraphModule, weights: dict[str, str], origin: CapturedM
     """The converted graph as a module of ours: weights under the names they had, scales beside them, every value described."""
     graph = copied_graph(result.graph)
     names = _names(graph, weights)
+    kept = {
+        str(node.target): attribute(origin, str(node.target)) for node in origin.graph.nodes if node.op == "get_attr"
+    }
     tensors: dict[str, Tensor] = {}
     for node in graph.nodes:
         if node.op == "get_attr":
-            stored = attribute(result, str(node.target))
-            node.target = names.get(str(node.target), str(node.target))
-            tensors[node.target] = stored.detach() if not stored.is_floating_point() else stored
+            name = str(node.target)
+            # What calibration calls wrote, as state, is not what the network begins with.
+            stored = kept[name] if name in kept and name not in names else attribute(result, name)
+            node.target = names.get(name, name)
+            tensors[node.target] = _own(stored)
     example = next(node.meta["val"] for node in graph.nodes if isinstance(node.meta.get("val"), Tensor))
     for node in graph.nodes:
         if node.op == "get_attr":

@@ -193,3 +193,26 @@ def test_every_value_is_described(block: nn.Module) -> None:
             kind = rounds(node)
             if kind is not None:
                 assert node.meta["val"].dtype is (torch.int8 if kind == "quantize_per_tensor" else torch.float32)
+
+
+def test_state_begins_as_before() -> None:
+    class Counting(nn.Module):
+        count: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Conv2d(3, 4, 3)
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count += 1
+            return self.layer(x) + self.count
+
+    model = Counting().eval()
+    module = quantized(model, IMAGES)
+    assert module.get_buffer("count") == 0 and model.count == 0
+    with torch.no_grad():
+        for turn in (1, 2):
+            assert (module(IMAGES) - model(IMAGES)).abs().max() < 0.1
+            assert module.get_buffer("count") == turn
