@@ -47,7 +47,7 @@ def difference(
     *,
     reset: Callable[[], None] | None = None,
     within: Callable[[tuple[Any, ...]], bool] | None = None,
-    exact: bool = False,
+    tolerance: float | None = None,
 ) -> str | None:
     """What is wrong with the outputs of compiled code, and on which inputs, in words; None if nothing is.
 
@@ -60,7 +60,7 @@ def difference(
         reset: for models with state: puts the compiled one's back to what it begins with. Both are then called several times
             in turn on inputs of each kind.
         within: whether made inputs are such as the code is for; None for all of them.
-        exact: whether every bit has to be the same.
+        tolerance: by which outputs may be off, see `DType.tolerance`, which None stands for; of 0 every bit has to be the same.
     """
     turns = 1 if reset is None else _TURNS
     for kind, inputs, given in _inputs(example, own, graph):
@@ -75,9 +75,9 @@ def difference(
         if reset is not None:
             reset()
         found = [tensor for turn in in_turn(inputs, turns) for tensor in _tensors(compiled(*turn))]
-        reason = disagreement(expected, found, 0.0 if exact else None)
-        if reason is not None and not exact:
-            reason = disagreement(expected, found, slack=_slack(module, inputs, expected, turns))
+        reason = disagreement(expected, found, tolerance)
+        if reason is not None and tolerance != 0.0:
+            reason = disagreement(expected, found, tolerance, slack=_slack(module, inputs, expected, turns))
         if reason is not None:
             return f"{reason}, on {kind}{f', in {turns} calls in turn' if turns > 1 else ''}"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from .choosing.choice import WINOGRAD, Winograd
 from .choosing.layer_choices import LayerChoice
 from .code.library import build_library
 from .comparison import difference
+from .faster_in_float import faster_in_float
 from .graph.precision import ASKED
 from .half_range import outside_half
 from .importing.importer import Imported, import_module
@@ -36,6 +37,9 @@ from .pipeline import Asked, scheduled_module
 from .signature import TensorSpec, checked_inputs
 
 __all__ = ["compile", "imported_module"]
+
+_MOVED_CODES = 0.04
+"""What outputs of a quantised model may be off by where a rounding in float32 moves codes: each is a 255th of its range."""
 
 
 @tracing_in_turn
@@ -51,7 +55,7 @@ def compile(
     on: str | Place | None = None,
     cache: bool = True,
     tune: int = 0,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16", "int8"] = "float32",
     check: bool = True,
     check_inputs: Sequence[tuple[Any, ...]] = (),
 ) -> Built:
@@ -77,7 +81,8 @@ def compile(
         dtype: ``float16``: layers of float32 are computed and their weights kept in half precision, where the target's vectors
             are. Up to 144 products are added in float16, the rest of a sum in float32; inputs, outputs and what has no
             kernel of ours keep their types. Layers whose values are above 65504, or all below 6e-5,
-            are refused.
+            are refused. Layers of a quantised model multiply codes where that takes fewer cycles by the cost models; ``int8``:
+            all of them do, and outputs are the same bits on every machine.
         check: whether to run the code on `example_inputs` and on inputs of other kinds, and to compare its outputs with those
             of `module` (`backends.comparison`). What is compiled for another machine is compiled for this one, too, to be run.
         check_inputs: further inputs to compare on, each a tuple of the shapes and types of `example_inputs`.
@@ -96,11 +101,7 @@ def compile(
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
     imported = imported_module(module, inputs, integers=pipeline == "reconvene")
-    if imported.integers is not None and dtype != "float32":
-        raise InputError(
-            f"{name_of(module)} is quantised, and computes on codes; leave out dtype='{dtype}', or compile the network that it"
-            " was quantised from"
-        )
+    imported = _with_types(imported, module, inputs, chosen, dtype)
     for given in check_inputs:
         checked_inputs(_specs(imported)[0], imported.signature.tensors(given, {}))
     if check and dtype == "float16":
@@ -117,6 +118,24 @@ def compile(
     return built
 
 
+def _with_types(imported: Imported, module: nn.Module, inputs: tuple[Any, ...], target: Target, dtype: str) -> Imported:
+    """`imported`, with layers of a quantised model in the type that they are computed in."""
+    if imported.integers is None:
+        if dtype == "int8":
+            raise InputError(
+                f"{name_of(module)} is not quantised, so it has no codes to compute on; quantise it first"
+                " (reconvene.quantize, reconvene quantize)"
+            )
+        return imported
+    if dtype == "float16":
+        raise InputError(
+            f"{name_of(module)} is quantised, and computes on codes; leave out dtype='{dtype}', or compile the network that it"
+            " was quantised from"
+        )
+    floats = faster_in_float(imported, target.machine) if dtype == "float32" else frozenset()
+    return imported_module(module, inputs, floats=floats) if floats else imported
+
+
 @dataclass(frozen=True)
 class _Options:
     """Those of `compile` that decide how a graph becomes code."""
@@ -129,6 +148,11 @@ class _Options:
     cache: bool
     tune: int
     dtype: str
+
+    @property
+    def half(self) -> bool:
+        """Whether layers of float32 are computed in float16."""
+        return self.dtype == "float16"
 
     def check(self, target: Target) -> None:
         """Raises InputError if one is not among its values, or of no meaning beside another or for this target."""
@@ -159,7 +183,7 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
             imported.module,
             target.machine,
             llvm,
-            Asked(winograd_for(target, options.winograd), cost, choices, options.dtype),
+            Asked(winograd_for(target, options.winograd), cost, choices, "float16" if options.half else "float32"),
             tune=tuner,
             weights=imported.weights,
         )
@@ -213,15 +237,15 @@ def _check_agreement(
     own: Sequence[tuple[Any, ...]],
     dtype: str,
 ) -> None:
-    exact = False
+    tolerance = None
     if imported.integers is not None:  # What codes become is defined by it, bit by bit.
-        module, exact = imported.integers.module, not imported.integers.floats
+        module, tolerance = imported.integers.module, _MOVED_CODES if imported.integers.floats else 0.0
     graph = module if isinstance(module, fx.GraphModule) else imported.exported.module(check_guards=False)
     with stage("comparing with PyTorch"), _eval_mode(module):
         trial = built.clone() if built.state else built
-        within = None if dtype == "float32" else lambda given: outside_half(imported.exported, given) is None
+        within = (lambda given: outside_half(imported.exported, given) is None) if dtype == "float16" else None
         reset = trial.reset if built.state else None
-        reason = difference(trial.run, module, inputs, own, graph, reset=reset, within=within, exact=exact)
+        reason = difference(trial.run, module, inputs, own, graph, reset=reset, within=within, tolerance=tolerance)
     if reason:
         raise CheckError(
             f"the code for {name_of(module)} does not compute what the model does: {reason}; please report it, and"
@@ -238,8 +262,10 @@ def _for_this_machine(imported: Imported, options: _Options) -> Built:
 
 def _check_type(dtype: str, target: Target, pipeline: str) -> None:
     if dtype not in ASKED:
-        raise InputError(f"a model cannot be computed in '{dtype}'; choose {' or '.join(ASKED)}")
-    if dtype == "float32":
+        raise InputError(f"a model cannot be computed in '{dtype}'; choose {', '.join(ASKED[:-1])} or {ASKED[-1]}")
+    if dtype == "int8" and pipeline != "reconvene":
+        raise InputError(f"the pipeline '{pipeline}' computes in float32; leave out dtype='{dtype}'")
+    if dtype != "float16":
         return
     if not target.has_half_floats:
         able = ", ".join(preset.name for preset in targets() if preset.has_half_floats)
@@ -266,8 +292,11 @@ def _check_tuning(trials: int, target: Target, pipeline: str, choose: str, on: s
         )
 
 
-def imported_module(module: nn.Module, inputs: tuple[Any, ...], *, integers: bool = True) -> Imported:
-    """`module`, in eval mode, as Relax; with `integers`, what is quantised is computed on codes.
+def imported_module(
+    module: nn.Module, inputs: tuple[Any, ...], *, integers: bool = True, floats: Collection[str] = ()
+) -> Imported:
+    """`module`, in eval mode, as Relax; with `integers`, what is quantised is computed on codes, but for layers whose weights
+    `floats` names.
 
     Raises CaptureError if it cannot be compiled.
     """
@@ -275,7 +304,7 @@ def imported_module(module: nn.Module, inputs: tuple[Any, ...], *, integers: boo
         # Export and import warn about their own internals, which nobody who compiles a model can act on.
         warnings.simplefilter("ignore")
         try:
-            return import_module(module, inputs, integers=integers)
+            return import_module(module, inputs, integers=integers, floats=floats)
         except UnsupportedError as error:
             raise CaptureError(f"cannot compile {name_of(module)}: {error}") from error
         except Exception as error:

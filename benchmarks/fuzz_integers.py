@@ -73,7 +73,7 @@ def checked(seed: int) -> str:
     given = torch.randn(network.shape, generator=torch.Generator().manual_seed(seed))
     try:
         program = import_module(network, (given,)).integers
-        built = compile(network, (given,), check=False)
+        built = compile(network, (given,), dtype="int8", check=False)
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     if program is None or not program.layers:

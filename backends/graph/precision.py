@@ -15,8 +15,8 @@ _TYPES = frozenset({"float32", "float16"})
 """What kernels of ours take and give; an operator on another type stays TVM's."""
 _READ = frozenset({"float32"})
 """What operators are read in that become kernels of ours."""
-ASKED = ("float32", "float16")
-"""Types that a network of float32 can be computed in."""
+ASKED = ("float32", "float16", "int8")
+"""Types that a network can be computed in; in the last one all layers of one that is quantised."""
 _GIVEN = frozenset({"input", "constant", "foreign", "item", "convert"})
 """Nodes whose type is not ours to choose."""
 CODES = frozenset({"requantize", "rescale", "quantize", "dequantize", "code_sum", "code_product", "code_shift"})

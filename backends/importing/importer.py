@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,14 +62,17 @@ class Imported:
         found = self.exported.state_dict
         floats = {name: tensor for name, tensor in found.items() if tensor.dtype == torch.float32}
         codes = {} if self.integers is None else self.integers.weights
-        return {name: tensor.detach().cpu().numpy() for name, tensor in {**floats, **codes}.items()}
+        return {name: tensor.detach().cpu().numpy() for name, tensor in {**codes, **floats}.items()}
 
 
-def import_module(module: nn.Module, example_inputs: tuple[Any, ...], *, integers: bool = True) -> Imported:
+def import_module(
+    module: nn.Module, example_inputs: tuple[Any, ...], *, integers: bool = True, floats: Collection[str] = ()
+) -> Imported:
     """`module`, in its present mode and for the shapes of `example_inputs`, as Relax.
 
     Args:
         integers: whether what is quantised is computed on codes, by `passes.integers`; else in float32, on what they stand for.
+        floats: names of the weights of layers that are computed in float32 all the same.
 
     Raises:
         UnsupportedError: an operator of it cannot be compiled.
@@ -78,7 +82,7 @@ def import_module(module: nn.Module, example_inputs: tuple[Any, ...], *, integer
     inline_branches(exported)
     program = None
     if integers and has_codes(exported.graph):
-        program = with_integers(exported.module(check_guards=False))
+        program = with_integers(exported.module(check_guards=False), floats)
         exported = _exported(program.module, example_inputs)
     decomposed = _decomposed(exported)
     state = carry_state(decomposed, exported)

@@ -55,7 +55,9 @@ def compile_(
     dtype: Annotated[
         str,
         typer.Option(
-            metavar="TYPE", help="float32; float16 on cores that compute in it: the Raspberry Pi 5, not the 4."
+            metavar="TYPE",
+            help="float32; float16 on cores that compute in it: the Raspberry Pi 5, not the 4; int8: all layers of a quantised"
+            " model on 8-bit codes, also where float32 is faster.",
         ),
     ] = "float32",
     check: Annotated[bool, typer.Option(help="Compare the code with the model, on inputs of several kinds.")] = True,

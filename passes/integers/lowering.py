@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from .elements import product_of_codes, sum_of_codes
 from .layers import Layer, layer_of
 from .operators import OPERATORS
 from .pooling import pooled_codes
-from .scheme import DEQUANTIZE, QUANTIZE, Codes, codes_of_node
+from .scheme import DEQUANTIZE, PER_CHANNEL, QUANTIZE, Codes, codes_of_node
 from .tables import recoding, table_of
 
 __all__ = ["IntegerProgram", "with_integers"]
@@ -70,7 +70,7 @@ class IntegerProgram:
         module: a copy; `OPERATORS` are what it computes with.
         layers: how many convolutions and linear layers add products of codes.
         floats: what is computed in float32, each with the line it was written in; moves and conversions are left out.
-        weights: the int8 weights of these layers, by the names that they have in the model.
+        weights: of layers, by the names that they have in the model: codes, or what these stand for.
     """
 
     module: fx.GraphModule
@@ -79,10 +79,14 @@ class IntegerProgram:
     weights: Mapping[str, Tensor]
 
 
-def with_integers(module: fx.GraphModule) -> IntegerProgram:
-    """`module`, whose values are in ``meta["val"]`` of its nodes, with all that can be computed on codes computed so."""
+def with_integers(module: fx.GraphModule, floats: Collection[str] = ()) -> IntegerProgram:
+    """`module`, whose values are in ``meta["val"]`` of its nodes, with all that can be computed on codes computed so.
+
+    Args:
+        floats: names of weights whose layers are computed in float32 all the same.
+    """
     module = copy.deepcopy(module)
-    lowering = _Lowering(module)
+    lowering = _Lowering(module, frozenset(floats))
     lowering.run()
     graph = module.graph
     graph.eliminate_dead_code()
@@ -90,9 +94,10 @@ def with_integers(module: fx.GraphModule) -> IntegerProgram:
     module.recompile()
     calls = [node for node in graph.nodes if node.op == "call_function"]
     layers = sum(node.target in (OPERATORS.integer_conv2d.default, OPERATORS.integer_linear.default) for node in calls)
-    floats = tuple(_told(node) for node in calls if _computes_in_float(node))
+    left = tuple(_told(node) for node in calls if _computes_in_float(node))
     weights = {layer.name: layer.weight for layer, _ in filter(None, lowering.sums.values()) if layer.name}
-    return IntegerProgram(module, layers, floats, weights)
+    weights |= lowering.dequantized
+    return IntegerProgram(module, layers, left, weights)
 
 
 def _told(node: fx.Node) -> str:
@@ -110,34 +115,36 @@ def _computes_in_float(node: fx.Node) -> bool:
 class _Lowering:
     """One pass over a graph. What is made for a node stands directly before it."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, floats: frozenset[str]) -> None:
         self.graph = module.graph
+        self.floats = floats
         self.constants = Constants(module)
         self.made: dict[tuple[fx.Node, Codes], fx.Node | None] = {}
         self.ours: set[fx.Node] = set()
         self.sums: dict[fx.Node, tuple[Layer, fx.Node] | None] = {}
+        self.dequantized: dict[str, Tensor] = {}
 
     def run(self) -> None:
-        for node in list(self.graph.nodes):
-            if node.target in OFF_IN_EVAL and not node.args[2]:
+        for node in self._calls(OFF_IN_EVAL):
+            if not node.args[2]:
                 node.replace_all_uses_with(node.args[0])
                 self.graph.erase_node(node)
-        nodes = list(self.graph.nodes)
-        for node in nodes:
-            if node.target is QUANTIZE:
-                self._quantize(node)
-        for node in nodes:
+        for node in self._calls({QUANTIZE}):
+            self._quantize(node)
+        for node in list(self.graph.nodes):
             if node.op == "call_function" and node.users and (found := self.summed(node)) is not None:
                 self._rescale(node, *found)
+        self.graph.eliminate_dead_code()
+        for node in self._calls({DEQUANTIZE, PER_CHANNEL}):
+            self._dequantize_weight(node)
         # The largest of codes is found before they are numbers, which are four times as large.
-        ends = [
-            *(node for node in nodes if node.target in LARGEST),
-            *(node for node in nodes if node.target is DEQUANTIZE),
-        ]
-        for node in ends:
+        for node in (*self._calls(LARGEST), *self._calls({DEQUANTIZE})):
             if node.users and (known := self.known(node)) is not None:
                 codes, source = known
                 self._replace(node, self.emit(node, OPERATORS.dequantize.default, source, codes.scale, codes.zero))
+
+    def _calls(self, targets: Collection[Any]) -> list[fx.Node]:
+        return [node for node in self.graph.nodes if node.op == "call_function" and node.target in targets]
 
     def _quantize(self, node: fx.Node) -> None:
         codes = codes_of_node(node)
@@ -154,6 +161,14 @@ class _Lowering:
     def _rescale(self, node: fx.Node, layer: Layer, sums: fx.Node) -> None:
         scale = self.constants.node(node, layer.scale.float())
         self._replace(node, self.emit(node, OPERATORS.rescale.default, sums, scale, layer.axis, 0))
+
+    def _dequantize_weight(self, node: fx.Node) -> None:
+        """What weights stand for, where a layer is left that reads them so."""
+        value, stored = self.constants.value(node), node.args[0]
+        if value is not None:
+            self._replace(node, self.constants.node(node, value))
+            if isinstance(stored, fx.Node) and stored.op == "get_attr":
+                self.dequantized[str(stored.target)] = value
 
     def _replace(self, node: fx.Node, found: fx.Node) -> None:
         node.replace_all_uses_with(found)
@@ -249,5 +264,6 @@ class _Lowering:
         """The layer that `node` is, and the sums of its products; None where it is none on codes."""
         if node not in self.sums:
             layer = layer_of(node, self.constants, self.known)
+            layer = None if layer is not None and layer.name in self.floats else layer
             self.sums[node] = None if layer is None else (layer, layer.emitted(node, self.emit, self.constants))
         return self.sums[node]

@@ -152,7 +152,7 @@ def test_which_machines_compute_so() -> None:
     [
         ("rpi4", "float16", r"'rpi4' \(cortex-a72\) does not compute in float16; .*choose a target that does: .*rpi5"),
         ("cortex-m7", "float16", r"'cortex-m7' \(cortex-m7\) does not compute in float16"),
-        ("rpi5", "bfloat16", "a model cannot be computed in 'bfloat16'; choose float32 or float16"),
+        ("rpi5", "bfloat16", "a model cannot be computed in 'bfloat16'; choose float32, float16 or int8"),
     ],
 )
 def test_what_is_refused(target: str, dtype: Any, message: str) -> None:

@@ -71,7 +71,7 @@ def reference(module: nn.Module, *inputs: Tensor) -> Any:
 
 def test_every_bit_is_the_references() -> None:
     module = made()
-    built = reconvene.compile(module, (IMAGE,))
+    built = reconvene.compile(module, (IMAGE,), dtype="int8")
     logits, tokens = built.run(IMAGE)
     wanted, others = reference(module, IMAGE)
     assert torch.equal(logits, wanted)
@@ -85,7 +85,7 @@ def test_codes_that_were_moved_up_are_the_same_numbers(monkeypatch: pytest.Monke
     module = made()
     wanted, _ = reference(module, IMAGE)
     monkeypatch.setattr(Machine, "codes", property(lambda machine: "uint8"))
-    assert torch.equal(reconvene.compile(module, (IMAGE,)).run(IMAGE)[0], wanted)
+    assert torch.equal(reconvene.compile(module, (IMAGE,), dtype="int8").run(IMAGE)[0], wanted)
 
 
 def test_codes_that_a_model_takes_and_gives_keep_their_type(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_codes_that_a_model_takes_and_gives_keep_their_type(monkeypatch: pytest.
     wanted = reference(module, codes)
     for kind in ("int8", "uint8"):
         monkeypatch.setattr(Machine, "codes", property(lambda machine, kind=kind: kind))
-        found = reconvene.compile(module, (codes,)).run(codes)
+        found = reconvene.compile(module, (codes,), dtype="int8").run(codes)
         assert found.dtype == torch.int8 and torch.equal(found, wanted)
 
 
@@ -121,7 +121,7 @@ def test_on_a_32_bit_board(tmp_path: Path) -> None:
 def on_board(target: str, runtime: Any, folder: Path) -> None:
     module = made()
     wanted, _ = reference(module, IMAGE)
-    built = reconvene.compile(module, (IMAGE,), target, check=False)
+    built = reconvene.compile(module, (IMAGE,), target, dtype="int8", check=False)
     bundle = open_bundle(built.export(folder / "bundle", runtime=runtime))
     assert torch.equal(torch.as_tensor(run_bundle(bundle, (IMAGE,), bundle_emulator(bundle))[0]), wanted)
 
@@ -164,4 +164,33 @@ def test_odd_sizes(size: tuple[int, int], channels: int, kernel: int) -> None:
 
     torch.manual_seed(0)
     module, x = Net().eval(), 2 * torch.randn(3, channels, *size)
-    assert torch.equal(reconvene.compile(module, (x,)).run(x), reference(module, x))
+    assert torch.equal(reconvene.compile(module, (x,), dtype="int8").run(x), reference(module, x))
+
+
+class Deep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.point, self.wide = QuantisedConv(64, 64, 1), QuantisedConv(64, 64, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = coded(torch.relu(self.point(coded(x, *FINE))), 0.02, -128)
+        return coded(torch.relu(self.wide(x)), 0.02, -128)
+
+
+def test_layers_that_are_faster_in_float_stay_there_where_codes_have_no_instructions() -> None:
+    """LLVM's Cortex-A72 adds eight products of codes a cycle, and of 3x3 convolutions Winograd's algorithm computes more."""
+    torch.manual_seed(0)
+    module, x = Deep().eval(), torch.randn(1, 64, 28, 28)
+    mixed, codes = (reconvene.compile(module, (x,), "rpi4", dtype=dtype) for dtype in ("float32", "int8"))
+    assert [layer.dtype for layer in mixed.layers] == ["int8", "float32"]
+    assert [layer.name for layer in mixed.layers] == ["point.codes", "wide.codes"]
+    assert mixed.floats and mixed.floats[0].startswith("conv2d_1 at ")
+    assert [layer.dtype for layer in codes.layers] == ["int8", "int8"] and not codes.floats
+    assert not reconvene.compile(module, (x,), "rpi5", check=False).floats
+
+
+def test_codes_are_asked_of_what_has_none() -> None:
+    with pytest.raises(
+        InputError, match="the model is not quantised, so it has no codes to compute on; quantise it first"
+    ):
+        reconvene.compile(nn.Linear(3, 3), (torch.ones(1, 3),), dtype="int8")
