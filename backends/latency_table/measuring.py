@@ -66,6 +66,7 @@ class Measuring:
         """`cost` tells what kernels take; None for the cost model, for the width of blocks that the dense network has."""
         self._imported, self._winograd, self._cache = imported.module, winograd, cache
         self._weights = {name: weight for name, weight in imported.weights.items() if weight.ndim > 1}
+        self.machine = machine
         graph, names = self._read({})
         plan = fitting_plan(graph, machine, winograd)
         self.machine = plan.machine
