@@ -97,7 +97,8 @@ def measure(target: Target, zeros: Sequence[float], layers: Sequence[Layer] = LA
             cycles = min(_cycles(spec, target) for spec in specs(layer, target.machine, target.machine.codes, share))
             row[f"int8, {share:.0%} zeros"] = layer.macs / dense / cycles
         rows.append(row)
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
+        figures = (f"{kind} {value:.2f}" for kind, value in row.items() if isinstance(value, float))
+        print(f"{target.name}, {layer.name}: {', '.join(figures)}", flush=True)
     return rows
 
 
