@@ -288,9 +288,10 @@ class _Row:
         place = self._offset(kh, x * stride + kw)
         if stride == 1:
             pixels = loops.load(self._source, place, _TWO * lanes)
-        elif stride == _TWO:
-            wide = loops.load(self._source, place, 2 * _TWO * lanes)
-            pixels = loops.picked([wide], [pixel * stride * lanes + lane for pixel in (0, 1) for lane in range(lanes)])
+        elif stride == _TWO:  # One load for two taps.
+            wide = loops.load(self._source, place - kw % _TWO * lanes, 2 * _TWO * lanes)
+            firsts = (kw % _TWO, kw % _TWO + stride)
+            pixels = loops.picked([wide], [first * lanes + lane for first in firsts for lane in range(lanes)])
         else:
             both = [loops.load(self._source, place + pixel * stride * lanes, lanes) for pixel in (0, 1)]
             pixels = loops.picked(both, range(_TWO * lanes))
