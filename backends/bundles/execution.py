@@ -31,6 +31,7 @@ __all__ = [
     "program_timing",
     "run_bundle",
     "run_in_turn",
+    "write_inputs",
 ]
 
 _MAX_COUNT = 1 << 31
@@ -135,14 +136,19 @@ def _run_bare(
     bundle: Bundle, command: list[str], sets: Sequence[Sequence[np.ndarray[Any, Any]]], folder: Path
 ) -> list[tuple[torch.Tensor, ...]]:
     """The outputs of a program without an operating system: it reads and writes plain bytes, by QEMU's hand."""
-    for index in range(len(bundle.inputs)):
-        (folder / f"input{index}").write_bytes(b"".join(arrays[index].tobytes() for arrays in sets))
+    write_inputs(bundle, sets, folder)
     _execute(bundle, command, folder)
     found = [
         np.fromfile(folder / f"output{index}", spec.dtype).reshape(len(sets), *spec.shape)
         for index, spec in enumerate(bundle.outputs)
     ]
     return [tuple(torch.from_numpy(array[call]) for array in found) for call in range(len(sets))]
+
+
+def write_inputs(bundle: Bundle, sets: Sequence[Sequence[np.ndarray[Any, Any]]], folder: Path) -> None:
+    """The files that the program of a bundle without an operating system reads, for calls in turn."""
+    for index in range(len(bundle.inputs)):
+        (folder / f"input{index}").write_bytes(b"".join(arrays[index].tobytes() for arrays in sets))
 
 
 def _command(bundle: Bundle, emulator: Emulator | None) -> list[str]:

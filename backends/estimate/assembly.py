@@ -7,15 +7,13 @@ import subprocess
 from collections.abc import Iterable, Sequence
 
 from ..machines.architectures import ARCHITECTURES
+from . import microcontrollers
 from .tools import llvm_tool
+from .writeback import split_writeback
 
 __all__ = ["disassemble", "modelled"]
 
 _UNKNOWN = re.compile(r"^<stdin>:(\d+):\d+: warning:", re.MULTILINE)
-
-# Post-indexed: a register or a literal behind the bracket. Pre-indexed: an exclamation mark.
-_POST = re.compile(r"^((?:ld|st)\S* .*\[(\w+))\], (#-?\d+|x\d+)$")
-_PRE = re.compile(r"^((?:ld|st)\S* .*\[(\w+)), #(-?\d+)\]!$")
 
 _ARM_BRANCH = re.compile(r"^(b|b\.\w+|cbz|cbnz|tbz|tbnz)( .*)?#-?\d+$")
 _X86_CALL = re.compile(r"^call\w? ")
@@ -24,9 +22,16 @@ _X86_BRANCH = re.compile(r"^(j\w+) -?(0x)?[0-9a-f]+$")
 
 def disassemble(codes: Iterable[bytes], architecture: str) -> dict[bytes, str]:
     """The text of every instruction in `codes`, its fields separated by one blank. What LLVM does not know is left out."""
+    if architecture == "arm":
+        texts, codes = microcontrollers.conditions(codes)
+        return texts | _disassembled(codes, architecture)
+    return _disassembled(codes, architecture)
+
+
+def _disassembled(codes: Iterable[bytes], architecture: str) -> dict[bytes, str]:
     wanted = sorted(set(codes))
     given = "".join(f"[{' '.join(f'0x{byte:02x}' for byte in code)}]\n" for code in wanted)
-    command = [llvm_tool("llvm-mc"), "--disassemble", f"-triple={architecture}-linux-gnu"]
+    command = [llvm_tool("llvm-mc"), "--disassemble", f"-triple={ARCHITECTURES[architecture].model_triple}"]
     if ARCHITECTURES[architecture].model_attributes:
         command.append(f"-mattr={ARCHITECTURES[architecture].model_attributes}")
     result = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
@@ -37,8 +42,8 @@ def disassemble(codes: Iterable[bytes], architecture: str) -> dict[bytes, str]:
     return dict(zip(known, texts, strict=True))
 
 
-def modelled(assembly: Sequence[str], architecture: str) -> list[str]:
-    """`assembly` as llvm-mca should see it.
+def modelled(assembly: Sequence[str], architecture: str, model: str = "") -> list[str]:
+    """`assembly` as llvm-mca should see it; `model` is the core whose model it takes.
 
     Loads and stores that also move their address register are split in two: llvm-mca lets the new address wait for
     the loaded value (before LLVM 17) or the stored one (all versions), which no core does. Targets of branches are
@@ -46,25 +51,9 @@ def modelled(assembly: Sequence[str], architecture: str) -> list[str]:
     """
     if architecture == "x86_64":
         return [_x86(line) for line in assembly]
+    if architecture == "arm":
+        return microcontrollers.modelled(assembly, single=model == microcontrollers.SINGLE)
     return [_arm_branch(line) for whole in assembly for line in split_writeback(whole)]
-
-
-def split_writeback(line: str) -> list[str]:
-    """A load or store and the addition that moves its address register; `line` alone if it moves none."""
-    found = _POST.match(line)
-    if found:
-        access, register, step = found.groups()
-        return [f"{access}]", _moved(register, step)]
-    found = _PRE.match(line)
-    if found:
-        access, register, step = found.groups()
-        return [_moved(register, f"#{step}"), f"{access}]"]
-    return [line]
-
-
-def _moved(register: str, step: str) -> str:
-    name, amount = ("sub", step.replace("#-", "#")) if step.startswith("#-") else ("add", step)
-    return f"{name} {register}, {register}, {amount}"
 
 
 def _arm_branch(line: str) -> str:

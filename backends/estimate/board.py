@@ -38,7 +38,11 @@ def core_of(target: Target) -> Core:
     return find_core(target.architecture, target.mca_cpu, target.name)
 
 
-def levels_of(target: Target) -> tuple[CacheLevel, CacheLevel]:
-    """The first and the last data cache, as one core that runs alone sees them."""
+def levels_of(target: Target) -> tuple[CacheLevel, ...]:
+    """The first and the last data cache, as one core that runs alone sees them; none of a microcontroller, whose code and
+    data lie in memories of the chip.
+    """
+    if target.bare:
+        return ()
     last = target.last_cache_bytes or target.l2_bytes
     return CacheLevel(target.l1_bytes, target.l1_ways), CacheLevel(last, target.last_cache_ways)

@@ -6,10 +6,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
-from ..bundles.execution import bundle_emulator
+from ..bundles.execution import bundle_emulator, write_inputs
 from ..bundles.manifest import Bundle
 from ..bundles.read import open_bundle
 from ..state import described
@@ -18,8 +22,7 @@ from .board import BoardModel, board_of, core_of, levels_of
 from .core_model import CORES, Core
 from .cost import Estimate, costs_of, nothing
 from .counting import CacheLevel, Command, count_instructions, count_misses, new_misses
-from .products import PRODUCTS
-from .symbols import Symbols, kernel_name, symbols_of
+from .symbols import Symbols, kernel_name, symbols_by_address, symbols_of
 from .tools import llvm_tool, version_of
 
 __all__ = ["OTHER", "estimate_bundle"]
@@ -39,18 +42,21 @@ def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
     """
     bundle = open_bundle(folder)
     target = bundle.target
-    if target.architecture not in PRODUCTS:
-        raise InputError(f"bundle '{folder}' is for {target.triple}; estimates are for {' and '.join(PRODUCTS)} only")
-    if bundle.program is None:
-        raise InputError(f"bundle '{folder}' holds no program; compile it with --runtime static")
     core, levels, board = core_of(target), levels_of(target), board_of(target)
+    if bundle.program is None:
+        way = "a compiler for it makes one" if target.bare else "compile it with --runtime static"
+        raise InputError(f"bundle '{folder}' holds no program; {way}")
     emulator = bundle_emulator(bundle).command
-    commands = [Command(emulator, _call(bundle, passes)) for passes in (1, 2)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool, stage("running under QEMU"):
-        reads = [pool.submit(count_misses, command, levels) for command in commands]
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        TemporaryDirectory(prefix="reconvene-estimate-") as work,
+        stage("running under QEMU"),
+    ):
+        commands = [Command(emulator, *_call(bundle, passes, Path(work))) for passes in (1, 2)]
+        reads = [pool.submit(count_misses, command, levels) for command in commands if levels]
         runs = [pool.submit(count_instructions, command) for command in commands]
         fewer, more = (run.result() for run in runs)
-        misses = new_misses(reads[1].result(), reads[0].result())
+        misses = new_misses(reads[1].result(), reads[0].result()) if levels else {}
     with stage("modelling cycles"):
         found = costs_of(blocks_of(steady(more, fewer)), misses, _owner(bundle), core, board, OTHER)
     kernels = sorted((cost for name, cost in found.items() if name != OTHER), key=lambda cost: -cost.cycles)
@@ -67,15 +73,25 @@ def estimate_bundle(folder: str | os.PathLike[str]) -> Estimate:
     )
 
 
-def _call(bundle: Bundle, passes: int) -> tuple[str, ...]:
+def _call(bundle: Bundle, passes: int, work: Path) -> tuple[tuple[str, ...], Path | None]:
+    """The command for so many passes, and the folder to run it in, if that matters."""
     assert bundle.program is not None
     program = str(bundle.program.resolve())
-    return (program, "--bench", str(passes), "--warmup", "0", "--threads", "1")
+    if bundle.target.bare:
+        folder = work / str(passes)
+        folder.mkdir()
+        write_inputs(bundle, [[np.zeros(spec.shape, spec.dtype) for spec in bundle.inputs]] * passes, folder)
+        return (program,), folder
+    return (program, "--bench", str(passes), "--warmup", "0", "--threads", "1"), None
 
 
 def _owner(bundle: Bundle) -> Callable[[str, int], str]:
     """Names the kernel that code belongs to. Kernels are in the bundle's own files, the program or ``model.so``."""
     tables: dict[str, Symbols] = {}
+    if bundle.target.bare:
+        assert bundle.program is not None
+        # The emulator copies it to where it runs, so that its code is in no file.
+        tables[""] = symbols_by_address(bundle.program)
     for name in bundle.files:
         path = (bundle.folder / name).resolve()
         table = symbols_of(path)
@@ -99,6 +115,11 @@ def _limits(core: Core, board: BoardModel, levels: tuple[CacheLevel, ...]) -> tu
     if core.cpu in CORES and not core.exact:
         whose += f" (newer versions have one of {CORES[core.cpu]})"
     clock = f"{board.clock_mhz} MHz" if board.clock_mhz else "an unknown clock, so without milliseconds"
+    if not levels:
+        return (
+            f"Cycles are {whose}, for blocks of code that repeat, with code and data in memories of the chip that never wait.",
+            f"Milliseconds are cycles at {clock}: no caches, no wait states of flash, no interrupts.",
+        )
     return (
         f"Cycles are {whose}, for blocks of code that repeat, with every load a hit and every branch foreseen.",
         f"Misses are of caches of {sizes} without prefetching; milliseconds are the larger of cycles at {clock} and memory"

@@ -17,6 +17,8 @@ from .tools import llvm_tool, llvm_version, output_of
 __all__ = ["CORES", "BlockCycles", "Core", "block_cycles", "find_core"]
 
 CORES = {
+    "cortex-m4": "Cortex-M4",
+    "cortex-m7": "Cortex-M7",
     "cortex-a53": "Cortex-A53",
     "cortex-a55": "Cortex-A55",
     "cortex-a57": "Cortex-A57",
@@ -31,6 +33,8 @@ CORES = {
 """Cores that LLVM has a model for, and whose it is. For other cores that it knows by name it takes one of these."""
 
 _PREFIXES = {
+    "M4": "Cortex-M4",
+    "M7": "Cortex-M7",
     "A53": "Cortex-A53",
     "CortexA55": "Cortex-A55",
     "A57": "Cortex-A57",
@@ -49,7 +53,7 @@ _LLVM_SKIPS = 18
 _NOTHING = "nop"
 """An instruction of every architecture."""
 _SHORT_TURNS, _LONG_TURNS = 50, 150
-_TRIED = 14
+_TRIED = 12
 """Registers that sums are in; see `products.Product.sample`."""
 
 
@@ -187,7 +191,12 @@ def _answer(architecture: str, cpu: str, blocks: Sequence[Sequence[str]], turns:
     lines = []
     for index, block in enumerate(blocks):
         lines += [f"# LLVM-MCA-BEGIN b{index}", *block, f"# LLVM-MCA-END b{index}"]
-    command = [llvm_tool("llvm-mca"), f"-mtriple={architecture}-linux-gnu", f"-mcpu={cpu}", f"-iterations={turns}"]
+    command = [
+        llvm_tool("llvm-mca"),
+        f"-mtriple={ARCHITECTURES[architecture].model_triple}",
+        f"-mcpu={cpu}",
+        f"-iterations={turns}",
+    ]
     command += ["-json", "-instruction-info=false", "-resource-pressure=false"]
     if ARCHITECTURES[architecture].model_attributes:
         command.append(f"-mattr={ARCHITECTURES[architecture].model_attributes}")

@@ -218,7 +218,7 @@ def _most_used(group: Sequence[Block]) -> list[Block]:
 
 def _cycles(core: Core, assembly: Sequence[Sequence[str]]) -> list[BlockCycles]:
     """Cycles of blocks; equal ones are asked about once."""
-    texts = [tuple(modelled(lines, core.architecture)) for lines in assembly]
+    texts = [tuple(modelled(lines, core.architecture, core.model)) for lines in assembly]
     different = list(dict.fromkeys(texts))
     found = dict(zip(different, block_cycles(core, different), strict=True))
     return [found[text] for text in texts]

@@ -73,6 +73,8 @@ def estimate_kernel(
     """
     machine = find_target(target)
     core = core_of(machine)
+    if machine.bare:
+        raise InputError(f"'{machine.name}' has no system that one kernel could run on; estimate a bundle of a model")
     with tempfile.TemporaryDirectory(prefix="reconvene-kernel-") as folder:
         module, name = _named(kernel)
         objects = Path(folder) / "kernel.o"

@@ -1,4 +1,4 @@
-"""Instructions that multiply and add whole vectors: what bounds a kernel from below, whatever its type."""
+"""Instructions that multiply and add whole vectors, or registers on cores without vectors: what bounds a kernel from below."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Product:
     Attributes:
         name: as an assembler writes it, with the vector.
         written: the assembly of such instructions.
-        sample: one that writes the register ``{0}``, whose factors are none of the registers 0 to 13.
+        sample: one that writes the register ``{0}``, whose factors are none of the registers 0 to 11.
         multiplications: of one of them.
     """
 
@@ -38,6 +38,10 @@ def _x86(name: str, written: str, multiplications: int) -> Product:
     return Product(name, re.compile(rf"^(\{{vex\}} )?{written} .*%{vector}\d+( \{{.*)?$"), sample, multiplications)
 
 
+def _microcontroller(sample: str, written: str, multiplications: int) -> Product:
+    return Product(sample.partition(" ")[0], re.compile(rf"^{written} "), sample, multiplications)
+
+
 _BITS = {"xmm": 128, "ymm": 256, "zmm": 512}
 
 PRODUCTS: dict[str, tuple[Product, ...]] = {
@@ -51,6 +55,14 @@ PRODUCTS: dict[str, tuple[Product, ...]] = {
         _arm("smull.8h", "[su]mull2?", "v16.8b, v17.8b", 8),
         _arm("smlal.4s", "[su]ml[as]l2?", "v16.4h, v17.4h", 4),
         _arm("smull.4s", "[su]mull2?", "v16.4h, v17.4h", 4),
+    ),
+    # Without vectors: one multiply-add of float32, two or one of codes.
+    "arm": (
+        _microcontroller("vfma.f32 s{0}, s16, s17", r"v(fn?m|n?ml)[as]\.f32(?= s)", 1),
+        _microcontroller("smlad r{0}, r12, lr, r{0}", "sml[as]dx?", 2),
+        _microcontroller("smuad r{0}, r12, lr", "smu[as]dx?", 2),
+        _microcontroller("smlabb r{0}, r12, lr, r{0}", "smla[bt][bt]", 1),
+        _microcontroller("mla r{0}, r12, lr, r{0}", "ml[as]", 1),
     ),
     "x86_64": tuple(
         kind

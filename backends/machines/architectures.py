@@ -48,7 +48,8 @@ class Architecture:
         zig_cpu: the least of its cores, as ziglang calls it, since one compiled runtime serves all.
         wheel: the platform of TVM's wheel for it; None where there is none.
 
-        model_attributes: LLVM's, with which its code is disassembled and modelled.
+        model_triple: LLVM's, as which its code is disassembled and modelled. Of 32-bit ARM it has models of microcontrollers.
+        model_attributes: LLVM's, for the same.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Architecture:
     zig_cpu: str
     wheel: str | None
 
+    model_triple: str
     model_attributes: str
 
 
@@ -135,6 +137,7 @@ _X86_64 = Architecture(
     zig=("x86_64-linux-gnu.2.28", "x86_64-linux-musl"),
     zig_cpu="x86_64",
     wheel="manylinux_2_28_x86_64",
+    model_triple="x86_64-linux-gnu",
     model_attributes="",
 )
 
@@ -166,6 +169,7 @@ _AARCH64 = Architecture(
     zig=("aarch64-linux-gnu.2.28", "aarch64-linux-musl"),
     zig_cpu="generic",
     wheel="manylinux_2_28_aarch64",
+    model_triple="aarch64-linux-gnu",
     model_attributes="+v8.6a,+fullfp16",
 )
 
@@ -201,7 +205,8 @@ _ARM = Architecture(
     zig=("arm-linux-gnueabihf.2.28", "arm-linux-musleabihf"),
     zig_cpu="cortex_a7",
     wheel=None,
-    model_attributes="",
+    model_triple="thumbv7em-none-eabihf",
+    model_attributes="+fp-armv8d16",
 )
 
 ARCHITECTURES = {entry.name: entry for entry in (_X86_64, _AARCH64, _ARM)}

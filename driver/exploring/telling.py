@@ -64,7 +64,9 @@ class Teller:
         """
         with stage(f"compiling {place.name}"):
             built = compile_graph(module, one, self.target)
-            built.export(place / _BUNDLE, runtime="static" if self.told_by == "estimate" else None)
+            built.export(
+                place / _BUNDLE, runtime="static" if self.told_by == "estimate" and not self.target.bare else None
+            )
         return Told(built.memory.weights_bytes, self._alone(module, one, place / _BUNDLE))
 
     @property

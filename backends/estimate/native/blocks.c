@@ -23,6 +23,15 @@ typedef struct block {
 int qemu_plugin_version = 1;
 static block *table[BUCKETS];
 static char *out;
+static int thumb; /* whether the machine is a microcontroller: QEMU's ARM boards that we use have no others */
+
+/* The bytes of an instruction. Before the end of a page QEMU looks at the halfword that follows one of Thumb, to see whether
+ * the next lies across, and reports it as a part of this one. */
+static unsigned char size_of(const struct qemu_plugin_insn *instruction) {
+  if (!thumb) return (unsigned char)qemu_plugin_insn_size(instruction);
+  const unsigned char *data = qemu_plugin_insn_data(instruction);
+  return data[1] >> 3 >= 0x1d ? 4 : 2; /* by Arm's manual, DDI 0403, A5.1 */
+}
 
 static block *find(uint64_t address, int file, uint64_t offset, const block *like) {
   block **bucket = &table[(address >> 1) % BUCKETS];
@@ -49,7 +58,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   block like = {.instructions = instructions, .sizes = sizes, .code = code};
   for (size_t i = 0; i < instructions; i++) {
     struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(tb, i);
-    sizes[i] = (unsigned char)qemu_plugin_insn_size(instruction);
+    sizes[i] = size_of(instruction);
     memcpy(code + like.bytes, qemu_plugin_insn_data(instruction), sizes[i]);
     like.bytes += sizes[i];
   }
@@ -81,7 +90,7 @@ static void finished(qemu_plugin_id_t id, void *data) {
 }
 
 int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv) {
-  (void)info;
+  thumb = info->system_emulation && !strcmp(info->target_name, "arm");
   for (int i = 0; i < argc; i++)
     if (!strncmp(argv[i], "out=", 4)) out = strdup(argv[i] + 4);
   if (!out) {

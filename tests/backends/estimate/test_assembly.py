@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from reconvene.backends.estimate.assembly import disassemble, modelled, split_writeback
+from reconvene.backends.estimate.assembly import disassemble, modelled
 from reconvene.backends.estimate.core_model import block_cycles, find_core
 from reconvene.backends.estimate.tools import llvm_tool
+from reconvene.backends.estimate.writeback import split_writeback
 from tests.support.tools import needs
 
 SPLITS = [

@@ -102,7 +102,7 @@ def test_what_is_no_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_another_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = compile(network(), X, "rpi2").export(tmp_path / "bundle", link=False)
     message = refused([str(folder)], capsys)
-    assert "is for armv7l-linux-gnueabihf; estimates are for aarch64 and x86_64 only" in message
+    assert "LLVM has no model of the core of 'rpi2'; it has one of cortex-m4, cortex-m7, cortex-a53" in message
 
 
 @board

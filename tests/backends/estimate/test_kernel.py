@@ -81,8 +81,10 @@ def test_what_cannot_be_measured() -> None:
     kernels = IRModule({"a": convolution(8)["convolution_0"], "b": convolution(8)["convolution_0"]})
     with pytest.raises(InputError, match="a module of one kernel is needed, this has 2: a, b"):
         estimate_kernel(kernels, "rpi4")
-    with pytest.raises(InputError, match="LLVM has no model of the core of 'rpi2'; it has one of cortex-a53"):
+    with pytest.raises(InputError, match="LLVM has no model of the core of 'rpi2'; it has one of cortex-m4"):
         estimate_kernel(convolution(8), "rpi2")
+    with pytest.raises(InputError, match="'cortex-m4' has no system that one kernel could run on"):
+        estimate_kernel(convolution(8), "cortex-m4")
 
 
 def test_a_function_is_a_kernel() -> None:

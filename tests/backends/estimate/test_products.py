@@ -14,6 +14,7 @@ from reconvene.backends.estimate.core_model import block_cycles, find_core
 from reconvene.backends.estimate.cost import costs_of
 from reconvene.backends.estimate.products import PRODUCTS, product_of
 from reconvene.backends.estimate.tools import llvm_tool
+from reconvene.backends.machines.architectures import ARCHITECTURES
 from reconvene.frontend.base.errors import InputError
 from tests.support.tools import needs
 
@@ -29,6 +30,12 @@ from tests.support.tools import needs
         ("aarch64", "smlal2 v0.8h, v1.16b, v2.16b", "smlal.8h", 8),
         ("aarch64", "umull v0.4s, v1.4h, v2.h[1]", "smull.4s", 4),
         ("aarch64", "smlal v0.4s, v1.4h, v2.h[1]", "smlal.4s", 4),
+        ("arm", "vfma.f32 s0, s1, s2", "vfma.f32", 1),
+        ("arm", "vmls.f32 s0, s1, s2", "vfma.f32", 1),
+        ("arm", "smladx r0, r1, r2, r0", "smlad", 2),
+        ("arm", "smuad r0, r1, r2", "smuad", 2),
+        ("arm", "smlabt r0, r1, r2, r0", "smlabb", 1),
+        ("arm", "mls r0, r1, r2, r0", "mla", 1),
         ("x86_64", "vfmadd231ps %ymm14, %ymm15, %ymm0", "vfmadd231ps ymm", 8),
         ("x86_64", "vfnmadd213ps 64(%rax){1to16}, %zmm15, %zmm30", "vfmadd231ps zmm", 16),
         ("x86_64", "vfmadd231ph %xmm14, %xmm15, %xmm0 {%k1} {z}", "vfmadd231ph xmm", 8),
@@ -52,6 +59,9 @@ def test_products(architecture: str, line: str, kind: str, multiplications: int)
         ("x86_64", "vmulps %ymm1, %ymm0, %ymm0"),
         ("x86_64", "vfmadd231ss %xmm1, %xmm0, %xmm0"),
         ("arm", "vfma.f32 q0, q1, q2"),
+        ("arm", "vfma.f64 d0, d1, d2"),
+        ("arm", "mul r0, r1, r2"),
+        ("arm", "smlal r0, r1, r2, r3"),
     ],
 )
 def test_no_products(architecture: str, line: str) -> None:
@@ -67,9 +77,11 @@ def test_samples_are_of_their_kind(architecture: str) -> None:
 @needs("llvm-mca")
 @pytest.mark.parametrize("architecture", PRODUCTS)
 def test_samples_are_assembly(architecture: str) -> None:
-    attributes = {"aarch64": "+v8.6a,+fullfp16,+fp16fml", "x86_64": "+avx512vl,+avx512vnni,+avx512fp16"}
-    text = "\n".join(kind.sample.format(13) for kind in PRODUCTS[architecture])
-    command = [llvm_tool("llvm-mc"), f"-triple={architecture}", f"-mattr={attributes[architecture]}", "--filetype=null"]
+    extensions = {"aarch64": "+v8.6a,+fullfp16,+fp16fml", "x86_64": "+avx512vl,+avx512vnni,+avx512fp16"}
+    isa = ARCHITECTURES[architecture]
+    attributes = extensions.get(architecture, isa.model_attributes)
+    text = "\n".join(kind.sample.format(11) for kind in PRODUCTS[architecture])
+    command = [llvm_tool("llvm-mc"), f"-triple={isa.model_triple}", f"-mattr={attributes}", "--filetype=null"]
     assert subprocess.run(command, input=text, capture_output=True, text=True, check=False).stderr == ""
 
 
