@@ -17,6 +17,7 @@ python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --js
 python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
 python benchmarks/layerwise.py --json docs/results/layerwise.json --markdown docs/results/layerwise.md
 python benchmarks/quantization.py --json docs/results/quantization.json --markdown docs/results/quantization.md
+python benchmarks/mlperf_tiny.py --json docs/results/mlperf_tiny.json
 python benchmarks/structure_storage.py --json docs/results/structure_storage.json --markdown docs/results/structure_storage.md
 python benchmarks/sparse_kernels.py --json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md
 python benchmarks/sparse_networks.py --json docs/results/sparse_networks.json --markdown docs/results/sparse_networks.md
@@ -63,6 +64,7 @@ import kernels
 import latency
 import latency_goal
 import layerwise
+import mlperf_tiny
 import portfolio
 import quantization
 import recovery
@@ -370,6 +372,7 @@ SECTIONS = (
     Section("sparse_kernels", sparse_kernels.RESULTS, sparse_kernels.summary),
     Section("sparse_networks", sparse_networks.RESULTS, sparse_networks.summary),
     Section("sparse_boards", sparse_networks.ON_BOARDS, sparse_networks.summary),
+    Section("mlperf_tiny", mlperf_tiny.RESULTS, mlperf_tiny.summary),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
     Section("size", SIZE, smaller),
     Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
