@@ -1,29 +1,24 @@
-"""Writes docs/results.md from the JSON files that the other programs left in docs/results/.
+r"""Writes docs/results.md from the JSON files that the other programs left in docs/results/.
 
-python benchmarks/exactness.py --json docs/results/exactness.json
+for name in exactness compiled_zoo fuzz_files latency arm_kernels latency_goal scores mlperf_tiny training_kills \
+    compile_time weights_memory boards fuzz_server; do
+    python benchmarks/$name.py --json docs/results/$name.json
+done
 python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md
-python benchmarks/compiled_zoo.py --json docs/results/compiled_zoo.json
 python benchmarks/fuzz.py --graphs 10000 --json docs/results/fuzz.json
 python benchmarks/fuzz.py --graphs 2000 --seed 18 --masks structures --json docs/results/fuzz_structures.json
-python benchmarks/fuzz_files.py --json docs/results/fuzz_files.json
 python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/scale.svg
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
-python benchmarks/latency.py --json docs/results/latency.json
 python benchmarks/kernels.py --choose time --json docs/results/kernels.json --plot docs/results/roofline.svg
-python benchmarks/arm_kernels.py --json docs/results/arm_kernels.json
-python benchmarks/latency_goal.py --json docs/results/latency_goal.json
-python benchmarks/scores.py --json docs/results/scores.json
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
 python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
 python benchmarks/layerwise.py --json docs/results/layerwise.json --markdown docs/results/layerwise.md
 python benchmarks/quantization.py --json docs/results/quantization.json --markdown docs/results/quantization.md
-python benchmarks/mlperf_tiny.py --json docs/results/mlperf_tiny.json
 python benchmarks/structure_storage.py --json docs/results/structure_storage.json --markdown docs/results/structure_storage.md
 python benchmarks/sparse_kernels.py --json docs/results/sparse_kernels.json --markdown docs/results/sparse_kernels.md
 python benchmarks/sparse_networks.py --json docs/results/sparse_networks.json --markdown docs/results/sparse_networks.md
 python benchmarks/sparse_networks.py --targets rpi4 --shares 0.8 0.9 --engines \
     --json docs/results/sparse_boards.json --markdown docs/results/sparse_boards.md
-python benchmarks/training_kills.py --json docs/results/training_kills.json
 python benchmarks/accuracy.py --bfloat16
 python benchmarks/accuracy.py --bfloat16 --dataset fashion-mnist
 python benchmarks/accuracy.py --bfloat16 --width 0.5 --sparsities 0.9 --methods dense upai spai-uniform reconvene \
@@ -34,11 +29,7 @@ python benchmarks/accuracy.py --bfloat16 --model resnet20 --width 1 --sparsities
     --set milestones=8,12 --set train_images=20000 --set test_images=5000 --results docs/results/accuracy-cifar10-resnet20.jsonl
 python benchmarks/structured_accuracy.py --bfloat16
 python benchmarks/portfolio.py out/levels --json docs/results/portfolio.json
-python benchmarks/compile_time.py --json docs/results/compile_time.json
-python benchmarks/weights_memory.py --json docs/results/weights_memory.json
-python benchmarks/boards.py --json docs/results/boards.json
 python benchmarks/switching.py out/portfolio --json docs/results/switching.json
-python benchmarks/fuzz_server.py --json docs/results/fuzz_server.json
 python benchmarks/results_page.py
 """
 
