@@ -126,8 +126,6 @@ class _Planner:
         epilogue, leaves = self._epilogue(group, result, slots)
         spec = convolution_spec(convolution, source, result, epilogue, self.machine)
         task = None if spec.banded else Task(spec, self._zeros(convolution, lanes))
-        if source.view.is_code and task is not None:
-            spec = candidates(task, self.machine)[0]
         layer = PlacedLayer(convolution, source.slots, spec, task)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer, dtype=result.dtype)
         return Image(self.images.call(step), result, slots)

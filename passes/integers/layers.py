@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,14 +92,16 @@ def _name(weight: Any) -> str:
 
 
 def _window(node: fx.Node) -> tuple[list[int], list[int], list[int], int] | None:
-    stride, padding, dilation, groups = [*node.args[3:], *([1], [0], [1], 1)[len(node.args[3:]) :]]
-    window = node.args[1].meta["val"].shape[2:]  # type: ignore[union-attr]
+    given: Sequence[Any] = node.args
+    defaults: Sequence[Any] = ([1], [0], [1], 1)
+    stride, padding, dilation, groups = [*given[3:], *defaults[len(given[3:]) :]]
+    window = given[1].meta["val"].shape[2:]
     steps = [_pair(dilation)[axis] * (window[axis] - 1) for axis in range(2)]
     if node.target is A.conv2d.padding:
         if padding == "same" and any(step % 2 for step in steps):
             return None
         padding = [step // 2 for step in steps] if padding == "same" else [0]
-    return _pair(stride), _pair(padding), _pair(dilation), int(groups)  # type: ignore[call-overload]
+    return _pair(stride), _pair(padding), _pair(dilation), int(groups)
 
 
 def _pair(value: Any) -> list[int]:

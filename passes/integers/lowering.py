@@ -126,8 +126,8 @@ class _Lowering:
 
     def run(self) -> None:
         for node in self._calls(OFF_IN_EVAL):
-            if not node.args[2]:
-                node.replace_all_uses_with(node.args[0])
+            if not node.args[2] and isinstance(value := node.args[0], fx.Node):
+                node.replace_all_uses_with(value)
                 self.graph.erase_node(node)
         for node in self._calls({QUANTIZE}):
             self._quantize(node)

@@ -58,10 +58,9 @@ def _windows(node: fx.Node, shape: Sequence[int]) -> tuple[list[int], list[int],
         return window, window, [0, 0]
     if node.target is not A.avg_pool2d.default:
         return None
-    window, stride, padding, ceil, counts, divisor = [
-        *node.args[1:],
-        *(None, [], [0], False, True, None)[len(node.args) - 1 :],
-    ]
+    given: Sequence[Any] = node.args
+    defaults: Sequence[Any] = (None, [], [0], False, True, None)
+    window, stride, padding, ceil, counts, divisor = [*given[1:], *defaults[len(given) - 1 :]]
     padding = _pair(padding)
     if ceil or divisor is not None or (any(padding) and not counts):
         return None

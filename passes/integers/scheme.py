@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +57,14 @@ class Codes:
 
 def codes_of_node(node: fx.Node) -> Codes | None:
     """Of a quantise or dequantise node of a whole tensor; None for codes that do not fit in a byte."""
-    _, scale, zero, low, high, dtype = node.args[:6]
+    given: Sequence[Any] = node.args
+    _, scale, zero, low, high, dtype = given[:6]
     moved = _MOVED.get(dtype) if isinstance(dtype, torch.dtype) else None
     if moved is None or not isinstance(scale, float) or not math.isfinite(scale) or scale <= 0:
         return None
-    numbers = [int(number) + moved for number in (zero, low, high)]  # type: ignore[call-overload]
-    return Codes(scale, *numbers, moved) if -128 <= numbers[1] <= numbers[2] <= 127 else None
+    zero, low, high = (int(number) + moved for number in (zero, low, high))
+    fits = -128 <= low <= high <= 127 and -128 <= zero <= 127
+    return Codes(scale, zero, low, high, moved) if fits else None
 
 
 def has_codes(graph: fx.Graph) -> bool:

@@ -104,6 +104,18 @@ def test_linear_layers_of_any_number_of_axes(shape: tuple[int, ...]) -> None:
     assert lowered(module, torch.randn(shape))[0].floats == ()
 
 
+def test_a_convolution_without_a_bias_and_with_no_options() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = QuantisedConv(3, 5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return coded(F.conv2d(coded(x, *FINE), self.layer.weight), 0.05, 3)
+
+    assert float(steps_apart(Plain(), 0.05, torch.randn(2, 3, 7, 6)).max()) < 1.01
+
+
 def test_what_gives_float_is_rescaled_and_not_rounded() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:
