@@ -29,8 +29,11 @@ _CONVERTED = 2.0
 def faster_in_float(imported: Imported, machine: Machine) -> frozenset[str]:
     """The weights, by name, of layers on codes that take clearly fewer cycles in float32, its conversion counted.
 
-    By the cost models of the kernels, whatever else chooses between them.
+    By the cost models of the kernels, whatever else chooses between them. None without vectors: there a product takes as long
+    in either, and what is scarce is memory, of which float32 takes four times as much.
     """
+    if machine.lanes() == 1:
+        return frozenset()
     graph = read_relax(imported.module)
     names = names_of_weights(graph, imported.weights)
     prepare(graph, machine)

@@ -135,10 +135,11 @@ def model(
     return chosen, inputs, macs
 
 
-def measure(module: nn.Module, inputs: tuple[Tensor, ...], dtype: str, target: str) -> dict[str, Any]:
+def measure(module: nn.Module, inputs: tuple[Tensor, ...], dtype: Any, target: str) -> dict[str, Any]:
     """Bytes, counts and cycles, and how far the program's outputs are from what defines them."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = compile(module, inputs, target, check=False).export(Path(temporary) / "bundle", runtime="none")
+        built = compile(module, inputs, target, dtype=dtype, check=False)
+        folder = built.export(Path(temporary) / "bundle", runtime="none")
         figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         bundle = open_bundle(folder)
         (given,) = run_bundle(bundle, inputs, bundle_emulator(bundle))

@@ -135,6 +135,7 @@ class ConvolutionSpec:
     def cycles(self, machine: Machine) -> float:
         """Estimated cycles of one call on one core: the inner loop's vector products and loads, and weights from memory."""
         result, rows = self.result, panel_rows(self)
+        machine = machine.one_by_one(self.source.dtype)
         tiles = tile_cycles(self.tile, machine, result.blocks, result.height, result.width, rows)
         return streamed_cycles(machine, result.batch * tiles, self.weight_bytes)
 

@@ -32,6 +32,7 @@ class DirectFamily:
             return ()
         if spec.banded:
             return (spec,)
+        machine = machine.one_by_one(spec.source.dtype)
         steps = panel_rows(spec)
         tiles = ranked_tiles(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps)
         # Of as many blocks and pixels the first: others differ little in what they load.
@@ -46,6 +47,7 @@ def fitted(spec: ConvolutionSpec, machine: Machine, steps: int) -> ConvolutionSp
     `steps` are the products of one output.
     """
     result = spec.result
+    machine = machine.one_by_one(spec.source.dtype)
     return replace(
         spec,
         tile=choose_tile(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps),

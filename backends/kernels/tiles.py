@@ -70,6 +70,15 @@ class Machine:
             replace(self, vector_bytes=self.vector_bytes * wide, wide=wide, rate=self.rate / wide) if wide > 1 else self
         )
 
+    def one_by_one(self, elements: str) -> Machine:
+        """The machine as kernels see it that add products of `elements` one by one: without vectors, sums of integers are in
+        general registers, of which there are fewer than of floating point, and a pixel stays in one for all columns of a window
+        that share it.
+        """
+        if self.lanes() > 1 or not DTYPES[elements].is_code:
+            return self
+        return replace(self, registers=min(self.registers, _GENERAL), pixel_registers=1, by_lane=False)
+
     def lanes(self, dtype: str = "float32") -> int:
         """Elements of a type in a vector; of codes as many as it holds sums of their products."""
         kind = DTYPES[dtype]
@@ -88,6 +97,9 @@ class Tile:
     def pixels(self) -> int:
         return self.rows * self.columns
 
+
+_GENERAL = 11
+"""General registers of 32-bit ARM that a tile of codes may fill beside a pointer, a counter and what is under way."""
 
 _LATENCY = 8.0
 """Independent accumulators that keep the multipliers busy."""
@@ -162,6 +174,8 @@ def tile_cycles(tile: Tile, machine: Machine, blocks: int, height: int, width: i
     loads = 0.5 * (tile.blocks + tile.pixels)
     weights = tile.blocks * machine.vector_bytes / 32
     step = max(products / machine.rate, loads, weights, _LATENCY / 2)
+    if machine.lanes() == 1:  # Without vectors a load takes the place of a product.
+        step = max(step, products + tile.blocks + tile.pixels)
     step += 0.02 * (tile.blocks + tile.pixels) + 0.05 * weights
     if machine.pixel_registers > 1:
         # Every channel of a pixel is spread over a register, and every vector of weights is loaded alone.

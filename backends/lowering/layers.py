@@ -100,7 +100,7 @@ def depthwise_spec(
 ) -> DepthwiseSpec:
     """The kernel for a layer of which every channel is a group of its own."""
     height, width = convolution.weights.kernel.shape[2:]
-    columns = depthwise_columns(machine, result.width, convolution.stride[1], height * width)
+    columns = depthwise_columns(machine.one_by_one(source.dtype), result.width, convolution.stride[1], height * width)
     spec = DepthwiseSpec(
         source=source,
         result=result,
