@@ -21,6 +21,8 @@ _MOST = 2**31 - 1
 """The largest sum."""
 _CODES = 255
 """By which a code is off its zero at most."""
+_LEAST = -128
+"""The least weight. Kernels add two products of an output in 16 bits: two of -128 by -128 do not fit, one and any other do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class Layer:
 
     Attributes:
         source: the codes that it reads, `zero` of which stands for zero.
-        weight: int8, from -127 to 127 by output channel.
+        weight: int8, by output channel; -128 at most once in each.
         bias: int32 by output channel, in steps of `scale`.
         scale: float64, what a sum is multiplied by to give the layer's value, by output channel.
         axis: along which the channels of the result lie.
@@ -110,11 +112,12 @@ def _pair(value: Any) -> list[int]:
 
 
 def _weights(node: Any, constants: Constants) -> tuple[Tensor, Tensor] | None:
-    """The codes of weights and the scale of each output channel; None where zero is not the code 0."""
+    """The codes of weights and the scale of each output channel; None where zero is not the code 0, or two products might
+    not fit in 16 bits."""
     if not isinstance(node, fx.Node) or node.target not in (DEQUANTIZE, PER_CHANNEL):
         return None
     codes = constants.value(node.args[0])
-    if codes is None or codes.dtype != torch.int8:
+    if codes is None or codes.dtype != torch.int8 or bool(((codes == _LEAST).flatten(1).sum(1) > 1).any()):
         return None
     if node.target is DEQUANTIZE:
         scheme = codes_of_node(node)

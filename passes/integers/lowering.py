@@ -55,6 +55,9 @@ MOVES = frozenset(
 )  # fmt: skip
 """What gives numbers other places, from its first argument."""
 
+PARTS = frozenset({A.split.Tensor, A.split_with_sizes.default, A.chunk.default, A.unbind.int})
+"""What gives the parts of its first argument."""
+
 LARGEST = frozenset({A.max_pool2d.default})
 """What takes the largest of some numbers, whose code is the largest too."""
 
@@ -94,7 +97,7 @@ def with_integers(module: fx.GraphModule, floats: Collection[str] = ()) -> Integ
     module.recompile()
     calls = [node for node in graph.nodes if node.op == "call_function"]
     layers = sum(node.target in (OPERATORS.integer_conv2d.default, OPERATORS.integer_linear.default) for node in calls)
-    left = tuple(_told(node) for node in calls if _computes_in_float(node))
+    left = tuple(_told(node) for node in calls if _computes_in_float(node, lowering.constants))
     weights = {layer.name: layer.weight for layer, _ in filter(None, lowering.sums.values()) if layer.name}
     weights |= lowering.dequantized
     return IntegerProgram(module, layers, left, weights)
@@ -105,11 +108,19 @@ def _told(node: fx.Node) -> str:
     return f"{node.name} at {line}" if line else node.name
 
 
-def _computes_in_float(node: fx.Node) -> bool:
+def _computes_in_float(node: fx.Node, constants: Constants) -> bool:
+    """Whether a call computes floats of what depends on inputs; an LSTM, say, gives several values."""
     value = node.meta.get("val")
-    moves = node.target in MOVES or node.target is A.cat.default or getattr(node.target, "__name__", "") == "getitem"
-    ours = getattr(node.target, "namespace", "") == "reconvene"
-    return isinstance(value, Tensor) and value.is_floating_point() and not moves and not ours
+    values = value if isinstance(value, tuple | list) else [value]
+    moves = (
+        node.target in MOVES | PARTS
+        or node.target is A.cat.default
+        or getattr(node.target, "__name__", "") == "getitem"
+    )
+    if moves or getattr(node.target, "namespace", "") == "reconvene":
+        return False
+    stays = not node.all_input_nodes or constants.value(node) is not None
+    return not stays and any(isinstance(each, Tensor) and each.is_floating_point() for each in values)
 
 
 class _Lowering:

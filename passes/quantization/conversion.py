@@ -138,13 +138,23 @@ def _captured(result: fx.GraphModule, weights: dict[str, str], origin: CapturedM
 
 
 def _names(graph: fx.Graph, weights: dict[str, str]) -> dict[str, str]:
-    """By the name that PT2E gave: those of a layer's rounded weights, scales and zero points."""
+    """By the name that PT2E gave: those of a layer's rounded weights, scales and zero points.
+
+    A name that is taken stays whose it is: an embedding that shares its weights reads them in float, and a transposed
+    convolution rounds those that it shares along another axis.
+    """
     found: dict[str, str] = {}
+    taken = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     for node in graph.nodes:
         if node.name in weights:
             rounded = Operation(node)["weight"]
             stored, scale, zero = rounded.args[:3]
+            if str(stored.target) in found:
+                continue
             name = weights[node.name]
+            while name in taken:
+                name += "_codes"
+            taken.add(name)
             names = name_scales(name)
             for reader, known in ((stored, name), (scale, names.scale), (zero, names.zero)):
                 found.setdefault(str(reader.target), known)

@@ -222,6 +222,31 @@ def test_weights_with_a_zero_of_their_own_stay_in_float() -> None:
     assert lowered(Layer(layer), torch.randn(2, 6))[0].layers == 0
 
 
+@pytest.mark.parametrize(("least", "layers"), [(1, 1), (2, 0)])
+def test_of_the_least_code_an_output_has_one_weight(least: int, layers: int) -> None:
+    """Two products of -128 by -128 are more than 16 bits hold, in which kernels for some cores add them."""
+    layer = QuantisedConv(4, 3, 3)
+    layer.codes.view(3, -1)[1, :least] = -128
+    x = torch.randn(1, 4, 6, 6)
+    program, exported = lowered(Layer(layer), x)
+    assert program.layers == layers and bool(program.floats) is not bool(layers)
+    torch.testing.assert_close(program.module(x), exported(x), rtol=0, atol=0.051)
+
+
+def test_what_gives_several_floats_is_named_and_what_is_always_the_same_is_not() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.LSTM(6, 6, batch_first=True), QuantisedLinear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.layer(x)[0].chunk(2, 1)
+            return self.head(coded(torch.cat([second, first], 1), *FINE))
+
+    (name,) = lowered(Recurrent(), torch.randn(2, 4, 6))[0].floats
+    assert name.startswith("lstm")
+
+
 def test_the_module_that_is_given_stays_as_it_was() -> None:
     x = torch.randn(1, 3, 8, 8)
     exported = torch.export.export(Layer(QuantisedConv(3, 5, 3)), (x,)).module()

@@ -216,3 +216,40 @@ def test_state_begins_as_before() -> None:
         for turn in (1, 2):
             assert (module(IMAGES) - model(IMAGES)).abs().max() < 0.1
             assert module.get_buffer("count") == turn
+
+
+class TiedHead(nn.Module):
+    """A last layer with the weights of the embedding, as language models have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.middle = nn.Embedding(10, 6), nn.Linear(6, 6)
+        self.head = nn.Linear(6, 10, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.middle(self.words(x)).relu())
+
+
+class TiedAutoencoder(nn.Module):
+    """Its way back has the weights of the way there, whose output channels lie along another axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 4, 3, 3) * torch.tensor([0.01, 0.1, 1.0, 10.0]).view(4, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv_transpose2d(nn.functional.conv2d(x, self.weight).relu(), self.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [(TiedHead(), torch.randint(0, 10, (16, 5))), (TiedAutoencoder(), torch.randn(4, 4, 8, 8))],
+)
+def test_shared_weights_are_rounded_for_each_reader_by_itself(model: nn.Module, inputs: Tensor, tmp_path: Path) -> None:
+    module = quantized(model, inputs)
+    assert signal_to_noise(model(inputs), module(inputs)) > 25
+    save_program(module, (inputs,), tmp_path / "small.pt2")
+    assert torch.equal(load_program(tmp_path / "small.pt2")(inputs), module(inputs))
