@@ -65,7 +65,7 @@ def layer_of(node: fx.Node, constants: Constants, known: Callable[[Any], tuple[C
     if node.target is A.linear.default:
         window = None
     elif node.target in (A.conv2d.default, A.conv2d.padding):
-        window = _window(node)
+        window = _window(node) if node.meta["val"].dim() == 4 else None  # An image without a batch has no kernel.
         if window is None:
             return None
     else:

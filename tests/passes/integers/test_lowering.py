@@ -216,6 +216,13 @@ def test_sums_that_might_not_fit_stay_in_float() -> None:
     torch.testing.assert_close(program.module(x), exported(x))
 
 
+def test_an_image_without_a_batch_stays_in_float() -> None:
+    x, module = torch.randn(4, 6, 6), Layer(QuantisedConv(4, 3, 3))
+    program, exported = lowered(module, x)
+    assert program.layers == 0 and program.floats
+    torch.testing.assert_close(program.module(x), exported(x), rtol=0, atol=0.051)
+
+
 def test_weights_with_a_zero_of_their_own_stay_in_float() -> None:
     layer = QuantisedLinear(6, 3)
     layer.zeros.fill_(4)

@@ -252,4 +252,4 @@ def test_shared_weights_are_rounded_for_each_reader_by_itself(model: nn.Module, 
     module = quantized(model, inputs)
     assert signal_to_noise(model(inputs), module(inputs)) > 25
     save_program(module, (inputs,), tmp_path / "small.pt2")
-    assert torch.equal(load_program(tmp_path / "small.pt2")(inputs), module(inputs))
+    assert torch.equal(load_program(tmp_path / "small.pt2")[0](inputs), module(inputs))
