@@ -44,7 +44,7 @@ def _over_images(node: fx.Node, shape: Sequence[int]) -> bool:
         return tuple(node.args[1]) == (1, 1)  # type: ignore[arg-type]
     if node.target is not A.mean.dim or node.kwargs.get("dtype") is not None:
         return False
-    axes: Any = node.args[1]
+    axes: Any = node.args[1] or ()  # None: over everything.
     return sorted(axis % 4 for axis in axes) == [2, 3]
 
 

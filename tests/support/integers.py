@@ -139,12 +139,10 @@ def _numbers(layer: Layer, random: np.random.Generator) -> tuple[Any, Any, Any]:
     if layer.numbers == "ties":  # The sums are then the biases.
         return np.full(shape, layer.zero), np.ones(kernel, "int64"), random.integers(1000, 2**20, layer.outputs)
     if layer.numbers == "extreme":
-        signs = random.choice([-1, 1], (layer.outputs, 1, 1, 1))
-        return (
-            random.choice([-128, 127], shape, p=[0.9, 0.1]),
-            np.broadcast_to(127 * signs, kernel).copy(),
-            random.integers(-(2**20), 2**20, layer.outputs),
-        )
+        weights = np.broadcast_to(127 * random.choice([-1, 1], (layer.outputs, 1, 1, 1)), kernel).copy()
+        weights[:, 0, 0, 0] = -128  # As at most one of an output is.
+        codes = random.choice([-128, 127], shape, p=[0.9, 0.1])
+        return codes, weights, random.integers(-(2**20), 2**20, layer.outputs)
     x, weights = random.integers(-128, 128, shape), random.integers(-127, 128, kernel)
     if layer.zeros:
         blocks = random.random((-(-kernel[0] // 4), -(-kernel[1] // 4), *kernel[2:])) >= layer.zeros

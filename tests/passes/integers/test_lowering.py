@@ -176,6 +176,7 @@ def test_a_gate_is_for_every_pixel_of_its_channel() -> None:
     "function",
     [
         lambda a: a.softmax(1),
+        lambda a: torch.mean(a, None, True),
         lambda a: F.avg_pool2d(a, 3, 2, 1, count_include_pad=False),
         lambda a: torch.where(a > 0, a, a.flip(1)),
         lambda a: F.prelu(a, torch.linspace(0.1, 0.4, 4)),
