@@ -95,7 +95,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_what_is_no_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no bundle" in refused([str(tmp_path / "missing")], capsys)
-    folder = compile(network(), X, "host").export(tmp_path / "bundle", runtime="python")
+    folder = compile(network(), X, "rpi4").export(tmp_path / "bundle", link=False)
     assert "holds no program; compile it with --runtime static" in refused([str(folder)], capsys)
 
 
