@@ -151,7 +151,8 @@ def test_every_kernel(target: str, tmp_path: Path, capsys: pytest.CaptureFixture
     estimate = estimate_bundle(bundle)
     costs = {kernel.name: kernel for kernel in estimate.kernels}
     assert {"convolution_0", "pool_0", "convolution_1"} <= set(costs)
-    # Some of addresses are among them, and the last tile of a row, moved back, computes pixels again. For the M4, whose fused ones take three cycles, LLVM multiplies and then adds.
+    # Some of addresses are among them, and the last tile of a row, moved back, computes pixels again.
+    # For the M4, whose fused ones take three cycles, LLVM multiplies and then adds.
     fused = target == "cortex-m7"
     for name, products in (("convolution_0", 3 * 4 * 9 * 64), ("convolution_1", 64 * 5)):
         assert fused * products <= costs[name].multiply_adds <= fused * 1.13 * products + 32
