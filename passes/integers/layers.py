@@ -13,7 +13,7 @@ from .constants import Constants
 from .operators import OPERATORS
 from .scheme import DEQUANTIZE, PER_CHANNEL, Codes, codes_of_node
 
-__all__ = ["Layer", "layer_of"]
+__all__ = ["Layer", "layer_of", "pair"]
 
 A = torch.ops.aten
 
@@ -98,15 +98,16 @@ def _window(node: fx.Node) -> tuple[list[int], list[int], list[int], int] | None
     defaults: Sequence[Any] = ([1], [0], [1], 1)
     stride, padding, dilation, groups = [*given[3:], *defaults[len(given[3:]) :]]
     window = given[1].meta["val"].shape[2:]
-    steps = [_pair(dilation)[axis] * (window[axis] - 1) for axis in range(2)]
+    steps = [pair(dilation)[axis] * (window[axis] - 1) for axis in range(2)]
     if node.target is A.conv2d.padding:
         if padding == "same" and any(step % 2 for step in steps):
             return None
         padding = [step // 2 for step in steps] if padding == "same" else [0]
-    return _pair(stride), _pair(padding), _pair(dilation), int(groups)
+    return pair(stride), pair(padding), pair(dilation), int(groups)
 
 
-def _pair(value: Any) -> list[int]:
+def pair(value: Any) -> list[int]:
+    """A number for rows and one for columns, given as one, as a list of one, or as both."""
     values = [value] if isinstance(value, int) else list(value)
     return values * 2 if len(values) == 1 else values
 

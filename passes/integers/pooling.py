@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from .asking import Asking
+from .layers import pair
 from .operators import OPERATORS
 from .scheme import Codes, rounded
 
@@ -61,12 +62,7 @@ def _windows(node: fx.Node, shape: Sequence[int]) -> tuple[list[int], list[int],
     given: Sequence[Any] = node.args
     defaults: Sequence[Any] = (None, [], [0], False, True, None)
     window, stride, padding, ceil, counts, divisor = [*given[1:], *defaults[len(given) - 1 :]]
-    padding = _pair(padding)
+    padding = pair(padding)
     if ceil or divisor is not None or (any(padding) and not counts):
         return None
-    return _pair(window), _pair(stride or window), padding
-
-
-def _pair(value: Any) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * 2 if len(values) == 1 else values
+    return pair(window), pair(stride or window), padding
