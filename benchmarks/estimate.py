@@ -42,9 +42,11 @@ PEERS = (
     ("resnet18", "ncnn 1.0.20261020, Winograd", 239.7, 206.0, 369),
     ("mobilenet_v2", "ncnn 1.0.20261020", 101.3, 91.3, 126),
 )
-"""Dense networks in other engines, by the same method on `PEERS_TARGET`: instructions and cycles in millions, memory in MB."""
+"""Dense networks in other engines, by the same method on `PEERS_TARGET`, in `PEERS_DTYPE`: instructions and cycles in
+millions, memory in MB.
+"""
 
-PEERS_TARGET = "rpi4"
+PEERS_TARGET, PEERS_DTYPE = "rpi4", "float32"
 
 PEERS_NOTE = """Other engines, dense, on rpi4: counted and modelled earlier in the same way (QEMU 7.2, llvm-mca 14 with the
 same splitting of addresses, caches of 32 KiB and 1 MiB), not by this program. Float32, one thread, the whole call. Our pruned
@@ -56,7 +58,7 @@ def main() -> int:
     record = {"environment": environment(options), "rows": []}
     if options.json and options.json.exists() and not options.fresh:
         record["rows"] = json.loads(options.json.read_text(encoding="utf-8"))["rows"]
-    done = {(row["target"], row["network"], row["variant"], row.get("dtype", "float32")) for row in record["rows"]}
+    done = {(row["target"], row["network"], row["variant"], dtype_of(row)) for row in record["rows"]}
     for network in options.networks:
         for variant in ("dense", f"pruned {options.sparsity:.0%}"):
             wanted = [one for one in ways(options) if (one[0], network, variant, one[1]) not in done]
@@ -147,15 +149,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     dense = {
-        (row["network"], row["target"]): row
-        for row in rows
-        if row["variant"] == "dense" and row.get("dtype", "float32") == "float32"
+        (row["network"], row["target"]): row for row in rows if row["variant"] == "dense" and dtype_of(row) == "float32"
     }
     for row in sorted(rows, key=lambda row: (row["network"], row["target"], row["variant"], row.get("dtype", ""))):
         base = dense.get((row["network"], row["target"]))
         ratios = [f"{base[key] / row[key]:.2f}" if base else "" for key in ("macs", "instructions", "cycles")]
         cells = [
-            f"{row['network']} {row['variant']}{'' if (kind := row.get('dtype', 'float32')) == 'float32' else f' {kind}'}",
+            f"{row['network']} {row['variant']}{'' if (kind := dtype_of(row)) == 'float32' else f' {kind}'}",
             row["target"],
             f"{row['instructions'] / 1e6:.1f} M",
             f"{row['cycles'] / 1e6:.1f}",
@@ -171,29 +171,38 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def peers_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown of `PEERS` beside our rows of the same target.
+    """Markdown of `PEERS` beside our rows of the same target and type, a column for each variant that is pruned.
 
     Pruned, ours are set against what another engine would need if it turned every multiply-accumulate that is gone into
     time: its cycles for the dense network, times the share of multiply-accumulates that is left.
     """
-    ours = {(row["network"], row["variant"] == "dense"): row for row in rows if row["target"] == PEERS_TARGET}
-    lines = [
-        "| network | engine | instructions | Mcycles | memory MB | our Mcycles | our memory MB | ours / theirs |"
-        " ours, pruned / theirs by multiply-accumulates |",
-        "|---|---|---|---|---|---|---|---|---|",
+    alike = [row for row in rows if (row["target"], dtype_of(row)) == (PEERS_TARGET, PEERS_DTYPE)]
+    ours = {(row["network"], row["variant"]): row for row in alike}
+    variants = sorted({row["variant"] for row in alike} - {"dense"})
+    titles = [
+        *("network", "engine", "instructions", "Mcycles", "memory MB", "our Mcycles", "our memory MB", "ours / theirs"),
+        *(f"ours, {variant} / theirs by multiply-accumulates" for variant in variants),
     ]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, engine, instructions, cycles, memory in PEERS:
-        dense, pruned = ours.get((name, True)), ours.get((name, False))
-        if dense is None or pruned is None:
+        dense = ours.get((name, "dense"))
+        if dense is None:
             continue
-        kept = pruned["macs"] / dense["macs"]
         cells = [
             name, engine, f"{instructions:.1f} M", f"{cycles:.1f}", str(memory), f"{dense['cycles'] / 1e6:.1f}",
             f"{dense['memory_mb']:.0f}", f"{dense['cycles'] / 1e6 / cycles:.2f}",
-            f"{pruned['cycles'] / 1e6 / (kept * cycles):.2f}",
         ]  # fmt: skip
+        for variant in variants:
+            pruned = ours.get((name, variant))
+            by_macs = cycles * pruned["macs"] / dense["macs"] if pruned else None
+            cells.append(f"{pruned['cycles'] / 1e6 / by_macs:.2f}" if pruned and by_macs else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def dtype_of(row: dict[str, Any]) -> str:
+    """The type that a row's layers are computed in; rows of float32 may leave it out."""
+    return str(row.get("dtype", "float32"))
 
 
 PAGE = """# Estimates for boards
