@@ -30,7 +30,8 @@ from .containers import with_names, without_classes
 from .data.facts import DataFacts
 from .exported import from_program, program_of
 from .graph_module import CapturedModule
-from .quantized_operators import LIBRARY, load_quantized_operators
+from .onnx_quantized import check_types, settle_weights, translations
+from .quantized_operators import LIBRARY, check_not_in_training, load_quantized_operators
 from .state import state_of
 
 __all__ = ["Compute", "StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
@@ -248,30 +249,43 @@ def _digest(records: Records) -> str:
 
 
 def check_onnx(module: torch.nn.Module) -> None:
-    """Raises InputError where ONNX has no form for a captured module: it keeps state."""
+    """Raises InputError where ONNX has no form for a captured module: it keeps state, or rounds in other types."""
     state = state_of(module) if isinstance(module, torch.fx.GraphModule) else {}
     if state:
         raise InputError(
             f"the model keeps '{next(iter(state))}' from one call to the next, and ONNX has no state; make it an input and an"
             " output of the model for that"
         )
+    check_not_in_training(module)
+    check_types(module)
 
 
 def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: str | os.PathLike[str]) -> None:
     """Writes `module` as an ONNX file (needs the packages onnx and onnxscript).
 
+    A quantised one is written as ``QuantizeLinear`` and ``DequantizeLinear`` around float operators, its weights as int8 under
+    ``DequantizeLinear`` by channel. Nothing tells of the code that it was captured from.
+
     Raises:
-        InputError: the packages are missing, the file cannot be written, or the model keeps state.
+        InputError: the packages are missing, the file cannot be written, or the model keeps state, rounds to integers that ONNX
+            does not, or is quantised for training.
     """
     check_onnx(module)
     try:
         import onnxscript  # noqa: F401
+        from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     except ImportError:
         raise InputError("ONNX export needs two more packages; run: pip install onnx onnxscript") from None
     with replacing(path) as temporary, _quiet():
         try:
-            program = torch.onnx.export(module.eval(), tuple(example_inputs), dynamo=True, verbose=False, optimize=True)
+            program = torch.onnx.export(
+                module.eval(), tuple(example_inputs), dynamo=True, verbose=False, optimize=True,
+                custom_translation_table=translations(module),
+            )  # fmt: skip
             assert program is not None
+            settle_weights(program.model)
+            # Otherwise traces of a person's code, with its folders, are half of a small file.
+            ClearMetadataAndDocStringPass()(program.model)
             program.save(str(temporary), external_data=False)
         except OSError:
             raise

@@ -142,6 +142,8 @@ def _quantize(given: Given) -> None:
     if given["calibration"] is not None or arrays:
         why = "without images or a function of your own: nothing is held back, normalised or measured on tests"
         given.refuse(["test_share", "mean", "std", "workers", "test_images"], why)
+    if given["trainable"]:
+        given.refuse(["onnx"], "with --trainable, which writes a network in float")
 
 
 def _compile(given: Given) -> None:

@@ -78,6 +78,9 @@ def quantize(
     ] = False,
     input: InputShapes = None,
     output: Output = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Also write ONNX: QuantizeLinear and DequantizeLinear (QDQ).")
+    ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Also write a report (.json).")] = None,
     seed: Seed = 0,
     json: Json = False,
@@ -100,6 +103,7 @@ def quantize(
             test_images=test_images,
             inputs=tuple(input or ()),
             output=output,
+            onnx=onnx,
             report=report,
             seed=seed,
             trainable=trainable,

@@ -15,7 +15,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
 from ...frontend.data.facts import Colours, DataFacts
-from ...frontend.program_file import save_program
+from ...frontend.program_file import check_onnx, export_onnx, save_program
 from ...frontend.quantized_operators import has_fake_rounding
 from ...passes.quantization.pt2e import load_pt2e
 from ...passes.quantization.quantize import Options
@@ -59,6 +59,7 @@ class Request:
     """How many of those for tests, 0 for all."""
     inputs: tuple[str, ...] = ()
     output: Path | None = None
+    onnx: Path | None = None
     report: Path | None = None
     seed: int = 0
     trainable: bool = False
@@ -79,12 +80,15 @@ class _Material:
 def run(request: Request) -> Answer:
     # What can be found wrong at once is, before minutes of loading.
     check_file(request.output)
+    check_file(request.onnx)
     check_file(request.report)
     if request.report is not None and request.report.suffix != ".json":
         raise InputError(f"this report is .json, not '{request.report.name}'")
-    check_different(request.model, request.output, request.report)
+    check_different(request.model, request.output, request.onnx, request.report)
     load_pt2e()
     loaded, material = _loaded(request)
+    if request.onnx is not None and not has_fake_rounding(loaded.module):
+        check_onnx(loaded.module)
     path = request.output or suffixed(loaded.beside, "-trainable.pt2" if request.trainable else "-int8.pt2")
     check_file(path)
     done = quantize_as_asked(
@@ -99,6 +103,9 @@ def run(request: Request) -> Answer:
             save_program(done.trainable(), loaded.example_inputs, path, data=done.data)
         else:
             done.save(path)
+        if request.onnx is not None:
+            export_onnx(done.module, loaded.example_inputs, request.onnx)
+            files["onnx"] = str(request.onnx)
         if request.report is not None:
             write_text(request.report, done.report.to_json())
             files["report"] = str(request.report)

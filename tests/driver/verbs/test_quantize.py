@@ -86,7 +86,20 @@ def test_images_in_folders_with_what_the_model_says_of_them(capsys: pytest.Captu
 @pytest.mark.parametrize("option", ["--data", "--calibration"])
 def test_arrays_in_a_file(capsys: pytest.CaptureFixture[str], option: str) -> None:
     np.save("images.npy", np.random.default_rng(0).standard_normal((12, 3, 16, 16), np.float32))
-    found = told(capsys, *NAMED, option, "images.npy", "--observer", "min-max", "--float", "3", "--correct-bias")
+    found = told(
+        capsys,
+        *NAMED,
+        option,
+        "images.npy",
+        "--observer",
+        "min-max",
+        "--float",
+        "3",
+        "--correct-bias",
+        "--onnx",
+        "x.onnx",
+    )
+    assert found["files"] == {"model": "net-int8.pt2", "onnx": "x.onnx"} and Path("x.onnx").exists()
     assert found["accuracy"] is None and found["report"]["calibration"] == "12 inputs that were given"
     assert [layer["name"] for layer in found["report"]["floats"]] == ["3"] and found["report"]["corrected"] == 2
 
@@ -113,6 +126,10 @@ WRONG = {
     "pattern": ((*NAMED, "--calibration", "noise", "--float", "9"), "the pattern '9' matches no layer"),
     "share": ((*NAMED, "--calibration", "noise", "--test-share", "0.2"), "--test-share has no meaning without images"),
     "report": ((*NAMED, "--calibration", "noise", "--report", "r.html"), "this report is .json, not 'r.html'"),
+    "onnx": (
+        (*NAMED, "--calibration", "noise", "--trainable", "--onnx", "x.onnx"),
+        "--onnx has no meaning with --trainable",
+    ),
     "folder": ((*NAMED, "--calibration", "noise", "-o", "none/x.pt2"), "cannot write 'none/x.pt2'"),
     "model": (("nothing.pt2", "--calibration", "noise"), "no such file: 'nothing.pt2'"),
     "decibels": ((*NAMED, "--calibration", "noise", "--float-below", "nan"), "--float-below nan is no finite number"),
@@ -152,7 +169,7 @@ def test_training_in_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["--data", "data.py:pair", "--set", "epochs=2", "--set", "batch=8", "-o", "run"]
     assert main(["train", "fake.pt2", *line]) == 0, capsys.readouterr().err
     capsys.readouterr()
-    found = told(capsys, "run/model.pt2", "--data", "data.py:pair", "-o", "int8.pt2")
+    found = told(capsys, "run/model.pt2", "--data", "data.py:pair", "-o", "int8.pt2", "--onnx", "int8.onnx")
     assert found["report"]["network"]["decibels"] is None and found["accuracy"]["agreement"] == 1.0
     assert [layer["name"] for layer in found["report"]["layers"]] == ["0", "3", "7"]
     module = reconvene.capture("int8.pt2")
