@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
 def checked(seed: int) -> str:
     """``exact``, or what is wrong with the graph of a seed."""
     network = RandomNetwork(seed).eval()
-    given = torch.randn(network.shape, generator=torch.Generator().manual_seed(seed))
+    given = network.example(seed)
     try:
         program = import_module(network, (given,)).integers
         built = compile(network, (given,), dtype="int8", check=False)
@@ -78,7 +78,7 @@ def checked(seed: int) -> str:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     if program is None or not program.layers:
         return "nothing is computed on codes"
-    for x in (given, 10 * given, torch.zeros_like(given)):
+    for x in (given, network.example(seed + 1, 10.0), torch.zeros_like(given)):
         with torch.no_grad():
             wanted = program.module(x)
         if program.floats:

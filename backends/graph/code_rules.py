@@ -87,17 +87,66 @@ def _dequantize(shape: tuple[int, ...], codes: Node, scale: Node, zero: Node) ->
 
 def _sum(shape: tuple[int, ...], first: Node, second: Node, factors: Node, *rest: Node) -> Node:
     numbers = [*_numbers(factors), *(_number(value) for value in rest)]
-    return _elements("code_sum", "int8", shape, [_image(first), _image(second)], numbers)
+    return _elements("code_sum", "int8", shape, _both(first, second), numbers)
 
 
 def _product(shape: tuple[int, ...], first: Node, second: Node, zeros: Node, scale: Node, codes: Node) -> Node:
-    sides = [first, second] if second.shape != first.shape else [_image(first), _image(second)]
-    return _elements("code_product", "int8", shape, sides, [*_numbers(zeros), _number(scale), *_numbers(codes)])
+    numbers = [*_numbers(zeros), _number(scale), *_numbers(codes)]
+    return _elements("code_product", "int8", shape, _both(first, second), numbers)
 
 
-def _table(shape: tuple[int, ...], codes: Node, table: Node) -> Node:
-    image = _image(codes)
-    return unrowed(Node("table", [image], image.shape, "int8", table.detail_as(np.ndarray), "code_table"), shape)
+def _both(first: Node, second: Node) -> list[Node]:
+    """Two operands as images of one shape, or one with a gate for each of its channels."""
+    if first.shape != second.shape:
+        return [first, second]
+    image = _image(first)
+    return [image, second if second.shape == image.shape else _image_like(second, image.shape)]
+
+
+def _image_like(node: Node, shape: tuple[int, ...]) -> Node:
+    inner = node.inputs[0] if node.op == "reshape" else node
+    return inner if inner.shape == shape else _reshaped(node, shape)
+
+
+def _offset(shape: tuple[int, ...], codes: Node, offsets: Node, *rest: Node) -> Node:
+    return _beside("code_offset", shape, codes, offsets, [_number(value) for value in rest])
+
+
+def _scale(shape: tuple[int, ...], codes: Node, scale: Node, *rest: Node) -> Node:
+    return _beside("code_scale", shape, codes, scale, [_number(value) for value in rest])
+
+
+def _beside(function: str, shape: tuple[int, ...], codes: Node, known: Node, numbers: Sequence[float]) -> Node:
+    """A function of each code and of a number that is known, one for each channel or for each place."""
+    image, array = _image(codes), known.detail_as(np.ndarray)
+    whole = np.broadcast_to(array, shape).reshape(image.shape)
+    for kept in (whole[:1, :, :1, :1] if whole.ndim == 4 else whole[:1], whole[:1]):
+        if (whole == kept).all():
+            whole = kept
+    return _elements(function, "int8", shape, [image, constant(whole)], numbers)
+
+
+def _table(shape: tuple[int, ...], codes: Node, table: Node, axis: Node) -> Node:
+    image, known = _image(codes), table.detail_as(np.ndarray)
+    if known.ndim == 2:
+        image = _by_channel(codes, _number(axis))
+        if image.shape[1] != len(known):
+            raise ValueError(f"tables along axis {_number(axis)} of {codes.shape}")
+    return unrowed(Node("table", [image], image.shape, "int8", known, "code_table"), shape)
+
+
+def _by_channel(node: Node, axis: int) -> Node:
+    """`node` as an image whose channels lie along `axis`, 1 or the last."""
+    if node.is_image and axis == 1:
+        return node
+    if axis == len(node.shape) - 1:
+        return as_rows(node)
+    shape = (*node.shape[:2], 1, math.prod(node.shape[2:]))
+    return node.inputs[0] if node.op == "reshape" and node.inputs[0].shape == shape else _reshaped(node, shape)
+
+
+def _reshaped(node: Node, shape: tuple[int, ...]) -> Node:
+    return node if node.shape == shape else Node("reshape", [node], shape, node.dtype)
 
 
 def _elements(
@@ -108,15 +157,13 @@ def _elements(
 
 
 def _image(node: Node) -> Node:
-    """`node` as an image, which kernels of single elements take: rows of its last axis where it is none."""
+    """`node` as an image, which kernels of single elements take: the one that it was, else rows of its last axis."""
     if node.is_image:
         return node
+    if node.op == "reshape" and node.inputs[0].is_image:
+        return node.inputs[0]
     shape = (1, math.prod(node.shape)) if len(node.shape) < 2 else (math.prod(node.shape[:-1]), node.shape[-1])
-    return (
-        node.inputs[0]
-        if node.op == "reshape" and node.inputs[0].shape == shape
-        else Node("reshape", [node], shape, node.dtype)
-    )
+    return _reshaped(node, shape)
 
 
 _RULES: dict[str, Callable[..., Node]] = {
@@ -129,6 +176,8 @@ _RULES: dict[str, Callable[..., Node]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
     "code_sum": _sum,
+    "code_offset": _offset,
+    "code_scale": _scale,
     "code_product": _product,
     "code_table": _table,
 }

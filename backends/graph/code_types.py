@@ -29,6 +29,10 @@ def _sum(first: float, second: float, offset: float, shift: float, low: float, h
     return first, second, moved, shift, low + _STEP, high + _STEP
 
 
+def _offset(factor: float, offset: float, shift: float, low: float, high: float) -> Numbers:
+    return factor, offset + _STEP * (2**shift - factor), shift, low + _STEP, high + _STEP
+
+
 def _product(first: float, second: float, scale: float, zero: float, low: float, high: float) -> Numbers:
     return first + _STEP, second + _STEP, scale, zero + _STEP, low + _STEP, high + _STEP
 
@@ -38,6 +42,8 @@ _NUMBERS: dict[str, Callable[..., Numbers]] = {
     "quantize": lambda inverse, zero, low, high: (inverse, zero + _STEP, low + _STEP, high + _STEP),
     "dequantize": lambda scale, zero: (scale, zero + _STEP),
     "code_sum": _sum,
+    "code_offset": _offset,
+    "code_scale": lambda offset, zero, low, high: (offset - _STEP, zero + _STEP, low + _STEP, high + _STEP),
     "code_product": _product,
 }
 """The literal numbers of functions, from those for int8."""

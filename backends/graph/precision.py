@@ -19,7 +19,12 @@ ASKED = ("float32", "float16", "int8")
 """Types that a network can be computed in; in the last one all layers of one that is quantised."""
 _GIVEN = frozenset({"input", "constant", "foreign", "item", "convert"})
 """Nodes whose type is not ours to choose."""
-CODES = frozenset({"requantize", "rescale", "quantize", "dequantize", "code_sum", "code_product", "code_shift"})
+CODES = frozenset(
+    {
+        "requantize", "rescale", "quantize", "dequantize", "code_sum", "code_offset", "code_scale", "code_product",
+        "code_shift",
+    }
+)  # fmt: skip
 """Functions of codes, or that give them."""
 _NARROWED = frozenset({"convolution", "pool", "mean", "scalar", "concat", "frame", "reindex"})
 """Operations with kernels for narrower types. What attention is made of stays as it is: its sums of exponentials are long."""

@@ -111,7 +111,7 @@ def _reshape(call: Any, arguments: Sequence[Any]) -> Node | None:
         return shuffle
     if data.op == "reshape" and data.inputs[0].shape == shape:
         return data.inputs[0]
-    return _flat(call, data, shape) or _row_by_row(data, shape)
+    return _flat(call, data, shape) or _row_by_row(data, shape) or _line(data, shape)
 
 
 def _flat(call: Any, data: Node, shape: tuple[int, ...]) -> Node | None:
@@ -130,6 +130,14 @@ def _row_by_row(data: Node, shape: tuple[int, ...]) -> Node | None:
     """Between a matrix and the same rows along several axes: what rules for matrices look through."""
     rows = shape[-1:] == data.shape[-1:] and 2 in (len(shape), len(data.shape))
     return Node("reshape", [data], shape, data.dtype) if rows and 0 not in shape else None
+
+
+def _line(data: Node, shape: tuple[int, ...]) -> Node | None:
+    """Between lines ``(N, C, L)`` and images of height 1, which rules for images look through."""
+    line, image = sorted((data.shape, shape), key=len)
+    if 0 in shape or image != (*line[:2], 1, *line[2:]) or len(image) != 4:
+        return None
+    return Node("reshape", [data], shape, data.dtype)
 
 
 def _shuffle(data: Node, shape: tuple[int, ...]) -> Node | None:

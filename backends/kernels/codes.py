@@ -69,6 +69,14 @@ def _sum(vectors: Vectors, *given: Any) -> Expression:
     return tirx.min(_ints(vectors, high), tirx.max(_ints(vectors, low), total))
 
 
+def _offset(vectors: Vectors, *given: Any) -> Expression:
+    """``clamp((code * factor + offsets + offset) >> shift)``, with `offsets` that are known."""
+    factor, offset, shift, low, high, code, offsets = given
+    total = code * _ints(vectors, factor) + offsets
+    total = (total + _ints(vectors, offset)) >> _ints(vectors, shift)
+    return tirx.min(_ints(vectors, high), tirx.max(_ints(vectors, low), total))
+
+
 def _product(vectors: Vectors, *given: Any) -> Expression:
     """``clamp(rne(float32((first - first_zero) * (second - second_zero)) * scale) + zero)``."""
     first_zero, second_zero, scale, zero, low, high, first, second = given
@@ -100,6 +108,8 @@ CODES: dict[str, Callable[..., Expression]] = {
     "quantize": _quantized,
     "dequantize": _dequantized,
     "code_sum": _sum,
+    "code_offset": _offset,
+    "code_scale": _requantized,
     "code_product": _product,
     "code_shift": lambda vectors, offset, code: code + _ints(vectors, offset),
 }

@@ -21,13 +21,20 @@ _LOOK_UP = 1.5
 
 @dataclass(frozen=True)
 class TableSpec:
-    """Result pixel ``(y, x)`` is the entry of the table for the source's, codes counted from the least."""
+    """Result pixel ``(y, x)`` is the entry of the table for the source's, codes counted from the least.
+
+    Attributes:
+        dtype: of the table.
+        entries: of one table for all channels, or of one for each slot of a channel.
+    """
 
     family: ClassVar[str] = "table"
 
     source: View
     result: View
     epilogue: Epilogue
+    dtype: str
+    entries: int = _CODES
 
     def cycles(self, machine: Machine) -> float:
         """Estimated cycles of one call on one core."""
@@ -35,10 +42,10 @@ class TableSpec:
         return _LOOK_UP * result.batch * result.blocks * result.height * result.width * result.lanes
 
     def function(self, name: str) -> tirx.PrimFunc:
-        """The TIR function ``(source, table, leaves..., result)``; the table has 256 codes."""
+        """The TIR function ``(source, table, leaves..., result)``; a table has 256 codes."""
         arguments = [
             ("source", *self.source.argument),
-            ("table", (_CODES,), self.source.dtype),
+            ("table", (self.entries,), self.dtype),
             *self.epilogue.arguments(),
             ("result", *self.result.argument),
         ]
@@ -52,9 +59,10 @@ def _body(spec: TableSpec, source: loops.Buffer, table: loops.Buffer, *rest: loo
     clear_border(result, view)
     with view.lines() as (image, block, row, _), loops.serial(view.width) as column:
         position = (image, block, row, column)
-        found = loops.local(lanes, spec.source.dtype)
+        found = loops.local(lanes, spec.dtype)
         for lane in range(lanes):
             code = loops.converted(loops.load(source, spec.source.offset(*position) + lane), "int32")
-            loops.store(found, lane, loops.load(table, code - least))
+            own = (block * lanes + lane) * _CODES if spec.entries > _CODES else 0
+            loops.store(found, lane, loops.load(table, own + code - least))
         value = spec.epilogue.value(loops.load(found, 0, lanes), leaves, position, lanes)
         loops.store(result, view.offset(*position), value, lanes)

@@ -27,6 +27,7 @@ __all__ = [
     "flattened",
     "in_a_row",
     "one_pixel",
+    "pack_image",
     "pack_vector",
     "selected",
     "thin",
@@ -113,6 +114,18 @@ def pack_vector(vector: npt.NDArray[Any], slots: Slots, result: View, dtype: str
     """One number for each channel, by slot of `result`."""
     packed = np.zeros(result.blocks * result.lanes, dtype)
     packed[slots] = vector
+    return packed
+
+
+def pack_image(image: npt.NDArray[Any], slots: Slots, view: View, dtype: str) -> npt.NDArray[Any]:
+    """Numbers ``(N, C, H, W)``, one for each pixel, as `view` has them, by slot."""
+    number, y, x = (np.arange(extent).reshape(-1, *[1] * rest) for extent, rest in zip(
+        (image.shape[0], *image.shape[2:]), (3, 1, 0), strict=True))  # fmt: skip
+    slot = np.asarray(slots).reshape(-1, 1, 1)
+    packed = np.zeros(view.size, dtype)
+    lanes = view.lanes
+    pixel = view.start + number * view.image + y * view.row + x * view.column
+    packed[pixel + slot // lanes * view.block + slot % lanes] = image
     return packed
 
 

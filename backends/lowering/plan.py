@@ -30,7 +30,7 @@ from ..kernels.table import TableSpec
 from ..kernels.tiles import Machine, choose_tile
 from .images import Images
 from .layers import convolution_spec, depthwise_spec, planes_task
-from .layout import Image, dense_view, flattened, pack_vector, selected
+from .layout import Image, dense_view, flattened, pack_image, pack_vector, selected
 from .steps import KernelPlan, Placed, PlacedLayer, Value
 
 __all__ = ["make_plan", "may_lie_in_planes"]
@@ -205,8 +205,19 @@ class _Planner:
         return Image(self.images.call(step), result, source.slots)
 
     def _table(self, group: Group) -> Image:
-        table = _anchor(group).detail_as(np.ndarray)
-        return self._of_one(group, TableSpec, (table,))
+        """Of all channels, or of each: then tables lie in the order of slots."""
+        node = _anchor(group)
+        table = node.detail_as(np.ndarray)
+        if table.ndim > 1:
+            source = self._read(group, node.inputs[0])
+            whole = np.zeros((source.view.blocks * source.view.lanes, table.shape[1]), table.dtype)
+            whole[source.slots] = table
+            table = whole.reshape(-1)
+
+        def spec(source: View, result: View, epilogue: Epilogue) -> TableSpec:
+            return TableSpec(source, result, epilogue, str(table.dtype), len(table))
+
+        return self._of_one(group, spec, (table,))
 
     def _concat(self, group: Group) -> Image:
         node = _anchor(group)
@@ -263,7 +274,7 @@ class _Planner:
                 return position[node]
             if node is group.anchor and anchor is None:
                 return Operand("anchor")
-            if node.op == "constant" and node.detail_as(np.ndarray).size == 1:
+            if node.op == "constant" and node.detail_as(np.ndarray).size == 1 and node.dtype != "int32":
                 return Operand("number", value=float(node.detail_as(np.ndarray).reshape(())))
             if node not in leaves:
                 leaves[node] = len(views)
@@ -289,6 +300,11 @@ class _Planner:
         """How an epilogue of `result` reads `node`: pixel by pixel, or one vector of channels for all
         pixels.
         """
+        if node.op == "constant" and node.detail_as(np.ndarray).size != len(slots):
+            batch, _, height, width = node.image_shape
+            view = dense_view(batch, result.blocks, height, width, result.lanes, 0, node.dtype)
+            packed = pack_image(node.detail_as(np.ndarray).reshape(node.image_shape), slots, view, node.dtype)
+            return (view if batch > 1 else replace(view, image=0)), packed
         if node.op == "constant":
             packed = pack_vector(node.detail_as(np.ndarray).reshape(-1), slots, result, node.dtype)
             view = dense_view(1, result.blocks, 1, 1, result.lanes, 0, str(packed.dtype))

@@ -49,14 +49,17 @@ class _Weighted(nn.Module):
 
 
 class QuantisedConv(_Weighted):
-    """``conv2d`` of quantised weights; options are `F.conv2d`'s."""
+    """``conv2d`` of quantised weights, or ``conv1d`` along one axis; options are these functions'."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, groups: int = 1, **options: object) -> None:
-        super().__init__((outputs, inputs // groups, kernel, kernel))
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, groups: int = 1, axes: int = 2, **options: object
+    ) -> None:
+        super().__init__((outputs, inputs // groups, *[kernel] * axes))
         self.groups, self.options = groups, options
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, groups=self.groups, **self.options)  # type: ignore[arg-type]
+        function: Callable[..., Tensor] = F.conv1d if self.codes.dim() == 3 else F.conv2d
+        return function(x, self.weight, self.bias, groups=self.groups, **self.options)
 
 
 class QuantisedLinear(_Weighted):
@@ -93,8 +96,17 @@ _FUNCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
 _MOVES: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda x: x[:, x.shape[1] // 2 :], lambda x: x.flip(1), lambda x: F.pad(x, (1, 0, 2, 1)), lambda x: x[:, :, ::2],
     lambda x: F.pad(x, (0, 1, 0, 1), value=0.5), lambda x: F.channel_shuffle(x, 2) if x.shape[1] % 2 == 0 else x,
-    lambda x: x.transpose(2, 3),
+    lambda x: x.transpose(2, 3), lambda x: F.interpolate(x, scale_factor=2), lambda x: F.interpolate(x, size=(3, 7)),
+    lambda x: F.pixel_shuffle(x, 2) if x.shape[1] % 4 == 0 else x, lambda x: x.split(2, 1)[-1], lambda x: x.chunk(2, 2)[0],
+    lambda x: F.pad(x, (1, 1, 0, 1), mode="replicate"), lambda x: torch.stack([x, x.flip(3)], 2).flatten(1, 2),
 )  # fmt: skip
+
+
+def _spreads(x: Tensor, to: Tensor) -> bool:
+    """Whether numbers are spread to the shape of others."""
+    return all(own in (1, extent) for own, extent in zip(x.shape, to.shape, strict=True))
+
+
 _MOST = 2048
 """Numbers of a value, and channels of a layer times 32: graphs are small, so that there can be many."""
 
@@ -102,7 +114,8 @@ _MOST = 2048
 class RandomNetwork(nn.Module):
     """A graph of layers, sums, products, pooling, moves and functions on codes; a seed always gives the same one.
 
-    Input (N, C, H, W) of `shape`; outputs float32, one of codes and one of a last layer.
+    Input (N, C, H, W) of `shape`, float32 or where it is `of_bytes` uint8; outputs float32, one of codes and one of a last
+    layer.
     """
 
     def __init__(self, seed: int, steps: int = 8) -> None:
@@ -111,10 +124,11 @@ class RandomNetwork(nn.Module):
         torch.manual_seed(seed)
         choice = self._draw.choice
         self.shape = (choice((1, 1, 2)), choice((1, 3, 5, 16)), self._draw.randint(1, 17), self._draw.randint(1, 17))
+        self.of_bytes = self._draw.random() < 0.2
         self.layers = nn.ModuleList()
         self.steps: list[Step] = []
-        values = [torch.randn(self.shape)]
-        self._add(values, self._rounded(lambda values: values[0], values))
+        values = [self.example(seed)]
+        self._add(values, self._rounded(self._begun() if self.of_bytes else lambda values: values[0], values))
         kinds = (
             self._layer,
             self._layer,
@@ -124,6 +138,9 @@ class RandomNetwork(nn.Module):
             self._pool,
             self._of_one,
             self._joined,
+            self._line,
+            self._with_constant,
+            self._of_channels,
         )
         while len(self.steps) < steps:
             step = choice(kinds)(values)
@@ -131,6 +148,13 @@ class RandomNetwork(nn.Module):
                 self._add(values, step)
         last, pooled = QuantisedLinear(values[-1].shape[1], self._draw.randint(1, 9)), values[-1].mean((2, 3))
         self.last, self._pooled = last, self._codes(pooled)
+
+    def example(self, seed: int, factor: float = 1.0) -> Tensor:
+        """An input, of a larger range with a `factor`; bytes have all there are."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.of_bytes:
+            return torch.randint(0, 256, self.shape, generator=generator, dtype=torch.uint8)
+        return factor * torch.randn(self.shape, generator=generator)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         values = [x]
@@ -175,11 +199,70 @@ class RandomNetwork(nn.Module):
         self.layers.append(layer)
         return self._rounded(lambda values: clamp(layer(values[at])), values)
 
+    def _begun(self) -> Step:
+        """Images of bytes as networks take them: divided, and by channel on one scale."""
+        divisor = self._draw.choice((1.0, 64.0, 255.0))
+        if self._draw.random() < 0.5:
+            return lambda values: values[0].float() / divisor
+        channels = (1, self.shape[1], 1, 1)
+        mean, deviation = torch.rand(channels), torch.rand(channels) + 0.2
+        return lambda values: (values[0].float() / divisor - mean) / deviation
+
     def _sum(self, values: list[Tensor]) -> Step | None:
-        at = self._place(values)
-        other = self._place(values, lambda x: x.shape == values[at].shape)
+        at, alpha = self._place(values), self._draw.choice((1, 1, -1, 0.37))
+        other = self._place(values, lambda x: _spreads(x, values[at]))
         clamp = self._draw.choice(_CLAMPS)
-        return self._rounded(lambda values: clamp(values[at] + values[other]), values)
+        first, second = (at, other) if self._draw.random() < 0.7 else (other, at)
+        return self._rounded(lambda values: clamp(torch.add(values[first], values[second], alpha=alpha)), values)
+
+    def _with_constant(self, values: list[Tensor]) -> Step | None:
+        """Sums and products with numbers for channels, for places, or for all of both."""
+        at, draw = self._place(values), self._draw
+        shape = [draw.choice((1, extent)) for extent in values[at].shape]
+        constant = self._kept(torch.randn(shape))
+        function = draw.choice((torch.add, torch.mul, torch.sub, lambda a, b: b - a, lambda a, b: a / (b.abs() + 0.3)))
+        clamp = draw.choice(_CLAMPS)
+        return self._rounded(lambda values: clamp(function(values[at], constant())), values)
+
+    def _of_channels(self, values: list[Tensor]) -> Step | None:
+        """Functions that are others for each channel."""
+        at = self._place(values)
+        channels = values[at].shape[1]
+        slope, offset = self._kept(torch.rand(channels)), self._kept(torch.randn(1, channels, 1, 1))
+        if self._draw.random() < 0.5:
+            return self._rounded(lambda values: F.prelu(values[at], slope()), values)
+        return self._rounded(lambda values: torch.tanh(values[at] * slope().view(1, -1, 1, 1) + offset()), values)
+
+    def _kept(self, constant: Tensor) -> Callable[[], Tensor]:
+        """Has the network store numbers; gives what reads them."""
+        name = f"constant_{len(list(self.buffers(recurse=False)))}"
+        self.register_buffer(name, constant)
+        return lambda: self.get_buffer(name)
+
+    def _line(self, values: list[Tensor]) -> Step | None:
+        """A layer and a window along one axis, on the pixels of an image one after the other."""
+        at, draw = self._place(values), self._draw
+        channels, length = values[at].shape[1], values[at][0, 0].numel()
+        kernel, dilation, groups = draw.choice((1, 3, 3, 4)), draw.choice((1, 1, 2)), draw.choice((1, 1, channels))
+        padding, window = draw.choice((0, kernel // 2)), draw.choice((1, 2, 3))
+        reach = dilation * (kernel - 1) + 1
+        outputs = channels if groups == channels else groups * draw.randint(1, 12)
+        if length + 2 * padding < reach + 4 or outputs * 32 > _MOST:
+            return None
+        options = {"stride": draw.choice((1, 1, 2)), "padding": padding, "dilation": dilation}
+        layer, clamp = QuantisedConv(channels, outputs, kernel, groups=groups, axes=1, **options), draw.choice(_CLAMPS)
+        made = layer(values[at].flatten(2))
+        if made.shape[2] < window:
+            return None
+        self.layers.append(layer)
+        codes = self._codes(made)
+        if draw.random() < 0.5:
+            return lambda values: F.max_pool1d(coded(clamp(layer(values[at].flatten(2))), *codes), window).unsqueeze(2)
+
+        def mean(values: list[Tensor]) -> Tensor:
+            return F.avg_pool1d(coded(clamp(layer(values[at].flatten(2))), *codes), window, 1).unsqueeze(2)
+
+        return self._rounded(mean, values)
 
     def _product(self, values: list[Tensor]) -> Step | None:
         at = self._place(values)
@@ -195,6 +278,9 @@ class RandomNetwork(nn.Module):
         window, stride, padding = self._draw.choice((2, 3)), self._draw.choice((1, 2)), self._draw.choice((0, 1))
         if min(values[at].shape[2:]) + 2 * padding < window:
             return None
+        if self._draw.random() < 0.2:
+            axes = self._draw.choice(((1,), (3,), (1, 2), (1, 2, 3)))
+            return self._rounded(lambda values: values[at].mean(axes, keepdim=True), values)
         if self._draw.random() < 0.5:
             return lambda values: F.max_pool2d(values[at], window, stride, padding)
         return self._rounded(lambda values: F.avg_pool2d(values[at], window, stride, padding), values)

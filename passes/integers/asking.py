@@ -24,3 +24,11 @@ class Asking(Protocol):
     def known(self, value: Any) -> tuple[Codes, fx.Node] | None:
         """The codes that a value is read from; None where it is computed in float32."""
         ...
+
+    def parts(self, whole: fx.Node, codes: fx.Node) -> fx.Node:
+        """The parts of `codes` as `whole` gives those of numbers, once for all who take one."""
+        ...
+
+    def shaped(self, at: fx.Node, found: fx.Node) -> fx.Node:
+        """`found`, whose numbers are those of `at` in order, in the shape of `at`."""
+        ...

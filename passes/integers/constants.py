@@ -10,6 +10,16 @@ from torch.fx.node import map_arg
 
 __all__ = ["Constants"]
 
+A = torch.ops.aten
+
+_MADE_OF_NUMBERS = frozenset(
+    {
+        A.linspace.default, A.arange.default, A.arange.start, A.arange.start_step, A.full.default, A.zeros.default,
+        A.ones.default, A.eye.default, A.scalar_tensor.default,
+    }
+)  # fmt: skip
+"""What gives a tensor that is always the same, from no tensor."""
+
 
 class Constants:
     """The tensors of a module's graph that depend on none of its inputs."""
@@ -45,9 +55,10 @@ class Constants:
             for part in str(node.target).split("."):
                 value = getattr(value, part)
             return value.detach() if isinstance(value, Tensor) else None
-        if node.op != "call_function" or any(self.value(source) is None for source in node.all_input_nodes):
+        known = bool(node.all_input_nodes) or node.target in _MADE_OF_NUMBERS
+        if node.op != "call_function" or not known or any(self.value(each) is None for each in node.all_input_nodes):
             return None
         arguments, keywords = map_arg((node.args, node.kwargs), self.value)
         with torch.no_grad():
             found = node.target(*arguments, **keywords)  # type: ignore[operator]
-        return found if isinstance(found, Tensor) and node.all_input_nodes else None
+        return found if isinstance(found, Tensor) else None

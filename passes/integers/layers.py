@@ -13,10 +13,13 @@ from .constants import Constants
 from .operators import OPERATORS
 from .scheme import DEQUANTIZE, PER_CHANNEL, Codes, codes_of_node
 
-__all__ = ["Layer", "layer_of", "pair"]
+__all__ = ["Layer", "along", "layer_of"]
 
 A = torch.ops.aten
 
+CONVOLUTIONS = {A.conv1d.default: 1, A.conv1d.padding: 1, A.conv2d.default: 2, A.conv2d.padding: 2}
+"""By operator, along how many axes its window moves."""
+_PADDED_BY_NAME = (A.conv1d.padding, A.conv2d.padding)
 _MOST = 2**31 - 1
 """The largest sum."""
 _CODES = 255
@@ -49,8 +52,12 @@ class Layer:
     name: str
 
     def emitted(self, at: fx.Node, emit: Callable[..., fx.Node], constants: Constants) -> fx.Node:
-        """The node of its sums, right before `at`."""
-        operands = (self.source, constants.node(at, self.weight), constants.node(at, self.bias), self.zero)
+        """The node of its sums, right before `at`; those of a line are an image of height 1, ``(N, O, 1, L)``."""
+        source, weight = self.source, self.weight
+        if self.window is not None and weight.dim() == 3:
+            batch, channels, length = (int(extent) for extent in source.meta["val"].shape)
+            source, weight = emit(at, A.reshape.default, source, [batch, channels, 1, length]), weight.unsqueeze(2)
+        operands = (source, constants.node(at, weight), constants.node(at, self.bias), self.zero)
         if self.window is None:
             return emit(at, OPERATORS.integer_linear.default, *operands)
         return emit(at, OPERATORS.integer_conv2d.default, *operands, *self.window)
@@ -64,9 +71,9 @@ def layer_of(node: fx.Node, constants: Constants, known: Callable[[Any], tuple[C
     """
     if node.target is A.linear.default:
         window = None
-    elif node.target in (A.conv2d.default, A.conv2d.padding):
-        window = _window(node) if node.meta["val"].dim() == 4 else None  # An image without a batch has no kernel.
-        if window is None:
+    elif node.target in CONVOLUTIONS:
+        window = _window(node) if node.meta["val"].dim() == CONVOLUTIONS[node.target] + 2 else None
+        if window is None:  # Without a batch there is no kernel.
             return None
     else:
         return None
@@ -98,18 +105,22 @@ def _window(node: fx.Node) -> tuple[list[int], list[int], list[int], int] | None
     defaults: Sequence[Any] = ([1], [0], [1], 1)
     stride, padding, dilation, groups = [*given[3:], *defaults[len(given[3:]) :]]
     window = given[1].meta["val"].shape[2:]
-    steps = [pair(dilation)[axis] * (window[axis] - 1) for axis in range(2)]
-    if node.target is A.conv2d.padding:
+    stride, dilation = (along(value, len(window)) for value in (stride, dilation))
+    if node.target in _PADDED_BY_NAME:
+        steps = [step * (extent - 1) for step, extent in zip(dilation, window, strict=True)]
         if padding == "same" and any(step % 2 for step in steps):
             return None
-        padding = [step // 2 for step in steps] if padding == "same" else [0]
-    return pair(stride), pair(padding), pair(dilation), int(groups)
+        padding = [step // 2 if padding == "same" else 0 for step in steps]
+    padding = along(padding, len(window))
+    if len(window) == 1:  # A line is an image of height 1.
+        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
+    return stride, padding, dilation, int(groups)
 
 
-def pair(value: Any) -> list[int]:
-    """A number for rows and one for columns, given as one, as a list of one, or as both."""
+def along(value: Any, axes: int) -> list[int]:
+    """A number for each axis, given as one for all, as a list of one, or as all."""
     values = [value] if isinstance(value, int) else list(value)
-    return values * 2 if len(values) == 1 else values
+    return values * axes if len(values) == 1 else values
 
 
 def _weights(node: Any, constants: Constants) -> tuple[Tensor, Tensor] | None:

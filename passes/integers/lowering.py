@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,10 +21,11 @@ from ...frontend.source_line import source_line
 from .constants import Constants
 from .elements import product_of_codes, sum_of_codes
 from .layers import Layer, layer_of
+from .moves import LARGEST, PARTS, is_move, moved, origin
 from .operators import OPERATORS
 from .pooling import pooled_codes
 from .scheme import DEQUANTIZE, PER_CHANNEL, QUANTIZE, Codes, codes_of_node
-from .tables import recoding, table_of
+from .tables import codes_of_bytes, recoding, table_of
 
 __all__ = ["IntegerProgram", "with_integers"]
 
@@ -44,22 +45,8 @@ CLAMPS: dict[Any, Callable[..., tuple[float, float]]] = {
 }
 """What keeps numbers in a range, from the operator's further arguments to its ends."""
 
-MOVES = frozenset(
-    {
-        A.view.default, A.reshape.default, A.flatten.using_ints, A.unflatten.int, A.permute.default, A.transpose.int,
-        A.squeeze.default, A.squeeze.dim, A.squeeze.dims, A.unsqueeze.default, A.contiguous.default, A.clone.default,
-        A.slice.Tensor, A.select.int, A.index_select.default, A.expand.default, A.alias.default, A.detach.default,
-        A.pixel_shuffle.default, A.pixel_unshuffle.default, A.channel_shuffle.default, A.flip.default, A.roll.default,
-        A.narrow.default, A.t.default, A.movedim.int, A.repeat.default, A.swapaxes.default,
-    }
-)  # fmt: skip
-"""What gives numbers other places, from its first argument."""
-
-PARTS = frozenset({A.split.Tensor, A.split_with_sizes.default, A.chunk.default, A.unbind.int})
-"""What gives the parts of its first argument."""
-
-LARGEST = frozenset({A.max_pool2d.default})
-"""What takes the largest of some numbers, whose code is the largest too."""
+JOINS = frozenset({A.cat.default, A.stack.default})
+"""What puts several values into one."""
 
 OFF_IN_EVAL = frozenset({A.dropout.default, A.dropout_.default, A.feature_dropout.default})
 """What drops some numbers in training only: with the third argument True."""
@@ -112,11 +99,7 @@ def _computes_in_float(node: fx.Node, constants: Constants) -> bool:
     """Whether a call computes floats of what depends on inputs; an LSTM, say, gives several values."""
     value = node.meta.get("val")
     values = value if isinstance(value, tuple | list) else [value]
-    moves = (
-        node.target in MOVES | PARTS
-        or node.target is A.cat.default
-        or getattr(node.target, "__name__", "") == "getitem"
-    )
+    moves = is_move(node) or node.target in PARTS | JOINS or getattr(node.target, "__name__", "") == "getitem"
     if moves or getattr(node.target, "namespace", "") == "reconvene":
         return False
     stays = not node.all_input_nodes or constants.value(node) is not None
@@ -132,6 +115,8 @@ class _Lowering:
         self.constants = Constants(module)
         self.made: dict[tuple[fx.Node, Codes], fx.Node | None] = {}
         self.ours: set[fx.Node] = set()
+        self.split: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
+        self.bytes: dict[fx.Node, tuple[Codes, fx.Node] | None] = {}
         self.sums: dict[fx.Node, tuple[Layer, fx.Node] | None] = {}
         self.dequantized: dict[str, Tensor] = {}
 
@@ -171,7 +156,8 @@ class _Lowering:
 
     def _rescale(self, node: fx.Node, layer: Layer, sums: fx.Node) -> None:
         scale = self.constants.node(node, layer.scale.float())
-        self._replace(node, self.emit(node, OPERATORS.rescale.default, sums, scale, layer.axis, 0))
+        found = self.emit(node, OPERATORS.rescale.default, sums, scale, layer.axis, 0)
+        self._replace(node, self.shaped(node, found))
 
     def _dequantize_weight(self, node: fx.Node) -> None:
         """What weights stand for, where a layer is left that reads them so."""
@@ -198,13 +184,32 @@ class _Lowering:
             return None
         if value.target is DEQUANTIZE:
             return self._dequantized(value)
-        if value.target not in MOVES | LARGEST:
-            return None
-        found = self.known(value.args[0])
+        if value.target in JOINS:
+            return self._joined(value)
+        if not is_move(value):
+            return self._converted(value)
+        found = self.known(origin(value))
         if found is None:
             return None
         codes, source = found
-        return codes, self._moved(value, codes, source)
+        return codes, self._once(value, codes, lambda: moved(self, value, source))
+
+    def _converted(self, node: fx.Node) -> tuple[Codes, fx.Node] | None:
+        if node not in self.bytes:
+            self.bytes[node] = codes_of_bytes(self, node)
+        return self.bytes[node]
+
+    def _joined(self, node: fx.Node) -> tuple[Codes, fx.Node] | None:
+        """What is joined, where all of it is written in the same codes."""
+        given: Any = node.args[0]
+        found = [self.known(part) for part in given]
+        kinds = {(part[0].scale, part[0].zero) for part in found if part is not None}
+        if None in found or len(kinds) != 1:
+            return None
+        parts = [part for part in found if part is not None]
+        codes = replace(parts[0][0], low=min(part.low for part, _ in parts), high=max(part.high for part, _ in parts))
+        sources = [source for _, source in parts]
+        return codes, self._once(node, codes, lambda: self.emit(node, node.target, sources, *node.args[1:]))
 
     def _dequantized(self, node: fx.Node) -> tuple[Codes, fx.Node] | None:
         codes, source = codes_of_node(node), node.args[0]
@@ -212,14 +217,25 @@ class _Lowering:
             return None
         return codes, source
 
-    def _moved(self, node: fx.Node, codes: Codes, source: fx.Node) -> fx.Node:
-        """`node` of the codes `source`, once for all who ask."""
+    def _once(self, node: fx.Node, codes: Codes, make: Callable[[], fx.Node]) -> fx.Node:
+        """What stands for `node` in codes of a scale and a zero, once for all who ask."""
         key = node, Codes(codes.scale, codes.zero)
         found = self.made.get(key)
         if found is None:
-            found = self.emit(node, node.target, source, *node.args[1:])
-            self.made[key] = found
+            found = self.made[key] = make()
         return found
+
+    def parts(self, whole: fx.Node, codes: fx.Node) -> fx.Node:
+        """The parts of `codes` as `whole` gives those of numbers, once for all who take one."""
+        key = whole, codes
+        if key not in self.split:
+            self.split[key] = self.emit(whole, whole.target, codes, *whole.args[1:])
+        return self.split[key]
+
+    def shaped(self, at: fx.Node, found: fx.Node) -> fx.Node:
+        """`found`, whose numbers are those of `at` in order, in the shape of `at`."""
+        shape = [int(extent) for extent in at.meta["val"].shape]
+        return found if list(found.meta["val"].shape) == shape else self.emit(at, A.reshape.default, found, shape)
 
     def coded(self, value: Any, codes: Codes) -> fx.Node | None:
         """`value` as codes; None where they have to be made of float32."""
@@ -239,10 +255,10 @@ class _Lowering:
         if value.target in CLAMPS:
             limits = CLAMPS[value.target](*value.args[1:], **value.kwargs)
             return self.coded(value.args[0], codes.within(*limits))
-        if value.target in MOVES | LARGEST:
-            source = self.coded(value.args[0], codes)
-            return None if source is None else self.emit(value, value.target, source, *value.args[1:])
-        if value.target is A.cat.default:
+        if is_move(value):
+            source = self.coded(origin(value), codes)
+            return None if source is None else moved(self, value, source)
+        if value.target in JOINS:
             parts = [self.coded(part, codes) for part in value.args[0]]  # type: ignore[union-attr]
             return None if None in parts else self.emit(value, value.target, parts, *value.args[1:])
         if value.target is A.pad.default or value.target is A.constant_pad_nd.default:
@@ -264,7 +280,8 @@ class _Lowering:
         if layer is not None:
             scale = self.constants.node(node, (layer[0].scale / codes.scale).float())
             target = OPERATORS.requantize.default
-            return self.emit(node, target, layer[1], scale, layer[0].axis, 0, codes.zero, codes.low, codes.high)
+            codes_of_sum = self.emit(node, target, layer[1], scale, layer[0].axis, 0, codes.zero, codes.low, codes.high)
+            return self.shaped(node, codes_of_sum)
         for rule in (sum_of_codes, product_of_codes, pooled_codes, table_of):
             found = rule(self, node, codes)
             if found is not None:

@@ -124,7 +124,8 @@ def code_sum(
 ) -> Tensor:
     """``clamp((first * factors[0] + second * factors[1] + offset) >> shift)`` in int32, which rounds half up.
 
-    `offset` has the zeros of both and of the result, and half of a step.
+    `offset` has the zeros of both and of the result, and half of a step. `second` is of the shape of `first`, or
+    ``(N, C, 1, 1)``.
     """
     found = (first.int() * factors[0] + second.int() * factors[1] + offset) >> shift
     return found.clamp(low, high).to(torch.int8)
@@ -133,6 +134,30 @@ def code_sum(
 @code_sum.register_fake
 def _(first: Tensor, second: Tensor, factors: Sequence[int], offset: int, shift: int, low: int, high: int) -> Tensor:
     return torch.empty_like(first)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::code_offset", mutates_args=())
+def code_offset(codes: Tensor, offsets: Tensor, factor: int, offset: int, shift: int, low: int, high: int) -> Tensor:
+    """``clamp((codes * factor + offsets + offset) >> shift)`` in int32: `code_sum` with known `offsets` (int32), which are
+    spread to the shape of `codes`."""
+    found = (codes.int() * factor + offsets + offset) >> shift
+    return found.clamp(low, high).to(torch.int8)
+
+
+@code_offset.register_fake
+def _(codes: Tensor, offsets: Tensor, factor: int, offset: int, shift: int, low: int, high: int) -> Tensor:
+    return torch.empty_like(codes)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::code_scale", mutates_args=())
+def code_scale(codes: Tensor, scale: Tensor, offset: int, zero: int, low: int, high: int) -> Tensor:
+    """Codes of ``codes + offset``, multiplied by `scale` (float32), which is spread to their shape."""
+    return _coded((codes.int() + offset).float() * scale, zero, low, high)
+
+
+@code_scale.register_fake
+def _(codes: Tensor, scale: Tensor, offset: int, zero: int, low: int, high: int) -> Tensor:
+    return torch.empty_like(codes)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::code_product", mutates_args=())
@@ -153,14 +178,23 @@ def _(first: Tensor, second: Tensor, zeros: Sequence[int], scale: float, codes: 
 
 
 @torch.library.custom_op(f"{NAMESPACE}::code_table", mutates_args=())
-def code_table(codes: Tensor, table: Tensor) -> Tensor:
-    """``table[codes + 128]``: any function of one value, `table` int8 ``(256,)``."""
-    return table[codes.long() + 128]
+def code_table(codes: Tensor, table: Tensor, axis: int) -> Tensor:
+    """``table[codes - least]``, `least` of their type: any function of one value.
+
+    Args:
+        codes: int8 or uint8.
+        table: int8 ``(256,)``, or ``(C, 256)``: one for each place along `axis`.
+    """
+    places = codes.long() + (128 if codes.dtype == torch.int8 else 0)
+    if table.dim() == 1:
+        return table[places]
+    shape = [-1 if at == axis else 1 for at in range(codes.dim())]
+    return table[torch.arange(len(table)).view(shape), places]
 
 
 @code_table.register_fake
-def _(codes: Tensor, table: Tensor) -> Tensor:
-    return torch.empty_like(codes)
+def _(codes: Tensor, table: Tensor, axis: int) -> Tensor:
+    return torch.empty_like(codes, dtype=torch.int8)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::quantize", mutates_args=())
@@ -199,7 +233,7 @@ def _coded(value: Tensor, zero: int, low: int, high: int) -> Tensor:
 OPERATORS = torch.ops.reconvene
 """Where they are found by name."""
 NAMES = (
-    "integer_conv2d", "integer_linear", "total", "window_total", "requantize", "rescale", "code_sum", "code_product",
-    "code_table", "quantize", "dequantize",
+    "integer_conv2d", "integer_linear", "total", "window_total", "requantize", "rescale", "code_sum", "code_offset",
+    "code_scale", "code_product", "code_table", "quantize", "dequantize",
 )  # fmt: skip
 """Of all of them."""

@@ -88,6 +88,46 @@ def test_codes_that_were_moved_up_are_the_same_numbers(monkeypatch: pytest.Monke
     assert torch.equal(reconvene.compile(module, (IMAGE,), dtype="int8").run(IMAGE)[0], wanted)
 
 
+class Further(nn.Module):
+    """Bytes that are taken, lines, what is known beside codes, functions of channels, and moves by place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.line = QuantisedConv(3, 20, 3, padding=1), QuantisedConv(20, 20, 3, axes=1, padding=1)
+        self.alone, self.tokens = QuantisedConv(20, 20, 5, axes=1, padding=2, groups=20), QuantisedLinear(20, 20)
+        self.position, self.slope = torch.randn(1, 11, 20), torch.rand(20)
+        self.register_buffer("shift", torch.randn(20, 1, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        mean, deviation = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
+        x = coded((image.permute(0, 3, 1, 2).float() / 255 - mean) / deviation, 0.02, 7)
+        x = coded(F.prelu(coded(self.first(x), 0.02, 3), self.slope), 0.02, -40)
+        x = coded(torch.tanh(x * self.shift) + 0.25, 0.01, -30)
+        x = coded(x - coded(x.mean((2, 3), keepdim=True), 0.003, 1), 0.015, 2)
+        x = coded(x * torch.linspace(-1, 1, 5).view(5, 1), 0.015, 2)
+        big = coded(F.interpolate(x, size=(7, 4)) + self.shift, 0.03, 3)
+        big = coded(F.pad(big, (1, 1, 0, 1), mode="reflect"), 0.03, 3)
+        line = coded(torch.relu(self.line(x.flatten(2))), 0.02, -128)
+        line = coded(self.alone(F.max_pool1d(line, 3, 2, 1)), 0.02, 4)
+        line = coded(F.avg_pool1d(line, 2), 0.02, 4)
+        tokens = coded(line.transpose(1, 2)[:, :1] + self.position, 0.03, 1)
+        return coded(big.mean(1), 0.01, 0), self.tokens(coded(torch.sub(tokens, tokens.flip(1), alpha=0.5), 0.04, 0))
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_every_bit_of_what_else_is_on_codes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, image = Further().eval(), torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
+    program = import_module(module, (image,)).integers
+    assert program is not None and program.floats == () and program.layers == 4
+    monkeypatch.setattr(Machine, "codes", property(lambda machine: kind))
+    built = compile(module, (image,), dtype="int8", check=False)
+    for x in (image, torch.zeros_like(image)):
+        with torch.no_grad():
+            wanted = program.module(x)
+        assert all(torch.equal(found, other) for found, other in zip(built.run(x), wanted, strict=True))
+
+
 def test_codes_that_a_model_takes_and_gives_keep_their_type(monkeypatch: pytest.MonkeyPatch) -> None:
     class Coded(nn.Module):
         def __init__(self) -> None:

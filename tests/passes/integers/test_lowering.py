@@ -15,36 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reconvene.passes.integers.lowering import IntegerProgram, with_integers
+from reconvene.passes.integers.lowering import with_integers
 from reconvene.passes.integers.operators import OPERATORS
 from reconvene.passes.integers.scheme import Codes
-
-FINE = (0.03, -5)
-
-
-def lowered(module: nn.Module, *inputs: Tensor) -> tuple[IntegerProgram, nn.Module]:
-    exported = torch.export.export(module.eval(), inputs).module(check_guards=False)
-    return with_integers(exported), exported
-
-
-def steps_apart(module: nn.Module, scale: float, *inputs: Tensor) -> Tensor:
-    """By how many steps of `scale` the rewritten graph's result is off, entry by entry."""
-    program, exported = lowered(module, *inputs)
-    with torch.no_grad():
-        return ((program.module(*inputs) - exported(*inputs)) / scale).abs()
-
-
-class Layer(nn.Module):
-    """A layer between codes, with what follows it before its result is quantised."""
-
-    def __init__(
-        self, layer: nn.Module, after: Callable[[Tensor], Tensor] = lambda x: x, result: Any = (0.05, 3)
-    ) -> None:
-        super().__init__()
-        self.layer, self.after, self.result = layer, after, result
-
-    def forward(self, x: Tensor) -> Tensor:
-        return coded(self.after(self.layer(coded(x, *FINE))), *self.result)
+from tests.support.lowered import FINE, Layer, lowered, steps_apart
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +69,18 @@ def test_layers_are_at_most_a_step_off(
 ) -> None:
     apart = steps_apart(Layer(QuantisedConv(4, 8, 3, **options), after), 0.05, torch.randn(2, 4, *size))
     assert float(apart.max()) < 1.01 and float((apart > 0.5).float().mean()) < 0.01
+
+
+def test_parts_are_taken_once() -> None:
+    class Halves(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = coded(x, *FINE).chunk(2, 1)
+            return coded(first + second, 0.05, 3)
+
+    x = torch.randn(2, 4, 3, 3)
+    program, _ = lowered(Halves(), x)
+    chunks = [node for node in program.module.graph.nodes if node.target is torch.ops.aten.chunk.default]
+    assert program.floats == () and len(chunks) == 1 and chunks[0].meta["val"][0].dtype is torch.int8
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (2, 5, 6), (2, 3, 4, 6)])
@@ -155,6 +141,29 @@ def test_what_gives_float_is_rescaled_and_not_rounded() -> None:
         (lambda a: F.pixel_shuffle(a, 2), 1),
         (lambda a: F.channel_shuffle(a, 2), 1),
         (lambda a: F.dropout(a, 0.5, training=False), 1),
+        (torch.sub, 2),
+        (lambda a, b: torch.add(a, b, alpha=-0.37), 2),
+        (lambda a: torch.rsub(a, a.flip(1)), 1),
+        (lambda a: a + torch.linspace(-1, 1, 4).view(4, 1, 1), 1),
+        (lambda a: torch.linspace(-1, 1, 8) - a, 1),
+        (lambda a: a * torch.linspace(-1, 1, 4 * 48).view(4, 6, 8), 1),
+        (lambda a: a / torch.linspace(1, 2, 6).view(6, 1), 1),
+        (lambda a: F.prelu(a, torch.linspace(0.1, 0.4, 4)), 1),
+        (lambda a: torch.tanh(a * torch.linspace(-1, 1, 4).view(4, 1, 1) - 0.2), 1),
+        (lambda a: torch.tanh(a * torch.linspace(-1, 1, 8) - 0.2), 1),
+        (lambda a: F.batch_norm(a, torch.arange(4.0), torch.arange(1.0, 5.0), torch.ones(4), torch.zeros(4)), 1),
+        (lambda a: a.mean(), 1),
+        (lambda a: a.mean(1), 1),
+        (lambda a: a.mean((0, 3), keepdim=True), 1),
+        (lambda a: F.interpolate(a, scale_factor=2), 1),
+        (lambda a: F.interpolate(a, size=(9, 11), mode="nearest-exact"), 1),
+        (lambda a: F.pad(a, (1, 2, 0, 1), mode="reflect"), 1),
+        (lambda a: a.split((1, 3), 1)[1], 1),
+        (lambda a: torch.stack([a, a.flip(1)], 1), 1),
+        (lambda a: F.max_pool1d(a[0], 3, 2, 1), 1),
+        (lambda a: F.avg_pool1d(a[0], 3, 2, 1), 1),
+        (lambda a: F.adaptive_avg_pool1d(a[0], 4), 1),
+        (lambda a: F.adaptive_avg_pool1d(a[0], 1), 1),
     ],
 )
 def test_operations_on_codes_are_at_most_a_step_off(function: Callable[..., Tensor], sides: int) -> None:
@@ -165,9 +174,11 @@ def test_operations_on_codes_are_at_most_a_step_off(function: Callable[..., Tens
     assert float(steps_apart(module, 0.02, *given).max()) < 1.01
 
 
-def test_a_gate_is_for_every_pixel_of_its_channel() -> None:
-    module = of(torch.mul, (0.03, -5), (0.004, -128))
-    given = torch.randn(2, 4, 6, 8), torch.rand(2, 4, 1, 1)
+@pytest.mark.parametrize("shape", [(2, 4, 1, 1), (1, 4, 1, 1), (2, 1, 6, 8), (6, 1), (4, 6, 8)])
+@pytest.mark.parametrize("function", [torch.mul, torch.sub])
+def test_a_gate_is_spread_over_its_image(shape: tuple[int, ...], function: Callable[..., Tensor]) -> None:
+    module = of(function, (0.03, -5), (0.004, -128))
+    given = torch.randn(2, 4, 6, 8), torch.rand(shape)
     assert lowered(module, *given)[0].floats == ()
     assert float(steps_apart(module, 0.02, *given).max()) < 1.01
 
@@ -176,10 +187,11 @@ def test_a_gate_is_for_every_pixel_of_its_channel() -> None:
     "function",
     [
         lambda a: a.softmax(1),
-        lambda a: torch.mean(a, None, True),
         lambda a: F.avg_pool2d(a, 3, 2, 1, count_include_pad=False),
         lambda a: torch.where(a > 0, a, a.flip(1)),
-        lambda a: F.prelu(a, torch.linspace(0.1, 0.4, 4)),
+        lambda a: torch.tanh(a + torch.linspace(-1, 1, 6).view(6, 1)),
+        lambda a: F.adaptive_avg_pool2d(a, (4, 3)),
+        lambda a: F.interpolate(a, scale_factor=2, mode="bilinear"),
     ],
 )
 def test_what_is_not_computed_on_codes_stays_and_is_named(function: Callable[..., Tensor]) -> None:
