@@ -50,7 +50,8 @@ PEERS_TARGET, PEERS_DTYPE = "rpi4", "float32"
 
 PEERS_NOTE = """Other engines, dense, on rpi4: counted and modelled earlier in the same way (QEMU 7.2, llvm-mca 14 with the
 same splitting of addresses, caches of 32 KiB and 1 MiB), not by this program. Float32, one thread, the whole call. Our pruned
-network is set against their cycles for the dense one times the share of multiply-accumulates that pruning leaves."""
+network is set against their cycles for the dense one times the share of multiply-accumulates that pruning leaves.
+[LiteRT in int8](arm_peers.md) is counted by a program."""
 
 
 def main() -> int:

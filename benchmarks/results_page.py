@@ -11,6 +11,7 @@ python benchmarks/scale.py --json docs/results/scale.json --plot docs/results/sc
 python benchmarks/peers.py --json docs/results/peers.json --markdown docs/results/peers.md
 python benchmarks/kernels.py --choose time --json docs/results/kernels.json --plot docs/results/roofline.svg
 python benchmarks/scores.py --find 16.21 --networks vgg16-cifar --threads 1 --json docs/results/size.json
+python benchmarks/arm_peers.py out/sysroot --kinds --json docs/results/arm_peers.json
 python benchmarks/recovery.py --json docs/results/recovery.json --markdown docs/results/recovery.md
 python benchmarks/layerwise.py --json docs/results/layerwise.json --markdown docs/results/layerwise.md
 python benchmarks/quantization.py --json docs/results/quantization.json --markdown docs/results/quantization.md
@@ -67,6 +68,7 @@ import structure_storage
 import structured_accuracy
 import weights_memory
 import zoo
+from litert import page as arm_peers_page
 from pruning_peers.page import summary as peers_summary
 from switches.tables import table as switching_table
 
@@ -359,6 +361,7 @@ SECTIONS = (
     Section("kernels", KERNELS, lambda record: with_setting(kernels.table(record["rows"]), record["environment"])),
     Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
     Section("arm_kernels", ARM_KERNELS, lambda record: with_setting(arm_kernels.tables(record), record["environment"])),
+    Section("arm_peers", arm_peers_page.RESULTS, arm_peers_page.summary),
     Section("structure_storage", structure_storage.RESULTS, lambda record: structure_storage.summary(record["rows"])),
     Section("sparse_kernels", sparse_kernels.RESULTS, sparse_kernels.summary),
     Section("sparse_networks", sparse_networks.RESULTS, sparse_networks.summary),
