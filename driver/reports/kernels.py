@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "KernelReport"]
 
 SCHEMA = "reconvene.kernels/1"
+_ROUNDED_SHARE = 0.1
+"""Of a layer's weights; rounding to 8 bits makes fewer zeros than that, some 1 % of normally distributed weights."""
 _TOLD = 6
 """Names in one line."""
 
@@ -73,8 +75,9 @@ class KernelReport:
 
     @property
     def sparse(self) -> tuple[LayerChoice, ...]:
-        """Layers with zeros in their weights."""
-        return tuple(layer for layer in self.layers if layer.zeros)
+        """Layers with zeros in their weights; of a quantised model with more than rounding makes."""
+        least = _ROUNDED_SHARE if self.quantised else 0.0
+        return tuple(layer for layer in self.layers if layer.zeros > least * layer.weights)
 
     @property
     def quantised(self) -> int:

@@ -59,6 +59,14 @@ def test_layers_on_codes_are_counted_and_what_is_in_float_is_named() -> None:
     assert report.lines()[1:] == ("2 of 3 layers on 8-bit integers", "in float32 between them: softmax at net.py:7")
 
 
+def test_zeros_that_rounding_makes_are_not_told_as_zeros() -> None:
+    layer = LayerChoice("a.weight", (8, 8, 3, 3), 576, 7, "unstructured", "integer_convolution", False, dtype="int8")
+    pruned = dataclasses.replace(layer, name="b.weight", zeros=288)
+    report = KernelReport("net", "rpi4", "cycles", (layer, pruned), 1)
+    assert report.sparse == (pruned,)
+    assert len(KernelReport("net", "rpi4", "cycles", (dataclasses.replace(layer, dtype="float32"),), 1).sparse) == 1
+
+
 def test_programs_get_everything() -> None:
     data = json.loads(REPORT.to_json())
     assert data["schema"] == SCHEMA and data["unit"] == "s" and data["weights_bytes"] == 12345
