@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .driver.result import Result
     from .driver.training.masks import Masks
     from .frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
+    from .frontend.image_bytes import on_image_bytes
     from .passes.plan import Plan
     from .passes.pruning.structure_plan import StructurePlan
 
@@ -38,6 +39,7 @@ __all__ = [
     "compile",
     "explore",
     "map_structures",
+    "on_image_bytes",
     "prune",
     "quantize",
 ]
@@ -58,6 +60,7 @@ _HOME = {
     "compile": ".driver.api",
     "explore": ".driver.exploring.explore",
     "map_structures": ".driver.mapping",
+    "on_image_bytes": ".frontend.image_bytes",
     "prune": ".driver.api",
     "Quantized": ".driver.quantizing",
     "quantize": ".driver.quantizing",

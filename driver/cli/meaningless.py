@@ -77,6 +77,8 @@ def _is_network(model: str) -> bool:
 def _capture(given: Given) -> None:
     if _is_program(given["model"]):
         given.refuse(["dynamic"], "for a .pt2 file, which says itself which sizes may vary")
+    if given["image_bytes"] is None:
+        given.refuse(["mean", "std"], "without --image-bytes: they are what bytes are normalised with")
 
 
 def _fitted(given: Given) -> None:

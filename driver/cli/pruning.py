@@ -17,12 +17,14 @@ from .command_options import (
     Fold,
     InputShapes,
     Json,
+    Mean,
     Model,
     OnnxFile,
     Output,
     PlanFile,
     ReportFile,
     Seed,
+    Std,
     Structure,
     Width,
 )
@@ -40,6 +42,16 @@ def capture(
     dynamic: Dynamic = None,
     output: Output = None,
     onnx: OnnxFile = None,
+    image_bytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORDER",
+            help="Have it take images as bytes: NHWC, as cameras give them, or NCHW; normalised as its file says, or as --mean"
+            " and --std do.",
+        ),
+    ] = None,
+    mean: Mean = None,
+    std: Std = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -47,7 +59,17 @@ def capture(
     from ..verbs import capture as verb
 
     def work() -> Answer:
-        return verb.run(verb.Request(model, tuple(input or ()), tuple(dynamic or ()), output, onnx, seed))
+        request = verb.Request(
+            model,
+            tuple(input or ()),
+            tuple(dynamic or ()),
+            output,
+            onnx,
+            image_bytes,
+            verb.parse_colours(mean, std),
+            seed,
+        )
+        return verb.run(request)
 
     answer(json, work)
 

@@ -59,14 +59,14 @@ def test_codes_of_all_bytes_are_a_table_of_each_colour(quantized: torch.fx.Graph
     assert not program.floats
     (first,) = (node for node in program.module.graph.nodes if node.target is OPERATORS.code_table.default)
     (scale, zero) = next(node for node in quantized.graph.nodes if "quantize_per_tensor" in node.name).args[1:3]
-    image, table = (getattr(node, "target", None) for node in first.args)
+    image, table = (getattr(node, "target", None) for node in first.args[:2])
     assert image == "image"
     codes = program.module.get_buffer(str(table))
     wanted = torch.ops.quantized_decomposed.quantize_per_tensor(
         normalised(EVERY[0]), scale, zero, -128, 127, torch.int8
     )
     assert torch.equal(codes, wanted.flatten(1))
-    assert torch.equal(OPERATORS.code_table(EVERY, codes), wanted.expand(2, -1, -1, -1))
+    assert torch.equal(OPERATORS.code_table(EVERY, codes, 1), wanted.expand(2, -1, -1, -1))
 
 
 def test_a_grey_image_has_one_table() -> None:

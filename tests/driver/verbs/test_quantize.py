@@ -81,6 +81,11 @@ def test_images_in_folders_with_what_the_model_says_of_them(capsys: pytest.Captu
     assert found["files"] == {"model": "net-int8.pt2"} and found["accuracy"]["items"] == 6
     assert found["report"]["calibration"] == "18 inputs that were given"
     assert read_program("net-int8.pt2").data == facts
+    # The file says what images were normalised with, so that cameras' bytes will do.
+    assert main(["capture", "net-int8.pt2", "--image-bytes", "NHWC", "-o", "camera.pt2"]) == 0
+    image = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8)
+    numbers = (image.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    assert torch.equal(reconvene.capture("camera.pt2")(image), reconvene.capture("net-int8.pt2")(numbers))
 
 
 @pytest.mark.parametrize("option", ["--data", "--calibration"])
@@ -145,6 +150,19 @@ def test_what_makes_no_sense_is_one_line_and_writes_nothing(
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
     assert set(Path().iterdir()) - before <= {Path("__pycache__")}
+
+
+def test_bytes_are_normalised_as_somebody_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capture", *NAMED, "--image-bytes", "NCHW"]) == 2
+    assert (
+        "error: the model does not say what its images were normalised with; give --mean and --std"
+        in capsys.readouterr().err
+    )
+    colours = ("--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
+    assert main(["capture", *NAMED, *colours]) == 2
+    assert "--mean has no meaning without --image-bytes" in capsys.readouterr().err
+    assert main(["capture", *NAMED, "--image-bytes", "NCHW", *colours, "-o", "bytes.pt2"]) == 0
+    assert read_program("bytes.pt2").example_inputs[0].dtype == torch.uint8  # type: ignore[index]
 
 
 def test_arrays_of_another_shape_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
