@@ -17,6 +17,7 @@ from ..frontend.base.dump import on_trial
 from ..frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
+from ..frontend.quantized_operators import is_quantized
 from .artifact import Artifact
 from .boards.place import Place
 from .built import Built
@@ -94,6 +95,8 @@ def compile(
         CheckError: the code does not compute what the model does.
     """
     chosen = find_target(target)
+    if dtype == "float16" and is_quantized(module):  # No target would do.
+        raise _quantized_in_half(module)
     options = _Options(threads, pipeline, winograd, choose, on, cache, tune, dtype)
     options.check(chosen)
     inputs = as_tensors(tuple(example_inputs))
@@ -128,12 +131,16 @@ def _with_types(imported: Imported, module: nn.Module, inputs: tuple[Any, ...], 
             )
         return imported
     if dtype == "float16":
-        raise InputError(
-            f"{name_of(module)} is quantised, and computes on codes; leave out dtype='{dtype}', or compile the network that it"
-            " was quantised from"
-        )
+        raise _quantized_in_half(module)
     floats = faster_in_float(imported, target.machine) if dtype == "float32" else frozenset()
     return imported_module(module, inputs, floats=floats) if floats else imported
+
+
+def _quantized_in_half(module: nn.Module) -> InputError:
+    return InputError(
+        f"{name_of(module)} is quantised, and computes on codes; leave out dtype='float16', or compile the network that it"
+        " was quantised from"
+    )
 
 
 @dataclass(frozen=True)

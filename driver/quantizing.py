@@ -210,6 +210,8 @@ def _examples(model: Model, calibration: Examples | None, example_inputs: Inputs
     first: Any = calibration
     if isinstance(calibration, list | DataLoader):
         first = next(iter(calibration), None)
+        if first is None:
+            raise InputError("there are no calibration inputs: what was given is empty; give at least one batch")
         if isinstance(first, list | tuple):
             first = first[:1] if isinstance(calibration, DataLoader) else tuple(first)
     first = as_tensors(first)

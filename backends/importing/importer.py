@@ -27,6 +27,7 @@ from .complex_pairs import COMPLEX_LEFT, complex_left, without_pairs
 from .constant_folding import fold_constants
 from .converters import CONVERTERS
 from .decompositions import importable
+from .quantised import refused_scales
 from .unsupported import UnsupportedError, draws_numbers, named_in, reason_of
 
 __all__ = ["Imported", "import_module"]
@@ -84,6 +85,9 @@ def import_module(
     if integers and has_codes(exported.graph):
         program = with_integers(exported.module(check_guards=False), floats)
         exported = _exported(program.module, example_inputs)
+    refused = refused_scales(exported)
+    if refused is not None:
+        raise refused
     decomposed = _decomposed(exported)
     state = carry_state(decomposed, exported)
     random = draws_numbers(decomposed, exported)

@@ -63,34 +63,39 @@ class Layer:
         return emit(at, OPERATORS.integer_conv2d.default, *operands, *self.window)
 
 
-def layer_of(node: fx.Node, constants: Constants, known: Callable[[Any], tuple[Codes, fx.Node] | None]) -> Layer | None:
-    """The layer that `node` is; None where it is none, or its weights or inputs are not codes, or sums might not fit in int32.
+def layer_of(
+    node: fx.Node, constants: Constants, known: Callable[[Any], tuple[Codes, fx.Node] | None]
+) -> Layer | str | None:
+    """The layer that `node` is; why it is computed in float32 where its weights are quantised; None where it is none.
 
     Args:
         known: gives the codes that a value is read from.
     """
-    if node.target is A.linear.default:
-        window = None
-    elif node.target in CONVOLUTIONS:
-        window = _window(node) if node.meta["val"].dim() == CONVOLUTIONS[node.target] + 2 else None
-        if window is None:  # Without a batch there is no kernel.
-            return None
-    else:
+    axes = CONVOLUTIONS.get(node.target)  # type: ignore[call-overload]
+    if axes is None and node.target is not A.linear.default:
         return None
-    weights, source = _weights(node.args[1], constants), known(node.args[0])
-    if weights is None or source is None:
-        return None
+    weights = _weights(node.args[1], constants)
+    if weights is None or isinstance(weights, str):
+        return weights
+    source = known(node.args[0])
+    if source is None:
+        return "its input is not quantised"
+    window = None if axes is None else _window(node)
+    if axes is not None and node.meta["val"].dim() != axes + 2:
+        return "its input has no batch"
+    if axes is not None and window is None:
+        return "its padding is wider on one side"
     codes, read = source
     weight, steps = weights
     scale = steps.double() * codes.scale
     given = node.args[2] if len(node.args) > 2 else None
     offsets = torch.zeros(len(weight)) if given is None else constants.value(given)
     if offsets is None:
-        return None
+        return "its bias is computed in every call"
     bias = torch.round(offsets.double() / scale)
     most = bias.abs() + weight.double().flatten(1).abs().sum(1) * _CODES
     if not bool((most <= _MOST).all()):
-        return None
+        return "its sums might not fit in 32 bits"
     axis = 1 if window is not None else node.meta["val"].dim() - 1
     return Layer(read, codes.zero, weight, bias.to(torch.int32), scale, axis, window, _name(node.args[1]))
 
@@ -123,21 +128,39 @@ def along(value: Any, axes: int) -> list[int]:
     return values * axes if len(values) == 1 else values
 
 
-def _weights(node: Any, constants: Constants) -> tuple[Tensor, Tensor] | None:
-    """The codes of weights and the scale of each output channel; None where zero is not the code 0, or two products might
-    not fit in 16 bits."""
-    if not isinstance(node, fx.Node) or node.target not in (DEQUANTIZE, PER_CHANNEL):
+def _weights(node: Any, constants: Constants) -> tuple[Tensor, Tensor] | str | None:
+    """The codes of weights and the scale of each output channel; why they are not multiplied as codes; None for others."""
+    if not isinstance(node, fx.Node) or "dequantize" not in str(node.target):
         return None
+    if node.target not in (DEQUANTIZE, PER_CHANNEL):
+        return "its weights have scales for groups, and here channels have them"
     codes = constants.value(node.args[0])
-    if codes is None or codes.dtype != torch.int8 or bool(((codes == _LEAST).flatten(1).sum(1) > 1).any()):
-        return None
+    if codes is None:
+        return "its weights are computed in every call"
     if node.target is DEQUANTIZE:
         scheme = codes_of_node(node)
-        if scheme is None or scheme.zero or scheme.moved:
-            return None
-        return codes, torch.full((len(codes),), scheme.scale, dtype=torch.float64)
+        if scheme is None:
+            return "its weights are wider than a byte, or their scale is no positive number"
+        return _centred(
+            codes,
+            torch.full((1,), scheme.zero - scheme.moved),
+            torch.full((len(codes),), scheme.scale, dtype=torch.float64),
+        )
     scales, zeros, axis = constants.value(node.args[1]), node.args[2], node.args[3]
     offsets = constants.value(zeros) if isinstance(zeros, fx.Node) else torch.zeros(1)
-    if axis != 0 or scales is None or offsets is None or bool(offsets.any()):
-        return None
-    return codes, scales.double()
+    if axis != 0:
+        return f"its weights have scales along axis {axis}, and output channels lie along axis 0"
+    if scales is None or offsets is None:
+        return "its scales are computed in every call"
+    return _centred(codes, offsets, scales)
+
+
+def _centred(codes: Tensor, zeros: Tensor, scales: Tensor) -> tuple[Tensor, Tensor] | str:
+    """The weights as codes whose zero is 0, in int8, whatever type and zeros they have."""
+    whole = codes.to(torch.int32) - zeros.to(torch.int32).view(-1, *[1] * (codes.dim() - 1))
+    if not bool(((whole >= _LEAST) & (whole < -_LEAST)).all()):
+        return "its weights are further than a byte from their zero point; quantise weights symmetrically"
+    # Two products of an output might not fit in 16 bits.
+    if bool(((whole == _LEAST).flatten(1).sum(1) > 1).any()):
+        return "an output has the weight -128 twice; quantise weights to -127..127"
+    return whole.to(torch.int8), scales.double()

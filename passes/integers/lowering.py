@@ -24,7 +24,7 @@ from .layers import Layer, layer_of
 from .moves import LARGEST, PARTS, is_move, moved, origin
 from .operators import OPERATORS
 from .pooling import pooled_codes
-from .scheme import DEQUANTIZE, PER_CHANNEL, QUANTIZE, Codes, codes_of_node
+from .scheme import DEQUANTIZE, OF_TENSORS, PER_CHANNEL, QUANTIZE, Codes, codes_of_node
 from .tables import codes_of_bytes, recoding, table_of
 
 __all__ = ["IntegerProgram", "with_integers"]
@@ -52,6 +52,9 @@ OFF_IN_EVAL = frozenset({A.dropout.default, A.dropout_.default, A.feature_dropou
 """What drops some numbers in training only: with the third argument True."""
 
 
+_FASTER = "in fewer cycles than on codes"
+
+
 @dataclass(frozen=True, eq=False)
 class IntegerProgram:
     """A graph of arithmetic on codes.
@@ -59,7 +62,8 @@ class IntegerProgram:
     Attributes:
         module: a copy; `OPERATORS` are what it computes with.
         layers: how many convolutions and linear layers add products of codes.
-        floats: what is computed in float32, each with the line it was written in; moves and conversions are left out.
+        floats: what is computed in float32, each with the line it was written in, and why where that is known; moves and
+            conversions are left out.
         weights: of layers, by the names that they have in the model: codes, or what these stand for.
     """
 
@@ -84,15 +88,15 @@ def with_integers(module: fx.GraphModule, floats: Collection[str] = ()) -> Integ
     module.recompile()
     calls = [node for node in graph.nodes if node.op == "call_function"]
     layers = sum(node.target in (OPERATORS.integer_conv2d.default, OPERATORS.integer_linear.default) for node in calls)
-    left = tuple(_told(node) for node in calls if _computes_in_float(node, lowering.constants))
+    left = tuple(_told(node, lowering.why(node)) for node in calls if _computes_in_float(node, lowering.constants))
     weights = {layer.name: layer.weight for layer, _ in filter(None, lowering.sums.values()) if layer.name}
     weights |= lowering.dequantized
     return IntegerProgram(module, layers, left, weights)
 
 
-def _told(node: fx.Node) -> str:
+def _told(node: fx.Node, why: str) -> str:
     line = source_line(node)
-    return f"{node.name} at {line}" if line else node.name
+    return f"{node.name}{f' at {line}' if line else ''}{f': {why}' if why else ''}"
 
 
 def _computes_in_float(node: fx.Node, constants: Constants) -> bool:
@@ -117,6 +121,7 @@ class _Lowering:
         self.ours: set[fx.Node] = set()
         self.split: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
         self.bytes: dict[fx.Node, tuple[Codes, fx.Node] | None] = {}
+        self.reasons: dict[fx.Node, str] = {}
         self.sums: dict[fx.Node, tuple[Layer, fx.Node] | None] = {}
         self.dequantized: dict[str, Tensor] = {}
 
@@ -125,6 +130,8 @@ class _Lowering:
             if not node.args[2] and isinstance(value := node.args[0], fx.Node):
                 node.replace_all_uses_with(value)
                 self.graph.erase_node(node)
+        for node in self._calls(OF_TENSORS):
+            self._with_known_scale(node)
         for node in self._calls({QUANTIZE}):
             self._quantize(node)
         for node in list(self.graph.nodes):
@@ -153,6 +160,16 @@ class _Lowering:
             found = self.emit(node, OPERATORS.quantize.default, *arguments)
         self._replace(node, found)
         self.ours.add(found)
+
+    def _with_known_scale(self, node: fx.Node) -> None:
+        """Puts numbers in place of a scale, a zero and ends that are tensors, where these are always the same."""
+        value, *numbers = node.args[:5]
+        known = [number if isinstance(number, int | float) else self.constants.value(number) for number in numbers]
+        if any(number is None or (isinstance(number, Tensor) and number.numel() != 1) for number in known):
+            return
+        scale, *rest = (number.item() if isinstance(number, Tensor) else number for number in known)  # type: ignore[union-attr]
+        node.target = OF_TENSORS[node.target]
+        node.args = (value, float(scale), *map(int, rest), *node.args[5:])
 
     def _rescale(self, node: fx.Node, layer: Layer, sums: fx.Node) -> None:
         scale = self.constants.node(node, layer.scale.float())
@@ -292,6 +309,17 @@ class _Lowering:
         """The layer that `node` is, and the sums of its products; None where it is none on codes."""
         if node not in self.sums:
             layer = layer_of(node, self.constants, self.known)
-            layer = None if layer is not None and layer.name in self.floats else layer
-            self.sums[node] = None if layer is None else (layer, layer.emitted(node, self.emit, self.constants))
+            if isinstance(layer, Layer) and layer.name in self.floats:
+                layer = _FASTER
+            if isinstance(layer, Layer):
+                self.sums[node] = layer, layer.emitted(node, self.emit, self.constants)
+            else:
+                self.sums[node] = None
+                self.reasons[node] = layer or ""
         return self.sums[node]
+
+    def why(self, node: fx.Node) -> str:
+        """Why a call is computed in float32, where there is more to say than that it has no form on codes."""
+        if node.target in (QUANTIZE, DEQUANTIZE) and codes_of_node(node) is None:
+            return "its codes are wider than a byte, or their scale is no positive number"
+        return self.reasons.get(node, "")

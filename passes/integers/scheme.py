@@ -13,12 +13,19 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import fx
 
-__all__ = ["DEQUANTIZE", "PER_CHANNEL", "QUANTIZE", "Codes", "codes_of_node", "has_codes", "rounded"]
+__all__ = ["DEQUANTIZE", "OF_TENSORS", "PER_CHANNEL", "QUANTIZE", "Codes", "codes_of_node", "has_codes", "rounded"]
 
 Q = torch.ops.quantized_decomposed
 QUANTIZE = Q.quantize_per_tensor.default
 DEQUANTIZE = Q.dequantize_per_tensor.default
 PER_CHANNEL = Q.dequantize_per_channel.default
+OF_TENSORS = {
+    Q.quantize_per_tensor.tensor: QUANTIZE,
+    Q.quantize_per_tensor.tensor2: QUANTIZE,
+    Q.dequantize_per_tensor.tensor: DEQUANTIZE,
+    Q.dequantize_per_tensor.tensor2: DEQUANTIZE,
+}
+"""Forms whose scale, zero and ends are tensors, and what they are where these are known."""
 
 _MOVED = {torch.int8: 0, torch.uint8: -128}
 """What is added to the codes of a type so that they are int8."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,8 @@ def converted(
         range_kind: of `ranges.RANGES`.
 
     Raises:
-        InputError: nothing can be rounded, torchao is missing, or values overflow on the calibration inputs.
+        InputError: nothing can be rounded, torchao is missing, a weight is not finite, or values overflow on the calibration
+            inputs.
     """
     pt2e = load_pt2e()
     copies: dict[fx.Node, fx.Node] = {}
@@ -50,6 +51,7 @@ def converted(
         raise InputError(_nothing(rounding))
     here = rounding.in_graph(copies)
     tensors = {str(node.target): attribute(module, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
+    _check_weights(rounding, tensors)
     plain = fx.GraphModule(holder_of({name: _own(tensor) for name, tensor in tensors.items()}), graph)
     observed = pt2e.prepare(plain, quantizer_for(pt2e, here, range_kind))
     calls = list(calls)
@@ -61,6 +63,17 @@ def converted(
     weights = {node.name: str(Operation(node)["weight"].target) for node in rounding.layers}
     result = pt2e.convert(observed)
     return _captured(result, weights, module), rounding
+
+
+def _check_weights(rounding: Rounding, tensors: Mapping[str, Tensor]) -> None:
+    for node in rounding.layers:
+        call = Operation(node)
+        for stored in filter(None, (call["weight"], call.get("bias"))):
+            if not bool(tensors[str(stored.target)].isfinite().all()):
+                raise InputError(
+                    f"'{stored.target}' holds NaN or infinity, and has no scale; train again, with a lower rate, or take an"
+                    " older checkpoint"
+                )
 
 
 def _nothing(rounding: Rounding) -> str:

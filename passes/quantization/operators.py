@@ -42,13 +42,13 @@ AVERAGES = _named(
 """Weighted means of neighbours, which lie closer together than these: they have a scale of their own."""
 
 ACTIVATIONS = _named(
-    "silu sigmoid hardswish hardsigmoid gelu tanh elu selu celu leaky_relu mish softplus log_sigmoid softsign abs"
+    "silu sigmoid hardswish hardsigmoid gelu tanh elu selu celu leaky_relu prelu mish softplus log_sigmoid softsign abs"
 )
 """Functions of one value. They are computed in float, of a value that is rounded: a table of 256 entries could stand for
 each."""
 
 _CLAMPS = _named("relu relu6 hardtanh clamp clamp_min clamp_max clip")
-_SUMS = _named("add mul")
+_SUMS = _named("add sub rsub mul")
 _MOVES = _named(
     "max_pool1d max_pool2d view view_as reshape flatten unflatten squeeze unsqueeze "
     "permute transpose movedim swapaxes t contiguous clone detach alias expand expand_as repeat slice narrow select "
@@ -65,12 +65,12 @@ def is_clamp(node: fx.Node) -> bool:
 
 
 def is_sum(node: fx.Node) -> bool:
-    """The sum or product of two values."""
+    """The sum, difference or product of two values, of which one may be stored."""
     if operator_name(node) not in _SUMS:
         return False
     call = Operation(node)
-    both = isinstance(call["self"], fx.Node) and isinstance(call["other"], fx.Node)
-    return both and call.get("alpha", 1) == 1
+    sides = [call["self"], call["other"]]
+    return all(isinstance(side, fx.Node) for side in sides) and any(side.op != "get_attr" for side in sides)
 
 
 def is_average(node: fx.Node) -> bool:

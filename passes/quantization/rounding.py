@@ -4,8 +4,9 @@ Only operators decide, never where they came from, which rewritten graphs do not
 
 - A convolution (also transposed or depthwise) or a linear layer reads an integer value and integer weights. Its result is
   rounded behind its clamp (ReLU, ReLU6, hardtanh, clamp) if that is its only reader.
-- So are sums and products of two values (residual connections, squeeze and excitation) whose operands come from integer
-  operators, if an integer operator reads the result, and averages, which have a scale of their own.
+- So are sums, differences and products of two values (residual connections, squeeze and excitation) whose operands come from
+  integer operators, if an integer operator reads the result, and averages, which have a scale of their own. One of two may be
+  stored (positions, scales of channels): it stays as it is.
 - What only moves numbers, or takes one of them (max pool, padding with zeros, views, permutations, slices, shuffles, nearest
   upsampling, dropout), shares the scale of its operand, and a concatenation has one scale for all.
 - Activation functions that are no clamps (SiLU, hardswish, sigmoid, GELU) are computed in float between dequantise and
@@ -163,13 +164,17 @@ class _Finder:
         if node.op != "call_function":
             return False
         operands = [value in self._integer for value in node.all_input_nodes]
-        if self.is_layer(node) or (is_sum(node) and all(operands) and _is_real(node)):
+        if self.is_layer(node) or (is_sum(node) and self._adds_integers(node) and _is_real(node)):
             self.ends[node] = _end(node)
             return True
         name = operator_name(node)
         if is_clamp(node) or name in ACTIVATIONS or is_average(node) or is_move(node) or name in SPLITS:
             return operands[:1] == [True]
         return (name == "getitem" and operands == [True]) or (name in JOINS and any(operands))
+
+    def _adds_integers(self, node: fx.Node) -> bool:
+        """Whether the operands of a sum come from integers, but for one that is stored, which stays as it is."""
+        return all(value in self._integer or value.op == "get_attr" for value in node.all_input_nodes)
 
     def wants(self, node: fx.Node, value: fx.Node) -> bool:
         """Whether `node` reads `value` rounded."""
@@ -184,7 +189,9 @@ class _Finder:
             return False
         if is_move(node) or name in SPLITS:
             return value is node.all_input_nodes[0] and value.op != "get_attr"
-        if name in JOINS or is_sum(node):
+        if is_sum(node):
+            return node in self._integer and value.op != "get_attr"
+        if name in JOINS:
             return node in self._integer
         return (is_clamp(node) or is_average(node) or name in ACTIVATIONS) and value in self._integer
 

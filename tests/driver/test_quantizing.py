@@ -138,6 +138,13 @@ WRONG: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "empty batch": (lambda: IMAGES[:0], {}, "the calibration inputs do not fit the model: .* has size 0, .*"),
     "nan": (lambda: IMAGES / 0.0 * 0.0, {}, "the calibration inputs hold NaN or infinity; take these out"),
     "type": (lambda: IMAGES.long(), {}, "the calibration inputs are int64, and the model takes float32; .*"),
+    "bytes": (lambda: IMAGES.byte(), {}, "the calibration inputs are uint8, and the model takes float32; .*"),
+    "used up": (
+        lambda: iter(()),
+        {},
+        "there are no calibration inputs: what was given is empty; give at least one batch",
+    ),
+    "one of them": (lambda: [IMAGES, IMAGES[:, :2]], {}, "the calibration inputs do not fit the model: .*"),
     "number": (lambda: 3, {}, "a int gives no calibration inputs; give a batch, .*"),
     "kind": (lambda: "photos", {}, "there are no synthetic inputs called 'photos'; choose one of .*"),
     "observer": (lambda: IMAGES, {"observer": "best"}, "there is no observer 'best'; choose one of .*"),
@@ -161,6 +168,22 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     with pytest.raises(reconvene.InputError, match=f"^{message}$") as error:
         reconvene.quantize(module, given(), **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("empty", [[], torch.utils.data.DataLoader([])])
+def test_an_empty_list_is_refused_where_the_model_has_no_inputs_either(empty: Any) -> None:
+    with pytest.raises(
+        reconvene.InputError, match=r"^there are no calibration inputs: what was given is empty"
+    ):
+        reconvene.quantize(net(), empty)
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = net()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(reconvene.InputError, match=r"^'0.weight' holds NaN or infinity, and has no scale; train again"):
+        reconvene.quantize(model, torch.zeros_like(IMAGES))
 
 
 def test_a_loader_that_fails_is_told_with_its_line() -> None:

@@ -1,16 +1,17 @@
-"""Layers on codes beside those of images: along lines."""
+"""Layers on codes beside those of images: along lines; weights of other types; why a layer is computed in float32."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from fuzzing.quantised import QuantisedConv
+from fuzzing.quantised import QuantisedConv, QuantisedLinear, coded
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.support.lowered import Layer, lowered
+from tests.support.lowered import FINE, Layer, lowered
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,80 @@ def test_a_line_is_an_image_of_height_1(options: dict[str, Any]) -> None:
     assert lines.layers == 1 and lines.floats == ()
     assert torch.equal(lines.module(x), images.module(x.unsqueeze(2)).squeeze(2))
     assert float(((lines.module(x) - exported(x)) / 0.05).abs().max()) < 1.01
+
+
+Q = torch.ops.quantized_decomposed
+
+
+class Product(nn.Module):
+    """A linear layer with weights (3, 6) as `weights` makes them of a module's codes."""
+
+    def __init__(self, weights: Callable[[QuantisedLinear], Tensor], coded: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.weights, self.coded = QuantisedLinear(6, 3), weights, coded
+        self.layer.codes.clamp_(-100, 100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(coded(x, *FINE) if self.coded else x, self.weights(self.layer))
+
+
+def unsigned(layer: QuantisedLinear) -> Tensor:
+    codes = (layer.codes.to(torch.int16) + 128).to(torch.uint8)
+    return Q.dequantize_per_channel(codes, layer.scales, layer.zeros + 128, 0, 0, 255, torch.uint8)
+
+
+def skewed(layer: QuantisedLinear) -> Tensor:
+    return Q.dequantize_per_channel(layer.codes, layer.scales, layer.zeros + 5, 0, -128, 127, torch.int8)
+
+
+def of_a_tensor(layer: QuantisedLinear) -> Tensor:
+    scale, zero = torch.tensor(0.01), torch.tensor(3)
+    return Q.dequantize_per_tensor.tensor(layer.codes, scale, zero, -128, 127, torch.int8)
+
+
+@pytest.mark.parametrize("weights", [unsigned, skewed, of_a_tensor])
+def test_weights_of_other_types_and_zeros_are_int8_without_one(weights: Callable[[QuantisedLinear], Tensor]) -> None:
+    x = torch.randn(4, 6)
+    program, exported = lowered(Product(weights), x)
+    assert program.layers == 1 and program.floats == ()
+    torch.testing.assert_close(program.module(x), exported(x), rtol=1e-5, atol=1e-6)
+
+
+def in_groups(layer: QuantisedLinear) -> Tensor:
+    ones, zeros = torch.ones(3, 2), torch.zeros(3, 2, dtype=torch.int8)
+    return Q.dequantize_per_channel_group(layer.codes, ones, zeros, -8, 7, torch.int8, 3, torch.float32)
+
+
+def along_inputs(layer: QuantisedLinear) -> Tensor:
+    return Q.dequantize_per_channel(layer.codes, torch.ones(6), torch.zeros(6).long(), 1, -127, 127, torch.int8)
+
+
+def far(layer: QuantisedLinear) -> Tensor:
+    return Q.dequantize_per_channel(layer.codes, layer.scales, layer.zeros - 100, 0, -128, 127, torch.int8)
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (Product(in_groups), "its weights have scales for groups"),
+        (Product(along_inputs), "its weights have scales along axis 1"),
+        (Product(far), "its weights are further than a byte from their zero point"),
+        (Product(lambda layer: layer.weight, coded=False), "its input is not quantised"),
+    ],
+)
+def test_why_a_layer_is_in_float32_is_told(module: nn.Module, why: str) -> None:
+    x = torch.randn(4, 6)
+    program, exported = lowered(module, x)
+    (told,) = program.floats
+    assert told.startswith("linear at ") and f": {why}" in told
+    torch.testing.assert_close(program.module(x), exported(x))
+
+
+def test_codes_wider_than_a_byte_are_named() -> None:
+    class Wide(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return coded(x, 1e-4, 0, -32768, 32767, torch.int16)
+
+    (told,) = lowered(Wide(), torch.randn(3))[0].floats
+    assert told.startswith("dequantize_per_tensor at ") and "wider than a byte" in told

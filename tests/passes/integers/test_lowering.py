@@ -236,12 +236,6 @@ def test_an_image_without_a_batch_stays_in_float() -> None:
     torch.testing.assert_close(program.module(x), exported(x), rtol=0, atol=0.051)
 
 
-def test_weights_with_a_zero_of_their_own_stay_in_float() -> None:
-    layer = QuantisedLinear(6, 3)
-    layer.zeros.fill_(4)
-    assert lowered(Layer(layer), torch.randn(2, 6))[0].layers == 0
-
-
 @pytest.mark.parametrize(("least", "layers"), [(1, 1), (2, 0)])
 def test_of_the_least_code_an_output_has_one_weight(least: int, layers: int) -> None:
     """Two products of -128 by -128 are more than 16 bits hold, in which kernels for some cores add them."""

@@ -77,6 +77,14 @@ def test_a_residual_sum_reads_two_rounded_values_and_is_rounded_behind_its_relu(
     assert scales(total) == [None] and scales(nodes(module, "relu")[-1])[0] is not None
 
 
+@pytest.mark.parametrize("name", ["add", "sub", "mul"])
+def test_what_is_stored_stays_as_it_is_beside_a_rounded_value(name: str) -> None:
+    module = net(lambda net, x: getattr(torch, name)(net.first(x), net.gain))
+    (node,) = nodes(module, name)
+    value, gain = read_by(node)
+    assert value is not None and gain is None and scales(node)[0] is not None
+
+
 def test_squeeze_and_excitation() -> None:
     module = net(lambda net, x: (y := net.first(x).relu()) * net.second(y.mean((2, 3), keepdim=True)).sigmoid())
     (product,), (mean,), (gate,) = nodes(module, "mul"), nodes(module, "mean"), nodes(module, "sigmoid")
