@@ -28,7 +28,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from litert.board import Board, board_for
-from litert.file import tflite
+from litert.file import schema_module, tflite
 from litert.network import Network, network_of
 from litert.page import OURS, page, table
 from litert.parts import kinds_of_ours, parts_of
@@ -172,7 +172,7 @@ def their_row(peer: Peer, target: str, options: argparse.Namespace) -> dict[str,
 
 
 def _written(network: Network, board: Board, path: Path) -> Path:
-    path.write_bytes(tflite(network, board.schema))
+    path.write_bytes(tflite(network, schema_module(board.schema)))
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from litert.network import Network, Operation, Tensor
 
-__all__ = ["tflite"]
+__all__ = ["schema_module", "tflite"]
 
 _OPTIONS = {
     "ADD": "AddOptions", "CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
@@ -30,13 +30,13 @@ _LARGEST_ENUM = 127
 """Of the older field of an operator's code."""
 
 
-def tflite(network: Network, schema: Path) -> bytes:
-    """The file. `schema` is ``schema_py_generated.py`` of the package ``ai_edge_litert``."""
-    return _File(_module(schema)).bytes_of(network)
+def tflite(network: Network, schema: Any) -> bytes:
+    """The file, with the classes of `schema_module`."""
+    return _File(schema).bytes_of(network)
 
 
-def _module(path: Path) -> Any:
-    """A Python file of a package for another machine; the package itself cannot be imported here."""
+def schema_module(path: Path) -> Any:
+    """``schema_py_generated.py`` of the package ``ai_edge_litert``, which is for another machine and cannot be imported."""
     found = importlib.util.spec_from_file_location("litert_schema", path)
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)

@@ -154,6 +154,12 @@ class _Writer:
         rule = self.rules.get(node.target)
         if rule is None:
             raise InputError(f"'{node.name}' ({node.target}) is no operator that is written here")
+        if codes is None and any(
+            source.target is DEQUANTIZE for source in node.args[:1] if isinstance(source, fx.Node)
+        ):
+            raise InputError(
+                f"'{node.name}' gives float32 of codes, which LiteRT's layers do not; give codes for the result"
+            )
         return rule(node, codes, activation)
 
     def _recoded(self, node: fx.Node, found: Tensor, codes: Codes | None) -> Tensor:
@@ -192,7 +198,7 @@ class _Writer:
     def _largest(self, node: fx.Node, codes: Codes | None, _: str) -> Tensor:
         source = self.operand(node.args[0])
         given: Any = node.args
-        window, stride, padding, dilation, ceil = [*given[1:], *([], [0], [1], False)[len(given) - 2 :]]
+        window, stride, padding, dilation, ceil = [*given[1:], *([], [0], [1], False)[len(given[2:]) :]]
         if ceil or along(dilation, 2) != [1, 1]:
             raise InputError(f"'{node.name}' pools with dilation or rounds sizes up, and is not written here")
         window, stride, padding = along(window, 2), along(stride or window, 2), along(padding, 2)
@@ -239,7 +245,7 @@ class _Writer:
     def _window(self, node: fx.Node) -> tuple[list[int], list[int], list[int], int]:
         """Stride, padding and dilation of a convolution, and its groups."""
         given: Any = node.args
-        stride, padding, dilation, groups = [*given[3:], *([1], [0], [1], 1)[len(given) - 3 :]]
+        stride, padding, dilation, groups = [*given[3:], *([1], [0], [1], 1)[len(given[3:]) :]]
         return along(stride, 2), along(padding, 2), along(dilation, 2), int(groups)
 
     def _padded(self, node: fx.Node, source: Tensor, window: Any) -> tuple[Tensor, bool]:

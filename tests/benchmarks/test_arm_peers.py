@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from arm_peers import codes_for
+from litert import file
 from litert.board import board_for, processor_files
 from litert.network import Network, Operation, Tensor, network_of
 from litert.page import page, summary
@@ -239,3 +240,63 @@ def test_engines_stand_side_by_side_for_the_same_board_and_type() -> None:
     )
     assert summary({"rows": rows}).splitlines()[2:] == ["| net | int8 | rpi5 | 4.0 | 3.0 | 0.75 |"]
     assert "By kind" not in page({"environment": {}, "rows": [row("LiteRT 2.3.0", 4), row("reconvene", 3)]})
+
+
+SCHEMA = """
+class Record:
+    buffer = 0
+    builtinCode = 0
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+class Enum:
+    def __getattr__(self, name):
+        return name
+
+packed = []
+
+class ModelT(Record):
+    def Pack(self, builder):
+        packed.append(self)
+        builder.StartObject(0)
+        return builder.EndObject()
+
+class BuiltinOperator:
+    CONV_2D, QUANTIZE, DEQUANTIZE = 3, 114, 6
+
+class ConvolutionT(Record):
+    padding = strideH = strideW = dilationHFactor = dilationWFactor = fusedActivationFunction = None
+
+BufferT = TensorT = SubGraphT = OperatorT = OperatorCodeT = QuantizationParametersT = Record
+Conv2DOptionsT, QuantizeOptionsT, DequantizeOptionsT = ConvolutionT, Record, Record
+TensorType = BuiltinOptions = Padding = ActivationFunctionType = Enum()
+"""
+"""LiteRT's classes of that name, as far as they are used; fields that they do not have are an error."""
+
+
+def test_the_file_holds_tensors_operators_and_constants_by_index(tmp_path: Path) -> None:
+    layer = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.ReLU()).eval()
+    given = torch.randn(1, 2, 4, 4)
+    quantised = quantize(layer, (given,), example_inputs=(given,), observer="min-max").module
+    schema = tmp_path / "schema.py"
+    schema.write_text(SCHEMA, encoding="utf-8")
+    loaded = file.schema_module(schema)
+    with pytest.raises(InputError, match="'conv2d' gives float32 of codes"):
+        network_of(quantised)
+    assert b"TFL3" in file.tflite(network_of(quantised, codes_for(quantised(given))), loaded)
+    (model,) = loaded.packed
+    (graph,) = model.subgraphs
+    assert [code.builtinCode for code in model.operatorCodes] == [114, 3, 6]
+    quantise, convolution, dequantise = graph.operators
+    assert quantise.inputs == graph.inputs and dequantise.outputs == graph.outputs
+    source, weight, bias = (graph.tensors[index] for index in convolution.inputs)
+    assert convolution.inputs[0] == quantise.outputs[0] and dequantise.inputs == convolution.outputs
+    assert (convolution.builtinOptions.padding, convolution.builtinOptions.fusedActivationFunction) == ("VALID", "RELU")
+    assert (source.type, weight.type, bias.type) == ("INT8", "INT8", "INT32")
+    assert (weight.shape, weight.quantization.zeroPoint, weight.quantization.quantizedDimension) == (
+        [3, 1, 1, 2],
+        [0] * 3,
+        0,
+    )
+    assert len(model.buffers[weight.buffer].data) == 6 and len(model.buffers[bias.buffer].data) == 12
+    assert source.buffer == 0 and not hasattr(model.buffers[0], "data")
