@@ -15,20 +15,38 @@ from tvm import tirx
 from .loops import load, local, number, store
 from .vectors import Vectors
 
-__all__ = ["CODES"]
+__all__ = ["CODES", "MOVED", "SMALL", "float_of_moved", "rounded_bits"]
 
 Expression = Any
 
 _MAGIC, _MAGIC_BITS = 12582912.0, 0x4B400000
 """1.5 * 2**23 and its bits: adding it rounds a float below 2**22 to a whole number, half to even, in its lowest bits."""
+MOVED, SMALL = _MAGIC_BITS, 1 << 22
+"""What is added to a whole number below `SMALL` so that it has the bits of itself plus 1.5 * 2**23 as a float."""
 
 
 def _whole(vectors: Vectors, value: Expression, zero: float, low: float, high: float) -> Expression:
     """The code for `value` (float32, in steps of the result's scale) as int32. NaN gives `zero`."""
-    value = tirx.max(vectors.number(low - zero, "float32"), value)
-    value = tirx.min(vectors.number(high - zero, "float32"), value)
-    bits = tirx.reinterpret(_vector("int32", vectors), value + vectors.number(_MAGIC, "float32"))
-    return _kept(vectors, bits + _ints(vectors, zero - _MAGIC_BITS))
+    if vectors.rounds and low <= zero <= high:
+        whole = tirx.max(_ints(vectors, low - zero), tirx.min(_ints(vectors, high - zero), vectors.rounded(value)))
+        return whole + _ints(vectors, zero) if zero else whole
+    return _kept(vectors, rounded_bits(vectors, value, low - zero, high - zero) + _ints(vectors, zero - _MAGIC_BITS))
+
+
+def rounded_bits(vectors: Vectors, value: Expression, low: float, high: float) -> Expression:
+    """``rne(clamp(value))`` (float32, between whole numbers below 2**22) in the lowest bits of an int32; 0 of NaN."""
+    if vectors.lanes > 1 and vectors.keeps_nans:
+        value = vectors.maximum(vectors.number(low, "float32"), value)
+        value = vectors.minimum(vectors.number(high, "float32"), value)
+    else:
+        value = tirx.max(vectors.number(low, "float32"), value)
+        value = tirx.min(vectors.number(high, "float32"), value)
+    return tirx.reinterpret(_vector("int32", vectors), value + vectors.number(_MAGIC, "float32"))
+
+
+def float_of_moved(vectors: Vectors, total: Expression) -> Expression:
+    """A whole number below `SMALL` as float32, given it plus `MOVED`: without an instruction that converts."""
+    return tirx.reinterpret(_vector("float32", vectors), total) - vectors.number(_MAGIC, "float32")
 
 
 def _requantized(

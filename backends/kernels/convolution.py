@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..graph.nodes import Array, Convolution, Weights
 from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View, clear_border
+from .integer_results import store_row
 from .tiles import Machine, Tile, streamed_cycles, tile_cycles
 
 __all__ = ["ConvolutionSpec", "groups_of", "input_bands", "outputs_of", "panel_rows", "row_parts"]
@@ -382,6 +384,12 @@ def _finish(
 ) -> None:
     image, block, top, left = corner
     lanes = spec.result.lanes
+    if spec.result.is_code and lanes > 1:
+        for b, y in product(range(spec.tile.blocks), range(spec.tile.rows)):
+            row = [loops.load(sums, _slot(spec, b, y, x), lanes) for x in range(spec.tile.columns)]
+            place = (image, block + b, top + y, left)
+            store_row(row, spec.epilogue, leaves, result, spec.result, place, spec.epilogue.dot)
+        return
     with (
         loops.unroll(spec.tile.blocks) as b,
         loops.unroll(spec.tile.rows) as y,

@@ -16,6 +16,7 @@ from ..graph.nodes import Array, Convolution
 from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View, clear_border
+from .integer_results import store_row
 from .tiles import Machine
 
 __all__ = ["DepthwiseSpec", "depthwise_columns", "depthwise_cycles", "weights_stay"]
@@ -159,10 +160,15 @@ def _body(
         with loops.unroll(spec.columns) as x:
             loops.store(sums, x * lanes, loops.load(bias, block * lanes, lanes), lanes)
         _window(spec, sums, source, weights, (image, block, row, left))
-        with loops.unroll(spec.columns) as x:
-            position = (image, block, row, left + x)
-            value = spec.epilogue.value(loops.load(sums, x * lanes, lanes), leaves, position, lanes)
-            loops.store(result, view.offset(*position), value, lanes)
+        if view.is_code and lanes > 1:
+            values = [loops.load(sums, x * lanes, lanes) for x in range(spec.columns)]
+            place = (image, block, row, left)
+            store_row(values, spec.epilogue, leaves, result, view, place, spec.epilogue.dot)
+        else:
+            with loops.unroll(spec.columns) as x:
+                position = (image, block, row, left + x)
+                value = spec.epilogue.value(loops.load(sums, x * lanes, lanes), leaves, position, lanes)
+                loops.store(result, view.offset(*position), value, lanes)
 
 
 def _window(

@@ -18,7 +18,9 @@ __all__ = ["ConcatSpec", "ElementwiseSpec"]
 
 @dataclass(frozen=True)
 class ElementwiseSpec:
-    """An epilogue without an anchor, `together` pixels at a time: more than one in planes only."""
+    """An epilogue without an anchor, `together` pixels at a time: more than one in planes, and of codes in blocks whose pixels
+    lie side by side.
+    """
 
     family: ClassVar[str] = "elementwise"
 

@@ -15,6 +15,7 @@ from tvm import tirx
 
 from ..graph.nodes import Array, Convolution
 from . import loops
+from .codes import MOVED
 from .convolution import ConvolutionSpec, groups_of, input_bands, outputs_of, row_parts
 from .image import Slots, View, clear_border
 from .integer_products import Products, products_of, weights_of
@@ -38,12 +39,21 @@ class IntegerConvolutionSpec(ConvolutionSpec):
         dot: how products are added, as in `Machine.dot`.
         vectors: of weights for a step of a block of outputs, those that are not zero, rounded up to a size that layers share;
             0 where those are nearly all. Kernels that read all weights do not depend on it.
+        moved: whether sums begin with `codes.MOVED`, which takes that none of them is larger than it may be.
     """
 
     family: ClassVar[str] = "integer_convolution"
 
     dot: str = ""
     vectors: int = 0
+    moved: bool = False
+
+    @property
+    def biases(self) -> int:
+        """How often the bias of a block lies in memory: once for every sum of a tile, where vector units have more to do than
+        loads, and would copy it from register to register.
+        """
+        return self.tile.pixels if self.dot == "sdot" else 1
 
     @property
     def products(self) -> Products:
@@ -61,14 +71,15 @@ class IntegerConvolutionSpec(ConvolutionSpec):
 
     def pack(self, convolution: Convolution, slots: Slots) -> tuple[Array, ...]:
         """Weights as ``(tiles, input block, KH, KW, step, tile.blocks, ...)`` as `Products.arranged` has the lanes and channels
-        of a step, bias by output slot, and for a banded kernel each tile's first input block.
+        of a step, bias ``(blocks, biases, lanes)``, and for a banded kernel each tile's first input block.
         """
         starts = np.zeros(self.tiles, "int64")
         if self.banded:
             starts = np.minimum(input_bands(self, convolution, slots)[:, 0], self.source.blocks - self.blocks)
         panels = [self._panel(convolution, slots, tile, int(starts[tile])) for tile in range(self.tiles)]
-        bias = np.zeros(self.result.blocks * self.result.lanes, self.accumulator)
-        bias[: len(convolution.weights.bias)] = convolution.weights.bias
+        bias = np.full(self.result.blocks * self.result.lanes, MOVED if self.moved else 0, self.accumulator)
+        bias[: len(convolution.weights.bias)] += np.asarray(convolution.weights.bias, self.accumulator)
+        bias = np.repeat(bias.reshape(-1, 1, self.result.lanes), self.biases, axis=1).reshape(-1)
         return (np.concatenate(panels), bias, *([starts.astype("int32")] if self.banded else []))
 
     def _panel(self, convolution: Convolution, slots: Slots, tile: int, start: int) -> Array:
@@ -101,7 +112,7 @@ class IntegerConvolutionSpec(ConvolutionSpec):
         arguments: list[tuple[str, Sequence[int], str]] = [
             ("source", *self.source.argument),
             ("weights", (weights,), products.weights),
-            ("bias", (self.result.blocks * self.result.lanes,), self.accumulator),
+            ("bias", (self.result.blocks * self.biases * self.result.lanes,), self.accumulator),
         ]
         if self.banded:
             arguments.append(("starts", (self.tiles,), "int32"))
@@ -181,7 +192,7 @@ def _body(
                 for y in range(tile.rows):
                     row = [work_tile.sum(b, y, x) for x in range(tile.columns)]
                     place = (image, block + b, top + y, left)
-                    store_row(row, spec.epilogue, leaves, result, view, place, spec.dot)
+                    store_row(row, spec.epilogue, leaves, result, view, place, spec.dot, spec.moved)
 
 
 def widen(view: View, source: loops.Buffer, workspace: loops.Buffer) -> None:
@@ -221,10 +232,11 @@ class _TileOfWork:
 
     def start(self, bias: loops.Buffer, block: Any) -> None:
         """Every sum begins with the bias of its channel."""
-        lanes = self._spec.result.lanes
+        lanes, biases = self._spec.result.lanes, self._spec.biases
         for b in range(self._spec.tile.blocks):
-            for y, x in self._places:
-                loops.store(self._sums, self._slot(b, y, x), loops.load(bias, (block + b) * lanes, lanes), lanes)
+            for number, (y, x) in enumerate(self._places):
+                place = ((block + b) * biases + number % biases) * lanes
+                loops.store(self._sums, self._slot(b, y, x), loops.load(bias, place, lanes), lanes)
 
     def sum(self, block: int, row: int, column: int) -> Any:
         """The sums for a block of channels of one pixel."""

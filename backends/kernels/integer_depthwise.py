@@ -16,6 +16,7 @@ from tvm import tirx
 
 from ..graph.nodes import Array, Convolution
 from . import loops
+from .codes import MOVED
 from .depthwise import DepthwiseSpec
 from .image import Slots, clear_border
 from .integer_products import Products, products_of, weights_of
@@ -31,8 +32,10 @@ _TILE = 8.0
 """What starting a tile costs, in instructions."""
 _FINISH = 6.0
 """Instructions from a sum to a code."""
-_UNDER_WAY = 5
-"""Registers for pixels and the epilogue's literals."""
+_UNDER_WAY, _CLAMPED = 5, 10
+"""Registers for pixels and the epilogue's literals; where it clamps floats it has more of these."""
+_LOAD = 1.0
+"""What loading a vector of weights costs, in instructions: other units do it than multiply."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class IntegerDepthwiseSpec(DepthwiseSpec):
 
     Attributes:
         dot: how products are added, as in `Machine.dot`.
+        moved: as of `IntegerConvolutionSpec`.
     """
 
     family: ClassVar[str] = "integer_depthwise"
 
     dot: str = ""
+    moved: bool = False
 
     @property
     def products(self) -> Products:
@@ -86,8 +91,8 @@ class IntegerDepthwiseSpec(DepthwiseSpec):
         blocks, lanes, (height, width) = self.source.blocks, self.source.lanes, self.kernel
         kernel = np.zeros((blocks * lanes, height, width), "int16")
         kernel[slots] = convolution.weights.kernel[:, 0]
-        bias = np.zeros(blocks * lanes, self.accumulator)
-        bias[slots] = convolution.weights.bias
+        bias = np.full(blocks * lanes, MOVED if self.moved else 0, self.accumulator)
+        bias[slots] += np.asarray(convolution.weights.bias, self.accumulator)
         blocked = kernel.reshape(blocks, lanes, height, width).transpose(0, 2, 3, 1)
         if self.paired:
             twice = np.repeat(blocked[:, :, :, None], _TWO, axis=3)
@@ -129,18 +134,34 @@ def integer_depthwise(spec: DepthwiseSpec, machine: Machine) -> IntegerDepthwise
         return None
     values = {field.name: getattr(spec, field.name) for field in fields(DepthwiseSpec)}
     made = IntegerDepthwiseSpec(**values, dot=machine.dot)
-    fitted = replace(made, columns=_columns(made, machine))
-    weights = fitted.kernel[0] * fitted.row_weights // (fitted.products.row // (_TWO if fitted.paired else 1))
-    sums = fitted.columns + (fitted.columns // _TWO if fitted.paired else 0)  # With those in 16 bits.
-    stay = not machine.in_order and weights + sums + _UNDER_WAY <= machine.registers
-    fitted = replace(fitted, weights_stay=stay)
+    columns = _columns(made, machine)
+    fitted = replace(made, columns=columns, weights_stay=_weights_stay(made, columns, machine))
     return fitted if _end(fitted) <= source.size else None
 
 
 def _columns(spec: IntegerDepthwiseSpec, machine: Machine) -> int:
     """Outputs of a row in registers: such that a row takes the fewest instructions."""
+
+    def instructions(columns: int) -> float:
+        work = _row_instructions(spec, columns)
+        if spec.dot != "sdot" or _weights_stay(spec, columns, machine):
+            return work
+        return work + -(-spec.result.width // columns) * _LOAD * _weights(spec)
+
     most = min(spec.result.width, max(_TWO, machine.registers // 2))
-    return min(range(_TWO if spec.paired else 1, most + 1), key=lambda columns: _row_instructions(spec, columns))
+    return min(range(_TWO if spec.paired else 1, most + 1), key=instructions)
+
+
+def _weights(spec: IntegerDepthwiseSpec) -> int:
+    """Vectors of weights of a block."""
+    return spec.kernel[0] * spec.row_weights // (spec.products.row // (_TWO if spec.paired else 1))
+
+
+def _weights_stay(spec: IntegerDepthwiseSpec, columns: int, machine: Machine) -> bool:
+    """Whether there are registers for the weights of a block beside so many outputs of a row."""
+    sums = columns + (columns // _TWO if spec.paired else 0)  # With those in 16 bits.
+    under_way = _CLAMPED if spec.dot == "sdot" else _UNDER_WAY
+    return not machine.in_order and _weights(spec) + sums + under_way <= machine.registers
 
 
 def _row_instructions(spec: IntegerDepthwiseSpec, columns: int) -> float:
@@ -190,7 +211,7 @@ def _body(
         work.start(bias)
         work.add()
         sums = [work.sum(x) for x in range(spec.columns)]
-        store_row(sums, spec.epilogue, leaves, result, view, (image, block, row, left), spec.dot)
+        store_row(sums, spec.epilogue, leaves, result, view, (image, block, row, left), spec.dot, spec.moved)
 
 
 class _Row:

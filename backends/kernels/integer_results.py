@@ -1,25 +1,30 @@
 """What becomes of int32 sums: epilogues for neighbouring pixels of a row, stored several at a time where they are codes.
 
-Where all that happens to a sum is that it becomes a code, it is rounded by the machine's conversion to whole numbers and
-clamped by instructions that narrow with saturation. The bits are those of `codes`: rounding to whole numbers and clamping to
+Where a value becomes a code at the end, it is rounded by the machine's conversion to whole numbers and clamped by instructions
+that narrow with saturation, where those are fast. The bits are those of `codes`: rounding to whole numbers and clamping to
 whole numbers may change places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
+from ..graph.nodes import Weights
 from . import loops
+from .codes import MOVED, SMALL, float_of_moved, rounded_bits
 from .epilogue import Epilogue, Operand
 from .image import View
+from .vectors import Vectors
 
-__all__ = ["store_row"]
+__all__ = ["moves_sums", "store_own", "store_row", "sums_are_small"]
 
 Expression = Any
+Place = tuple[Any, Any, Any, Any]
 _FOUR = 4
 
 _X86, _AARCH64 = frozenset({"vnni", "pmaddwd"}), frozenset({"sdot", "sadalp"})
@@ -42,64 +47,183 @@ _RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
 
 @dataclass(frozen=True)
 class _Codes:
-    """How a sum becomes a code if that is all: ``clamp(rne(float32(sum + offset) * scale) + zero)``."""
+    """How a value becomes a code at the end: ``clamp(rne(value) + zero)``.
 
-    offset: int
+    Attributes:
+        before: what happens to it first.
+        offset: added to a sum that is multiplied by scales, a leaf; None where a float is multiplied by `inverse`.
+    """
+
+    before: Epilogue
     zero: int
     low: int
     high: int
+    offset: int | None = None
+    scales: int = 0
+    inverse: float = 1.0
 
     @classmethod
     def of(cls, epilogue: Epilogue) -> _Codes | None:
-        """None where something else happens to sums."""
-        if len(epilogue.steps) != 1:
+        """None where something else happens at the end."""
+        if not epilogue.steps:
             return None
-        (step,) = epilogue.steps
-        plain = step.function == "requantize" and step.operands == (Operand("anchor"), Operand("leaf", 0))
-        return cls(*(int(value) for value in step.parameters)) if plain else None
+        *steps, last = epilogue.steps
+        clamped = bool(steps) and steps[-1].function == "relu" and last.operands == (Operand("step", len(steps) - 1),)
+        if clamped and last.function == "quantize" and last.parameters[1] == last.parameters[2]:
+            # Where the least code is the zero, what is below zero becomes it anyhow.
+            last = replace(last, operands=steps.pop().operands)
+        before = replace(epilogue, steps=tuple(steps))
+        comes = Operand("step", len(steps) - 1) if steps else Operand("anchor")
+        if last.function == "quantize" and last.operands == (comes,):
+            inverse, zero, low, high = last.parameters
+            if low <= zero <= high:  # Else what is not a number would not become the zero.
+                return cls(before, int(zero), int(low), int(high), inverse=inverse)
+        if last.function == "requantize" and not steps and last.operands == (comes, Operand("leaf", 0)):
+            offset, zero, low, high = map(int, last.parameters)
+            return cls(before, zero, low, high, offset)
+        return None
 
-    def scaled(self, total: Expression, scale: Expression, lanes: int) -> Expression:
-        """In steps of the result's scale."""
-        total = total + loops.number(self.offset, lanes, "int32") if self.offset else total
-        return loops.converted(total, "float32", lanes) * scale
+    @property
+    def of_sums(self) -> bool:
+        """Whether it is made of a sum, which is a number: what becomes of those that are none depends on instructions."""
+        return self.offset is not None
+
+    def scaled(
+        self, value: Expression, leaves: Sequence[loops.Buffer], place: Place, lanes: int, moved: bool
+    ) -> Expression:
+        """In steps of the result's scale, as float32, given what the kernel computed, or that plus `MOVED`."""
+        if self.offset is None:
+            value = loops.converted(self.before.value(value, leaves, place, lanes), "float32", lanes)
+            return value * loops.number(self.inverse, lanes)
+        scale = loops.load(leaves[self.scales], self.before.leaves[self.scales].offset(*place), lanes)
+        if moved and not self.offset:
+            return float_of_moved(Vectors(lanes), value) * scale
+        value = value + loops.number(self.offset, lanes, "int32") if self.offset else value
+        return loops.converted(value, "float32", lanes) * scale
+
+
+def moves_sums(epilogue: Epilogue, dot: str) -> bool:
+    """Whether kernels for `dot` (`Machine.dot`) whose sums become no more than codes had better begin them with `MOVED`."""
+    codes = _Codes.of(epilogue)
+    return dot == "sdot" and codes is not None and codes.of_sums
+
+
+def sums_are_small(weights: Weights) -> bool:
+    """Whether sums of products of codes and the bias are below `SMALL`, whatever the codes are."""
+    kernel = weights.kernel.reshape(len(weights.kernel), -1).astype("int64")
+    ends = (np.minimum(127 * kernel, -128 * kernel), np.maximum(127 * kernel, -128 * kernel))
+    return all(bool((np.abs(weights.bias + end.sum(axis=1)) < SMALL).all()) for end in ends)
 
 
 def store_row(
-    sums: Sequence[Expression],
+    values: Sequence[Expression],
     epilogue: Epilogue,
     leaves: Sequence[loops.Buffer],
     result: loops.Buffer,
     view: View,
-    position: tuple[Any, Any, Any, Any],
+    position: Place,
     dot: str,
+    moved: bool = False,
 ) -> None:
-    """Stores the outputs of neighbouring pixels, the first at `position` (image, block, row, column), given their sums.
+    """Stores the outputs of neighbouring pixels, the first at `position` (image, block, row, column), given what the kernel
+    computed for each.
 
-    `dot` is the machine's (`Machine.dot`).
+    `dot` is the machine's (`Machine.dot`). Where `moved`, these are sums plus `MOVED`.
     """
     image, block, row, left = position
-    lanes, count = view.lanes, len(sums)
+    lanes, count = view.lanes, len(values)
     if not view.is_code or lanes == 1 or view.column != lanes or count == 1:
-        for x, total in enumerate(sums):
+        values = _moved_back(values, lanes) if moved else values
+        for x, value in enumerate(values):
             place = (image, block, row, left + x)
-            loops.store(result, view.offset(*place), epilogue.value(total, leaves, place, lanes), lanes)
+            loops.store(result, view.offset(*place), epilogue.value(value, leaves, place, lanes), lanes)
         return
-    together = _FOUR if count >= _FOUR else 2
-    kept = loops.local(count * lanes, "int32")
-    codes = _Codes.of(epilogue)
-    if codes is not None and (dot in _AARCH64 or (dot in _X86 and together == _FOUR)):
-        scale = loops.load(leaves[0], epilogue.leaves[0].offset(*position), lanes)
-        for x, total in enumerate(sums):
-            loops.store(kept, x * lanes, _rounded(codes, codes.scaled(total, scale, lanes), lanes, dot), lanes)
-        narrowed = _saturated(codes, dot, view.dtype, lanes)
-    else:
-        for x, total in enumerate(sums):
-            loops.store(kept, x * lanes, epilogue.value(total, leaves, (image, block, row, left + x), lanes), lanes)
+    for first, count, codes in _codes_of_row(values, epilogue, leaves, view, position, dot, moved):
+        loops.store(result, view.offset(image, block, row, left + first), codes, count * lanes)
+
+
+def store_own(
+    values: Sequence[Expression],
+    epilogue: Epilogue,
+    leaves: Sequence[loops.Buffer],
+    result: loops.Buffer,
+    view: View,
+    position: Place,
+    own: tuple[Expression | None, Sequence[Expression | None]],
+) -> None:
+    """As `store_row`, of codes that floats become: only where the condition for the row holds and those for each pixel; None
+    holds always.
+    """
+    row_is, pixels_are = own
+    if all(condition is None for condition in pixels_are):
+        with loops.when(row_is):
+            store_row(values, epilogue, leaves, result, view, position, epilogue.dot)
+        return
+    kept = loops.local(len(values) * view.lanes, view.dtype)
+    for first, count, codes in _codes_of_row(values, epilogue, leaves, view, position, epilogue.dot):
+        loops.store(kept, first * view.lanes, codes, count * view.lanes)
+    image, block, row, left = position
+    for x, condition in enumerate(pixels_are):
+        with loops.when(row_is, condition):
+            code = loops.load(kept, x * view.lanes, view.lanes)
+            loops.store(result, view.offset(image, block, row, left + x), code, view.lanes)
+
+
+def _codes_of_row(
+    values: Sequence[Expression],
+    epilogue: Epilogue,
+    leaves: Sequence[loops.Buffer],
+    view: View,
+    position: Place,
+    dot: str,
+    moved: bool = False,
+) -> Iterator[tuple[int, int, Expression]]:
+    """Codes of neighbouring pixels, at least two, as `store_row` stores them: the first and how many of them, and their bytes.
+    Where their number does not divide the row, the last ones begin further back.
+    """
+    image, block, row, left = position
+    lanes, count = view.lanes, len(values)
+    codes, together = _Codes.of(epilogue), _FOUR if count >= _FOUR else 2
+    if codes is None or not (dot in _AARCH64 or (dot in _X86 and together == _FOUR and codes.of_sums)):
+        values = _moved_back(values, lanes) if moved else values
+        if lanes == _FOUR and epilogue.joins:
+            for first, some in _parts(count):
+                joined = loops.picked(values[first : first + some], range(some * lanes))
+                code = epilogue.value(joined, leaves, (image, block, row, left + first), some * lanes)
+                yield first, some, loops.converted(code, view.dtype, some * lanes)
+            return
         narrowed = _narrowed(dot, view.dtype, lanes)
-    # The last ones begin further back, where their number does not divide the row.
+
+        def computed(value: Expression, place: Place) -> Expression:
+            return epilogue.value(value, leaves, place, lanes)
+
+    else:
+        narrowed = _saturated(codes, dot, view.dtype, lanes)
+
+        def computed(value: Expression, place: Place) -> Expression:
+            scaled = codes.scaled(value, leaves, place, lanes, moved)
+            return _rounded(codes, scaled, Vectors(lanes, epilogue.keeps_nans), dot)
+
+    kept = loops.local(count * lanes, "int32")
+    for x, value in enumerate(values):
+        loops.store(kept, x * lanes, computed(value, (image, block, row, left + x)), lanes)
     for first in sorted({min(x, count - together) for x in range(0, count, together)}):
-        values = [loops.load(kept, (first + x) * lanes, lanes) for x in range(together)]
-        loops.store(result, view.offset(image, block, row, left + first), narrowed(values), together * lanes)
+        yield first, together, narrowed([loops.load(kept, (first + x) * lanes, lanes) for x in range(together)])
+
+
+def _moved_back(values: Sequence[Expression], lanes: int) -> list[Expression]:
+    """Sums, given them plus `MOVED`."""
+    return [value - loops.number(MOVED, lanes, "int32") for value in values]
+
+
+def _parts(count: int) -> list[tuple[int, int]]:
+    """At least two pixels as parts of four and of two, the first of each and how many: few of them twice."""
+    whole, rest = divmod(count, _FOUR)
+    parts = [(_FOUR * part, _FOUR) for part in range(whole)]
+    last = 2 if rest <= 2 or not whole else _FOUR
+    if rest > last:  # Three alone.
+        parts.append((0, 2))
+    return [*parts, (count - last, last)] if rest else parts
 
 
 def _narrowed(dot: str, dtype: str, lanes: int) -> Callable[[Sequence[Expression]], Expression]:
@@ -114,8 +238,13 @@ def _narrowed(dot: str, dtype: str, lanes: int) -> Callable[[Sequence[Expression
     return narrow
 
 
-def _rounded(codes: _Codes, value: Expression, lanes: int, dot: str) -> Expression:
-    """`value` as int32, half to even; what is too large for a code is so afterwards."""
+def _rounded(codes: _Codes, value: Expression, vectors: Vectors, dot: str) -> Expression:
+    """`value` as int32, half to even; what is too large for a code is so afterwards. For `sdot` it is clamped, and stands in
+    the lowest bits: of two vector units one alone makes whole numbers of floats, and takes two cycles for a vector.
+    """
+    lanes = vectors.lanes
+    if dot == "sdot":
+        return rounded_bits(vectors, value, codes.low - codes.zero, codes.high - codes.zero)
     if dot in _AARCH64:
         return _call("int32", lanes, "llvm.aarch64.neon.fcvtns.v4i32.v4f32", value)
     # The conversion would make the least number of one that is too large, and does make it of one that is too small.
@@ -133,6 +262,10 @@ def _saturated(codes: _Codes, dot: str, dtype: str, lanes: int) -> Callable[[Seq
         if dot in _X86:
             halves = [_moved(codes, half, 2 * lanes) for half in _halved(values, lanes)]
             return _in_order(_clamped(codes, _packed(halves, dtype, lanes), dtype, 4 * lanes), dtype, lanes)
+        if dot == "sdot":
+            count = len(values) * lanes
+            low = tirx.Cast(f"{dtype}x{count}", loops.picked(values, range(count)))
+            return low + loops.number(codes.zero, count, dtype) if codes.zero else low
         short = [_call("int16", lanes, "llvm.aarch64.neon.sqxtn.v4i16", value) for value in values]
         bytes_of = []
         for at in range(0, len(short), 2):

@@ -89,7 +89,7 @@ def sparse_spec(spec: IntegerConvolutionSpec, machine: Machine) -> IntegerSparse
     if not spec.vectors or spec.banded:
         return None
     values = {field.name: getattr(spec, field.name) for field in fields(IntegerConvolutionSpec)}
-    return replace(IntegerSparseSpec(**values), tile=gather_tile(spec, spec.dot, machine, spec.vectors))
+    return replace(IntegerSparseSpec(**values), tile=gather_tile(spec, spec.dot, machine, spec.vectors), moved=False)
 
 
 def used_vectors(spec: IntegerConvolutionSpec, convolution: Convolution, slots: Slots) -> int:

@@ -11,8 +11,12 @@ _MOST_SUMS = {"sadalp": 8, "vpadal": 6}
 """LLVM adds the pairs of a step last, so that every output takes registers of its own besides that of its sum."""
 _MOST_IN_ORDER = 12
 """Sums of a tile where that is as many as such cores have something to do with while they wait."""
-_WAITS, _PACE = 10.0, 4.6
-"""Of cores that run in order: cycles that a step takes, and each output of it, by LLVM's model of the Cortex-A53."""
+_WAITS, _PACE, _WEIGHTS, _FEW = 12.0, 3.0, 2.0, 8.0
+"""Of cores that run in order, by LLVM's model of the Cortex-A53: cycles that a step takes, each output of it, and the weights
+of each block; and what it takes more where blocks or pixels are so few that nothing is done while one of them is loaded.
+"""
+_FINISH_IN_ORDER = 24.0
+"""Cycles of an output's way from sum to code on such cores."""
 _SPREAD_LOAD = 0.1
 """Cycles of a load that spreads what it loads, beside products: none on some cores, half of a product's on others."""
 _LATENCY = 5.0
@@ -86,10 +90,13 @@ def dot_cycles(spec: ConvolutionSpec, tile: Tile, dot: str, machine: Machine, st
     if dot != "sdot":
         step = max(step, 1.5 * products + 0.5 * spread)
         if machine.in_order:
-            step = max(step, _WAITS + _PACE * products + max(tile.blocks, tile.pixels))
+            vectors = loads - tile.blocks
+            few = _FEW if tile.blocks == 1 or tile.pixels < _FOUR else 0.0
+            step = max(step, _WAITS + _PACE * products + _WEIGHTS * tile.blocks + vectors + few)
     step += 0.05 * loads
     tiles = -(-view.blocks // tile.blocks) * _tiles_of(spec, tile)
-    return tiles * (steps * step + _FINISH * products + _BEGIN)
+    finish = _FINISH_IN_ORDER if machine.in_order and dot == "sadalp" else _FINISH
+    return tiles * (steps * step + finish * products + _BEGIN)
 
 
 def gather_tile(spec: ConvolutionSpec, dot: str, machine: Machine, vectors: int) -> Tile:

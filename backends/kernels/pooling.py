@@ -24,7 +24,7 @@ __all__ = ["MeanSpec", "PoolSpec"]
 @dataclass(frozen=True)
 class PoolSpec:
     """A pooling; `kind` is ``max``, ``average`` or ``sum`` (of codes), `padding` above and to the left. `together` pixels of a
-    row are computed at a time: more than one in planes only.
+    row are computed at a time: more than one in planes, and of codes in blocks whose pixels lie side by side.
     """
 
     family: ClassVar[str] = "pool"
@@ -146,16 +146,17 @@ class _Window:
         return row, _clamped(left + kw, self.spec.source.width, self.spec.inside or self.together > 1)
 
     def pixel(self, row: Any, column: Any) -> Any:
-        """A vector: the channels of a block, or pixels as far apart as windows are."""
+        """A vector: the channels of a block, or those of pixels as far apart as windows are."""
         offset, step = self.spec.source.offset(*self.position[:2], row, column), self.spec.stride[1]
+        channels = self.spec.source.lanes
         if self.together == 1 or step == 1:
             return loops.load(self.source, offset, self.lanes)
         if step == 2:
             both = [loops.load(self.source, offset + half * self.lanes, self.lanes) for half in range(2)]
-            return loops.picked(both, range(0, 2 * self.lanes, 2))
-        return loops.picked(
-            [loops.load(self.source, offset + step * lane) for lane in range(self.lanes)], range(self.lanes)
-        )
+            places = range(0, 2 * self.lanes, 2 * channels)
+            return loops.picked(both, [place + lane for place in places for lane in range(channels)])
+        apart = [loops.load(self.source, offset + step * channels * pixel, channels) for pixel in range(self.together)]
+        return loops.picked(apart, range(self.lanes))
 
 
 def _clamped(index: Any, extent: int, inside: bool) -> Any:

@@ -19,16 +19,25 @@ Expression = Any
 class Vectors:
     """What functions of single elements work on: `lanes` elements at a time.
 
-    `keeps_nans` is the machine's (`tiles.Machine`): whether its maximum is NaN where an operand is.
+    `keeps_nans` is the machine's (`tiles.Machine`): whether its maximum is NaN where an operand is. `rounds`: whether it has an
+    instruction that makes whole numbers of float32, half to even, the nearest there is of what is too large, and 0 of NaN.
     """
 
     lanes: int
     keeps_nans: bool = False
     dtype: str = "float32"
+    rounds: bool = False
 
     def number(self, value: float, dtype: str | None = None) -> Expression:
         """A literal in every lane, of the elements' type unless another is given."""
         return number(value, self.lanes, dtype or self.dtype)
+
+    def rounded(self, value: Expression) -> Expression:
+        """float32 as int32, where the machine `rounds`."""
+        suffix = f"v{self.lanes}f32" if self.lanes > 1 else "f32"
+        even = tirx.call_llvm_pure_intrin(value.ty, f"llvm.roundeven.{suffix}", value)
+        whole = f"int32x{self.lanes}" if self.lanes > 1 else "int32"
+        return tirx.call_llvm_pure_intrin(whole, f"llvm.fptosi.sat.{suffix.replace('f', 'i')}.{suffix}", even)
 
     def maximum(self, a: Expression, b: Expression) -> Expression:
         """The larger, or NaN where one is NaN.

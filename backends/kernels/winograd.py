@@ -20,6 +20,7 @@ from ..graph.nodes import Array, Convolution
 from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View, clear_border
+from .integer_results import store_own
 from .tiles import Machine, Tile, streamed_cycles, tile_cycles
 from .winograd_transforms import VectorGrid, applied, transform, transformed_weights
 
@@ -371,16 +372,21 @@ class _Kernel:
         spec, size, lanes = self.spec, self.spec.size, self.spec.result.lanes
         image, top, left, below, beside = self._corner(tile)
         bias = loops.load(self.bias, block * lanes, lanes)
-        stages = transform(size).result
-        for column, value in enumerate(applied(stages, lambda column: half.load(row, column), lanes)):
-            position = (image, block, top + row, left + column)
-            # What a tile that was moved back has in common with its neighbour is the neighbour's: two
-            # threads must not write two roundings of one output.
-            with loops.when(
-                _own(row, below, spec.result.height % size), _own(column, beside, spec.result.width % size)
-            ):
-                final = spec.epilogue.value(value + bias, self.leaves, position, lanes)
-                loops.store(self.result, spec.result.offset(*position), final, lanes)
+        found = applied(transform(size).result, lambda column: half.load(row, column), lanes)
+        values = [value + bias for value in found]
+        # What a tile that was moved back has in common with its neighbour is the neighbour's: two
+        # threads must not write two roundings of one output.
+        above, aside = _own(row, below, spec.result.height % size), spec.result.width % size
+        position = (image, block, top + row, left)
+        own = [_own(column, beside, aside) for column in range(size)]
+        if spec.result.is_code and lanes > 1:
+            store_own(values, spec.epilogue, self.leaves, self.result, spec.result, position, (above, own))
+            return
+        for column, value in enumerate(values):
+            place = (image, block, top + row, left + column)
+            with loops.when(above, own[column]):
+                final = spec.epilogue.value(value, self.leaves, place, lanes)
+                loops.store(self.result, spec.result.offset(*place), final, lanes)
 
 
 def _own(index: Any, moved: Any, rest: int) -> Any:

@@ -13,6 +13,7 @@ from ..kernels.epilogue import Epilogue
 from ..kernels.image import View
 from ..kernels.integer_convolution import IntegerConvolutionSpec, integer_spec, steps_of
 from ..kernels.integer_depthwise import integer_depthwise
+from ..kernels.integer_results import moves_sums, sums_are_small
 from ..kernels.integer_sparse import used_vectors
 from ..kernels.tiles import Machine, Tile
 from ..kernels.zeros import density, zeros_in_planes
@@ -46,6 +47,8 @@ def convolution_spec(
     )
     spec = fitted(spec, machine, inputs * window[0] * window[1])
     made = integer_spec(spec, machine)
+    if made is not None:
+        made = replace(made, moved=moves_sums(epilogue, machine.dot) and sums_are_small(convolution.weights))
     if convolution.groups == 1:
         return spec if made is None else replace(made, vectors=_few_vectors(made, convolution, source))
     spec = made or spec
@@ -112,4 +115,7 @@ def depthwise_spec(
         epilogue=epilogue,
         weights_stay=weights_stay(machine, columns, height * width),
     )
-    return integer_depthwise(spec, machine) or spec
+    made = integer_depthwise(spec, machine)
+    if made is None:
+        return spec
+    return replace(made, moved=moves_sums(epilogue, machine.dot) and sums_are_small(convolution.weights))

@@ -6,7 +6,7 @@ needs reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..dtypes import DTYPES
 from ..graph.fusion import Group, group_nodes
 from ..graph.nodes import Array, Convolution, Frame, Graph, Node, Pool, Reindex, Scalar
 from ..kernels.base import Task
+from ..kernels.codes import CODES
 from ..kernels.elementwise import ConcatSpec, ElementwiseSpec
 from ..kernels.epilogue import Epilogue, Operand, Step
 from ..kernels.families import candidates
@@ -37,6 +38,8 @@ __all__ = ["make_plan", "may_lie_in_planes"]
 
 _IN_PLANES = frozenset({"convolution", "pool", "mean", "concat", "scalar"})
 """Operations with kernels whose vectors run along pixels."""
+_CODES_OF_A_WORD, _WORDS = 4, 4
+"""Channels of a block on machines whose vectors hold so many words: codes of one pixel, and pixels, in a vector of bytes."""
 
 
 def make_plan(graph: Graph, machine: Machine, planes: Collection[Node] = ()) -> KernelPlan:
@@ -172,7 +175,7 @@ class _Planner:
                 padding=pool.padding[:2],
                 counts_padding=pool.counts_padding,
                 epilogue=epilogue,
-                together=self._together(result),
+                together=self._together(result, epilogue, [source]),
             )
 
         return self._of_one(group, spec)
@@ -231,7 +234,8 @@ class _Planner:
             joined = self.images.rearranged(node, parts, self.images.halo(group.sink))
             return self._elementwise(group, joined) if group.scalars else joined
         epilogue, leaves = self._epilogue(group, result, slots)
-        spec = ConcatSpec(tuple(part.view for part in parts), result, epilogue, self._together(result))
+        views = tuple(part.view for part in parts)
+        spec = ConcatSpec(views, result, epilogue, self._together(result, epilogue, views))
         values = tuple(part.value for part in parts)
         step = Placed(node, spec, values, (result.size,), leaves=leaves, dtype=result.dtype)
         return Image(self.images.call(step), result, slots)
@@ -241,14 +245,21 @@ class _Planner:
         leading = anchor or self._read(group, _leading(group))
         result = self.images.like(leading, group.sink)
         epilogue, leaves = self._epilogue(group, result, leading.slots, anchor)
-        spec = ElementwiseSpec(result, epilogue, self._together(result))
+        spec = ElementwiseSpec(result, epilogue, self._together(result, epilogue))
         step = Placed(group.sink, spec, (), (result.size,), leaves=leaves)
         return Image(self.images.call(step), result, leading.slots)
 
-    def _together(self, view: View) -> int:
-        """How many pixels of a row are computed together: a vector of them in planes."""
-        most = min(self.machine.lanes(view.dtype), view.width) if is_planes(view) else 1
-        return 1 << (most.bit_length() - 1)
+    def _together(self, view: View, epilogue: Epilogue | None = None, read: Sequence[View] = ()) -> int:
+        """How many pixels of a row are computed together: a vector of them in planes; of codes as many as fill a vector of
+        bytes, since loads of four bytes take an instruction each, and LLVM lets them wait for all stores before.
+        """
+        if is_planes(view) and self.machine.lanes() > 1:
+            most = min(self.machine.lanes(view.dtype), view.width)
+            return 1 << (most.bit_length() - 1)
+        views = [view, *read, *(epilogue.leaves if epilogue is not None else ())]
+        codes = any(one.is_code for one in views) and view.lanes == _CODES_OF_A_WORD and view.width >= _WORDS
+        beside = all(one.column == one.lanes == view.lanes for one in (view, *read))
+        return _WORDS if codes and beside and epilogue is not None and epilogue.joins else 1
 
     def _product(self, node: Node) -> Placed:
         left, right = node.inputs
@@ -294,7 +305,8 @@ class _Planner:
         # Codes that others are made of are int32 in registers, and all else on the way is float32.
         kind = DTYPES["float32" if DTYPES[result.dtype].is_code else result.dtype]
         dtype = kind.partial if kind.partial and rounds_once(step.function for step in steps) else kind.accumulator
-        return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans, dtype), tuple(values)
+        dot = self.machine.dot if any(step.function in CODES for step in steps) else ""
+        return Epilogue(tuple(steps), tuple(views), self.machine.keeps_nans, dtype, dot), tuple(values)
 
     def _leaf(self, node: Node, result: View, slots: Slots) -> tuple[View, Value]:
         """How an epilogue of `result` reads `node`: pixel by pixel, or one vector of channels for all
