@@ -27,7 +27,8 @@ and *multiply-adds alone* are lower bounds of the cycles. Memory is what the cac
 timed on a board.
 
 In int8 ours computes layers in float32, by Winograd's algorithm, where that takes fewer cycles by its formula; *in float32*
-says how many of its layers.
+says how many of its layers. That reads more memory, which cycles leave out: see *memory*. LLVM's model of the Cortex-A53, which
+does not reorder instructions, is the least sound of the three.
 """
 
 KINDS = """## By kind of layer
