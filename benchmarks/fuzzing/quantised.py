@@ -12,7 +12,7 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["QuantisedConv", "QuantisedLinear", "RandomNetwork", "coded", "of"]
+__all__ = ["QuantisedConv", "QuantisedLinear", "QuantisedTransposed", "RandomNetwork", "coded", "of"]
 
 Q = torch.ops.quantized_decomposed
 
@@ -60,6 +60,31 @@ class QuantisedConv(_Weighted):
     def forward(self, x: Tensor) -> Tensor:
         function: Callable[..., Tensor] = F.conv1d if self.codes.dim() == 3 else F.conv2d
         return function(x, self.weight, self.bias, groups=self.groups, **self.options)
+
+
+class QuantisedTransposed(nn.Module):
+    """``conv_transpose2d`` of quantised weights, or ``conv_transpose1d`` along one axis: output channels of all groups share
+    scales."""
+
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, groups: int = 1, axes: int = 2, **options: object
+    ) -> None:
+        super().__init__()
+        shape = (inputs, outputs // groups, *[kernel] * axes)
+        self.register_buffer("codes", torch.randint(-127, 128, shape, dtype=torch.int8))
+        self.register_buffer("scales", (torch.rand(shape[1]) + 0.5) * 0.02 / (inputs // groups * kernel) ** 0.5)
+        self.register_buffer("zeros", torch.zeros(shape[1], dtype=torch.int64))
+        self.bias = nn.Parameter(torch.randn(outputs) * 0.3)
+        self.groups, self.options = groups, options
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = Q.dequantize_per_channel(self.codes, self.scales, self.zeros, 1, -127, 127, torch.int8)
+        function: Callable[..., Tensor] = F.conv_transpose1d if self.codes.dim() == 3 else F.conv_transpose2d
+        return function(x, weight, self.bias, groups=self.groups, **self.options)
 
 
 class QuantisedLinear(_Weighted):
@@ -141,6 +166,7 @@ class RandomNetwork(nn.Module):
             self._line,
             self._with_constant,
             self._of_channels,
+            self._transposed,
         )
         while len(self.steps) < steps:
             step = choice(kinds)(values)
@@ -207,6 +233,32 @@ class RandomNetwork(nn.Module):
         channels = (1, self.shape[1], 1, 1)
         mean, deviation = torch.rand(channels), torch.rand(channels) + 0.2
         return lambda values: (values[0].float() / divisor - mean) / deviation
+
+    def _transposed(self, values: list[Tensor]) -> Step | None:
+        at, draw = self._place(values), self._draw
+        channels = values[at].shape[1]
+        kernel, stride, groups = draw.choice((1, 2, 3, 4)), draw.choice((1, 2, 2, 3)), draw.choice((1, 1, channels))
+        outputs = channels if groups == channels else groups * draw.randint(1, 8)
+        options = {
+            "stride": stride,
+            "padding": draw.choice((0, 1)),
+            "output_padding": draw.randrange(stride),
+            "dilation": draw.choice((1, 1, 2)),
+        }
+        given = values[at].detach()
+        extents = [
+            (extent - 1) * stride
+            - 2 * options["padding"]
+            + options["dilation"] * (kernel - 1)
+            + options["output_padding"]
+            for extent in given.shape[2:]
+        ]
+        if min(extents) < 0 or outputs * 32 > _MOST:
+            return None
+        layer = QuantisedTransposed(channels, outputs, kernel, groups=groups, **options)
+        clamp = draw.choice(_CLAMPS)
+        self.layers.append(layer)
+        return self._rounded(lambda values: clamp(layer(values[at])), values)
 
     def _sum(self, values: list[Tensor]) -> Step | None:
         at, alpha = self._place(values), self._draw.choice((1, 1, -1, 0.37))

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from .constants import Constants
 from .operators import OPERATORS
 from .scheme import DEQUANTIZE, PER_CHANNEL, Codes, codes_of_node
+from .transposed import Spread, spread_of, spread_out, turned
 
 __all__ = ["Layer", "along", "layer_of"]
 
@@ -19,6 +20,8 @@ A = torch.ops.aten
 
 CONVOLUTIONS = {A.conv1d.default: 1, A.conv1d.padding: 1, A.conv2d.default: 2, A.conv2d.padding: 2}
 """By operator, along how many axes its window moves."""
+TRANSPOSED = {A.conv_transpose1d.default: 1, A.conv_transpose2d.input: 2}
+"""The same of transposed ones."""
 _PADDED_BY_NAME = (A.conv1d.padding, A.conv2d.padding)
 _MOST = 2**31 - 1
 """The largest sum."""
@@ -40,6 +43,7 @@ class Layer:
         axis: along which the channels of the result lie.
         window: stride, padding and dilation of a convolution, and its groups; None for a linear layer.
         name: of the weight in the model; empty where it is computed.
+        spread: of a transposed convolution, what is put between and around the pixels before.
     """
 
     source: fx.Node
@@ -50,6 +54,7 @@ class Layer:
     axis: int
     window: tuple[list[int], list[int], list[int], int] | None
     name: str
+    spread: Spread | None = None
 
     def emitted(self, at: fx.Node, emit: Callable[..., fx.Node], constants: Constants) -> fx.Node:
         """The node of its sums, right before `at`; those of a line are an image of height 1, ``(N, O, 1, L)``."""
@@ -57,6 +62,8 @@ class Layer:
         if self.window is not None and weight.dim() == 3:
             batch, channels, length = (int(extent) for extent in source.meta["val"].shape)
             source, weight = emit(at, A.reshape.default, source, [batch, channels, 1, length]), weight.unsqueeze(2)
+        if self.spread is not None:
+            source = spread_out(at, emit, source, self.zero, self.spread)
         operands = (source, constants.node(at, weight), constants.node(at, self.bias), self.zero)
         if self.window is None:
             return emit(at, OPERATORS.integer_linear.default, *operands)
@@ -71,22 +78,28 @@ def layer_of(
     Args:
         known: gives the codes that a value is read from.
     """
-    axes = CONVOLUTIONS.get(node.target)  # type: ignore[call-overload]
-    if axes is None and node.target is not A.linear.default:
+    target: Any = node.target
+    axes, transposed = {**CONVOLUTIONS, **TRANSPOSED}.get(target), target in TRANSPOSED
+    if axes is None and target is not A.linear.default:
         return None
-    weights = _weights(node.args[1], constants)
+    weights = _weights(node.args[1], constants, 1 if transposed else 0)
     if weights is None or isinstance(weights, str):
         return weights
     source = known(node.args[0])
     if source is None:
         return "its input is not quantised"
-    window = None if axes is None else _window(node)
+    window = None if axes is None or transposed else _window(node)
+    spread = None
     if axes is not None and node.meta["val"].dim() != axes + 2:
         return "its input has no batch"
+    if transposed:
+        window, spread = _transposed(node)
     if axes is not None and window is None:
         return "its padding is wider on one side"
     codes, read = source
     weight, steps = weights
+    if transposed and window is not None:
+        weight, steps = turned(weight, window[3]), steps.repeat(window[3])
     scale = steps.double() * codes.scale
     given = node.args[2] if len(node.args) > 2 else None
     offsets = torch.zeros(len(weight)) if given is None else constants.value(given)
@@ -97,7 +110,7 @@ def layer_of(
     if not bool((most <= _MOST).all()):
         return "its sums might not fit in 32 bits"
     axis = 1 if window is not None else node.meta["val"].dim() - 1
-    return Layer(read, codes.zero, weight, bias.to(torch.int32), scale, axis, window, _name(node.args[1]))
+    return Layer(read, codes.zero, weight, bias.to(torch.int32), scale, axis, window, _name(node.args[1]), spread)
 
 
 def _name(weight: Any) -> str:
@@ -122,14 +135,33 @@ def _window(node: fx.Node) -> tuple[list[int], list[int], list[int], int] | None
     return stride, padding, dilation, int(groups)
 
 
+def _transposed(node: fx.Node) -> tuple[tuple[list[int], list[int], list[int], int], Spread]:
+    """What a transposed convolution does as a plain one, and what is done to its input before."""
+    given: Sequence[Any] = node.args
+    defaults: Sequence[Any] = ([1], [0], [0], 1, [1])
+    *numbers, groups, dilation = [*given[3:], *defaults[len(given[3:]) :]]
+    extents = [int(extent) for extent in given[1].meta["val"].shape[2:]]
+    stride, padding, more, dilation = (along(value, len(extents)) for value in (*numbers, dilation))
+    if len(extents) == 1:
+        extents, stride, padding, more, dilation = (
+            [1, *extents],
+            [1, *stride],
+            [0, *padding],
+            [0, *more],
+            [1, *dilation],
+        )
+    return ([1, 1], [0, 0], dilation, int(groups)), spread_of(extents, stride, padding, more, dilation)
+
+
 def along(value: Any, axes: int) -> list[int]:
     """A number for each axis, given as one for all, as a list of one, or as all."""
     values = [value] if isinstance(value, int) else list(value)
     return values * axes if len(values) == 1 else values
 
 
-def _weights(node: Any, constants: Constants) -> tuple[Tensor, Tensor] | str | None:
-    """The codes of weights and the scale of each output channel; why they are not multiplied as codes; None for others."""
+def _weights(node: Any, constants: Constants, along: int) -> tuple[Tensor, Tensor] | str | None:
+    """The codes of weights and the scale of each output channel, which lie `along` an axis; why they are not multiplied as
+    codes; None for others."""
     if not isinstance(node, fx.Node) or "dequantize" not in str(node.target):
         return None
     if node.target not in (DEQUANTIZE, PER_CHANNEL):
@@ -141,26 +173,23 @@ def _weights(node: Any, constants: Constants) -> tuple[Tensor, Tensor] | str | N
         scheme = codes_of_node(node)
         if scheme is None:
             return "its weights are wider than a byte, or their scale is no positive number"
-        return _centred(
-            codes,
-            torch.full((1,), scheme.zero - scheme.moved),
-            torch.full((len(codes),), scheme.scale, dtype=torch.float64),
-        )
+        same = torch.full((codes.shape[along],), scheme.scale, dtype=torch.float64)
+        return _centred(codes, torch.tensor([scheme.zero - scheme.moved]), same, along)
     scales, zeros, axis = constants.value(node.args[1]), node.args[2], node.args[3]
     offsets = constants.value(zeros) if isinstance(zeros, fx.Node) else torch.zeros(1)
-    if axis != 0:
-        return f"its weights have scales along axis {axis}, and output channels lie along axis 0"
+    if axis != along:
+        return f"its weights have scales along axis {axis}, and output channels lie along axis {along}"
     if scales is None or offsets is None:
         return "its scales are computed in every call"
-    return _centred(codes, offsets, scales)
+    return _centred(codes, offsets, scales, along)
 
 
-def _centred(codes: Tensor, zeros: Tensor, scales: Tensor) -> tuple[Tensor, Tensor] | str:
+def _centred(codes: Tensor, zeros: Tensor, scales: Tensor, along: int) -> tuple[Tensor, Tensor] | str:
     """The weights as codes whose zero is 0, in int8, whatever type and zeros they have."""
-    whole = codes.to(torch.int32) - zeros.to(torch.int32).view(-1, *[1] * (codes.dim() - 1))
+    whole = codes.to(torch.int32) - zeros.to(torch.int32).view([-1 if at == along else 1 for at in range(codes.dim())])
     if not bool(((whole >= _LEAST) & (whole < -_LEAST)).all()):
         return "its weights are further than a byte from their zero point; quantise weights symmetrically"
     # Two products of an output might not fit in 16 bits.
-    if bool(((whole == _LEAST).flatten(1).sum(1) > 1).any()):
+    if bool(((whole == _LEAST).movedim(along, 0).flatten(1).sum(1) > 1).any()):
         return "an output has the weight -128 twice; quantise weights to -127..127"
     return whole.to(torch.int8), scales.double()

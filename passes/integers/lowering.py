@@ -163,13 +163,14 @@ class _Lowering:
 
     def _with_known_scale(self, node: fx.Node) -> None:
         """Puts numbers in place of a scale, a zero and ends that are tensors, where these are always the same."""
-        value, *numbers = node.args[:5]
-        known = [number if isinstance(number, int | float) else self.constants.value(number) for number in numbers]
-        if any(number is None or (isinstance(number, Tensor) and number.numel() != 1) for number in known):
-            return
-        scale, *rest = (number.item() if isinstance(number, Tensor) else number for number in known)  # type: ignore[union-attr]
-        node.target = OF_TENSORS[node.target]
-        node.args = (value, float(scale), *map(int, rest), *node.args[5:])
+        value, *given = node.args[:5]
+        known = [
+            self.constants.value(number) if isinstance(number, fx.Node) else torch.tensor(number) for number in given
+        ]
+        numbers = [number.item() for number in known if number is not None and number.numel() == 1]
+        if len(numbers) == len(given):
+            node.target = OF_TENSORS[node.target]  # type: ignore[index]
+            node.args = (value, float(numbers[0]), *map(int, numbers[1:]), *node.args[5:])
 
     def _rescale(self, node: fx.Node, layer: Layer, sums: fx.Node) -> None:
         scale = self.constants.node(node, layer.scale.float())

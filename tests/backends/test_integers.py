@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing.quantised import QuantisedConv, QuantisedLinear, coded, of
+from fuzzing.quantised import QuantisedConv, QuantisedLinear, QuantisedTransposed, coded, of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -97,6 +97,7 @@ class Further(nn.Module):
         self.alone, self.tokens = QuantisedConv(20, 20, 5, axes=1, padding=2, groups=20), QuantisedLinear(20, 20)
         self.position, self.slope = torch.randn(1, 11, 20), torch.rand(20)
         self.register_buffer("shift", torch.randn(20, 1, 1))
+        self.up = QuantisedTransposed(20, 12, 3, groups=4, stride=2, padding=1, output_padding=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         mean, deviation = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
@@ -111,6 +112,7 @@ class Further(nn.Module):
         line = coded(self.alone(F.max_pool1d(line, 3, 2, 1)), 0.02, 4)
         line = coded(F.avg_pool1d(line, 2), 0.02, 4)
         tokens = coded(line.transpose(1, 2)[:, :1] + self.position, 0.03, 1)
+        big = coded(self.up(big), 0.03, 3)
         return coded(big.mean(1), 0.01, 0), self.tokens(coded(torch.sub(tokens, tokens.flip(1), alpha=0.5), 0.04, 0))
 
 
@@ -119,7 +121,7 @@ def test_every_bit_of_what_else_is_on_codes(kind: str, monkeypatch: pytest.Monke
     torch.manual_seed(0)
     module, image = Further().eval(), torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
     program = import_module(module, (image,)).integers
-    assert program is not None and program.floats == () and program.layers == 4
+    assert program is not None and program.floats == () and program.layers == 5
     monkeypatch.setattr(Machine, "codes", property(lambda machine: kind))
     built = compile(module, (image,), dtype="int8", check=False)
     for x in (image, torch.zeros_like(image)):

@@ -172,9 +172,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
 
 @pytest.mark.parametrize("empty", [[], torch.utils.data.DataLoader([])])
 def test_an_empty_list_is_refused_where_the_model_has_no_inputs_either(empty: Any) -> None:
-    with pytest.raises(
-        reconvene.InputError, match=r"^there are no calibration inputs: what was given is empty"
-    ):
+    with pytest.raises(reconvene.InputError, match=r"^there are no calibration inputs: what was given is empty"):
         reconvene.quantize(net(), empty)
 
 

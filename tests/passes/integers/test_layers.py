@@ -1,4 +1,4 @@
-"""Layers on codes beside those of images: along lines; weights of other types; why a layer is computed in float32."""
+"""Layers on codes beside those of images: along lines and transposed; weights of other types; why a layer is in float32."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing.quantised import QuantisedConv, QuantisedLinear, coded
+from fuzzing.quantised import QuantisedConv, QuantisedLinear, QuantisedTransposed, coded
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reconvene.passes.integers.transposed import spread_of, spread_out, turned
 from tests.support.lowered import FINE, Layer, lowered
 
 
@@ -43,6 +46,53 @@ def test_a_line_is_an_image_of_height_1(options: dict[str, Any]) -> None:
     assert lines.layers == 1 and lines.floats == ()
     assert torch.equal(lines.module(x), images.module(x.unsqueeze(2)).squeeze(2))
     assert float(((lines.module(x) - exported(x)) / 0.05).abs().max()) < 1.01
+
+
+TRANSPOSED: tuple[dict[str, Any], ...] = (
+    {"stride": 2, "padding": 1},
+    {"stride": (3, 2), "padding": (0, 2), "output_padding": (2, 1), "dilation": (1, 2)},
+    {"groups": 4, "stride": 2, "output_padding": 1},
+    {"groups": 2, "padding": 2},
+)
+
+
+@pytest.mark.parametrize("options", TRANSPOSED)
+def test_a_transposed_convolution_is_one_of_spread_pixels(options: dict[str, Any]) -> None:
+    x = torch.randn(2, 4, 5, 6)
+    program, exported = lowered(Layer(QuantisedTransposed(4, 8, 3, **options), torch.relu), x)
+    assert program.layers == 1 and program.floats == ()
+    apart = ((program.module(x) - exported(x)) / 0.05).abs()
+    assert float(apart.max()) < 1.01 and float((apart > 0.5).float().mean()) < 0.01
+
+
+def test_so_is_one_along_a_line() -> None:
+    x = torch.randn(2, 4, 9)
+    program, exported = lowered(Layer(QuantisedTransposed(4, 6, 4, axes=1, stride=2, padding=1)), x)
+    assert program.layers == 1 and program.floats == ()
+    assert float(((program.module(x) - exported(x)) / 0.05).abs().max()) < 1.01
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2), st.integers(1, 2))
+def test_sums_are_those_of_exact_numbers(kernel: int, stride: int, padding: int, dilation: int, groups: int) -> None:
+    """Of whole numbers, every sum is PyTorch's of float64."""
+    padding = min(padding, dilation * (kernel - 1))
+    generator = torch.Generator().manual_seed(kernel)
+    weight = torch.randint(-127, 128, (4, 3, kernel, kernel), generator=generator).double()
+    image = torch.randint(-128, 128, (1, 4, 6, 5), generator=generator).double()
+    wanted = F.conv_transpose2d(image, weight, None, stride, padding, stride - 1, groups, dilation)
+    spread = spread_of([kernel] * 2, [stride] * 2, [padding] * 2, [stride - 1] * 2, [dilation] * 2)
+    graph = torch.fx.Graph()
+    node = graph.placeholder("image")
+    node.meta["val"] = image
+
+    def emit(at: torch.fx.Node, target: Any, source: torch.fx.Node, *args: Any) -> torch.fx.Node:
+        found = graph.call_function(target, (source, *args))
+        found.meta["val"] = target(source.meta["val"], *args)
+        return found
+
+    spread_image = spread_out(node, emit, node, 0, spread).meta["val"]
+    found = F.conv2d(spread_image, turned(weight, groups), dilation=dilation, groups=groups)
+    assert torch.equal(found, wanted)
 
 
 Q = torch.ops.quantized_decomposed
