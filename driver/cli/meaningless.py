@@ -160,6 +160,8 @@ def _portfolio(given: Given) -> None:
         given.refuse(["method", "scope"], "without --sparsity: nothing is pruned")
     if given["dataset"] is None:
         given.refuse(["data", "test_images"], "without --dataset: no accuracy is measured")
+    if "int8" not in (given["dtype"] or ()):
+        given.refuse(["calibration"], "without --dtype int8, whose ranges are found on it")
     targets = given["target"] or ["host"]
     if "host" not in targets:
         given.refuse(["repeat"], "without the target host: nothing is timed here")

@@ -59,6 +59,17 @@ def portfolio(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Model the latency on targets that are not here.")
     ] = False,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="A variant of every model in float32, float16 or int8. Repeatable."),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|KIND",
+            help="For int8, where no --dataset has images: a .npy or .npz file, or synthetic (matched, leaves, noise).",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the portfolio; beside the first source unless given."),
@@ -86,6 +97,8 @@ def portfolio(
             choose=choose,
             repeat=repeat,
             estimate=estimate,
+            types=tuple(dtype or ("float32",)),
+            calibration=calibration,
             output=output,
             seed=seed,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,16 @@ from ...frontend.base.progress import stage, track
 from ...frontend.data.datasets import Images
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import save_program
+from ...frontend.quantized_operators import is_quantized
 from ...frontend.state import state_of
-from ...passes.compaction import compact
-from ...passes.outcome import Compaction
+from ..calibrating import Examples
 from ..models import rebatched
 from ..reports.profile import peak_activation_bytes
 from ..training.evaluation import accuracy, answers
 from .manifest import MANIFEST, VARIANTS, Portfolio, Variant, file_sums, open_portfolio, write_manifest
 from .page import portfolio_page
 from .sources import Source
+from .types import Network, Typed, check_types, network_of, targets_of, typed
 
 __all__ = ["PAGE", "Options", "build_portfolio"]
 
@@ -54,6 +55,9 @@ class Options:
         threads: of compiled variants.
         repeat: timed calls of every variant that runs on this machine.
         estimate: model the latency on other targets (`reconvene estimate`); without it they have none.
+        types: of `types.TYPES`: every network becomes a variant in each. In float16 for the targets that compute in it alone.
+        calibration: inputs that ranges for int8 are found on, as for `reconvene.quantize`, which measures on them, too, what
+            that loses.
         compile: more options of `reconvene.compile`.
     """
 
@@ -64,6 +68,8 @@ class Options:
     threads: int = 1
     repeat: int = 50
     estimate: bool = False
+    types: tuple[str, ...] = ("float32",)
+    calibration: Examples | None = field(default=None, repr=False)
     compile: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> tuple[Target, ...]:
@@ -72,7 +78,9 @@ class Options:
             raise InputError("name at least one target, and each once")
         if self.batch < 1 or self.repeat < 1:
             raise InputError(f"batch {self.batch} and repeat {self.repeat} must be 1 or more")
-        return tuple(find_target(target) for target in self.targets)
+        found = tuple(find_target(target) for target in self.targets)
+        check_types(self.types, found, self.calibration)
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,10 @@ def build_portfolio(sources: Iterable[Source], folder: Path, name: str, options:
     if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))):
         raise InputError(f"'{folder}' exists and is no portfolio; choose an empty or a new folder")
     with replacing_folder(folder) as temporary:
-        made = [_make(source, temporary, targets, options) for source in track(list(sources), "variants")]
+        listed = list(sources)
+        made = [
+            variant for source in track(listed, "variants") for variant in _make(source, temporary, targets, options)
+        ]
         if not made:
             raise InputError("a portfolio needs at least one variant; name a folder of levels, or programs")
         _check_alike(made)
@@ -117,8 +128,8 @@ def build_portfolio(sources: Iterable[Source], folder: Path, name: str, options:
     return open_portfolio(folder)
 
 
-def _make(source: Source, folder: Path, targets: Sequence[Target], options: Options) -> _Made:
-    """Shrinks, checks and compiles one source into ``variants/NAME``."""
+def _make(source: Source, folder: Path, targets: Sequence[Target], options: Options) -> list[_Made]:
+    """Shrinks and checks one source, and compiles it in every type into ``variants/NAME``."""
     sparse, given = source.load()
     state = state_of(sparse)
     if state:
@@ -128,52 +139,61 @@ def _make(source: Source, folder: Path, targets: Sequence[Target], options: Opti
         )
     inputs = rebatched(given, options.batch)
     started = time.perf_counter()
-    shrunk = compact(sparse, inputs, fold=True)
-    seconds = time.perf_counter() - started
-    assert isinstance(shrunk.module, CapturedModule)
-    place = folder / VARIANTS / source.name
+    network = network_of(source.name, sparse, inputs)
+    facts = {**source.facts, **network.facts, "shrink_seconds": time.perf_counter() - started}
+    network = replace(network, facts=facts)
+    types = ("int8",) if is_quantized(sparse) else options.types
+    found = [typed(network, dtype, given, options.calibration, len(options.types) == 1) for dtype in types]
+    return [_compiled(network, each, sparse, (given, inputs), folder, targets, options) for each in found]
+
+
+def _compiled(
+    network: Network,
+    made: Typed,
+    sparse: CapturedModule,
+    inputs: tuple[tuple[Any, ...], tuple[Any, ...]],
+    folder: Path,
+    targets: Sequence[Target],
+    options: Options,
+) -> _Made:
+    """One type of a network, compiled for the targets that have it. `inputs`: of its example, and of compiled code."""
+    given, batch = inputs
+    place = folder / VARIANTS / made.name
     place.mkdir(parents=True)
-    save_program(shrunk.module, given, place / _MODEL)
-    certificate = asdict(shrunk.certificate)
+    save_program(made.module, given, place / _MODEL)
     started = time.perf_counter()
-    built: Built | None = None
-    weights = 0
-    for target in targets:
-        built = compile_graph(shrunk.module, inputs, target, threads=options.threads, **options.compile)
-        built.export(place / target.name, certificate=certificate)
-        weights = max(weights, built.memory.weights_bytes)
-    assert built is not None
+    compiled: list[Built] = []
+    for target in targets_of(made.dtype, targets):
+        # What is quantised is computed on codes where these are faster.
+        asked = {"dtype": made.dtype} if made.dtype == "float16" else {}
+        built = compile_graph(made.module, batch, target, threads=options.threads, **options.compile, **asked)
+        built.export(place / target.name, certificate=network.certificate)
+        compiled.append(built)
+    weights = max(built.memory.weights_bytes for built in compiled)
+    values = max(built.memory.live_bytes for built in compiled)
+    if made.dtype == "float32":
+        values = peak_activation_bytes(made.module, batch)
     facts = {
-        **source.facts,
-        "sparse_parameters": shrunk.before.parameters,
-        "sparse_macs": shrunk.before.macs,
-        "shrink_seconds": seconds,
+        **network.facts,
+        "dtype": made.dtype,
+        "loss": made.loss,
         "compile_seconds": time.perf_counter() - started,
-        **_accuracies(sparse, shrunk.module, options),
+        **_accuracies(sparse, made.module, options),
     }
-    peak = weights + peak_activation_bytes(shrunk.module, inputs)
-    variant = _variant(source.name, shrunk, peak, certificate, facts)
-    return _Made(variant, built.inputs, built.outputs)
-
-
-def _variant(
-    name: str, shrunk: Compaction, peak: int, certificate: Mapping[str, Any], facts: dict[str, Any]
-) -> Variant:
-    parameters = list(shrunk.module.parameters())
-    size = sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *shrunk.module.buffers()])
-    return Variant(
-        name=name,
+    variant = Variant(
+        name=made.name,
         accuracy=facts.pop("accuracy"),
-        parameters=sum(parameter.numel() for parameter in parameters),
-        nonzero=sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
-        bytes=size,
-        macs=shrunk.after.macs,
+        parameters=sum(weight.numel() for weight in made.weights),
+        nonzero=sum(int(torch.count_nonzero(weight)) for weight in made.weights),
+        bytes=made.bytes,
+        macs=network.macs,
         latency_ms={},
-        peak_memory_bytes=peak,
+        peak_memory_bytes=weights + values,
         files={},
-        certificate=certificate,
+        certificate=network.certificate,
         source=facts,
     )
+    return _Made(variant, compiled[0].inputs, compiled[0].outputs)
 
 
 def _accuracies(sparse: CapturedModule, shrunk: CapturedModule, options: Options) -> dict[str, Any]:
@@ -213,12 +233,14 @@ def _timed(
     for target in targets:
         # Another machine's time is not this one's, even where its code runs here.
         if target.name != "host":
-            for name in times if options.estimate else ():
+            for name in _built_for(target, times, folder) if options.estimate else ():
                 modelled = estimate_bundle(folder / VARIANTS / name / target.name).total.milliseconds
                 if modelled is not None:
                     times[name][target.name] = modelled
             continue
-        built = {v.name: load_bundle(folder / VARIANTS / v.name / target.name) for v in variants}
+        built = {
+            name: load_bundle(folder / VARIANTS / name / target.name) for name in _built_for(target, times, folder)
+        }
         calls = {name: model.prepared_tensors(_random(model)) for name, model in built.items()}
         timings = time_calls(calls, options.repeat, threads=options.threads, batch=options.batch)
         for name, timing in timings.items():
@@ -228,6 +250,10 @@ def _timed(
         replace(v, latency_ms=times[v.name], source={**v.source, "latency": {t: kinds[t] for t in times[v.name]}})
         for v in variants
     )
+
+
+def _built_for(target: Target, names: Iterable[str], folder: Path) -> tuple[str, ...]:
+    return tuple(name for name in names if (folder / VARIANTS / name / target.name).is_dir())
 
 
 def _random(built: Built) -> tuple[Tensor, ...]:

@@ -13,10 +13,11 @@ All variants take the same inputs and give the same outputs, so that one can tak
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -87,6 +88,28 @@ class Variant:
     source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
+    def dtype(self) -> str:
+        """What it is computed in: float32, float16 or int8."""
+        return str(self.source.get("dtype", "float32"))
+
+    @property
+    def loss(self) -> str:
+        """What rounding to that loses, in words; empty where it was not measured."""
+        found = self.source.get("loss")
+        if not isinstance(found, dict):
+            return ""
+        decibels, agreement = (_finite(found.get(name)) for name in ("decibels", "agreement"))
+        said = (decibels is not None and f"{decibels:.1f} dB", agreement is not None and f"{agreement:.1%} alike")
+        return ", ".join(part for part in said if part)
+
+    @property
+    def changed(self) -> float:
+        """The share of inputs of which rounding changes the likeliest class, as far as that was measured; else 0."""
+        found = self.source.get("loss")
+        agreement = _finite(found.get("agreement")) if isinstance(found, dict) else None
+        return 0.0 if agreement is None else 1.0 - agreement
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """The targets that there is a bundle for."""
         bundles = (PurePosixPath(path) for path in self.files)
@@ -120,6 +143,11 @@ class Portfolio:
                 return variant
         names = ", ".join(variant.name for variant in self.variants)
         raise InputError(f"portfolio '{self.name}' has no variant '{name}'; there are {names}")
+
+    def built_for(self, target: str) -> Portfolio:
+        """With the variants that there is a bundle of for `target`; all of them if there is none, so that this is said."""
+        found = tuple(variant for variant in self.variants if target in variant.targets)
+        return replace(self, variants=found or self.variants)
 
 
 def open_portfolio(
@@ -215,6 +243,12 @@ def listed_bundle(portfolio: Portfolio, variant: Variant, target: str) -> Path:
                 f" '{portfolio.name}' {_listed(wanted)}; build it again from the same network"
             )
     return folder
+
+
+def _finite(value: object) -> float | None:
+    """A number of a free fact; None for whatever else is there."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if number else None  # type: ignore[arg-type]
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

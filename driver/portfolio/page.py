@@ -19,19 +19,23 @@ def front(variants: Sequence[Variant], target: str | None) -> tuple[str, ...]:
     """Names of the variants that no other beats: none is as accurate, as fast and as small, and better in one of these.
 
     Args:
-        variants: with what was measured; an accuracy that nobody measured counts as 0, for all alike.
-        target: whose latency counts; None, or one without figures, leaves it out.
+        variants: with what was measured; an accuracy that nobody measured counts as 0, for all alike, less what rounding is
+            known to change.
+        target: whose latency counts; None, or one without figures, leaves it out. A variant that is not built
+            for it is not on the front.
     """
 
     def costs(variant: Variant) -> tuple[float, ...]:
         latency = variant.latency_ms.get(target, 0.0) if target else 0.0
-        return (-(variant.accuracy or 0.0), latency, variant.bytes)
+        right = -variant.changed if variant.accuracy is None else variant.accuracy
+        return (-right, latency, variant.bytes)
 
     def beats(one: Variant, other: Variant) -> bool:
         pairs = list(zip(costs(one), costs(other), strict=True))
         return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
-    return tuple(v.name for v in variants if not any(beats(other, v) for other in variants))
+    timed = [variant for variant in variants if target in variant.latency_ms] or list(variants)
+    return tuple(v.name for v in timed if not any(beats(other, v) for other in timed))
 
 
 def portfolio_page(portfolio: Portfolio) -> str:
@@ -46,7 +50,10 @@ def portfolio_page(portfolio: Portfolio) -> str:
         for title, axis, values in axes
     ]
     title = f"Portfolio {portfolio.name}"
-    return render("portfolio.html.j2", title=title, portfolio=portfolio, targets=targets, front=best, plots=plots)
+    mixed = any(variant.dtype != "float32" for variant in variants)
+    return render(
+        "portfolio.html.j2", title=title, portfolio=portfolio, targets=targets, front=best, plots=plots, mixed=mixed
+    )
 
 
 def _axes(variants: Sequence[Variant], target: str | None) -> list[tuple[str, str, list[float]]]:

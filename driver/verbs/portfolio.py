@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from ...frontend.base.errors import InputError
@@ -12,7 +13,9 @@ from ...frontend.base.progress import stage
 from ...frontend.data.datasets import find_dataset
 from ...frontend.graph_module import CapturedModule
 from ...passes.pruning.decisions import Widths
+from ...passes.recovery.synthetic import KINDS
 from ..answer import Answer, files_line, table
+from ..calibrating import Examples
 from ..models import load_model
 from ..outputs import check_folder, suffixed
 from ..portfolio.build import PAGE, Options, build_portfolio
@@ -21,8 +24,12 @@ from ..portfolio.page import front
 from ..portfolio.sources import Source, levels_sources, program_sources, pruned_sources
 from ..training.levels import LEVELS_FILE
 from ..wording import count, milliseconds, size
+from .recovery import inputs_in_file
 
 __all__ = ["Request", "run"]
+
+_CALIBRATED = 512
+"""Images of the data set that ranges are found on, as many as `reconvene quantize` takes."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +52,26 @@ class Request:
     choose: str = "model"
     repeat: int = 50
     estimate: bool = False
+    types: tuple[str, ...] = ("float32",)
+    calibration: str | None = None
+    """A file of arrays, or a kind of synthetic inputs, for int8; else the data set's images."""
     output: Path | None = None
     seed: int = 0
 
     def options(self) -> Options:
         """How the portfolio is built. Raises InputError if one of them makes no sense."""
         options = Options(
-            self.targets, None, self.test_images, self.batch, self.threads, self.repeat, self.estimate,
-            {"winograd": self.winograd, "choose": self.choose},
+            self.targets, None, self.test_images, self.batch, self.threads, self.repeat, self.estimate, self.types,
+            self._calibration(), {"winograd": self.winograd, "choose": self.choose},
         )  # fmt: skip
-        options.check()
+        # Images of the data set come when all else is settled.
+        replace(options, calibration="noise" if self.dataset is not None else options.calibration).check()
         return options
+
+    def _calibration(self) -> Examples | None:
+        if self.calibration is None or self.calibration in KINDS:
+            return self.calibration
+        return inputs_in_file(self.calibration)
 
 
 def run(request: Request) -> Answer:
@@ -67,6 +83,10 @@ def run(request: Request) -> Answer:
         dataset = find_dataset(request.dataset)
         with stage(f"reading {request.dataset}"):
             options = replace(options, images=dataset.load(request.data, "test"))
+            if "int8" in request.types and request.calibration is None:
+                trained = dataset.load(request.data, "train")
+                chosen = np.random.default_rng(request.seed).permutation(len(trained))[:_CALIBRATED]
+                options = replace(options, calibration=[trained.batch(int(at), 1) for at in chosen])
     portfolio = build_portfolio(sources, folder, request.name or folder.name, options)
     files = {"portfolio": str(folder), "page": str(folder / PAGE)}
     variants = [{k: v for k, v in asdict(variant).items() if k != "files"} for variant in portfolio.variants]
@@ -106,11 +126,14 @@ def _sources(request: Request) -> tuple[tuple[Source, ...], Path]:
 def _table(portfolio: Portfolio) -> object:
     targets = sorted({target for variant in portfolio.variants for target in variant.latency_ms})
     numbers = ("accuracy", "parameters", "weights", "MACs", "peak memory", *targets)
-    made = table("variant", *numbers, "front", right=numbers, title=f"Portfolio {portfolio.name}")
+    mixed = any(variant.dtype != "float32" for variant in portfolio.variants)
+    kinds = ("type", "loss") if mixed else ()
+    made = table("variant", *kinds, *numbers, "front", right=numbers, title=f"Portfolio {portfolio.name}")
     best = front(portfolio.variants, targets[0] if targets else None)
     for variant in portfolio.variants:
         made.add_row(
             variant.name,
+            *((variant.dtype, variant.loss) if mixed else ()),
             "" if variant.accuracy is None else f"{variant.accuracy:.1%}",
             f"{variant.parameters:,}",
             size(variant.bytes),

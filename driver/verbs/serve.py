@@ -74,7 +74,7 @@ def run(request: Request, say: Callable[[str], None] | None = None) -> Answer:
                 f"cannot note what is served in '{request.state}': it is a folder; name a file with --state"
             )
     signed = signed_portfolio(request.portfolio, request.public_key)
-    portfolio = open_portfolio(request.portfolio, files=False, manifest_sha256=signed)
+    portfolio = open_portfolio(request.portfolio, files=False, manifest_sha256=signed).built_for(request.target)
     settings = Settings(
         target=request.target,
         variant=request.variant,
