@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -51,10 +51,10 @@ def on_image_bytes(
     module = capture(model, example_inputs)
     given = example_inputs_of(module) if example_inputs is None else example_inputs
     image = _image(given)
-    numbers = [_numbers(what, values, image.shape[1]) for what, values in (("mean", mean), ("std", std))]
-    if min(numbers[1].flatten()) <= 0:
+    subtracted, divisor = (_numbers(name, given, image.shape[1]) for name, given in (("mean", mean), ("std", std)))
+    if min(divisor.flatten()) <= 0:
         raise InputError("std has a number that is not above 0; give the deviation of each colour")
-    made = _OnBytes.around(module, *numbers, order)
+    made = _OnBytes.around(module, subtracted, divisor, order)
     sizes = module.meta.get("input_sizes")
     shapes = None if sizes is not None and sizes.free() else FIXED
     return capture(made, (made.bytes_of(image),), shapes)
@@ -78,8 +78,10 @@ def _numbers(what: str, values: Sequence[float], channels: int) -> Tensor:
 class _OnBytes(nn.Module):
     """A captured module's code on its own parts, whose names stay, behind a normalisation."""
 
-    mean: Tensor
-    std: Tensor
+    image_mean: Tensor
+    image_std: Tensor
+    _code: Callable[..., Any]
+    _order: str
 
     @classmethod
     def around(cls, module: CapturedModule, mean: Tensor, std: Tensor, order: str) -> _OnBytes:

@@ -59,7 +59,7 @@ def _quantize(input: Any, scale: float, zero_point: int, quant_min: int, quant_m
     import onnxscript
     from onnxscript import ir
 
-    op = onnxscript.opset18
+    op: Any = onnxscript.opset18
     kind = ir.DataType(dtype)
 
     def whole(value: int) -> Any:
@@ -131,6 +131,8 @@ def _stored(model: onnx_ir.Model, name: str, array: np.ndarray) -> onnx_ir.Value
             return other
         name += "_"
     tensor = onnx_ir.tensor(array.copy(), name=name)
-    made = onnx_ir.Value(name=name, type=onnx_ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    made = onnx_ir.Value(
+        name=name, type=onnx_ir.TensorType(tensor.dtype), shape=onnx_ir.Shape(array.shape), const_value=tensor
+    )
     model.graph.register_initializer(made)
     return made

@@ -165,7 +165,7 @@ def _compiled(
     compiled: list[Built] = []
     for target in targets_of(made.dtype, targets):
         # What is quantised is computed on codes where these are faster.
-        asked = {"dtype": made.dtype} if made.dtype == "float16" else {}
+        asked: dict[str, Any] = {"dtype": made.dtype} if made.dtype == "float16" else {}
         built = compile_graph(made.module, batch, target, threads=options.threads, **options.compile, **asked)
         built.export(place / target.name, certificate=network.certificate)
         compiled.append(built)
