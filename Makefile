@@ -10,11 +10,12 @@ BOARD_PACKAGES := g++-aarch64-linux-gnu g++-arm-linux-gnueabihf llvm qemu-user
 # For microcontrollers: 112 MB to download.
 BARE_PACKAGES := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 
-.PHONY: help env tools all-tools demo test lint types unit zoo mutants docs wheel hashes clean
+.PHONY: help env tools all-tools demo test lint types unit thorough zoo mutants docs wheel hashes clean
 
 help:
 	@echo "make demo   two real networks, pruned, proved, compiled and timed: minutes; writes $(OUT)/report.html"
 	@echo "make test   tests, linter and type checker"
+	@echo "make thorough  the tests with all cases of their matrices, of which make test takes a part: an hour"
 	@echo "make zoo    torchvision's every architecture and timm's families, into docs/results/; goes on where it stopped"
 	@echo "make mutants  200 small changes of the code that the tests are to notice, into docs/results/; goes on where it stopped"
 	@echo "make tools  Debian packages for the checks on emulated boards (needs root)"
@@ -71,6 +72,9 @@ types: env
 
 unit: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+thorough: env
+	RECONVENE_WHOLE_MATRICES=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 zoo: env
 	$(BIN)/python benchmarks/zoo.py --json docs/results/zoo.json --markdown docs/results/zoo.md

@@ -4,7 +4,7 @@
 
 Graph i of a seed is always the same. Each is compiled for this machine and runs on three inputs, one of them ten times as
 large, so that codes saturate. With ``--codes uint8`` codes are moved up by 128, as on machines with products of unsigned by
-signed bytes.
+signed bytes. With --json the run goes on where it was stopped; --again checks graphs anew whose outcome was another than exact.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import platform
 import sys
 import time
 import warnings
-from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from reconvene.backends.importing.importer import import_module
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.frontend.base.files import write_text
 
-SAVE_EVERY = 50
+SAVE_EVERY = 10
 
 
 def main() -> int:
@@ -38,24 +37,41 @@ def main() -> int:
     warnings.simplefilter("ignore")
     if options.codes != "target":
         Machine.codes = property(lambda machine: options.codes)  # type: ignore[assignment,method-assign]
-    counts: Counter[str] = Counter()
-    failures: list[dict[str, Any]] = []
-    began = time.perf_counter()
-    for number in range(options.graphs):
+    record = _saved(options)
+    failures: list[dict[str, Any]] = record["failures"]
+    if options.again:
+        outcomes = [{"seed": one["seed"], "outcome": checked(one["seed"])} for one in failures]
+        record["failures"] = failures = [one for one in outcomes if one["outcome"] != "exact"]
+    began = time.perf_counter() - record["seconds"]
+    for number in range(record["graphs"], options.graphs):
         seed = options.seed * 1_000_000 + number
         outcome = checked(seed)
-        counts[outcome] += 1
         if outcome != "exact":
             failures.append({"seed": seed, "outcome": outcome})
             print(f"graph {seed}: {outcome}", flush=True)
-        if options.json and (number + 1 == options.graphs or number % SAVE_EVERY == 0):
-            record = {
-                "graphs": number + 1, "outcomes": dict(counts), "failures": failures, "seconds": time.perf_counter() - began,
-                "environment": environment(options),
-            }  # fmt: skip
-            write_text(options.json, json.dumps(record, indent=2) + "\n")
-    print(f"{options.graphs} graphs: {dict(counts)}, {time.perf_counter() - began:.0f} s")
+        record |= {"graphs": number + 1, "seconds": time.perf_counter() - began}
+        if number % SAVE_EVERY == 0:
+            _save(options, record)
+    _save(options, record)
+    print(f"{record['graphs']} graphs, {len(failures)} not exact, {record['seconds']:.0f} s")
     return int(bool(failures))
+
+
+def _saved(options: argparse.Namespace) -> dict[str, Any]:
+    """The record of an earlier run of the same graphs, or an empty one."""
+    if options.json and options.json.exists():
+        record: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8"))
+        if record["environment"] == environment(options):
+            return record
+        raise SystemExit(
+            f"'{options.json}' is of other graphs, versions or another machine; remove it, or name another file"
+        )
+    return {"graphs": 0, "failures": [], "seconds": 0.0, "environment": environment(options)}
+
+
+def _save(options: argparse.Namespace, record: dict[str, Any]) -> None:
+    if options.json:
+        write_text(options.json, json.dumps(record, indent=2) + "\n")
 
 
 def _options() -> argparse.Namespace:
@@ -63,6 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--graphs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--codes", choices=("target", "int8", "uint8"), default="target")
+    parser.add_argument("--again", action="store_true", help="check what was not exact once more")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

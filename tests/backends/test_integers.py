@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from reconvene.backends.kernels.codes import CODES
 from reconvene.backends.kernels.scalar import FUNCTIONS
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.frontend.base.errors import CheckError, InputError
+from tests.support.matrices import part
 from tests.support.tools import needs
 
 IMAGE = torch.randn(2, 3, 19, 22, generator=torch.Generator().manual_seed(0))
@@ -190,9 +192,10 @@ def test_a_bit_that_is_off_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         reconvene.compile(module, (x, x), cache=False)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (13, 1)])
-@pytest.mark.parametrize("channels", [1, 5, 16, 33])
-@pytest.mark.parametrize("kernel", [1, 3])
+ODD = list(itertools.product(((1, 1), (2, 3), (13, 1)), (1, 5, 16, 33), (1, 3)))
+
+
+@pytest.mark.parametrize(("size", "channels", "kernel"), part(ODD, 5))
 def test_odd_sizes(size: tuple[int, int], channels: int, kernel: int) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

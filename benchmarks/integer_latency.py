@@ -1,0 +1,194 @@
+"""Networks in 8-bit integers and in float32, dense and pruned, on every engine that has both, side by side.
+
+    python benchmarks/integer_latency.py --json docs/results/integer_latency.json [--networks resnet18 ...] [--seconds 600]
+
+All types, variants and engines of a network take turns in one run, on one thread with one image. The float network is pruned
+at random (which costs the same to run as any other choice of as many channels), each is quantised by ``reconvene.quantize``,
+and the other engines get it as an ONNX file with QuantizeLinear and DequantizeLinear, so that all compute the same network.
+Outputs are compared with those of the quantised graph in PyTorch: the difference stands beside the time. With --json every
+finished network is saved, and those that are there already are not measured again. Needs ``pip install .[benchmarks]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from engines import difference, missing, prepare
+from latency import environment
+from models import build, image_size
+
+import reconvene
+from reconvene.backends.measure import time_calls, torch_threads
+from reconvene.frontend.base.files import write_text
+
+NETWORKS = "mobilenet_v2 resnet18 resnet50 vgg16_cifar efficientnet_lite0 squeezenet1_1".split()
+ENGINES = ("reconvene", "onnxruntime", "openvino")
+TYPES = ("float32", "int8")
+TOLERANCES = {"float32": 1e-4, "int8": 0.35}
+"""Largest difference from PyTorch, relative to the largest output, at which a time is worth reporting.
+
+Engines round 8-bit values in ways of their own, and steps apart grow through an untrained network.
+"""
+CALIBRATION = 8
+"""Random images that ranges are found on."""
+
+
+def main() -> int:
+    options = _options()
+    rows: list[dict[str, Any]] = (
+        json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    )
+    started = time.monotonic()
+    for network in options.networks:
+        if any(row["network"] == network for row in rows):
+            continue
+        if options.seconds and time.monotonic() - started > options.seconds:
+            print("out of time; run the same line again to go on", file=sys.stderr)
+            break
+        found = measure(network, options)
+        rows += found
+        print(table(found) + "\n", flush=True)
+        if options.json:
+            write_text(options.json, json.dumps({"environment": facts_of_run(options), "rows": rows}, indent=1) + "\n")
+    print(summary(rows))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
+    parser.add_argument("--sparsity", type=float, default=0.5, help="share of channels removed")
+    parser.add_argument("--choose", default="time", choices=["time", "model", "default"], help="our kernels: how")
+    parser.add_argument("--repeat", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, help="begin no network later than this")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    for engine in options.engines:
+        package = missing(engine)
+        if package:
+            parser.error(
+                f"engine {engine} needs the package {package}; pip install .[benchmarks], or name other engines"
+            )
+    return options
+
+
+def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each variant, type and engine of a network, all timed in one interleaved run."""
+    size = image_size(network, False)
+    images = torch.randn(CALIBRATION, 3, size, size, generator=torch.Generator().manual_seed(options.seed))
+    inputs = (images[:1],)
+    calls, facts = {}, {}
+    with torch_threads(1):
+        for (variant, dtype), module in _modules(network, images, options).items():
+            with torch.inference_mode():
+                expected = module(*inputs).clone()
+            for engine in options.engines:
+                call = prepare(engine, module, inputs, 1, options.choose)
+                found = difference(call(), expected)
+                if found > TOLERANCES[dtype]:
+                    raise SystemExit(
+                        f"{network} {variant} {dtype}: {engine} differs from PyTorch by {found:.1e}; not timed"
+                    )
+                calls[variant, dtype, engine] = call
+                facts[variant, dtype, engine] = found
+        names = {" ".join(key): key for key in calls}
+        timings = time_calls({name: calls[key] for name, key in names.items()}, options.repeat, threads=1)
+    rows = []
+    for name, timing in timings.items():
+        variant, dtype, engine = names[name]
+        of = {"network": network, "variant": variant, "dtype": dtype, "engine": engine}
+        rows.append({**of, "difference": facts[names[name]], **asdict(timing)})
+    return rows
+
+
+def _modules(network: str, images: torch.Tensor, options: argparse.Namespace) -> dict[tuple[str, str], nn.Module]:
+    """By variant and type."""
+    result = reconvene.prune(
+        build(network, options.seed), (images[:1],), method="random", sparsity=options.sparsity, seed=options.seed
+    )
+    floats: Mapping[str, nn.Module] = {
+        "dense": build(network, options.seed), f"pruned {options.sparsity:.0%}": result.module
+    }  # fmt: skip
+    found: dict[tuple[str, str], nn.Module] = {}
+    for variant, module in floats.items():
+        found[variant, "float32"] = module
+        found[variant, "int8"] = reconvene.quantize(module, images, observer="min-max").module
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Medians in milliseconds with p10 to p90; an engine's float32 over its int8."""
+    lines = [
+        "| network | engine | float32 ms | int8 ms | p10-p90 | float32 / int8 | int8: difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["dtype"] != "int8":
+            continue
+        (other,) = (r for r in rows if _of(r) == _of(row) and r["dtype"] == "float32")
+        ms, float_ms = row["median_ms"], other["median_ms"]
+        cells = [
+            f"{row['network']} {row['variant']}",
+            row["engine"],
+            f"{float_ms:.2f}",
+            f"{ms:.2f}",
+            f"{row['p10_ms']:.2f}-{row['p90_ms']:.2f}",
+            f"{float_ms / ms:.2f}x",
+            f"{row['difference']:.1e}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["network"], row["variant"], row["engine"]
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """Geometric means over networks: our time over each other engine's, by variant and type."""
+    others = [engine for engine in ENGINES[1:] if any(row["engine"] == engine for row in rows)]
+    lines = [f"| ours over | type | {' | '.join(others)} |", f"|{'---|' * (2 + len(others))}"]
+    times = {(*_of(row), row["dtype"]): row["median_ms"] for row in rows}
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        for dtype in TYPES:
+            cells = [
+                _mean(
+                    times[network, variant, ENGINES[0], dtype] / times[network, variant, other, dtype]
+                    for network in dict.fromkeys(row["network"] for row in rows)
+                    if (network, variant, other, dtype) in times and (network, variant, ENGINES[0], dtype) in times
+                )
+                for other in others
+            ]
+            lines.append(f"| {variant} | {dtype} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: Iterable[float]) -> str:
+    """The geometric mean."""
+    known = [math.log(value) for value in values]
+    return f"{math.exp(sum(known) / len(known)):.2f}" if known else "-"
+
+
+def facts_of_run(options: argparse.Namespace) -> dict[str, Any]:
+    """All that somebody needs to judge or repeat the numbers."""
+    facts = environment(options)
+    facts["dtype"] = ", ".join(TYPES)
+    return {**facts, "threads": 1, "batch": 1, "observer": "min-max", "calibration": f"{CALIBRATION} random images"}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
