@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
+from ...frontend.quantized_operators import check_float
 from ..answer import Answer, files_line, table
 from ..models import load_model
 from ..outputs import check_different, check_file
@@ -39,6 +40,7 @@ def run(request: Request) -> Answer:
         check_file(path)
     check_different(request.model, *places)
     loaded = load_model(request.model, request.inputs, request.seed)
+    check_float(loaded.module, "explain and prune before you quantise")
     with stage("finding the channel groups"):
         found = explain_view(dependency_view(canonicalize(loaded.module)), loaded.name)
     files = {}

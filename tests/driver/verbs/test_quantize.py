@@ -173,7 +173,12 @@ def test_arrays_of_another_shape_are_refused(capsys: pytest.CaptureFixture[str])
 
 def test_a_quantised_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quantize", *NAMED, "--calibration", "noise", "--images", "4", "-o", "int8.pt2"]) == 0
-    for line in (["quantize", "int8.pt2", "--calibration", "noise"], ["prune", "int8.pt2"], ["compact", "int8.pt2"]):
+    for line in (
+        ["quantize", "int8.pt2", "--calibration", "noise"],
+        ["prune", "int8.pt2"],
+        ["compact", "int8.pt2"],
+        ["explain", "int8.pt2"],
+    ):
         capsys.readouterr()
         assert main(line) == 2
         assert "the model is quantised already" in capsys.readouterr().err
