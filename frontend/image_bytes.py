@@ -14,7 +14,7 @@ from .base.errors import InputError
 from .capture import FIXED, Model, capture, example_inputs_of
 from .graph_module import CapturedModule, as_changed
 
-__all__ = ["ORDERS", "on_image_bytes"]
+__all__ = ["ORDERS", "check_order", "on_image_bytes"]
 
 ORDERS = ("NHWC", "NCHW")
 """Of the axes of images: pixel by pixel, or colour by colour."""
@@ -42,16 +42,17 @@ def on_image_bytes(
         A graph that takes uint8, 0..255; ``meta["example_inputs"]`` are the example's images as bytes.
 
     Raises:
-        InputError: the model takes something else, the colours are not as many, a number is not finite or a deviation not above
-            0, or there is no such order.
+        InputError: the model takes something else, the colours are not as many, a mean is no share, a deviation not finite or
+            not above 0, or there is no such order.
         CaptureError: the model cannot be captured.
     """
-    if order not in ORDERS:
-        raise InputError(f"there is no order '{order}' of an image's axes; choose {' or '.join(ORDERS)}")
+    check_order(order)
     module = capture(model, example_inputs)
     given = example_inputs_of(module) if example_inputs is None else example_inputs
     image = _image(given)
     subtracted, divisor = (_numbers(name, given, image.shape[1]) for name, given in (("mean", mean), ("std", std)))
+    if not 0 <= subtracted.min() <= subtracted.max() <= 1:
+        raise InputError("mean has a number that is not from 0 to 1; give shares of 255, such as 0.485 for 123.7")
     if min(divisor.flatten()) <= 0:
         raise InputError("std has a number that is not above 0; give the deviation of each colour")
     made = _OnBytes.around(module, subtracted, divisor, order)
@@ -60,27 +61,48 @@ def on_image_bytes(
     return capture(made, (made.bytes_of(image),), shapes)
 
 
+def check_order(order: str) -> None:
+    """Raises InputError unless it is one of `ORDERS`."""
+    if order not in ORDERS:
+        raise InputError(f"there is no order '{order}' of an image's axes; choose {' or '.join(ORDERS)}")
+
+
 def _image(inputs: Any) -> Tensor:
     leaves = torch.utils._pytree.tree_leaves(inputs)
     image = leaves[0] if len(leaves) == 1 else None
     if not isinstance(image, Tensor) or image.dim() != 4 or image.dtype != torch.float32:
-        raise InputError("only a model with one input, images of float32 (N, C, H, W), can take these as bytes")
+        told = ", ".join(_told(leaf) for leaf in leaves) or "nothing"
+        raise InputError(
+            "only a model with one input, images of float32 (N, C, H, W), can take these as bytes, and this one takes"
+            f" {told}; give the model as it was before that, or one of images alone"
+        )
     return image
 
 
+def _told(leaf: Any) -> str:
+    if not isinstance(leaf, Tensor):
+        return f"a {type(leaf).__name__}"
+    return f"{str(leaf.dtype).removeprefix('torch.')} {'x'.join(map(str, leaf.shape))}"
+
+
 def _numbers(what: str, values: Sequence[float], channels: int) -> Tensor:
-    found = [float(value) for value in values]
+    try:
+        found = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise InputError(f"{what} is {values!r}; give a list of numbers, one for each colour") from None
     if len(found) != channels or not all(map(math.isfinite, found)):
-        raise InputError(f"{what} has {len(found)} numbers, the images {channels} colours; give a finite one for each")
+        raise InputError(
+            f"{what} has {len(found)} numbers, and the images' colours are {channels}; give a finite one for each"
+        )
     return torch.tensor(found).view(1, -1, 1, 1)
 
 
 class _OnBytes(nn.Module):
     """A captured module's code on its own parts, whose names stay, behind a normalisation."""
 
-    image_mean: Tensor
-    image_std: Tensor
     _code: Callable[..., Any]
+    _names: tuple[str, ...]
+    """Of what is subtracted, and what is divided by."""
     _order: str
 
     @classmethod
@@ -91,13 +113,20 @@ class _OnBytes(nn.Module):
             made.__dict__[kind] |= inside[kind]
         made.__dict__ |= {kind: inside[kind] for kind in ("_in_spec", "_out_spec") if kind in inside}
         made.__dict__ |= {"_captured": module, "_code": type(module).forward, "_order": order}
-        made.register_buffer("image_mean", mean)
-        made.register_buffer("image_std", std)
+        made._names = tuple(made._stored(name, values) for name, values in (("image_mean", mean), ("image_std", std)))
         return made.eval()
+
+    def _stored(self, name: str, values: Tensor) -> str:
+        """Keeps `values` under that name, or one like it where a part of the model has it; gives the name."""
+        while hasattr(self, name):
+            name += "_"
+        self.register_buffer(name, values)
+        return name
 
     def forward(self, image: Tensor) -> Any:
         channels_first = image.permute(0, 3, 1, 2) if self._order == "NHWC" else image
-        normalised = (channels_first.to(torch.float32) / 255 - self.image_mean) / self.image_std
+        mean, std = map(self.get_buffer, self._names)
+        normalised = (channels_first.to(torch.float32) / 255 - mean) / std
         return self._code(self, normalised)
 
     def train(self, mode: bool = True) -> _OnBytes:
@@ -107,5 +136,6 @@ class _OnBytes(nn.Module):
 
     def bytes_of(self, image: Tensor) -> Tensor:
         """Those of an image that was normalised."""
-        numbers = ((image * self.image_std + self.image_mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        mean, std = map(self.get_buffer, self._names)
+        numbers = ((image * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         return numbers.permute(0, 2, 3, 1).contiguous() if self._order == "NHWC" else numbers

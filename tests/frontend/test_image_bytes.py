@@ -84,8 +84,11 @@ def test_a_grey_image_has_one_table() -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "order": ({"order": "HWC"}, "there is no order 'HWC' of an image's axes; choose NHWC or NCHW"),
-    "colours": ({"mean": [0.5]}, "mean has 1 numbers, the images 3 colours"),
+    "colours": ({"mean": [0.5]}, "mean has 1 numbers, and the images' colours are 3"),
     "infinity": ({"std": [1.0, float("inf"), 1.0]}, "std has 3 numbers.*a finite one for each"),
+    "one number": ({"mean": 0.5}, "mean is 0.5; give a list of numbers"),
+    "words": ({"std": ["a", "b", "c"]}, "std is .*; give a list of numbers"),
+    "of 255": ({"mean": [123.7, 116.3, 103.5]}, "not from 0 to 1; give shares of 255"),
     "zero": ({"std": [1.0, 0.0, 1.0]}, "std has a number that is not above 0"),
 }
 
@@ -98,10 +101,29 @@ def test_what_makes_no_sense_is_refused(changed: dict[str, Any], message: str, n
 
 
 def test_only_images_are_bytes(network: nn.Module) -> None:
-    for model, inputs in (
-        (nn.Linear(3, 2), (torch.randn(2, 3),)),
-        (nn.Bilinear(3, 3, 2), (torch.randn(2, 3), torch.randn(2, 3))),
-        (on_image_bytes(network, MEAN, STD, example_inputs=(normalised(EVERY),)), None),
+    for model, inputs, told in (
+        (nn.Linear(3, 2), (torch.randn(2, 3),), "float32 2x3"),
+        (nn.Bilinear(3, 3, 2), (torch.randn(2, 3), torch.randn(2, 3)), "float32 2x3, float32 2x3"),
+        (on_image_bytes(network, MEAN, STD, example_inputs=(normalised(EVERY),)), None, "uint8 2x16x16x3"),
     ):
-        with pytest.raises(InputError, match=r"only a model with one input, images of float32 \(N, C, H, W\)"):
+        with pytest.raises(InputError, match=rf"images of float32 \(N, C, H, W\), .* this one takes {told};"):
             on_image_bytes(model, MEAN, STD, example_inputs=inputs)
+
+
+class _Named(nn.Module):
+    """With parts of the names that the normalisation's have elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("image_mean", torch.tensor(7.0))
+        self.image_std = nn.Conv2d(3, 2, 1)
+
+    def forward(self, image: Tensor) -> Any:
+        return self.image_std(image - self.image_mean)
+
+
+def test_a_model_keeps_parts_of_the_normalisation_s_names() -> None:
+    module = reconvene.capture(_Named().eval(), (normalised(EVERY),))
+    found = on_image_bytes(module, MEAN, STD, order="NCHW")
+    assert torch.equal(found(EVERY), module(normalised(EVERY)))
+    assert found.state_dict()["image_mean"] == 7.0
