@@ -20,7 +20,17 @@ from .models import Fit, LoadedModel, called, named_object
 from .training.sources import Data
 from .training.tasks import CLASSIFICATION, Measure, Task, task_of
 
-__all__ = ["HUB", "ChosenData", "Taker", "Wanted", "is_function", "is_own", "open_data", "parse_colours"]
+__all__ = [
+    "HUB",
+    "ChosenData",
+    "Taker",
+    "Wanted",
+    "is_function",
+    "is_own",
+    "open_data",
+    "parse_channels",
+    "parse_colours",
+]
 
 Split = Literal["train", "test"]
 
@@ -120,6 +130,17 @@ def open_data(wanted: Wanted) -> ChosenData:
 
 def parse_colours(mean: str | None, std: str | None) -> Colours | None:
     """Two texts such as ``0.485,0.456,0.406``; None for none. Raises InputError if one is missing, or no three numbers."""
+    found = parse_channels(mean, std, "three numbers")
+    if found is None:
+        return None
+    (red, green, blue), (of_red, of_green, of_blue) = found
+    return Colours((red, green, blue), (of_red, of_green, of_blue))
+
+
+def parse_channels(
+    mean: str | None, std: str | None, wanted: Literal["numbers", "three numbers"] = "numbers"
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """`parse_colours` for as many channels as somebody likes, such as the one of grey images."""
     if mean is None and std is None:
         return None
     if mean is None or std is None:
@@ -127,15 +148,17 @@ def parse_colours(mean: str | None, std: str | None) -> Colours | None:
     found = []
     for option, text in (("--mean", mean), ("--std", std)):
         try:
-            red, green, blue = (float(part) for part in text.split(","))
+            numbers = tuple(map(float, text.split(",")))
         except ValueError:
-            raise InputError(f"{option} {text} is not three numbers; write such as 0.485,0.456,0.406") from None
-        if not all(0 <= value <= 255 for value in (red, green, blue)) or (
-            option == "--std" and not min(red, green, blue)
-        ):
+            numbers = ()
+        if not numbers or (wanted == "three numbers" and len(numbers) != 3):
+            raise InputError(f"{option} {text} is not {wanted}; write such as 0.485,0.456,0.406")
+        # Bytes are 1 at most: a mean of 123.7 is meant for images that were not divided by 255.
+        most = 1 if option == "--mean" else 255
+        if not all(0 <= value <= most for value in numbers) or (option == "--std" and not min(numbers)):
             raise InputError(f"{option} {text} is out of range; give shares of 255, deviations above 0")
-        found.append((red, green, blue))
-    return Colours(*found)
+        found.append(numbers)
+    return found[0], found[1]
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def capture(
             output,
             onnx,
             image_bytes,
-            verb.parse_colours(mean, std),
+            verb.parse_channels(mean, std),
             seed,
         )
         return verb.run(request)

@@ -10,15 +10,14 @@ import torch
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
-from ...frontend.data.facts import Colours
-from ...frontend.image_bytes import on_image_bytes
+from ...frontend.image_bytes import check_order, on_image_bytes
 from ...frontend.program_file import check_onnx, export_onnx, save_program
 from ..answer import Answer, files_line, says
 from ..models import LoadedModel, load_model
 from ..outputs import check_different, check_file, suffixed
-from ..own_data import parse_colours
+from ..own_data import parse_channels
 
-__all__ = ["Request", "parse_colours", "run"]
+__all__ = ["Request", "parse_channels", "run"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Request:
     onnx: Path | None = None
     image_bytes: str | None = None
     """The order of axes of images that it is to take as bytes."""
-    colours: Colours | None = None
-    """What these are normalised with; None: as the model's file says."""
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and deviation of each channel of these; None: as the model's file says."""
     seed: int = 0
 
 
@@ -42,16 +41,24 @@ def run(request: Request) -> Answer:
     check_file(output)
     check_file(onnx)
     check_different(request.model, output, onnx)
+    if request.image_bytes is not None:
+        check_order(request.image_bytes)
     loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
+    path = output or suffixed(loaded.beside, ".pt2" if request.image_bytes is None else "-bytes.pt2")
+    copies = output is None and path.resolve() == Path(request.model).resolve()
+    if not (copies and onnx is not None):
+        # A file is captured already; only what else it is to become is written.
+        check_different(request.model, path, onnx)
+        check_file(path)
     if request.image_bytes is not None:
         loaded = _on_bytes(loaded, request)
     if onnx is not None:
         check_onnx(loaded.module)
-    path = output or suffixed(loaded.beside, ".pt2")
-    check_file(path)
-    files = {"model": str(path)}
+    files: dict[str, str] = {}
     with stage("writing"):
-        save_program(loaded.module, loaded.example_inputs, path)
+        if not copies:
+            save_program(loaded.module, loaded.example_inputs, path, data=loaded.data)
+            files["model"] = str(path)
         if onnx is not None:
             export_onnx(loaded.module, loaded.example_inputs, onnx)
             files["onnx"] = str(onnx)
@@ -64,13 +71,15 @@ def run(request: Request) -> Answer:
 
 def _on_bytes(loaded: LoadedModel, request: Request) -> LoadedModel:
     """The model behind what normalises bytes. Raises InputError if nobody says how."""
-    colours = request.colours or (None if loaded.data is None else loaded.data.colours)
-    if colours is None:
+    known = None if loaded.data is None else loaded.data.colours
+    given = request.normalisation or (None if known is None else (known.mean, known.std))
+    if given is None:
         raise InputError(
             "the model does not say what its images were normalised with; give --mean and --std, as it was trained with"
         )
-    module = on_image_bytes(loaded.module, colours.mean, colours.std, order=request.image_bytes or "")
-    return replace(loaded, module=module, example_inputs=module.meta["example_inputs"])
+    module = on_image_bytes(loaded.module, *given, order=request.image_bytes or "")
+    # What the file says of its images is no longer so.
+    return replace(loaded, module=module, example_inputs=module.meta["example_inputs"], data=None)
 
 
 def tensors(values: Any) -> list[torch.Tensor]:

@@ -86,6 +86,9 @@ def test_images_in_folders_with_what_the_model_says_of_them(capsys: pytest.Captu
     image = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8)
     numbers = (image.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
     assert torch.equal(reconvene.capture("camera.pt2")(image), reconvene.capture("net-int8.pt2")(numbers))
+    # And a copy still does.
+    assert main(["capture", "net-int8.pt2", "-o", "copy.pt2"]) == 0
+    assert read_program("copy.pt2").data == facts and read_program("camera.pt2").data is None
 
 
 @pytest.mark.parametrize("option", ["--data", "--calibration"])
@@ -163,6 +166,62 @@ def test_bytes_are_normalised_as_somebody_says(capsys: pytest.CaptureFixture[str
     assert "--mean has no meaning without --image-bytes" in capsys.readouterr().err
     assert main(["capture", *NAMED, "--image-bytes", "NCHW", *colours, "-o", "bytes.pt2"]) == 0
     assert read_program("bytes.pt2").example_inputs[0].dtype == torch.uint8  # type: ignore[index]
+
+
+def test_bytes_of_one_channel_and_of_four(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.py").write_text(
+        "from torch import nn\ndef grey(): return nn.Conv2d(1, 2, 3)\ndef four(): return nn.Conv2d(4, 2, 3)"
+    )
+    for name, count in (("grey", 1), ("four", 4)):
+        line = [
+            "capture",
+            f"other.py:{name}",
+            "--input",
+            f"1x{count}x8x8",
+            "--image-bytes",
+            "NHWC",
+            "-o",
+            f"{name}.pt2",
+        ]
+        assert main([*line, "--mean", ",".join(["0.5"] * count), "--std", ",".join(["0.25"] * count)]) == 0
+        image = torch.randint(0, 256, (1, 8, 8, count), dtype=torch.uint8)
+        assert reconvene.capture(f"{name}.pt2")(image).shape == (1, 2, 6, 6)
+        capsys.readouterr()
+        assert main([*line, "--mean", "0.5,0.5,0.5", "--std", "1,1,1"]) == 2
+        assert f"error: mean has 3 numbers, and the images' colours are {count}; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("NHWC", "0.5,0.5", "1,1,1"), "mean has 2 numbers, and the images' colours are 3"),
+        (("NHWC", "0.5,,0.5", "1,1,1"), "--mean 0.5,,0.5 is not numbers"),
+        (("NHWC", "0.5,0.5,0.5", "1,0,1"), "--std 1,0,1 is out of range"),
+        (("NHWC", "123.7,116.3,103.5", "1,1,1"), "--mean 123.7,116.3,103.5 is out of range; give shares of 255"),
+        (("nhwc", "0.5,0.5,0.5", "1,1,1"), "there is no order 'nhwc'"),
+    ],
+)
+def test_a_normalisation_that_is_none_is_one_line(
+    given: tuple[str, str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order, mean, std = given
+    assert main(["capture", *NAMED, "--image-bytes", order, "--mean", mean, "--std", std]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1 and not list(Path().glob("*.pt2"))
+
+
+def test_capture_never_writes_over_its_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capture", *NAMED]) == 0
+    before = Path("net.pt2").read_bytes()
+    capsys.readouterr()
+    assert main(["capture", "net.pt2"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: 'net.pt2' is the model itself") and error.count("\n") == 1
+    assert main(["capture", "net.pt2", "--image-bytes", "NHWC", "--mean", "0,0,0", "--std", "1,1,1"]) == 0
+    assert "wrote model net-bytes.pt2" in capsys.readouterr().out
+    assert main(["capture", "net.pt2", "--onnx", "net.onnx", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == {"onnx": "net.onnx"}
+    assert Path("net.pt2").read_bytes() == before
 
 
 def test_arrays_of_another_shape_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
