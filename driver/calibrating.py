@@ -29,9 +29,14 @@ _AT_ONCE = 32
 
 
 def calibration_of(
-    module: CapturedModule, given: Examples, example: Sequence[Any], images: int | None, seed: int = 0
+    module: CapturedModule,
+    given: Examples,
+    example: Sequence[Any],
+    images: int | None,
+    seed: int = 0,
+    what: str = "calibration",
 ) -> Calibration:
-    """The calls, of at most `images` inputs together; None: of all.
+    """The calls, of at most `images` inputs together; None: of all. `what` they are for is told in messages.
 
     Raises:
         InputError: there are none, the network does not take them, or they hold NaN or infinity.
@@ -46,8 +51,8 @@ def calibration_of(
         )
         return synthetic_calibration(module, example, made, seed)
     single = isinstance(given, Tensor | np.ndarray | tuple | Mapping)
-    items = [given] if single else _first(module, given, images)
-    found = given_calibration(module, list(as_tensors(items)), example)
+    items = [given] if single else _first(module, given, images, what)
+    found = given_calibration(module, list(as_tensors(items)), example, what)
     calls: list[tuple[Any, ...]] = []
     for call in found.calls:
         for piece in _pieces(module, call):
@@ -55,20 +60,20 @@ def calibration_of(
                 calls.append(piece)
     count = sum(map(examples_in, calls))
     if not count:
-        raise InputError("the calibration inputs hold no examples; give some as the model was trained on")
+        raise InputError(f"the {what} inputs hold no examples; give some as the model was trained on")
     return Calibration(tuple(calls), f"{count} inputs that were given")
 
 
-def _first(module: CapturedModule, given: Any, images: int | None) -> list[Any]:
+def _first(module: CapturedModule, given: Any, images: int | None, what: str) -> list[Any]:
     """What an iterable gives, until these are enough inputs, without targets."""
     if not isinstance(given, Iterable):
         raise InputError(
-            f"a {type(given).__name__} gives no calibration inputs; give a batch, a list of batches or a DataLoader"
+            f"a {type(given).__name__} gives no {what} inputs; give a batch, a list of batches or a DataLoader"
         )
     names = input_names(module)
     found: list[Any] = []
     count = 0
-    for item in _made(given):
+    for item in _made(given, what):
         inputs = _without_targets(item, names)
         leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor | np.ndarray) and leaf.ndim]
         found.append(inputs)
@@ -76,17 +81,17 @@ def _first(module: CapturedModule, given: Any, images: int | None) -> list[Any]:
         if images is not None and count >= images:
             break
     if not found:
-        raise InputError("there are no calibration inputs: what was given is empty; give at least one batch")
+        raise InputError(f"there are no {what} inputs: what was given is empty; give at least one batch")
     return found
 
 
-def _made(given: Iterable[Any]) -> Iterator[Any]:
+def _made(given: Iterable[Any], what: str) -> Iterator[Any]:
     try:
         yield from given
     except InputError:
         raise
     except Exception as error:
-        raise failure("a batch of calibration inputs cannot be made", error) from error
+        raise failure(f"a batch of {what} inputs cannot be made", error) from error
 
 
 def _without_targets(item: Any, names: Sequence[str]) -> Any:

@@ -136,16 +136,14 @@ def quantize_as_asked(
     started = time.perf_counter()
     module, inputs = captured(model, example_inputs, dynamic_shapes)
     if has_fake_rounding(module):
-        return _after_training(
-            module, inputs, options, title_of(model), evaluation if calibration is None else calibration
-        )
+        return _after_training(module, inputs, options, title_of(model), calibration, evaluation)
     check_float(module, "quantise once, as the last step before compiling")
     if calibration is None:
         raise InputError(
             "ranges are found on calibration inputs, and there are none; give some as the model was trained on"
         )
     found = calibration_of(module, calibration, inputs, images, seed)
-    judged = found if evaluation is None else calibration_of(module, evaluation, inputs, None, seed)
+    judged = found if evaluation is None else _judged(module, evaluation, inputs, seed)
     done = quantize_module(module, found.calls, options, judged.calls)
     report = QuantizationReport(
         title=title_of(model),
@@ -167,7 +165,12 @@ def quantize_as_asked(
 
 
 def _after_training(
-    module: CapturedModule, inputs: tuple[Any, ...], options: Options, title: str, evaluation: Examples | None
+    module: CapturedModule,
+    inputs: tuple[Any, ...],
+    options: Options,
+    title: str,
+    calibration: Examples | None,
+    evaluation: Examples | None,
 ) -> Quantized:
     """A network of `Quantized.trainable` in integers; the comparison is with what was trained."""
     if options != Options():
@@ -175,7 +178,9 @@ def _after_training(
     started = time.perf_counter()
     judged = Calibration((inputs,), "the example inputs")
     if evaluation is not None:
-        judged = calibration_of(module, evaluation, inputs, None)
+        judged = _judged(module, evaluation, inputs)
+    elif calibration is not None:
+        judged = calibration_of(module, calibration, inputs, None)
     made = rounded(module)
     layers = tuple(QuantizedLayer(name, operator, None) for name, operator in integer_layers(made))
     report = QuantizationReport(
@@ -195,6 +200,11 @@ def _after_training(
         environment={**environment(), "torchao": installed("torchao")},
     )
     return Quantized(made, report, inputs)
+
+
+def _judged(module: CapturedModule, evaluation: Examples, inputs: tuple[Any, ...], seed: int = 0) -> Calibration:
+    """All inputs that somebody gave to measure on."""
+    return calibration_of(module, evaluation, inputs, None, seed, "evaluation")
 
 
 def _patterns(given: Sequence[str]) -> tuple[str, ...]:

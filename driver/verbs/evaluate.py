@@ -69,7 +69,8 @@ class _Subject:
     taker: Taker
     module: CapturedModule | None
     """In PyTorch, in inference mode."""
-    compiled: Compiled
+    compiled: Callable[[], Compiled]
+    """Gives its code, which may have to be compiled first; so the data are looked at before that."""
 
 
 def run(request: Request) -> Answer:
@@ -81,7 +82,7 @@ def run(request: Request) -> Answer:
     data = open_data(wanted)
     way = Way(_BATCH, request.test_images, workers=request.workers)
     source = source_of(data.load("test", subject.taker), way, _CPU)
-    found = compared(subject.module, subject.compiled, source, data.measure)
+    found = compared(subject.module, subject.compiled(), source, data.measure)
     told = {"model": request.model, "data": source.name, **asdict(found)}
     return Answer(told, lambda console: show(console, found))
 
@@ -89,12 +90,16 @@ def run(request: Request) -> Answer:
 def _of_model(request: Request) -> _Subject:
     """A model, and its code for this machine."""
     loaded = load_model(request.model, request.inputs, request.seed)
-    built = api.compile(loaded.module, loaded.example_inputs, "host", threads=request.threads or 1)
 
-    def run(calls: Sequence[Call]) -> Sequence[Any]:
-        return [built.run(*args, **kwargs) for args, kwargs in calls]
+    def compiled() -> Compiled:
+        built = api.compile(loaded.module, loaded.example_inputs, "host", threads=request.threads or 1)
 
-    return _Subject(Taker.of(loaded), _module(loaded), Compiled(_items(built.inputs), run))
+        def run(calls: Sequence[Call]) -> Sequence[Any]:
+            return [built.run(*args, **kwargs) for args, kwargs in calls]
+
+        return Compiled(_items(built.inputs), run)
+
+    return _Subject(Taker.of(loaded), _module(loaded), compiled)
 
 
 def _of_bundle(request: Request) -> _Subject:
@@ -111,11 +116,11 @@ def _of_bundle(request: Request) -> _Subject:
     compiled = Compiled(_items(bundle.inputs), run)
     if request.against is not None:
         loaded = load_model(request.against, request.inputs, request.seed)
-        return _Subject(Taker.of(loaded), _module(loaded), compiled)
+        return _Subject(Taker.of(loaded), _module(loaded), lambda: compiled)
     given = bundle.outputs[0].shape if len(bundle.outputs) == 1 else ()
     shapes = tuple(spec.shape for spec in bundle.inputs)
     taker = Taker(Path(request.model).name, shapes, given[1] if len(given) == 2 else None)
-    return _Subject(taker, None, compiled)
+    return _Subject(taker, None, lambda: compiled)
 
 
 def _runner(request: Request, bundle: Bundle, signed: str | None) -> Callable[[Sequence[Any]], Sequence[Any]]:

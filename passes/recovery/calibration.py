@@ -30,39 +30,44 @@ class Calibration:
     description: str
 
 
-def given_calibration(module: CapturedModule, given: Inputs | Sequence[Inputs], example: Sequence[Any]) -> Calibration:
+def given_calibration(
+    module: CapturedModule, given: Inputs | Sequence[Inputs], example: Sequence[Any], what: str = "calibration"
+) -> Calibration:
     """A person's own inputs: those of one call, or a list of several calls'.
 
     A batch that the network does not take, because its own is fixed, is cut into batches as large as the example's.
     Floating-point numbers of other types than the example's are converted.
+
+    Args:
+        what: they are for, in messages.
 
     Raises:
         InputError: there are none, the network does not take them, or they hold NaN or infinity.
     """
     batches = given if isinstance(given, list) else [given]
     if not batches:
-        raise InputError("the list of calibration inputs is empty; give at least one batch")
-    calls = tuple(call for batch in batches for call in _calls(module, batch, tuple(example)))
+        raise InputError(f"the list of {what} inputs is empty; give at least one batch")
+    calls = tuple(call for batch in batches for call in _calls(module, batch, tuple(example), what))
     images = sum(examples_in(call) for call in calls)
     return Calibration(calls, f"{images} inputs that were given")
 
 
-def _calls(module: CapturedModule, given: Inputs, example: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+def _calls(module: CapturedModule, given: Inputs, example: tuple[Any, ...], what: str) -> list[tuple[Any, ...]]:
     if not isinstance(given, Tensor | Mapping | Sequence) or isinstance(given, str):
-        raise InputError(f"the calibration inputs hold a {type(given).__name__}; give tensors, as for one call")
-    inputs = _alike(positional(module, given), example)
+        raise InputError(f"the {what} inputs hold a {type(given).__name__}; give tensors, as for one call")
+    inputs = _alike(positional(module, given), example, what)
     try:
         module.check_inputs(inputs)
         return [inputs]
     except InputError as error:
         pieces = _cut(inputs, example)
         if pieces is None:
-            raise InputError(f"the calibration inputs do not fit the model: {error}") from None
+            raise InputError(f"the {what} inputs do not fit the model: {error}") from None
     for piece in pieces:
         try:
             module.check_inputs(piece)
         except InputError as error:
-            raise InputError(f"the calibration inputs do not fit the model: {error}") from None
+            raise InputError(f"the {what} inputs do not fit the model: {error}") from None
     return pieces
 
 
@@ -77,27 +82,25 @@ def takes(module: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
     return True
 
 
-def _alike(inputs: tuple[Any, ...], example: tuple[Any, ...]) -> tuple[Any, ...]:
+def _alike(inputs: tuple[Any, ...], example: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     """The inputs in the floating-point types of the example, and on its device."""
     leaves, structure = pytree.tree_flatten(inputs)
     models = pytree.tree_leaves(example)
     if len(leaves) == len(models):
-        leaves = [_like(leaf, model) for leaf, model in zip(leaves, models, strict=True)]
+        leaves = [_like(leaf, model, what) for leaf, model in zip(leaves, models, strict=True)]
     return tuple(pytree.tree_unflatten(leaves, structure))
 
 
-def _like(leaf: Any, model: Any) -> Any:
+def _like(leaf: Any, model: Any, what: str) -> Any:
     if not isinstance(leaf, Tensor) or not isinstance(model, Tensor):
         return leaf
     if leaf.is_floating_point() and not bool(leaf.isfinite().all()):
-        raise InputError("the calibration inputs hold NaN or infinity; take these out")
+        raise InputError(f"the {what} inputs hold NaN or infinity; take these out")
     if leaf.is_floating_point() and model.is_floating_point():
         return leaf.detach().to(model.device, model.dtype)
     if leaf.dtype is not model.dtype:
         wanted, got = (str(kind).removeprefix("torch.") for kind in (model.dtype, leaf.dtype))
-        raise InputError(
-            f"the calibration inputs are {got}, and the model takes {wanted}; convert them as it was trained"
-        )
+        raise InputError(f"the {what} inputs are {got}, and the model takes {wanted}; convert them as it was trained")
     return leaf.detach().to(model.device)
 
 

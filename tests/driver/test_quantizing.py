@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import reconvene
+from reconvene.frontend.base.errors import InputError
 from reconvene.passes.recovery.synthetic import Synthetic
 from tests.support.quantized import settled
 
@@ -101,6 +102,22 @@ def test_synthetic_inputs_are_said_to_be_that() -> None:
     assert "synthetic inputs" in result.report.calibration and result.report.evaluation == "the calibration inputs"
     noise = reconvene.quantize(net(), "noise", example_inputs=(IMAGES[:1],), evaluation=IMAGES)
     assert noise.report.evaluation == "48 inputs that were given" and noise.report.network.examples == 48
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (IMAGES[:, :2], "the evaluation inputs do not fit the model"),
+        (IMAGES * float("nan"), "the evaluation inputs hold NaN"),
+        ((IMAGES * 50).to(torch.uint8), "the evaluation inputs are uint8"),
+        ([], "there are no evaluation inputs"),
+        (7, "gives no evaluation inputs"),
+        ([7], "the evaluation inputs hold an? int"),
+    ],
+)
+def test_wrong_evaluation_inputs_are_called_that(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        reconvene.quantize(net(), IMAGES[:2], evaluation=given)
 
 
 def test_the_report_is_json_and_the_result_is_short(tmp_path: Path) -> None:

@@ -115,6 +115,27 @@ def test_a_bundle_is_evaluated_beside_its_model(capsys: pytest.CaptureFixture[st
     assert "PyTorch" in shown and "both give the same class to 100.0%" in shown
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (["--dataset", "letters"], "no data set is called 'letters'"),
+        (["--dataset", "cifar10", "--data", "nowhere"], "no CIFAR-10 in 'nowhere'"),
+        (["--data", "nowhere"], "'nowhere'"),
+        (["--data", "data.py:nothing"], "'data.py' has no 'nothing'"),
+        (["--data", "photos"], "does not say what the images"),
+    ],
+)
+def test_data_are_looked_for_before_anything_is_compiled(
+    data: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(Path("photos/train"), 1)
+    write_pictures(Path("photos/test"), 1)
+    monkeypatch.setattr("reconvene.driver.api.compile", None)
+    assert main(["evaluate", "net.py:net", "--input", "2x3x16x16", *data]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
 def test_the_five_likeliest_of_more_than_ten_classes(capsys: pytest.CaptureFixture[str]) -> None:
     Path("many.py").write_text(
         "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"

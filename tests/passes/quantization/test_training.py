@@ -99,6 +99,8 @@ def test_files_hold_both(module: CapturedModule, tmp_path: Path) -> None:
     assert [rounds(node) for node in result.module.graph.nodes].count("dequantize_per_channel") == 4
     assert result.report.network.decibels is None and result.report.network.examples == 32
     assert len(result.report.layers) == 4 and result.report.calibration == "what the network was trained with"
+    both = reconvene.quantize(tmp_path / "trained.pt2", IMAGES[:3], evaluation=IMAGES[:5])
+    assert both.report.network.examples == 5
 
 
 def test_through_the_public_functions() -> None:
