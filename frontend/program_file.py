@@ -34,7 +34,16 @@ from .onnx_quantized import check_types, settle_weights, translations
 from .quantized_operators import LIBRARY, check_not_in_training, load_quantized_operators
 from .state import state_of
 
-__all__ = ["Compute", "StoredProgram", "check_onnx", "export_onnx", "load_program", "read_program", "save_program"]
+__all__ = [
+    "Compute",
+    "StoredProgram",
+    "check_onnx",
+    "check_onnx_packages",
+    "export_onnx",
+    "load_program",
+    "read_program",
+    "save_program",
+]
 
 _CERTIFICATE = "extra/reconvene_certificate.json"
 _COMPUTE = "extra/reconvene_compute.json"
@@ -248,8 +257,19 @@ def _digest(records: Records) -> str:
     return digest.hexdigest()
 
 
+def check_onnx_packages() -> None:
+    """Raises InputError if those that ONNX is written with are missing."""
+    try:
+        import onnx_ir  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise InputError("ONNX export needs two more packages; run: pip install onnx onnxscript") from None
+
+
 def check_onnx(module: torch.nn.Module) -> None:
-    """Raises InputError where ONNX has no form for a captured module: it keeps state, or rounds in other types."""
+    """Raises InputError where ONNX has no form for a captured module, which keeps state or rounds in other types; or packages
+    are missing.
+    """
     state = state_of(module) if isinstance(module, torch.fx.GraphModule) else {}
     if state:
         raise InputError(
@@ -258,6 +278,7 @@ def check_onnx(module: torch.nn.Module) -> None:
         )
     check_not_in_training(module)
     check_types(module)
+    check_onnx_packages()
 
 
 def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: str | os.PathLike[str]) -> None:
@@ -271,11 +292,8 @@ def export_onnx(module: torch.nn.Module, example_inputs: Sequence[Any], path: st
             does not, or is quantised for training.
     """
     check_onnx(module)
-    try:
-        import onnxscript  # noqa: F401
-        from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-    except ImportError:
-        raise InputError("ONNX export needs two more packages; run: pip install onnx onnxscript") from None
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     with replacing(path) as temporary, _quiet():
         try:
             program = torch.onnx.export(

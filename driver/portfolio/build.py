@@ -144,6 +144,12 @@ def _make(source: Source, folder: Path, targets: Sequence[Target], options: Opti
     network = replace(network, facts=facts)
     types = ("int8",) if is_quantized(sparse) else options.types
     found = [typed(network, dtype, given, options.calibration, len(options.types) == 1) for dtype in types]
+    for variant in found:
+        # Another's name may be this one's with its type behind it.
+        if (folder / VARIANTS / variant.name).exists():
+            raise InputError(
+                f"two variants are called '{variant.name}', one of them '{source.name}' in {variant.dtype}; rename a source"
+            )
     return [_compiled(network, each, sparse, (given, inputs), folder, targets, options) for each in found]
 
 

@@ -79,10 +79,13 @@ def check_types(types: Sequence[str], targets: Sequence[Target], calibration: Ex
     if not types or len(set(types)) < len(types):
         raise InputError("name at least one type, and each once")
     if "float16" in types and not targets_of("float16", targets):
-        raise InputError(f"none of {', '.join(target.name for target in targets)} computes in float16; leave it out")
+        raise InputError(
+            f"none of {', '.join(target.name for target in targets)} computes in float16; leave that type out"
+        )
     if "int8" in types and calibration is None:
         raise InputError(
-            "ranges for int8 are found on calibration inputs, and there are none; give some as for quantize"
+            "ranges for int8 are found on calibration inputs, and there are none; give some as for quantize (--calibration,"
+            " or --dataset)"
         )
 
 

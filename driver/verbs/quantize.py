@@ -15,7 +15,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
 from ...frontend.data.facts import Colours, DataFacts
-from ...frontend.program_file import check_onnx, export_onnx, save_program
+from ...frontend.program_file import check_onnx, check_onnx_packages, export_onnx, save_program
 from ...frontend.quantized_operators import has_fake_rounding
 from ...passes.quantization.pt2e import load_pt2e
 from ...passes.quantization.quantize import Options
@@ -86,6 +86,8 @@ def run(request: Request) -> Answer:
         raise InputError(f"this report is .json, not '{request.report.name}'")
     check_different(request.model, request.output, request.onnx, request.report)
     load_pt2e()
+    if request.onnx is not None:
+        check_onnx_packages()
     loaded, material = _loaded(request)
     if request.onnx is not None and not has_fake_rounding(loaded.module):
         check_onnx(loaded.module)

@@ -94,10 +94,20 @@ def test_a_network_that_was_quantised_before_stands_beside_others(tmp_path: Path
     assert codes.parameters == exact.parameters and codes.certificate is None and codes.loss == ""
 
 
+def test_variants_that_would_be_called_alike_are_refused(tmp_path: Path) -> None:
+    save_program(capture(network(), (X[:1],)), (X[:1],), tmp_path / "net.pt2")
+    reconvene.quantize(network(), X).save(tmp_path / "net-int8.pt2")  # As `reconvene quantize net.pt2` calls it.
+    sources = program_sources([tmp_path / "net-int8.pt2", tmp_path / "net.pt2"])
+    options = Options(repeat=1, types=("float32", "int8"), calibration=X, compile={**ONE, "check": False})
+    with pytest.raises(InputError, match="two variants are called 'net-int8', one of them 'net' in int8; rename"):
+        build_portfolio(sources, tmp_path / "p", "alike", options)
+    assert not (tmp_path / "p").exists()
+
+
 WRONG = {
     "none": (("bfloat16",), X, "a variant cannot be computed in 'bfloat16'; choose float32, float16, int8"),
     "twice": (("int8", "int8"), X, "name at least one type, and each once"),
-    "target": (("float16",), X, "none of host, rpi4 computes in float16; leave it out"),
+    "target": (("float16",), X, "none of host, rpi4 computes in float16; leave that type out"),
     "ranges": (("int8",), None, "ranges for int8 are found on calibration inputs, and there are none"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,17 @@ def test_a_normalisation_that_is_none_is_one_line(
     assert main(["capture", *NAMED, "--image-bytes", order, "--mean", mean, "--std", std]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1 and not list(Path().glob("*.pt2"))
+
+
+@pytest.mark.parametrize("verb", ["quantize", "capture"])
+def test_missing_packages_are_missed_before_anything_is_written(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    options = ["--calibration", "noise"] if verb == "quantize" else []
+    assert main([verb, *NAMED, *options, "-o", "made.pt2", "--onnx", "made.onnx"]) == 2
+    assert capsys.readouterr().err == ("error: ONNX export needs two more packages; run: pip install onnx onnxscript\n")
+    assert not list(Path().glob("made*"))
 
 
 def test_capture_never_writes_over_its_model(capsys: pytest.CaptureFixture[str]) -> None:
