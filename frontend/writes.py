@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-__all__ = ["storage_of", "written_operands", "written_places"]
+__all__ = ["changed_values", "storage_of", "written_operands", "written_places"]
 
 _SOMETIMES_VIEWS = "dropout feature_dropout alpha_dropout feature_alpha_dropout type_as pin_memory".split()
 """Operators that may give their input itself although their schema does not say so."""
@@ -24,6 +24,25 @@ def written_places(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
             if root.op in ("get_attr", "placeholder"):
                 found.setdefault(root, []).append(node)
     return found
+
+
+def changed_values(graph: fx.Graph) -> frozenset[fx.Node]:
+    """Values that are not the same whenever they are read: those in stored tensors and inputs that calls write to, and those
+    whose memory a call writes to that others read afterwards, past its result. An activation in place changes nothing where all
+    read its result.
+    """
+    storage, changed = storage_of(graph), set(written_places(graph))
+    members: dict[fx.Node, list[fx.Node]] = {}
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        for root in {storage[operand] for operand in written_operands(node)}:
+            readers = (order[user] for value in members[root] for user in value.users)
+            if max(readers) > order[node]:
+                changed.add(root)
+        members.setdefault(storage[node], []).append(node)
+    names = {root.target for root in changed if root.op == "get_attr"}
+    changed.update(node for node in graph.nodes if node.op == "get_attr" and node.target in names)
+    return frozenset(node for node in graph.nodes if storage[node] in changed)
 
 
 def storage_of(graph: fx.Graph) -> dict[fx.Node, fx.Node]:

@@ -96,7 +96,7 @@ class _Codes:
             value = loops.converted(self.before.value(value, leaves, place, lanes), "float32", lanes)
             return value * loops.number(self.inverse, lanes)
         scale = loops.load(leaves[self.scales], self.before.leaves[self.scales].offset(*place), lanes)
-        if moved and not self.offset:
+        if moved:
             return float_of_moved(Vectors(lanes), value) * scale
         value = value + loops.number(self.offset, lanes, "int32") if self.offset else value
         return loops.converted(value, "float32", lanes) * scale
@@ -105,7 +105,7 @@ class _Codes:
 def moves_sums(epilogue: Epilogue, dot: str) -> bool:
     """Whether kernels for `dot` (`Machine.dot`) whose sums become no more than codes had better begin them with `MOVED`."""
     codes = _Codes.of(epilogue)
-    return dot == "sdot" and codes is not None and codes.of_sums
+    return dot == "sdot" and codes is not None and codes.offset == 0
 
 
 def sums_are_small(weights: Weights) -> bool:

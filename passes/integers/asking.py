@@ -16,6 +16,8 @@ class Asking(Protocol):
     """The pass over a graph, as its rules see it."""
 
     constants: Constants
+    changed: frozenset[fx.Node]
+    """Values that calls write to: what they are depends on when they are read."""
 
     def emit(self, at: fx.Node, target: Any, *args: Any) -> fx.Node:
         """A call right before `at`."""

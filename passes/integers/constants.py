@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ _MADE_OF_NUMBERS = frozenset(
 class Constants:
     """The tensors of a module's graph that depend on none of its inputs."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        self._module = module
+    def __init__(self, module: fx.GraphModule, changed: Collection[fx.Node] = ()) -> None:
+        """Those of `changed` are no constants: calls write to them."""
+        self._module, self._changed = module, changed
         self._values: dict[fx.Node, Tensor | None] = {}
         self._count = 0
 
@@ -50,6 +52,8 @@ class Constants:
         return node
 
     def _found(self, node: fx.Node) -> Tensor | None:
+        if node in self._changed or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            return None
         if node.op == "get_attr":
             value: Any = self._module
             for part in str(node.target).split("."):

@@ -104,6 +104,8 @@ def product_of_codes(asking: Asking, node: fx.Node, codes: Codes) -> fx.Node | N
         return None
     (first, a), (second, b) = found[0]
     scale = rounded(first.scale * second.scale / codes.scale)
+    if not math.isfinite(scale):
+        return None
     target = OPERATORS.code_product.default
     return asking.emit(node, target, a, b, [first.zero, second.zero], scale, [codes.zero, codes.low, codes.high])
 
@@ -126,7 +128,7 @@ def _scaled(asking: Asking, node: fx.Node, codes: Codes, side: Any, number: Tens
 def _one(asking: Asking, node: fx.Node, side: Any, number: Tensor) -> tuple[Codes, fx.Node] | None:
     """The codes of `side` in the shape of `node`, beside numbers that are spread to it."""
     known = asking.known(side)
-    if known is None or number.numel() == 1:  # A single number is better off in a table.
+    if known is None or number.numel() < 2:  # A single number is better off in a table.
         return None
     if number.dtype != torch.float32 or not bool(number.isfinite().all()):
         return None

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from .constants import Constants
 from .operators import OPERATORS
-from .scheme import DEQUANTIZE, PER_CHANNEL, Codes, codes_of_node
+from .scheme import DEQUANTIZE, PER_CHANNEL, Codes, codes_of_node, gives_float32
 from .transposed import Spread, spread_of, spread_out, turned
 
 __all__ = ["Layer", "along", "layer_of"]
@@ -166,6 +166,8 @@ def _weights(node: Any, constants: Constants, along: int) -> tuple[Tensor, Tenso
         return None
     if node.target not in (DEQUANTIZE, PER_CHANNEL):
         return "its weights have scales for groups, and here channels have them"
+    if not gives_float32(node):
+        return "its weights are not float32"
     codes = constants.value(node.args[0])
     if codes is None:
         return "its weights are computed in every call"
@@ -175,13 +177,24 @@ def _weights(node: Any, constants: Constants, along: int) -> tuple[Tensor, Tenso
             return "its weights are wider than a byte, or their scale is no positive number"
         same = torch.full((codes.shape[along],), scheme.scale, dtype=torch.float64)
         return _centred(codes, torch.tensor([scheme.zero - scheme.moved]), same, along)
-    scales, zeros, axis = constants.value(node.args[1]), node.args[2], node.args[3]
-    offsets = constants.value(zeros) if isinstance(zeros, fx.Node) else torch.zeros(1)
+    found = _of_channels(node, codes.dim(), constants, along)
+    return found if isinstance(found, str) else _centred(codes, *found, along)
+
+
+def _of_channels(node: fx.Node, rank: int, constants: Constants, along: int) -> tuple[Tensor, Tensor] | str:
+    """The zeros and scales of weights that have them for channels; why these are not output channels', or no numbers."""
+    given: Sequence[Any] = node.args
+    scales, zeros, axis = constants.value(given[1]), given[2], given[3] % rank
+    offsets = torch.zeros(1) if zeros is None else constants.value(zeros)
     if axis != along:
         return f"its weights have scales along axis {axis}, and output channels lie along axis {along}"
     if scales is None or offsets is None:
         return "its scales are computed in every call"
-    return _centred(codes, offsets, scales, along)
+    if not bool((scales.isfinite() & (scales != 0)).all()):
+        return "a scale of its weights is zero, infinite or NaN"
+    if not torch.equal(offsets, offsets.round()):
+        return "a zero point of its weights is no whole number"
+    return offsets, scales
 
 
 def _centred(codes: Tensor, zeros: Tensor, scales: Tensor, along: int) -> tuple[Tensor, Tensor] | str:

@@ -18,13 +18,14 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from ...frontend.source_line import source_line
+from ...frontend.writes import changed_values, written_operands
 from .constants import Constants
 from .elements import product_of_codes, sum_of_codes
 from .layers import Layer, layer_of
 from .moves import LARGEST, PARTS, is_move, moved, origin
 from .operators import OPERATORS
 from .pooling import pooled_codes
-from .scheme import DEQUANTIZE, OF_TENSORS, PER_CHANNEL, QUANTIZE, Codes, codes_of_node
+from .scheme import DEQUANTIZE, OF_TENSORS, PER_CHANNEL, QUANTIZE, Codes, codes_of_node, gives_float32
 from .tables import codes_of_bytes, recoding, table_of
 
 __all__ = ["IntegerProgram", "with_integers"]
@@ -42,6 +43,7 @@ CLAMPS: dict[Any, Callable[..., tuple[float, float]]] = {
         math.inf if high is None else high,
     ),
     A.clamp_min.default: lambda low: (low, math.inf),
+    A.clamp_max.default: lambda high: (-math.inf, high),
 }
 """What keeps numbers in a range, from the operator's further arguments to its ends."""
 
@@ -83,7 +85,6 @@ def with_integers(module: fx.GraphModule, floats: Collection[str] = ()) -> Integ
     lowering = _Lowering(module, frozenset(floats))
     lowering.run()
     graph = module.graph
-    graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
     calls = [node for node in graph.nodes if node.op == "call_function"]
@@ -116,9 +117,10 @@ class _Lowering:
     def __init__(self, module: fx.GraphModule, floats: frozenset[str]) -> None:
         self.graph = module.graph
         self.floats = floats
-        self.constants = Constants(module)
+        self.changed = changed_values(module.graph)
+        self.constants = Constants(module, self.changed)
         self.made: dict[tuple[fx.Node, Codes], fx.Node | None] = {}
-        self.ours: set[fx.Node] = set()
+        self.ours: dict[fx.Node, Codes] = {}
         self.split: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
         self.bytes: dict[fx.Node, tuple[Codes, fx.Node] | None] = {}
         self.reasons: dict[fx.Node, str] = {}
@@ -137,14 +139,20 @@ class _Lowering:
         for node in list(self.graph.nodes):
             if node.op == "call_function" and node.users and (found := self.summed(node)) is not None:
                 self._rescale(node, *found)
-        self.graph.eliminate_dead_code()
+        self.graph.eliminate_dead_code(self._has_effects)
         for node in self._calls({DEQUANTIZE, PER_CHANNEL}):
             self._dequantize_weight(node)
         # The largest of codes is found before they are numbers, which are four times as large.
         for node in (*self._calls(LARGEST), *self._calls({DEQUANTIZE})):
-            if node.users and (known := self.known(node)) is not None:
+            known = self._dequantized(node) if node.target is DEQUANTIZE else self.known(node)
+            if node.users and known is not None:
                 codes, source = known
                 self._replace(node, self.emit(node, OPERATORS.dequantize.default, source, codes.scale, codes.zero))
+        self.graph.eliminate_dead_code(self._has_effects)
+
+    def _has_effects(self, node: fx.Node) -> bool:
+        """Whether a call does something besides giving its result: not so an activation in place that nothing else reads."""
+        return node.is_impure() and (node in self.changed or not written_operands(node))
 
     def _calls(self, targets: Collection[Any]) -> list[fx.Node]:
         return [node for node in self.graph.nodes if node.op == "call_function" and node.target in targets]
@@ -159,7 +167,7 @@ class _Lowering:
             arguments = (node.args[0], codes.inverse, codes.zero, codes.low, codes.high)
             found = self.emit(node, OPERATORS.quantize.default, *arguments)
         self._replace(node, found)
-        self.ours.add(found)
+        self.ours[found] = codes
 
     def _with_known_scale(self, node: fx.Node) -> None:
         """Puts numbers in place of a scale, a zero and ends that are tensors, where these are always the same."""
@@ -198,7 +206,7 @@ class _Lowering:
 
     def known(self, value: Any) -> tuple[Codes, fx.Node] | None:
         """The codes that a value is read from, through what only moves it; None where it is computed in float32."""
-        if not isinstance(value, fx.Node):
+        if not isinstance(value, fx.Node) or value in self.changed:
             return None
         if value.target is DEQUANTIZE:
             return self._dequantized(value)
@@ -231,9 +239,14 @@ class _Lowering:
 
     def _dequantized(self, node: fx.Node) -> tuple[Codes, fx.Node] | None:
         codes, source = codes_of_node(node), node.args[0]
-        if codes is None or not isinstance(source, fx.Node) or (codes.moved and source not in self.ours):
+        if codes is None or not isinstance(source, fx.Node) or source in self.changed:
             return None
-        return codes, source
+        made = self.ours.get(source)
+        if codes.moved and made is None:
+            return None
+        # The ends that the node itself has are not what it does: it clamps nothing.
+        ends = made or Codes(codes.scale, codes.zero)
+        return replace(codes, low=ends.low, high=ends.high), source
 
     def _once(self, node: fx.Node, codes: Codes, make: Callable[[], fx.Node]) -> fx.Node:
         """What stands for `node` in codes of a scale and a zero, once for all who ask."""
@@ -257,7 +270,7 @@ class _Lowering:
 
     def coded(self, value: Any, codes: Codes) -> fx.Node | None:
         """`value` as codes; None where they have to be made of float32."""
-        if not isinstance(value, fx.Node):
+        if not isinstance(value, fx.Node) or value in self.changed or 0 in value.meta["val"].shape:
             return None
         key = value, codes
         if key not in self.made:
@@ -287,7 +300,7 @@ class _Lowering:
         widths, *rest = node.args[1:]
         constant = node.target is A.constant_pad_nd.default or not rest or rest[0] == "constant"
         fill = rest[-1] if rest and not isinstance(rest[-1], str) else 0.0
-        if not constant or not isinstance(fill or 0.0, int | float):
+        if not constant or not isinstance(fill or 0.0, int | float) or fill != fill:  # NaN has no code.
             return None
         source = self.coded(node.args[0], codes)
         code = codes.of(float(fill or 0.0))  # type: ignore[arg-type]
@@ -296,7 +309,10 @@ class _Lowering:
     def _computed(self, node: fx.Node, codes: Codes) -> fx.Node | None:
         layer = self.summed(node)
         if layer is not None:
-            scale = self.constants.node(node, (layer[0].scale / codes.scale).float())
+            multipliers = (layer[0].scale / codes.scale).float()
+            if not bool(multipliers.isfinite().all()):
+                return None
+            scale = self.constants.node(node, multipliers)
             target = OPERATORS.requantize.default
             codes_of_sum = self.emit(node, target, layer[1], scale, layer[0].axis, 0, codes.zero, codes.low, codes.high)
             return self.shaped(node, codes_of_sum)
@@ -320,7 +336,9 @@ class _Lowering:
         return self.sums[node]
 
     def why(self, node: fx.Node) -> str:
-        """Why a call is computed in float32, where there is more to say than that it has no form on codes."""
+        """Why a call is computed in floats, where there is more to say than that it has no form on codes."""
+        if node.target in (DEQUANTIZE, PER_CHANNEL) and not gives_float32(node):
+            return "it gives other floats than float32"
         if node.target in (QUANTIZE, DEQUANTIZE) and codes_of_node(node) is None:
             return "its codes are wider than a byte, or their scale is no positive number"
         return self.reasons.get(node, "")

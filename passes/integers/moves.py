@@ -21,7 +21,7 @@ MOVES = frozenset(
         A.squeeze.default, A.squeeze.dim, A.squeeze.dims, A.unsqueeze.default, A.contiguous.default, A.clone.default,
         A.slice.Tensor, A.select.int, A.index_select.default, A.expand.default, A.alias.default, A.detach.default,
         A.pixel_shuffle.default, A.pixel_unshuffle.default, A.channel_shuffle.default, A.flip.default, A.roll.default,
-        A.narrow.default, A.t.default, A.movedim.int, A.repeat.default, A.swapaxes.default,
+        A.narrow.default, A.t.default, A.movedim.int, A.movedim.intlist, A.repeat.default, A.swapaxes.default,
     }
 )  # fmt: skip
 """What gives numbers other places, from its first argument."""

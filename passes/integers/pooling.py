@@ -56,8 +56,10 @@ def pooled_codes(asking: Asking, node: fx.Node, codes: Codes) -> fx.Node | None:
         sums, count = asking.emit(node, OPERATORS.window_total.default, image, *arguments), math.prod(found.window)
     else:
         return None
-    channels = int(sums.meta["val"].shape[1])
-    scale = torch.full((channels,), rounded(source.scale / (count * codes.scale)))
+    multiplier = rounded(source.scale / (count * codes.scale))
+    if not math.isfinite(multiplier):
+        return None
+    scale = torch.full((int(sums.meta["val"].shape[1]),), multiplier)
     factors = asking.constants.node(node, scale)
     target = OPERATORS.requantize.default
     offset = -count * source.zero

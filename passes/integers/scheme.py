@@ -13,7 +13,17 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import fx
 
-__all__ = ["DEQUANTIZE", "OF_TENSORS", "PER_CHANNEL", "QUANTIZE", "Codes", "codes_of_node", "has_codes", "rounded"]
+__all__ = [
+    "DEQUANTIZE",
+    "OF_TENSORS",
+    "PER_CHANNEL",
+    "QUANTIZE",
+    "Codes",
+    "codes_of_node",
+    "gives_float32",
+    "has_codes",
+    "rounded",
+]
 
 Q = torch.ops.quantized_decomposed
 QUANTIZE = Q.quantize_per_tensor.default
@@ -63,7 +73,9 @@ class Codes:
 
 
 def codes_of_node(node: fx.Node) -> Codes | None:
-    """Of a quantise or dequantise node of a whole tensor; None for codes that do not fit in a byte."""
+    """Of a quantise or dequantise node of a whole tensor; None for codes that do not fit in a byte, or of other floats."""
+    if not gives_float32(node):
+        return None
     given: Sequence[Any] = node.args
     _, scale, zero, low, high, dtype = given[:6]
     moved = _MOVED.get(dtype) if isinstance(dtype, torch.dtype) else None
@@ -72,6 +84,11 @@ def codes_of_node(node: fx.Node) -> Codes | None:
     zero, low, high = (int(number) + moved for number in (zero, low, high))
     fits = -128 <= low <= high <= 127 and -128 <= zero <= 127
     return Codes(scale, zero, low, high, moved) if fits else None
+
+
+def gives_float32(node: fx.Node) -> bool:
+    """Whether what a dequantise node gives is float32, as it is unless another type is asked for."""
+    return node.kwargs.get("out_dtype") in (None, torch.float32)
 
 
 def has_codes(graph: fx.Graph) -> bool:

@@ -86,6 +86,8 @@ def codes_of_bytes(asking: Asking, node: fx.Node) -> tuple[Codes, fx.Node] | Non
     if node.target not in (A.to.dtype, A._to_copy.default) or node.meta["val"].dtype != torch.float32:
         return None
     source: Any = node.args[0]
+    if source in asking.changed:
+        return None
     kind = source.meta["val"].dtype
     if kind == torch.int8:
         return Codes(1.0, 0), source
@@ -111,9 +113,9 @@ def _every(codes: Codes) -> Tensor:
 
 
 def _given(chain: _Chain, shape: Sequence[int]) -> Tensor:
-    """These numbers, along an axis of their own where channels differ."""
+    """These numbers, along an axis of their own where channels differ; else as of one channel, which normalisations ask for."""
     if chain.axis is None:
-        return _every(chain.codes)
+        return _every(chain.codes).view(_CODES, 1)
     sizes = [1] * len(shape)
     sizes[0 if chain.axis else 1] = _CODES
     ones = torch.ones([shape[at] if at == chain.axis else 1 for at in range(len(shape))])
@@ -131,7 +133,7 @@ def _chain(asking: Asking, node: fx.Node) -> _Chain | None:
         known = asking.known(at) if at is not node else None
         if known is not None:
             sources[at] = known
-        elif not _is_pointwise(at) or at.meta["val"].shape != shape:
+        elif at in asking.changed or not _is_pointwise(at) or at.meta["val"].shape != shape:
             return None
         else:
             for source in at.all_input_nodes:

@@ -39,6 +39,8 @@ def test_a_small_number_is_a_floats_bits(number: int) -> None:
 def test_sums_are_moved_where_they_become_codes_and_no_more() -> None:
     shifted = Step("code_shift", (1.0,), (Operand("step", 0),))
     assert moves_sums(Epilogue((REQUANTIZE,)), "sdot") and not moves_sums(Epilogue((REQUANTIZE,)), "sadalp")
+    farther = Step("requantize", (5.0, 3.0, -128.0, 127.0), REQUANTIZE.operands)
+    assert not moves_sums(Epilogue((farther,)), "sdot")  # Not known to be small behind the offset.
     assert not moves_sums(Epilogue((REQUANTIZE, shifted)), "sdot") and not moves_sums(Epilogue(), "sdot")
 
 

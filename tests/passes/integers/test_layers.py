@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -125,7 +126,11 @@ def of_a_tensor(layer: QuantisedLinear) -> Tensor:
     return Q.dequantize_per_tensor.tensor(layer.codes, scale, zero, -128, 127, torch.int8)
 
 
-@pytest.mark.parametrize("weights", [unsigned, skewed, of_a_tensor])
+def axis_from_behind(layer: QuantisedLinear) -> Tensor:
+    return Q.dequantize_per_channel(layer.codes, layer.scales, None, -2, -127, 127, torch.int8)
+
+
+@pytest.mark.parametrize("weights", [unsigned, skewed, of_a_tensor, axis_from_behind])
 def test_weights_of_other_types_and_zeros_are_int8_without_one(weights: Callable[[QuantisedLinear], Tensor]) -> None:
     x = torch.randn(4, 6)
     program, exported = lowered(Product(weights), x)
@@ -146,12 +151,24 @@ def far(layer: QuantisedLinear) -> Tensor:
     return Q.dequantize_per_channel(layer.codes, layer.scales, layer.zeros - 100, 0, -128, 127, torch.int8)
 
 
+def with_scale(number: float) -> Callable[[QuantisedLinear], Tensor]:
+    scales = torch.tensor([0.01, number, 0.02])
+    return lambda layer: Q.dequantize_per_channel(layer.codes, scales, layer.zeros, 0, -127, 127, torch.int8)
+
+
+def with_half_a_zero(layer: QuantisedLinear) -> Tensor:
+    return Q.dequantize_per_channel(layer.codes, layer.scales, torch.full((3,), 0.5), 0, -127, 127, torch.int8)
+
+
 @pytest.mark.parametrize(
     ("module", "why"),
     [
         (Product(in_groups), "its weights have scales for groups"),
         (Product(along_inputs), "its weights have scales along axis 1"),
         (Product(far), "its weights are further than a byte from their zero point"),
+        (Product(with_scale(0.0)), "a scale of its weights is zero, infinite or NaN"),
+        (Product(with_scale(math.inf)), "a scale of its weights is zero, infinite or NaN"),
+        (Product(with_half_a_zero), "a zero point of its weights is no whole number"),
         (Product(lambda layer: layer.weight, coded=False), "its input is not quantised"),
     ],
 )
@@ -160,7 +177,7 @@ def test_why_a_layer_is_in_float32_is_told(module: nn.Module, why: str) -> None:
     program, exported = lowered(module, x)
     (told,) = program.floats
     assert told.startswith("linear at ") and f": {why}" in told
-    torch.testing.assert_close(program.module(x), exported(x))
+    torch.testing.assert_close(program.module(x), exported(x), equal_nan=True)
 
 
 def test_codes_wider_than_a_byte_are_named() -> None:

@@ -20,6 +20,8 @@ from reconvene.passes.integers.operators import OPERATORS
 from reconvene.passes.integers.scheme import Codes
 from tests.support.lowered import FINE, Layer, lowered, steps_apart
 
+Q = torch.ops.quantized_decomposed
+
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
@@ -62,12 +64,15 @@ def test_a_convolution_is_the_formula() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "after", [torch.relu, F.relu6, lambda x: x.clamp(-0.4, 0.9), lambda x: F.max_pool2d(torch.relu(x), 2)]
+    "after", [torch.relu, F.relu6, lambda x: x.clamp_max(0.9).clamp(-0.4), lambda x: F.max_pool2d(torch.relu(x), 2)]
 )
 def test_layers_are_at_most_a_step_off(
     options: dict[str, Any], size: tuple[int, int], after: Callable[..., Tensor]
 ) -> None:
-    apart = steps_apart(Layer(QuantisedConv(4, 8, 3, **options), after), 0.05, torch.randn(2, 4, *size))
+    module, x = Layer(QuantisedConv(4, 8, 3, **options), after), torch.randn(2, 4, *size)
+    program, exported = lowered(module, x)
+    assert program.floats == ()
+    apart = ((program.module(x) - exported(x)) / 0.05).abs()
     assert float(apart.max()) < 1.01 and float((apart > 0.5).float().mean()) < 0.01
 
 
@@ -152,6 +157,8 @@ def test_what_gives_float_is_rescaled_and_not_rounded() -> None:
         (lambda a: torch.tanh(a * torch.linspace(-1, 1, 4).view(4, 1, 1) - 0.2), 1),
         (lambda a: torch.tanh(a * torch.linspace(-1, 1, 8) - 0.2), 1),
         (lambda a: F.batch_norm(a, torch.arange(4.0), torch.arange(1.0, 5.0), torch.ones(4), torch.zeros(4)), 1),
+        (lambda a: F.batch_norm(a.flatten(1)[:, :1], torch.tensor([0.3]), torch.tensor([2.0])), 1),
+        (lambda a: a.movedim((1, 2), (2, 1)), 1),
         (lambda a: a.mean(), 1),
         (lambda a: a.mean(1), 1),
         (lambda a: a.mean((0, 3), keepdim=True), 1),
@@ -192,6 +199,7 @@ def test_a_gate_is_spread_over_its_image(shape: tuple[int, ...], function: Calla
         lambda a: torch.tanh(a + torch.linspace(-1, 1, 6).view(6, 1)),
         lambda a: F.adaptive_avg_pool2d(a, (4, 3)),
         lambda a: F.interpolate(a, scale_factor=2, mode="bilinear"),
+        lambda a: a[:0] + torch.linspace(-1, 1, 0).view(0, 1, 1, 1),
     ],
 )
 def test_what_is_not_computed_on_codes_stays_and_is_named(function: Callable[..., Tensor]) -> None:
@@ -200,6 +208,59 @@ def test_what_is_not_computed_on_codes_stays_and_is_named(function: Callable[...
     program, exported = lowered(module, x)
     assert program.floats
     torch.testing.assert_close(program.module(x), exported(x))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: a * a.flip(1),
+        lambda a: a.mean((2, 3)),
+        lambda a: F.avg_pool2d(a, 2),
+        lambda a: F.conv2d(a, coded(torch.ones(4, 4, 1, 1), 1.0, 0)),
+    ],
+)
+def test_a_multiplier_that_float32_does_not_hold_is_none(function: Callable[..., Tensor]) -> None:
+    """Of zero it would be no number."""
+    x = torch.randint(-1, 2, (1, 4, 6, 8)) * 3e28
+    module = of(function, (3e28, -5), result=(1e-30, 3))
+    program, exported = lowered(module, x)
+    assert not any("total" in str(node.target) or "code_" in str(node.target) for node in program.module.graph.nodes)
+    assert "requantize" not in program.module.code
+    assert torch.equal(program.module(x), exported(x))
+
+
+def test_padding_with_nan_stays_in_float() -> None:
+    program, _ = lowered(of(lambda a: F.pad(a, (1, 1), value=math.nan), FINE), torch.randn(2, 3))
+    assert [told.partition(" at ")[0] for told in program.floats] == ["pad"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_values_of_other_floats_keep_their_type(dtype: torch.dtype) -> None:
+    class Other(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            codes = Q.quantize_per_tensor(x, 0.03, -5, -128, 127, torch.int8)
+            value = Q.dequantize_per_tensor(codes, 0.03, -5, -128, 127, torch.int8, out_dtype=dtype)
+            weight = Q.dequantize_per_channel(
+                torch.ones(2, 3, dtype=torch.int8), torch.ones(2), None, 0, -127, 127, torch.int8, out_dtype=dtype
+            )
+            return F.linear(value, weight)
+
+    x = torch.randn(4, 3)
+    program, exported = lowered(Other(), x)
+    found = program.module(x)
+    assert found.dtype == dtype and torch.equal(found, exported(x))
+    told, layer = program.floats
+    assert "it gives other floats than float32" in told and "its weights are not float32" in layer
+
+
+def test_ends_that_only_dequantise_has_clamp_nothing() -> None:
+    class Ends(nn.Module):
+        def forward(self, codes: Tensor) -> Tensor:
+            return coded(Q.dequantize_per_tensor(codes, 0.03, 0, -10, 10, torch.int8), 0.03, 0, -10, 10)
+
+    codes = torch.arange(-128, 128).to(torch.int8)
+    program, exported = lowered(Ends(), codes)
+    assert torch.equal(program.module(codes), exported(codes))
 
 
 def test_unsigned_codes_are_the_same_numbers() -> None:
