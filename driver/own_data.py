@@ -69,11 +69,22 @@ class Taker:
     """How many classes it tells apart; None if it gives something else."""
     facts: DataFacts | None = None
     """What it was trained on."""
+    on_bytes: bool = False
+    """Whether an input is bytes."""
 
     @classmethod
     def of(cls, model: LoadedModel) -> Taker:
         shapes = [tuple(value.shape) if isinstance(value, torch.Tensor) else None for value in model.example_inputs]
-        return cls(model.name, tuple(shapes), _scores(model), model.data)
+        on_bytes = any(isinstance(value, torch.Tensor) and value.dtype == torch.uint8 for value in model.example_inputs)
+        return cls(model.name, tuple(shapes), _scores(model), model.data, on_bytes)
+
+    def check_floats(self) -> None:
+        """Raises InputError if it cannot take images that were normalised."""
+        if self.on_bytes:
+            raise InputError(
+                f"'{self.name}' takes bytes, and these are images that were normalised; give the model as it was before"
+                " --image-bytes, or write a function that gives bytes, --data file.py:name"
+            )
 
 
 class ChosenData(Protocol):
@@ -177,6 +188,7 @@ class _ByName:
         return self.dataset
 
     def load(self, split: Split, taker: Taker) -> Data:
+        taker.check_floats()
         with stage(f"reading {self.dataset}"):
             return find_dataset(self.dataset).load(self.folder, split)
 
@@ -198,6 +210,7 @@ class _Pictures:
         return Fit(len(self.images.classes), _side(inputs))
 
     def load(self, split: Split, taker: Taker) -> Data:
+        taker.check_floats()
         height, width = _image_size(taker)
         self._check_classes(taker)
         colours = self.colours or (None if taker.facts is None else taker.facts.colours)

@@ -136,6 +136,23 @@ def test_data_are_looked_for_before_anything_is_compiled(
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("data", [["--dataset", "cifar10"], ["--data", "photos", "--test-share", "0.5"]])
+@pytest.mark.parametrize("verb", ["evaluate", "train"])
+def test_models_on_bytes_take_no_images_that_were_normalised(
+    verb: str, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(Path("photos"), 2)
+    asked = ["--image-bytes", "NCHW", "--mean", "0,0,0", "--std", "1,1,1", "-o", "bytes.pt2"]
+    assert main(["capture", "net.py:net", "--input", "2x3x16x16", *asked]) == 0
+    capsys.readouterr()
+    assert main([verb, "bytes.pt2", *data]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: 'bytes' takes bytes, and these are images that were normalised; give the model as it"
+    )
+    assert error.count("\n") == 1
+
+
 def test_the_five_likeliest_of_more_than_ten_classes(capsys: pytest.CaptureFixture[str]) -> None:
     Path("many.py").write_text(
         "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"
