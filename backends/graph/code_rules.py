@@ -70,9 +70,10 @@ def _rescale(shape: tuple[int, ...], sums: Node, scale: Node, axis: Node, offset
 def _scaled(
     function: str, dtype: str, shape: tuple[int, ...], sums: Node, scale: Node, axis: int, numbers: Sequence[float]
 ) -> Node:
-    if axis not in (1, len(shape) - 1):
+    image = len(shape) in (2, 4) and axis == 1
+    if not image and axis != len(shape) - 1:
         raise ValueError(f"a scale along axis {axis} of {len(shape)}")
-    rows = sums if len(shape) in (2, 4) and axis == 1 else as_rows(sums)
+    rows = sums if image else as_rows(sums)
     factors = constant(scale.detail_as(np.ndarray).reshape(1, -1, *[1] * (len(rows.shape) - 2)))
     return _elements(function, dtype, shape, [rows, factors], numbers)
 

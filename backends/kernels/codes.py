@@ -1,8 +1,9 @@
 """Arithmetic on the codes of quantised values: a code ``q`` with scale ``s`` and zero ``z`` stands for ``s * (q - z)``.
 
 Every function gives the same bits on every machine, those of `passes.integers.operators`: sums are exact in int32, a
-multiplication in float32 rounds once, and what is rounded to a whole number was clamped to whole numbers before. The clamp
-has to stand between: else LLVM fuses the multiplication with the addition that rounds, and ties fall to the other side.
+multiplication in float32 rounds once, and what an addition rounds to a whole number was clamped to whole numbers before. The
+clamp has to stand between: else LLVM fuses the multiplication with the addition that rounds, and ties fall to the other side.
+Where an instruction rounds (`Vectors.rounds`), whole numbers are clamped instead.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ JOINS = frozenset({A.cat.default, A.stack.default})
 OFF_IN_EVAL = frozenset({A.dropout.default, A.dropout_.default, A.feature_dropout.default})
 """What drops some numbers in training only: with the third argument True."""
 
-
 _FASTER = "in fewer cycles than on codes"
+"""Why a layer is in float32 that could be on codes."""
 
 
 @dataclass(frozen=True, eq=False)
