@@ -149,7 +149,7 @@ def _epilogue(result: View, machine: Machine) -> Epilogue:
         return Epilogue((Step("clip", (0.0, 6.0), (Operand("anchor"),)),), keeps_nans=machine.keeps_nans)
     scales = replace(dense_view(1, result.blocks, 1, 1, result.lanes, 0), image=0, row=0, column=0)
     step = Step("requantize", (0, -128, -128, 127), (Operand("anchor"), Operand("leaf")))
-    return Epilogue((step,), (scales,))
+    return Epilogue((step,), (scales,), keeps_nans=machine.keeps_nans, dot=machine.dot)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

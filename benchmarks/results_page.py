@@ -48,10 +48,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import accuracy_page
 import arm_kernels
 import boards
+import bundle_sizes
 import compile_time
 import compiled_zoo
 import exactness
 import fuzz_server
+import integer_accuracy
 import kernels
 import latency
 import latency_goal
@@ -372,6 +374,8 @@ SECTIONS = (
     Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
     Section("layerwise", layerwise.RESULTS, lambda record: layerwise.table(record["rows"])),
     Section("quantization", quantization.RESULTS, lambda record: quantization.table(record["rows"])),
+    Section("integer_accuracy", integer_accuracy.RESULTS, integer_accuracy.summary),
+    Section("bundle_sizes", bundle_sizes.RESULTS, lambda record: bundle_sizes.table(record["rows"])),
     Section("training_kills", KILLS, killed),
     Section("structured_accuracy", structured_accuracy.RESULTS, structured_accuracy.summary),
     *(Section(name, text, accuracies) for name, text in accuracy_page.RESULTS.items()),
