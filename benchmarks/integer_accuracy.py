@@ -93,7 +93,9 @@ class Cell:
 
     @property
     def key(self) -> str:
-        told = {**asdict(self), "dense": DENSE, "further": FURTHER, "rounded": ROUNDED}
+        told = {
+            **asdict(self), "dense": DENSE, "further": FURTHER, "rounded": ROUNDED, "ways": WAYS, "calibration": CALIBRATION
+        }  # fmt: skip
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -109,25 +111,25 @@ class Place:
         return train(module, *self.images, preset, self.work / name, machine=self.machine, seed=seed)
 
 
-def networks(cell: Cell, place: Place) -> tuple[fx.GraphModule, float, tuple[Any, ...]]:
-    """The float network of a cell, its accuracy, and inputs of one call."""
+def network_of(cell: Cell, place: Place) -> tuple[fx.GraphModule, float]:
+    """The float network of a cell, and its accuracy."""
     loaded = load_model(cell.model, (), cell.seed, ("batch",), dataset=cell.dataset, width=cell.width)
     assert isinstance(loaded.module, CapturedModule)
     laptop = find_preset("laptop")
     dense = place.trained(f"{cell.model}-{cell.width:g}-0-{cell.seed}", loaded.module, laptop.changed(DENSE), cell.seed)
     share = VARIANTS[cell.variant]
     if not share:
-        return dense.module, dense.score, loaded.example_inputs
+        return dense.module, dense.score
     small = reconvene.prune(dense.module, loaded.example_inputs, sparsity=share, seed=cell.seed).module
     assert isinstance(small, CapturedModule)
     done = place.trained(cell.name, small, laptop.changed(FURTHER), cell.seed)
-    return done.module, done.score, loaded.example_inputs
+    return done.module, done.score
 
 
 def measured(cell: Cell, place: Place) -> dict[str, Any]:
     """The line of a cell."""
     training, test = place.images
-    module, score, _ = networks(cell, place)
+    module, score = network_of(cell, place)
     calibration = training.batch(count=CALIBRATION)
     eight_bits, agreement, results = {}, {}, {}
     floats = answers(module, test)
@@ -150,6 +152,8 @@ def measured(cell: Cell, place: Place) -> dict[str, Any]:
         "float": score,
         "int8": eight_bits,
         "agreement": agreement,
+        "test_images": len(test),
+        "calibration": CALIBRATION,
         "bytes": {"float": report.bytes_before, "int8": report.bytes_after},
         "presets": {"dense": {**DENSE}, "further": {**FURTHER}, "rounded": {**ROUNDED}},
         "precision": place.machine.precision,
@@ -216,9 +220,10 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
             f"Made by `benchmarks/integer_accuracy.py`: {first['dataset']}, trained in {first['precision']}; {setting}. Dense"
             f" networks are trained with the preset laptop, changed by {presets['dense']}; half of the channels are removed and"
             f" what is left is trained with {presets['further']}. Training with the rounding is {presets['rounded']}."
-            f" Ranges are found on {CALIBRATION} training images. In 8 bits compiled code answers, all layers on integers;"
-            " its bits are the same on all machines. All 10,000 test images; means over seeds with sample standard deviations,"
-            " losses by pairs of equal seeds. Agreement is the share of test images with the float network's answer.\n",
+            f" Ranges are found on {first['calibration']} training images. In 8 bits compiled code answers, all layers on"
+            f" integers; its bits are the same on all machines. All {first['test_images']:,} test images; means over seeds with"
+            " sample standard deviations, losses by pairs of equal seeds. Agreement is the share of test images with the"
+            " float network's answer.\n",
             table(lines) + "\n",
         ]
     )

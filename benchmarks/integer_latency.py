@@ -47,9 +47,7 @@ CALIBRATION = 8
 
 def main() -> int:
     options = _options()
-    rows: list[dict[str, Any]] = (
-        json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
-    )
+    rows = _saved(options)
     started = time.monotonic()
     for network in options.networks:
         if any(row["network"] == network for row in rows):
@@ -84,6 +82,23 @@ def _options() -> argparse.Namespace:
                 f"engine {engine} needs the package {package}; pip install .[benchmarks], or name other engines"
             )
     return options
+
+
+def _saved(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of an earlier run with the same settings on the same processor."""
+    if options.json is None or not options.json.exists():
+        return []
+    record: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(facts_of_run(options)))
+    other = [
+        name
+        for name in now
+        if name not in ("networks", "load_average") and record["environment"].get(name) != now[name]
+    ]
+    if other:
+        raise SystemExit(f"'{options.json}' is of another {' and '.join(other)}; remove it, or name another file")
+    rows: list[dict[str, Any]] = record["rows"]
+    return rows
 
 
 def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -70,7 +70,8 @@ def test_the_page_pairs_equal_seeds() -> None:
         {
             "model": "resnet20", "width": 1.0, "variant": variant, "seed": seed, "float": 0.8 + seed / 100,
             "int8": dict.fromkeys(ways, 0.795 + seed / 100), "agreement": dict.fromkeys(ways, 0.975),
-            "bytes": {"float": 4000, "int8": 1100}, "dataset": "cifar10", "precision": "float32",
+            "bytes": {"float": 4000, "int8": 1100}, "test_images": 10000, "calibration": 256,
+            "dataset": "cifar10", "precision": "float32",
             "presets": {"dense": {}, "further": {}, "rounded": {}}, "environment": {"torch": "2"},
         }
         for variant in VARIANTS

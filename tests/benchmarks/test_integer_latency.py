@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from integer_latency import ENGINES, TYPES, summary, table
+from integer_latency import ENGINES, TYPES, _saved, facts_of_run, summary, table
 
 MS = {"reconvene": {"float32": 6.0, "int8": 2.0}, "onnxruntime": {"float32": 8.0, "int8": 4.0},
       "openvino": {"float32": 6.0, "int8": 2.5}}  # fmt: skip
@@ -33,3 +36,17 @@ def test_means_are_of_networks_that_both_have(rows: list[dict[str, Any]]) -> Non
     assert "| dense | int8 | 0.50 | 0.80 |" in summary(rows)
     some = [row for row in rows if (row["network"], row["engine"]) != ("resnet50", "openvino")]
     assert "| pruned 50% | float32 | 0.75 | 1.00 |" in summary(some)
+
+
+def test_a_run_with_other_settings_is_no_beginning_of_this_one(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    options = argparse.Namespace(
+        networks=["resnet18"], engines=["reconvene"], sparsity=0.5, choose="model", repeat=50, seed=0, seconds=None,
+        json=tmp_path / "record.json",
+    )  # fmt: skip
+    assert _saved(options) == []
+    options.json.write_text(json.dumps({"environment": facts_of_run(options), "rows": rows}))
+    options.networks, options.seconds = ["resnet50"], 10.0
+    assert _saved(options) == rows
+    options.sparsity, options.repeat = 0.25, 9
+    with pytest.raises(SystemExit, match="of another sparsity and repeat"):
+        _saved(options)
