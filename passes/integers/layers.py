@@ -86,12 +86,11 @@ def layer_of(
     if weights is None or isinstance(weights, str):
         return weights
     source = known(node.args[0])
-    if source is None:
-        return "its input is not quantised"
+    why = "its input is not quantised" if source is None else _no_result(node, axes)
+    if source is None or why is not None:
+        return why
     window = None if axes is None or transposed else _window(node)
     spread = None
-    if axes is not None and node.meta["val"].dim() != axes + 2:
-        return "its input has no batch"
     if transposed:
         window, spread = _transposed(node)
     if axes is not None and window is None:
@@ -111,6 +110,14 @@ def layer_of(
         return "its sums might not fit in 32 bits"
     axis = 1 if window is not None else node.meta["val"].dim() - 1
     return Layer(read, codes.zero, weight, bias.to(torch.int32), scale, axis, window, _name(node.args[1]), spread)
+
+
+def _no_result(node: fx.Node, axes: int | None) -> str | None:
+    """Why no kernel gives what a layer does, by its shape; `axes` are those of its window."""
+    shape = node.meta["val"].shape
+    if axes is not None and len(shape) != axes + 2:
+        return "its input has no batch"
+    return "it computes nothing" if any(isinstance(size, int) and size == 0 for size in shape) else None
 
 
 def _name(weight: Any) -> str:

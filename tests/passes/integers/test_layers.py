@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import reconvene
 from reconvene.passes.integers.transposed import spread_of, spread_out, turned
 from tests.support.lowered import FINE, Layer, lowered
 
@@ -187,3 +188,10 @@ def test_codes_wider_than_a_byte_are_named() -> None:
 
     (told,) = lowered(Wide(), torch.randn(3))[0].floats
     assert told.startswith("dequantize_per_tensor at ") and "wider than a byte" in told
+
+
+def test_an_empty_batch_is_compiled() -> None:
+    module, x = Layer(QuantisedLinear(6, 3)).eval(), torch.randn(0, 6)
+    (told,) = (one for one in lowered(module, x)[0].floats if one.startswith("linear"))
+    assert told.endswith("it computes nothing")
+    assert reconvene.compile(module, (x,)).run(x).shape == (0, 3)
