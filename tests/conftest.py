@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from reconvene.frontend.base.dump import watching
 from tests.support.golden import OPTION, golden  # noqa: F401
@@ -23,6 +24,11 @@ from tests.support.tools import INSTALL, OPTIONAL, missing
 TORCHVISION_OPERATORS = torch.library.Library("torchvision", "DEF")
 for _name in ("nms", "qnms"):
     TORCHVISION_OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+# No test is about time: a busy machine takes as long as it takes, to draw examples too.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
