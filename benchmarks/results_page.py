@@ -306,24 +306,6 @@ def opened(record: dict[str, Any]) -> str:
     return with_setting(table, record["setting"])
 
 
-def smaller(record: dict[str, Any]) -> str:
-    """Dense and pruned, a table a network."""
-    parts = []
-    for row in record["rows"]:
-        lines = [
-            f"{row['network']}, keeping {row.get('keep', 'channels')}, p = {row['sparsity']:g}\n",
-            "| | dense | pruned | times less |",
-            "|---|---|---|---|",
-        ]
-        before, after = row["dense"], row["reconvene"]
-        lines += [
-            f"| {name} | {before[name]:,.10g} | {after[name]:,.10g} | {before[name] / after[name]:.2f} |"
-            for name in ("parameters", "macs", "bytes", "peak_bytes", "eager_median_ms", "compiled_median_ms")
-        ]
-        parts.append("\n".join(lines))
-    return with_setting("\n\n".join(parts), record["setting"])
-
-
 def killed(record: dict[str, Any]) -> str:
     """One sentence."""
     outcome = "the same weights, statistics and momenta to the last bit" if record["same"] else "OTHER WEIGHTS"
@@ -370,7 +352,7 @@ SECTIONS = (
     Section("sparse_boards", sparse_networks.ON_BOARDS, sparse_networks.summary),
     Section("mlperf_tiny", mlperf_tiny.RESULTS, mlperf_tiny.summary),
     Section("scores", SCORES, lambda record: with_setting(scores.table(record["rows"]), record["setting"])),
-    Section("size", SIZE, smaller),
+    Section("size", SIZE, lambda record: with_setting(scores.sizes(record["rows"]), record["setting"])),
     Section("recovery", recovery.RESULTS, lambda record: recovery.table(record["rows"])),
     Section("layerwise", layerwise.RESULTS, lambda record: layerwise.table(record["rows"])),
     Section("quantization", quantization.RESULTS, lambda record: quantization.table(record["rows"])),

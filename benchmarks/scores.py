@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,24 @@ def table(rows: list[dict[str, Any]]) -> str:
             f" {row['phases']['score']:.1f} | {before:,} | {after:,} | {before / after:.2f} |"
         )
     return "\n".join(lines)
+
+
+def sizes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of rows that ``--find`` made: dense and pruned, a table a network."""
+    parts = []
+    for row in rows:
+        lines = [
+            f"{row['network']}, keeping {row.get('keep', 'channels')}, p = {row['sparsity']:g}\n",
+            "| | dense | pruned | times less |",
+            "|---|---|---|---|",
+        ]
+        before, after = row["dense"], row["reconvene"]
+        lines += [
+            f"| {name} | {before[name]:,.10g} | {after[name]:,.10g} | {before[name] / after[name]:.2f} |"
+            for name in ("parameters", "macs", "bytes", "peak_bytes", "eager_median_ms", "compiled_median_ms")
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def main() -> None:
