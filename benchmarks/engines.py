@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from reconvene.backends.compile import compile
 from reconvene.frontend.program_file import export_onnx
 
-__all__ = ["ENGINES", "PACKAGES", "difference", "missing", "prepare"]
+__all__ = ["ENGINES", "PACKAGES", "difference", "lacking", "missing", "prepare"]
 
 Call = Callable[[], Any]
 """Runs the model once; its value is what the engine gives."""
@@ -120,6 +120,14 @@ def missing(engine: str) -> str | None:
         metadata.version(package)
     except metadata.PackageNotFoundError:
         return package
+    return None
+
+
+def lacking(engines: Iterable[str]) -> str | None:
+    """What the first of `engines` that cannot run here needs, and what to do."""
+    for engine in engines:
+        if package := missing(engine):
+            return f"engine {engine} needs the package {package}; pip install .[benchmarks], or name other engines"
     return None
 
 

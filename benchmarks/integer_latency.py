@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from engines import difference, missing, prepare
+from engines import difference, lacking, prepare
 from latency import environment
 from models import build, image_size
 
@@ -75,12 +75,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="begin no network later than this")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    for engine in options.engines:
-        package = missing(engine)
-        if package:
-            parser.error(
-                f"engine {engine} needs the package {package}; pip install .[benchmarks], or name other engines"
-            )
+    if told := lacking(options.engines):
+        parser.error(told)
     return options
 
 
