@@ -55,7 +55,7 @@ def saved(path: Path) -> Path:
     return path
 
 
-def test_a_file_keeps_them_and_pruning_hands_them_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_keeps_them_and_verbs_hand_them_on_where_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = saved(tmp_path / "model.pt2")
     assert read_program(path).data == FACTS
@@ -63,8 +63,10 @@ def test_a_file_keeps_them_and_pruning_hands_them_on(tmp_path: Path, monkeypatch
     assert read_program("small.pt2").data == FACTS
     assert main(["compact", "small.pt2", "-o", "again.pt2"]) == 0
     assert read_program("again.pt2").data == FACTS
-    assert main(["capture", "small.pt2", "-o", "plain.pt2"]) == 0
-    assert read_program("plain.pt2").data is None
+    assert main(["capture", "small.pt2", "-o", "copy.pt2"]) == 0
+    assert read_program("copy.pt2").data == FACTS
+    assert main(["capture", "small.pt2", "--image-bytes", "NHWC", "-o", "bytes.pt2"]) == 0
+    assert read_program("bytes.pt2").data is None  # Its images are no longer normalised outside.
 
 
 @pytest.mark.parametrize(
