@@ -26,12 +26,12 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import resumable
 from accuracy_page import spread
 from latency import cpu_name
 
@@ -42,17 +42,14 @@ from reconvene.driver.shrinking.course import ONCE, RL_PRUNER, RULES, Settings, 
 from reconvene.driver.shrinking.held_out import split
 from reconvene.driver.shrinking.shrink import Task, accuracy_on_tests, model_of, shrink
 from reconvene.driver.shrinking.steps import Step
-from reconvene.driver.sweep import check_comparable, read_results
 from reconvene.driver.training.evaluation import accuracy, answers
 from reconvene.driver.training.loop import Hardware, train
 from reconvene.driver.training.presets import find_preset
-from reconvene.frontend.base.errors import InputError, ReconveneError
-from reconvene.frontend.base.files import write_text
-from reconvene.frontend.data.datasets import Images, find_dataset
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.data.datasets import Images
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.frontend.program_file import load_program
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 DENSE = {"epochs": 15, "milestones": (8.0, 12.0), "train_images": 20000, "test_images": 10000}
 """How the preset ``laptop`` is changed for the networks that rules begin with."""
 SHARES = (0.2, 0.4, 0.6)
@@ -324,73 +321,38 @@ def timed(lines: Sequence[Mapping[str, Any]], work: Path) -> dict[str, Any]:
     }
 
 
-def swept(options: argparse.Namespace, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines there are and those that were missing, each written as it is reached."""
-    dataset = find_dataset(options.dataset)
-    images = (dataset.load(options.data, "train"), dataset.load(options.data, "test"))
-    machine = Hardware(options.device, "bfloat16" if options.bfloat16 else "float32", 1)
-    check_comparable(lines, machine, options.results)
+def swept(options: argparse.Namespace, lines: Sequence[resumable.Line]) -> list[resumable.Line]:
+    """The lines there are and those that were missing."""
     changes = dict(change.split("=", 1) for change in options.set)
     dense = {**DENSE, **dict(change.split("=", 1) for change in options.dense_set)}
-    place = Place(images, options.work, machine, options.target, changes, dense)
-    done, found = {line["key"] for line in lines}, list(lines)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    with options.results.open("a", encoding="utf-8") as file:
-        for run in runs(options):
-            if all(run.key(share, place.settings(run), place.dense) in done for share in run.shares):
-                continue
-            try:
-                for line in measured(run, place):
-                    if line["key"] in done:
-                        continue
-                    found.append(line)
-                    file.write(json.dumps(line) + "\n")
-                    file.flush()
-                    print(f"{run.name} at {line['share']:.0%}: {line['accuracy']:.2%}", file=sys.stderr, flush=True)
-            except ReconveneError as error:
-                print(f"{run.name}: {error}", file=sys.stderr)
-    return found
+    machine = resumable.hardware_of(options)
+    place = Place(resumable.images_of(options), options.work, machine, options.target, changes, dense)
+    jobs = (
+        resumable.Job(
+            run.name,
+            frozenset(run.key(share, place.settings(run), place.dense) for share in run.shares),
+            partial(measured, run, place),
+            lambda line: f"{line['accuracy']:.2%} at {line['share']:.0%}",
+        )
+        for run in runs(options)
+    )
+    return resumable.swept(jobs, lines, machine, options.results)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--rules", nargs="+", default=["dense", *RULES], choices=("dense", *RULES))
     parser.add_argument("--rewards", nargs="+", default=["accuracy"], help="of rl-pruner")
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--target", default="rpi4")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help=f"changes of {PRESET}")
     parser.add_argument("--dense-set", nargs="*", default=[], metavar="NAME=VALUE", help="changes of the dense preset")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--bfloat16", action="store_true")
-    parser.add_argument("--work", type=Path, default=Path("out/allocation"), help="checkpoints and steps")
-    parser.add_argument("--results", type=Path, default=FOLDER / "allocation.jsonl")
     parser.add_argument("--latency", action="store_true", help="only measure times of what is there")
-    parser.add_argument("--report-only", action="store_true")
+    resumable.add_options(parser, "allocation", seeds=[0, 1])
     options = parser.parse_args()
-    times_path = options.results.with_suffix(".times.json")
-    torch.set_num_threads(1)
-    try:
-        lines = read_results(options.results)
-        if options.latency:
-            write_text(times_path, json.dumps(timed(lines, options.work), indent=1) + "\n")
-        elif not options.report_only:
-            lines = swept(options, lines)
-    except ReconveneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    if not lines:
-        print(f"error: no results in '{options.results}' yet", file=sys.stderr)
-        return 2
-    times = json.loads(times_path.read_text(encoding="utf-8")) if times_path.exists() else {}
-    text = page(lines, times)
-    write_text(options.results.with_suffix(".md"), text)
-    print(text)
-    return 0
+    return resumable.main(options, lambda lines: swept(options, lines), page, lambda lines: timed(lines, options.work))
 
 
 if __name__ == "__main__":

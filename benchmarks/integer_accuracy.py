@@ -19,8 +19,9 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,19 @@ import torch
 from torch import Tensor, fx, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import resumable
 from accuracy_page import spread
 
 import reconvene
 from reconvene.driver.models import load_model
 from reconvene.driver.reports.report import environment
-from reconvene.driver.sweep import check_comparable, read_results
 from reconvene.driver.training.evaluation import accuracy, answers
 from reconvene.driver.training.loop import Hardware, Trained, train
 from reconvene.driver.training.presets import Preset, find_preset
 from reconvene.frontend.base.errors import ReconveneError
-from reconvene.frontend.base.files import write_text
-from reconvene.frontend.data.datasets import Images, find_dataset
+from reconvene.frontend.data.datasets import Images
 from reconvene.frontend.graph_module import CapturedModule
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 RESULTS = """## Accuracy in 8-bit integers
 
 Trained networks, dense and pruned by half, rounded without training and trained with the rounding:
@@ -178,25 +177,23 @@ class Compiled(nn.Module):
         return found[: len(images)]
 
 
-def swept(options: argparse.Namespace, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines there are and those that were missing, each written as it is reached."""
-    dataset = find_dataset(options.dataset)
-    images = (dataset.load(options.data, "train"), dataset.load(options.data, "test"))
-    machine = Hardware(options.device, "bfloat16" if options.bfloat16 else "float32", 1)
-    check_comparable(lines, machine, options.results)
-    place = Place(images, options.work, machine)
-    done, found = {line["key"] for line in lines}, list(lines)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    with options.results.open("a", encoding="utf-8") as file:
-        for cell in cells(options):
-            if cell.key in done:
-                continue
-            line = measured(cell, place)
-            found.append(line)
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            print(f"{cell.name}: {line['float']:.2%}, {line['int8']}", file=sys.stderr, flush=True)
-    return found
+def _lines(cell: Cell, place: Place) -> Iterator[resumable.Line]:
+    yield measured(cell, place)
+
+
+def swept(options: argparse.Namespace, lines: Sequence[resumable.Line]) -> list[resumable.Line]:
+    """The lines there are and those that were missing."""
+    place = Place(resumable.images_of(options), options.work, resumable.hardware_of(options))
+    jobs = (
+        resumable.Job(
+            cell.name,
+            frozenset({cell.key}),
+            partial(_lines, cell, place),
+            lambda line: f"{line['float']:.2%}, {line['int8']}",
+        )
+        for cell in cells(options)
+    )
+    return resumable.swept(jobs, lines, place.machine, options.results)
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:
@@ -275,31 +272,9 @@ def main() -> int:
     parser.add_argument(
         "--models", nargs="+", default=["resnet8-cifar", "resnet20", "vgg16:0.5"], metavar="MODEL[:WIDTH]"
     )
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--bfloat16", action="store_true")
-    parser.add_argument("--work", type=Path, default=Path("out/integer-accuracy"), help="checkpoints")
-    parser.add_argument("--results", type=Path, default=FOLDER / "integer_accuracy.jsonl")
-    parser.add_argument("--report-only", action="store_true")
+    resumable.add_options(parser, "integer_accuracy", seeds=[0])
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    try:
-        lines = read_results(options.results)
-        if not options.report_only:
-            lines = swept(options, lines)
-    except ReconveneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    if not lines:
-        print(f"error: no results in '{options.results}' yet", file=sys.stderr)
-        return 2
-    text = page(lines)
-    write_text(options.results.with_suffix(".json"), json.dumps({"lines": lines}, indent=1) + "\n")
-    write_text(options.results.with_suffix(".md"), text)
-    print(text)
-    return 0
+    return resumable.main(options, lambda lines: swept(options, lines), lambda lines, _: page(lines))
 
 
 if __name__ == "__main__":

@@ -23,14 +23,16 @@ import hashlib
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import resumable
 from accuracy_page import spread
 from latency import cpu_name
 
@@ -38,20 +40,16 @@ from reconvene import compact, prune
 from reconvene.driver.models import load_model
 from reconvene.driver.reports.latency import measure
 from reconvene.driver.reports.report import environment
-from reconvene.driver.sweep import check_comparable, read_results
 from reconvene.driver.training.evaluation import accuracy, answers
 from reconvene.driver.training.loop import Hardware, Trained, train
 from reconvene.driver.training.masks import Masks
 from reconvene.driver.training.presets import Preset, find_preset
 from reconvene.driver.training.recipes import preset_method
-from reconvene.frontend.base.errors import ReconveneError
-from reconvene.frontend.base.files import write_text
-from reconvene.frontend.data.datasets import Images, find_dataset
+from reconvene.frontend.data.datasets import Images
 from reconvene.frontend.graph_module import CapturedModule
 from reconvene.passes.pruning.methods.base import TrainingMethod
 from reconvene.passes.pruning.methods.constrained import CHANNELS
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 RESULTS = """## Accuracy under structures
 
 What methods that find zeros in training keep of the accuracy, by structure: [the tables](results/structured_accuracy.md).
@@ -331,69 +329,35 @@ def timed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _lines(cell: Cell, place: Place) -> Iterator[resumable.Line]:
+    yield measured(cell, place)
+
+
+def swept(options: argparse.Namespace, lines: Sequence[resumable.Line]) -> list[resumable.Line]:
+    """The lines there are and those that were missing."""
+    place = Place(resumable.images_of(options), options.work, resumable.hardware_of(options))
+    jobs = (
+        resumable.Job(
+            f"{cell.spelled}, {cell.method}, seed {cell.seed}",
+            frozenset({cell.key}),
+            partial(_lines, cell, place),
+            lambda line: f"{line['accuracy']:.2%}",
+        )
+        for cell in cells(options)
+    )
+    return resumable.swept(jobs, lines, place.machine, options.results)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--structures", nargs="+", default=list(STRUCTURES), metavar="STRUCTURE[:SHARE]")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--bfloat16", action="store_true")
-    parser.add_argument("--work", type=Path, default=Path("out/structured-accuracy"), help="checkpoints")
-    parser.add_argument("--results", type=Path, default=FOLDER / "structured_accuracy.jsonl")
     parser.add_argument("--latency", action="store_true", help="only measure times of what is there")
-    parser.add_argument("--report-only", action="store_true")
+    resumable.add_options(parser, "structured_accuracy", seeds=[0, 1, 2])
     options = parser.parse_args()
-    times_path = options.results.with_suffix(".times.json")
-    torch.set_num_threads(1)
-    try:
-        lines = read_results(options.results)
-        if options.latency:
-            write_text(times_path, json.dumps(timed(lines), indent=1) + "\n")
-        elif not options.report_only:
-            lines = swept(options, lines)
-    except ReconveneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    if not lines:
-        print(f"error: no results in '{options.results}' yet", file=sys.stderr)
-        return 2
-    times = json.loads(times_path.read_text(encoding="utf-8")) if times_path.exists() else {}
-    text = page(lines, times)
-    write_text(options.results.with_suffix(".json"), json.dumps({"lines": lines, "times": times}, indent=1) + "\n")
-    write_text(options.results.with_suffix(".md"), text)
-    print(text)
-    return 0
-
-
-def swept(options: argparse.Namespace, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines there are and those that were missing, each written as its training ends."""
-    dataset = find_dataset(options.dataset)
-    images = (dataset.load(options.data, "train"), dataset.load(options.data, "test"))
-    machine = Hardware(options.device, "bfloat16" if options.bfloat16 else "float32", 1)
-    check_comparable(lines, machine, options.results)
-    place = Place(images, options.work, machine)
-    done, found = {line["key"] for line in lines}, list(lines)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    with options.results.open("a", encoding="utf-8") as file:
-        for cell in cells(options):
-            if cell.key in done:
-                continue
-            try:
-                line = measured(cell, place)
-            except ReconveneError as error:
-                print(f"{cell.spelled}, {cell.method}, seed {cell.seed}: {error}", file=sys.stderr)
-                continue
-            found.append(line)
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            print(
-                f"{cell.spelled}, {cell.method}, seed {cell.seed}: {line['accuracy']:.2%}", file=sys.stderr, flush=True
-            )
-    return found
+    return resumable.main(options, lambda lines: swept(options, lines), page, timed)
 
 
 if __name__ == "__main__":

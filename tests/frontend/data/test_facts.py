@@ -55,7 +55,9 @@ def saved(path: Path) -> Path:
     return path
 
 
-def test_a_file_keeps_them_and_verbs_hand_them_on_where_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_keeps_them_and_verbs_hand_them_on_where_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = saved(tmp_path / "model.pt2")
     assert read_program(path).data == FACTS
