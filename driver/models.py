@@ -22,9 +22,13 @@ from ..frontend.capture import capture
 from ..frontend.data.datasets import find_dataset
 from ..frontend.data.facts import DataFacts
 from ..frontend.networks.papers import NETWORKS, SHORT_NAMES, Network, find_network, network_for
-from ..frontend.program_file import Compute, read_program
+from ..frontend.program_file import Compute, load_stored
+from ..frontend.weights import load_weights, place_and_key
 from .arrays import Given
 from .example_inputs import arranged, check_bytes, random_input, shaped
+
+WEIGHTS_ALONE = (".pth", ".ckpt", ".safetensors")
+"""Ends of the names of files that hold no graph."""
 
 __all__ = ["Fit", "LoadedModel", "called", "load_model", "named_object", "rebatched"]
 
@@ -66,6 +70,7 @@ def load_model(
     dataset: str | Fit | None = None,
     width: float = 1.0,
     given: Sequence[Given] = (),
+    weights: str | None = None,
 ) -> LoadedModel:
     """Loads MODEL: a ``.pt2`` path, ``package.module:attribute``, ``file.py:attribute`` or the name of a network.
 
@@ -79,6 +84,7 @@ def load_model(
         dataset: of `frontend.data.datasets.DATASETS`, or what one of the papers' networks is fitted to instead.
         width: scales the layers of such a network.
         given: arrays, which are the example inputs instead.
+        weights: ``FILE`` or ``FILE:KEY``, a state dict for what code or a network's name gives; see `frontend.weights`.
 
     Raises:
         InputError: there is no such model, it does not load, or its inputs do not fit.
@@ -86,8 +92,14 @@ def load_model(
     torch.manual_seed(seed)
     wanted = shaped(inputs, seed) if inputs else [(entry.name, entry.tensor) for entry in given]
     if model.endswith(".pt2") or Path(model).is_file():
+        if weights is not None:
+            raise InputError(f"'{model}' has its weights in it; give others to the code that the model is made by")
+        if model.endswith(WEIGHTS_ALONE):
+            raise InputError(
+                f"'{model}' is weights without a model; name the code that builds it, file.py:callable, and '--weights {model}'"
+            )
         with stage(f"reading {model}"):
-            stored = read_program(model)
+            stored = load_stored(model)
             certificate, compute, data = stored.certificate, stored.compute, stored.data
         used = arranged(wanted, stored.module, stored.example_inputs) if wanted else stored.example_inputs
         if not used:
@@ -111,6 +123,10 @@ def load_model(
             f"no model '{model}': there is no such file; give a .pt2 path, package.module:callable, file.py:callable,"
             f" or one of {', '.join(NETWORKS)}; with --dataset also {', '.join(SHORT_NAMES)}"
         )
+    if weights is not None:
+        with stage(f"reading {weights}"):
+            file, key = place_and_key(weights)
+            load_weights(module, file, key=key)
     used = rebatched(arranged(wanted, module), batch)
     return LoadedModel(capture(module, used, dynamic_shapes(used, dynamic)), used, name, Path(name))
 

@@ -47,6 +47,7 @@ __all__ = [
     "ThreadsOfBundle",
     "TrainingData",
     "TrainingThreads",
+    "Weights",
     "Width",
     "Winograd",
     "Workers",
@@ -61,6 +62,14 @@ MODEL_HELP = (
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 InputShapes = Annotated[
     list[str] | None, typer.Option("--input", metavar="SHAPE[,DTYPE]", help="An example input, such as 1x3x224x224.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE[:KEY]",
+        help="Trained weights for a MODEL from code or by name: a state dict, .pth or .safetensors; KEY of a checkpoint.",
+    ),
 ]
 Dynamic = Annotated[
     list[str] | None,

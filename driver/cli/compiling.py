@@ -19,6 +19,7 @@ from .command_options import (
     Seed,
     Target,
     Threads,
+    Weights,
     Winograd,
 )
 from .terminal import answer
@@ -64,6 +65,7 @@ def compile_(
     check_input: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Compare on these inputs, too: .npy or .npz. Repeatable.")
     ] = None,
+    weights: Weights = None,
     input: InputShapes = None,
     dynamic: Dynamic = None,
     output: Output = None,
@@ -90,6 +92,7 @@ def compile_(
             dtype=dtype,
             check=check,
             check_files=tuple(check_input or ()),
+            weights=weights,
             inputs=tuple(input or ()),
             dynamic=tuple(dynamic or ()),
             output=output,

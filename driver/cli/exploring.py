@@ -26,6 +26,7 @@ from .command_options import (
     TestShare,
     TrainingData,
     TrainingThreads,
+    Weights,
     Width,
     Workers,
 )
@@ -106,6 +107,7 @@ def explore(
     threads: TrainingThreads = None,
     width: Width = 1.0,
     checkpoint_every: CheckpointEvery = 100,
+    weights: Weights = None,
     input: InputShapes = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of all that is made; beside MODEL unless given.")
@@ -142,6 +144,7 @@ def explore(
             machine=verb.machine_asked(device, bfloat16, float16, threads),
             width=width,
             checkpoint_every=checkpoint_every,
+            weights=weights,
             inputs=tuple(input or ()),
             output=output,
             seed=seed,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command_options import InputShapes, Json, KeyFile, Model, Output, Seed, Target
+from .command_options import InputShapes, Json, KeyFile, Model, Output, Seed, Target, Weights
 from .terminal import answer
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def times(
     by: By = "model",
     on: OnBoard = None,
     key_file: KeyFile = None,
+    weights: Weights = None,
     input: InputShapes = None,
     seed: Seed = 0,
     json: Json = False,
@@ -50,6 +51,7 @@ def times(
             by=by,
             on=on,
             key_file=key_file,
+            weights=weights,
             inputs=tuple(input or ()),
             seed=seed,
         )
@@ -101,6 +103,7 @@ def map_(
         typer.Option("--set", metavar="NAME=VALUE", help="Another setting of the search, see docs. Repeatable."),
     ] = None,
     output: Output = None,
+    weights: Weights = None,
     input: InputShapes = None,
     seed: Seed = 0,
     json: Json = False,
@@ -125,6 +128,7 @@ def map_(
             training_data=training_data,
             settings=tuple(setting or ()),
             output=output,
+            weights=weights,
             inputs=tuple(input or ()),
             seed=seed,
         )

@@ -29,6 +29,8 @@ class Verb(TyperCommand):
         for name, value in given.values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{given.spelled(name)} {value} is no finite number; give one")
+        if given.values.get("weights") is not None:
+            _weights(given)
         check = _CHECKS.get(ctx.info_name)
         if check is not None:
             check(given)
@@ -72,6 +74,18 @@ def _is_program(model: str) -> bool:
 
 def _is_network(model: str) -> bool:
     return not _is_program(model) and ":" not in model
+
+
+def _weights(given: Given) -> None:
+    """What is said of weights of a person's own."""
+    model = str(given["model"] or given.values.get("named") or "")
+    if _is_program(model):
+        given.refuse(["weights"], f"for '{model}', which has its weights; it is for models from code or by name")
+    if Path(model).is_dir() and given.values.get("against") is None:
+        given.refuse(["weights"], "for a bundle, which is compiled already")
+    file = str(given["weights"])
+    if not Path(file).exists() and not Path(file.rpartition(":")[0] or file).exists():
+        raise InputError(f"no such file: '{file}'; give weights as torch.save or safetensors wrote them")
 
 
 def _capture(given: Given) -> None:
@@ -119,6 +133,8 @@ def _prune(given: Given) -> None:
     if given["recover"] is None and given["method"] not in _LOOKING_AT_CALLS:
         given.refuse(["calibration", "recover_set"], "without --recover, which says what is done with them")
     _structured(given)
+    if given["layer_sparsity"]:
+        given.refuse(["sparsity"], "with --layer-sparsity, by which other layers stay as they are")
     if given["latency"] is not None:
         given.refuse(["sparsity"], "with --latency, which finds a sparsity")
     if given["channel_multiple"] is not None and given["latency"] is None:

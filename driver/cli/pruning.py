@@ -26,6 +26,7 @@ from .command_options import (
     Seed,
     Std,
     Structure,
+    Weights,
     Width,
 )
 from .terminal import answer
@@ -39,6 +40,7 @@ __all__ = ["capture", "compact", "explain", "prune"]
 def capture(
     model: Model,
     input: InputShapes = None,
+    weights: Weights = None,
     dynamic: Dynamic = None,
     output: Output = None,
     onnx: OnnxFile = None,
@@ -68,6 +70,7 @@ def capture(
             image_bytes,
             verb.parse_channels(mean, std),
             seed,
+            weights,
         )
         return verb.run(request)
 
@@ -79,6 +82,7 @@ def explain(
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     dot: Annotated[Path | None, typer.Option(help="Write the channel axes for Graphviz.")] = None,
     graphml: Annotated[Path | None, typer.Option(help="Write the channel axes as GraphML.")] = None,
+    weights: Weights = None,
     input: InputShapes = None,
     seed: Seed = 0,
     json: Json = False,
@@ -86,14 +90,20 @@ def explain(
     """Show which channels can go together, which cannot, and why."""
     from ..verbs import explain as verb
 
-    answer(json, lambda: verb.run(verb.Request(model, html, dot, graphml, tuple(input or ()), seed)))
+    answer(json, lambda: verb.run(verb.Request(model, html, dot, graphml, tuple(input or ()), seed, weights)))
 
 
 def prune(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     named: Annotated[str | None, typer.Option("--model", help="MODEL, as an option.")] = None,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="How channels are scored; or reconvene, the paper's method.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            metavar="METHOD",
+            help="How channels are scored; reconvene, the paper's method; or a score of your own, file.py:function.",
+        ),
     ] = "magnitude",
     sparsity: Annotated[
         float,
@@ -101,6 +111,12 @@ def prune(
             "--sparsity", "-s", help="Share of channels to remove, 0..1; of weights for reconvene or structures."
         ),
     ] = 0.5,
+    layer_sparsity: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer-sparsity", metavar="PATTERN=S", help="Only these layers lose channels, each its share. Repeatable."
+        ),
+    ] = None,
     structure: Structure = None,
     score: Annotated[str | None, typer.Option(help="For reconvene: magnitude, random, snip, grasp or synflow.")] = None,
     setting: Annotated[
@@ -145,6 +161,7 @@ def prune(
         list[str] | None,
         typer.Option("--recover-set", metavar="NAME=VALUE", help="A setting of either, see docs. Repeatable."),
     ] = None,
+    weights: Weights = None,
     input: InputShapes = None,
     dynamic: Dynamic = None,
     output: Output = None,
@@ -166,7 +183,7 @@ def prune(
             outputs=Outputs(output, report, plan, onnx),
             method=method,
             settings=method_settings(score, setting or []),
-            sparsity=sparsity,
+            sparsity=verb.shares_asked(layer_sparsity) if layer_sparsity else sparsity,
             structure=structures_asked(structure or []),
             scope=scope,
             target=target,
@@ -176,6 +193,7 @@ def prune(
             minimum_channels=minimum_channels,
             ignore=tuple(ignore or ()),
             fold=fold,
+            weights=weights,
             inputs=tuple(input or ()),
             dynamic=tuple(dynamic or ()),
             dataset=dataset,
@@ -197,6 +215,7 @@ def compact(
     masks: Annotated[Path | None, typer.Option(help="More zeros: parameter name to bool tensor, .safetensors.")] = None,
     apply: Annotated[Path | None, typer.Option(help="Do to this model what a plan (.json) says was done.")] = None,
     structure: Structure = None,
+    weights: Weights = None,
     input: InputShapes = None,
     dynamic: Dynamic = None,
     output: Output = None,
@@ -217,7 +236,7 @@ def compact(
 
     def work() -> Answer:
         said = structures_asked(structure or [])
-        return verb.run(verb.Request(model, outputs, masks, apply, said, fold, inputs, sizes, seed))
+        return verb.run(verb.Request(model, outputs, masks, apply, said, fold, inputs, sizes, seed, weights))
 
     answer(json, work)
 

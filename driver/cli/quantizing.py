@@ -18,6 +18,7 @@ from .command_options import (
     Seed,
     Std,
     TestShare,
+    Weights,
     Workers,
 )
 from .terminal import answer
@@ -76,6 +77,7 @@ def quantize(
     trainable: Annotated[
         bool, typer.Option("--trainable", help="Write it for 'reconvene train'; quantize what comes of that again.")
     ] = False,
+    weights: Weights = None,
     input: InputShapes = None,
     output: Output = None,
     onnx: Annotated[
@@ -101,6 +103,7 @@ def quantize(
             calibration=calibration,
             images=images,
             test_images=test_images,
+            weights=weights,
             inputs=tuple(input or ()),
             output=output,
             onnx=onnx,

@@ -19,6 +19,7 @@ from .command_options import (
     SessionTimeout,
     Target,
     ThreadsOfBundle,
+    Weights,
 )
 from .terminal import answer
 
@@ -44,6 +45,7 @@ def run(
     public_key: PublicKey = None,
     timeout: SessionTimeout = 600,
     threads: ThreadsOfBundle = None,
+    weights: Weights = None,
     input: InputShapes = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the outputs here: .npz, or .npy for one.")
@@ -64,6 +66,7 @@ def run(
             public_key=public_key,
             timeout=timeout,
             threads=threads,
+            weights=weights,
             inputs=tuple(input or ()),
             output=output,
             seed=seed,
@@ -92,6 +95,7 @@ def bench(
     engine: Annotated[
         list[str] | None, typer.Option(help="reconvene, tvm-default or eager; all unless given. Repeatable.")
     ] = None,
+    weights: Weights = None,
     input: InputShapes = None,
     seed: Seed = 0,
     json: Json = False,
@@ -112,6 +116,7 @@ def bench(
             public_key=public_key,
             timeout=timeout,
             engines=tuple(engine or ()),
+            weights=weights,
             inputs=tuple(input or ()),
             seed=seed,
         )

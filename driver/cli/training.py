@@ -31,6 +31,7 @@ from .command_options import (
     ThreadsOfBundle,
     TrainingData,
     TrainingThreads,
+    Weights,
     Width,
     Workers,
 )
@@ -104,6 +105,7 @@ def train(
             min=1, max=MOST_MACS, help="Multiply-accumulates of the dense network on one image, for --compute equal."
         ),
     ] = None,
+    weights: Weights = None,
     input: InputShapes = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run; beside MODEL unless given.")
@@ -135,6 +137,7 @@ def train(
             restart=restart,
             compute=compute,
             dense_macs=dense_macs,
+            weights=weights,
             inputs=tuple(input or ()),
             output=output,
             seed=seed,
@@ -173,6 +176,7 @@ def train_levels(
     threads: TrainingThreads = None,
     width: Width = 1.0,
     checkpoint_every: CheckpointEvery = 100,
+    weights: Weights = None,
     input: InputShapes = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the levels; beside MODEL unless given.")
@@ -198,6 +202,7 @@ def train_levels(
             machine=verb.machine_asked(device, bfloat16, float16, threads),
             width=width,
             checkpoint_every=checkpoint_every,
+            weights=weights,
             inputs=tuple(input or ()),
             output=output,
             seed=seed,
@@ -240,6 +245,7 @@ def shrink(
     threads: TrainingThreads = None,
     width: Width = 1.0,
     checkpoint_every: CheckpointEvery = 100,
+    weights: Weights = None,
     input: InputShapes = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the steps; beside MODEL unless given.")
@@ -269,6 +275,7 @@ def shrink(
             machine=verb.machine_asked(device, bfloat16, float16, threads),
             width=width,
             checkpoint_every=checkpoint_every,
+            weights=weights,
             inputs=tuple(input or ()),
             output=output,
             seed=seed,
@@ -297,6 +304,7 @@ def evaluate(
     public_key: PublicKey = None,
     timeout: SessionTimeout = 600,
     threads: ThreadsOfBundle = None,
+    weights: Weights = None,
     input: InputShapes = None,
     seed: Seed = 0,
     json: Json = False,
@@ -319,6 +327,7 @@ def evaluate(
             public_key=public_key,
             timeout=timeout,
             threads=threads,
+            weights=weights,
             inputs=tuple(input or ()),
             seed=seed,
         )

@@ -50,6 +50,7 @@ class Request:
     timeout: int = 600
     """Seconds."""
     engines: tuple[str, ...] = ()
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     seed: int = 0
 
@@ -70,7 +71,14 @@ def _bench_models(request: Request) -> Answer:
         raise InputError(f"no engine is called '{unknown[0]}'; there are {', '.join(ENGINES)}")
     models = {"compacted" if against else "model": request.model, **({"dense": against} if against else {})}
     loaded = {
-        variant: load_model(name, request.inputs, request.seed, batch=request.batch) for variant, name in models.items()
+        variant: load_model(
+            name,
+            request.inputs,
+            request.seed,
+            batch=request.batch,
+            weights=request.weights if name is request.model else None,
+        )
+        for variant, name in models.items()
     }
     variants = {variant: (entry.module, entry.example_inputs) for variant, entry in reversed(loaded.items())}
     repeat = request.repeat or ROUNDS

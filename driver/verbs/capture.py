@@ -34,6 +34,7 @@ class Request:
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and deviation of each channel of these; None: as the model's file says."""
     seed: int = 0
+    weights: str | None = None
 
 
 def run(request: Request) -> Answer:
@@ -43,7 +44,7 @@ def run(request: Request) -> Answer:
     check_different(request.model, output, onnx)
     if request.image_bytes is not None:
         check_order(request.image_bytes)
-    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
+    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic, weights=request.weights)
     path = output or suffixed(loaded.beside, ".pt2" if request.image_bytes is None else "-bytes.pt2")
     copies = output is None and path.resolve() == Path(request.model).resolve()
     if not (copies and onnx is not None):

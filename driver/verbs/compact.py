@@ -32,6 +32,7 @@ class Request:
     inputs: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
     seed: int = 0
+    weights: str | None = None
 
 
 def run(request: Request) -> Answer:
@@ -42,7 +43,7 @@ def run(request: Request) -> Answer:
     check_different(request.model, *outputs.places())
     masks = None if request.masks is None else read_masks(request.masks)
     plan = None if request.apply is None else Plan.load(request.apply)
-    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
+    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic, weights=request.weights)
     if outputs.onnx is not None:
         check_onnx(loaded.module)
     places = outputs.checked(suffixed(loaded.beside, "-compact.pt2"))

@@ -46,6 +46,7 @@ class Request:
     check: bool = True
     check_files: tuple[Path, ...] = ()
     """Inputs of one call each."""
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
     """Sizes that the model must let vary; the code is for those of the inputs."""
@@ -90,7 +91,7 @@ def run(request: Request) -> Answer:
         check_folder(request.output)
     check_report(request.report)
     options = request.options()
-    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic)
+    loaded = load_model(request.model, request.inputs, request.seed, request.dynamic, weights=request.weights)
     check_inputs = [nested(read_arrays(path), loaded.example_inputs) for path in request.check_files]
     folder = request.output or suffixed(loaded.beside, f"-{Path(request.target).stem}")
     check_folder(folder)

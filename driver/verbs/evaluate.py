@@ -58,6 +58,7 @@ class Request:
     timeout: int = 600
     """Seconds."""
     threads: int | None = None
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     seed: int = 0
 
@@ -89,7 +90,7 @@ def run(request: Request) -> Answer:
 
 def _of_model(request: Request) -> _Subject:
     """A model, and its code for this machine."""
-    loaded = load_model(request.model, request.inputs, request.seed)
+    loaded = load_model(request.model, request.inputs, request.seed, weights=request.weights)
 
     def compiled() -> Compiled:
         built = api.compile(loaded.module, loaded.example_inputs, "host", threads=request.threads or 1)
@@ -115,7 +116,7 @@ def _of_bundle(request: Request) -> _Subject:
 
     compiled = Compiled(_items(bundle.inputs), run)
     if request.against is not None:
-        loaded = load_model(request.against, request.inputs, request.seed)
+        loaded = load_model(request.against, request.inputs, request.seed, weights=request.weights)
         return _Subject(Taker.of(loaded), _module(loaded), lambda: compiled)
     given = bundle.outputs[0].shape if len(bundle.outputs) == 1 else ()
     shapes = tuple(spec.shape for spec in bundle.inputs)

@@ -28,6 +28,7 @@ class Request:
     graphml: Path | None = None
     inputs: tuple[str, ...] = ()
     seed: int = 0
+    weights: str | None = None
 
 
 def run(request: Request) -> Answer:
@@ -39,7 +40,7 @@ def run(request: Request) -> Answer:
     for path in places:
         check_file(path)
     check_different(request.model, *places)
-    loaded = load_model(request.model, request.inputs, request.seed)
+    loaded = load_model(request.model, request.inputs, request.seed, weights=request.weights)
     check_float(loaded.module, "explain and prune before you quantise")
     with stage("finding the channel groups"):
         found = explain_view(dependency_view(canonicalize(loaded.module)), loaded.name)

@@ -47,6 +47,7 @@ class Request:
     settings: tuple[str, ...] = ()
     """``NAME=VALUE``."""
     output: Path | None = None
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     seed: int = 0
 
@@ -85,7 +86,7 @@ def run(request: Request) -> Answer:
     data = open_data(Wanted(request.dataset, request.training_data)) if request.has_data else None
     # Images are looked at many together, where the model allows that.
     fit = None if data is None or Path(request.model).is_file() else data.fit(request.inputs)
-    loaded = load_model(request.model, request.inputs, request.seed, dataset=fit)
+    loaded = load_model(request.model, request.inputs, request.seed, dataset=fit, weights=request.weights)
     path = request.output or suffixed(loaded.beside, "-structures.json")
     check_file(path)
     held_out = None if data is None else HeldOut(data.load("train", Taker.of(loaded)), measure=data.measure)

@@ -57,6 +57,7 @@ class Request:
     images: int = 512
     test_images: int = 1000
     """How many of those for tests, 0 for all."""
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     output: Path | None = None
     onnx: Path | None = None
@@ -124,7 +125,7 @@ def _loaded(request: Request) -> tuple[LoadedModel, _Material]:
         return _with_arrays(request)
     if named:
         return _with_data(request)
-    loaded = load_model(request.model, request.inputs, request.seed)
+    loaded = load_model(request.model, request.inputs, request.seed, weights=request.weights)
     if not has_fake_rounding(loaded.module):
         raise InputError(
             "ranges are found on inputs as the model was trained on: name some with --data or --dataset; where there are none,"
@@ -142,7 +143,7 @@ def _with_arrays(request: Request) -> tuple[LoadedModel, _Material]:
     name = request.calibration or _arrays(request)
     assert name is not None
     given = name if name in KINDS else inputs_in_file(name)
-    return load_model(request.model, request.inputs, request.seed), _Material(given)
+    return load_model(request.model, request.inputs, request.seed, weights=request.weights), _Material(given)
 
 
 def _with_data(request: Request) -> tuple[LoadedModel, _Material]:
@@ -151,7 +152,7 @@ def _with_data(request: Request) -> tuple[LoadedModel, _Material]:
     fit: str | Fit | None = None
     if not Path(request.model).is_file():
         fit = open_data(wanted).fit(request.inputs)
-    loaded = load_model(request.model, request.inputs, request.seed, dataset=fit)
+    loaded = load_model(request.model, request.inputs, request.seed, dataset=fit, weights=request.weights)
     if is_own(wanted.dataset, wanted.data) and wanted.test_share is None and loaded.data is not None:
         wanted = replace(wanted, test_share=loaded.data.test_share or None)
     data, taker = open_data(wanted), Taker.of(loaded)

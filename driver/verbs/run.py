@@ -44,6 +44,7 @@ class Request:
     timeout: int = 600
     """Seconds."""
     threads: int | None = None
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     output: Path | None = None
     seed: int = 0
@@ -79,7 +80,7 @@ def run(request: Request) -> Answer:
 
 
 def _run_model(request: Request, given: Sequence[Given]) -> Ran:
-    loaded = load_model(request.model, request.inputs, request.seed, given=given)
+    loaded = load_model(request.model, request.inputs, request.seed, given=given, weights=request.weights)
     built = api.compile(loaded.module, loaded.example_inputs, "host", threads=request.threads or 1)
     check_array_file(request.output, len(built.outputs))
     names = [spec.name for spec in built.inputs]

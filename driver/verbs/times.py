@@ -34,13 +34,14 @@ class Request:
     by: str = "model"
     on: str | None = None
     key_file: Path | None = None
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     seed: int = 0
 
 
 def run(request: Request) -> Answer:
     structures, shares = structures_alone(request.structures), shares_asked(request.shares)
-    loaded = load_model(request.model, request.inputs, request.seed)
+    loaded = load_model(request.model, request.inputs, request.seed, weights=request.weights)
     place = None
     if request.on is not None:
         from ...backends.boards.place import parse_place

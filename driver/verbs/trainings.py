@@ -50,6 +50,7 @@ class TrainingRequest:
     width: float = 1.0
     checkpoint_every: int = 100
     """Steps."""
+    weights: str | None = None
     inputs: tuple[str, ...] = ()
     output: Path | None = None
     """A folder."""
@@ -131,6 +132,7 @@ def _loaded(request: TrainingRequest, fit: str | Fit | None) -> LoadedModel:
         ("batch",),
         dataset=fit,
         width=request.width,
+        weights=request.weights,
     )
 
 

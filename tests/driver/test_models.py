@@ -140,3 +140,20 @@ def test_loading_code_leaves_the_search_path_as_it_was(code: Path) -> None:
 def test_models_are_captured_already(code: Path) -> None:
     loaded = load_model("mynet.py:net", ["1x3x8x8"])
     assert capture(loaded.module, loaded.example_inputs) is loaded.module
+
+
+def test_weights_are_put_into_what_code_builds(code: Path) -> None:
+    trained = load_model("mynet.py:net", ["1x3x8x8"], seed=5).module.state_dict()
+    torch.save({"ema": trained, "model": {name: value + 1 for name, value in trained.items()}}, "net.pth")
+    loaded = load_model("mynet.py:net", ["1x3x8x8"], weights="net.pth:ema")
+    assert all(torch.equal(loaded.module.state_dict()[name], value) for name, value in trained.items())
+
+
+def test_weights_alone_are_no_model_and_a_program_takes_none(code: Path) -> None:
+    torch.save({}, "net.pth")
+    with pytest.raises(InputError, match=r"weights without a model; name the code that builds it, file\.py:callable"):
+        load_model("net.pth")
+    model = load_model("mynet.py:net", ["1x3x8x8"])
+    save_program(model.module, model.example_inputs, "net.pt2")
+    with pytest.raises(InputError, match="has its weights in it"):
+        load_model("net.pt2", weights="net.pth")
