@@ -231,6 +231,15 @@ class Built(Compiled):
         """
         return write_bundle(self.artifact, Path(folder), link=link, runtime=runtime, certificate=certificate)
 
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """`export` as it is done unless somebody says otherwise; `Built.open` reads it where the model is for this machine."""
+        return self.export(folder)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Built:
+        """The model that `save` wrote into `folder`, to be run here; as `load_bundle`, which has options, and its errors."""
+        return load_bundle(folder)
+
     def _machine(self) -> VirtualMachine:
         if not self.target.runs_here:
             raise InputError(

@@ -18,7 +18,7 @@ from ..frontend.base.arrays import as_tensors
 from ..frontend.base.errors import InputError
 from ..frontend.base.turns import tracing_in_turn
 from ..frontend.capture import Model
-from ..frontend.data.facts import DataFacts
+from ..frontend.data.facts import DataFacts, facts_of
 from ..frontend.graph_module import CapturedModule
 from ..frontend.program_file import save_program
 from ..frontend.quantized_operators import check_float, has_fake_rounding
@@ -65,7 +65,7 @@ class Quantized:
         Raises:
             InputError: the file cannot be written. An older file of that name is then untouched.
         """
-        save_program(self.module, self.example_inputs, path, data=self.data)
+        save_program(self.module, self.example_inputs, path, data=self.data or facts_of(self.module))
 
 
 def quantize(

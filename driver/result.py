@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeVar
+import os
+import zlib
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
 from torch.optim.swa_utils import AveragedModel
 
+from ..frontend.data.facts import facts_of
+from ..frontend.program_file import Compute, save_program
 from ..passes.outcome import Certificate
 from ..passes.plan import Plan
 from ..passes.pruning.methods.sensitivity import Sensitivity
@@ -16,7 +20,7 @@ from ..passes.recovery.least_squares import Recovery
 from .reports.report import Report
 from .training.transfer import Origin, Removal, names_in, transferred_average, transferred_optimizer
 
-__all__ = ["Result"]
+__all__ = ["Result", "weights_sum"]
 
 Training = TypeVar("Training", torch.optim.Optimizer, AveragedModel)
 
@@ -25,7 +29,7 @@ Training = TypeVar("Training", torch.optim.Optimizer, AveragedModel)
 class Result:
     """A smaller model, with what was done, what it is worth, and the check that it computes the same.
 
-    Printed, it is its certificate: the rest runs to thousands of lines.
+    Printed, it is what became of its parameters, and its certificate: the rest runs to thousands of lines.
     """
 
     module: fx.GraphModule = field(repr=False)
@@ -46,6 +50,37 @@ class Result:
     """Which parameters the model had."""
     folded: bool = field(default=False, repr=False)
     """Whether batch normalisation was folded."""
+    example_inputs: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    """Of one call of `module`, by position."""
+    checked_sum: int | None = field(default=None, repr=False, compare=False)
+    """`weights_sum` of `module` as the certificate was given."""
+
+    def __repr__(self) -> str:
+        before, after = self.report.before.parameters, self.report.after.parameters
+        said = [f"{before:,} parameters to {after:,}"]
+        said += [note for note in self.report.notes if note.startswith("nothing was removed")]
+        if self.report.refusals:
+            said.append(f"{len(self.report.refusals)} refusals, such as {self.report.refusals[0]}")
+        return f"Result({'; '.join(said)}; {self.certificate})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the module as a ``.pt2`` file, which `reconvene.load` and the command line read, with its example inputs.
+
+        The certificate goes with it unless the weights were changed since, by training, say.
+
+        Raises:
+            InputError: the file cannot be written. An older file of that name is then untouched.
+        """
+        checked = self.checked_sum is not None and self.checked_sum == weights_sum(self.module)
+        before, after = self.report.before.macs, self.report.after.macs
+        save_program(
+            self.module,
+            self.example_inputs,
+            path,
+            certificate=asdict(self.certificate) if checked else None,
+            compute=Compute(before, after) if before and after else None,
+            data=facts_of(self.module),
+        )
 
     def transfer(self, training: Training, model: torch.nn.Module | None = None) -> Training:
         """Puts what trained the model to work on `module`: its state is that of what was kept, to the last bit.
@@ -71,3 +106,12 @@ class Result:
                 training, names_in(training, self.origin if model is None else Origin(model)), removal
             )
         return training
+
+
+def weights_sum(module: torch.nn.Module) -> int:
+    """A checksum of all parameters and buffers, by which changed ones are told."""
+    found = 0
+    for tensor in module.state_dict().values():
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        found = zlib.crc32(plain.view(torch.uint8).numpy().data, found)
+    return found

@@ -27,7 +27,7 @@ from .base.tensor_files import has_odd_booleans
 from .base.torch_logs import quiet
 from .claimed_values import check_values
 from .containers import with_names, without_classes
-from .data.facts import DataFacts
+from .data.facts import DataFacts, keep_facts
 from .exported import from_program, program_of
 from .graph_module import CapturedModule
 from .onnx_quantized import check_types, settle_weights, translations
@@ -41,6 +41,7 @@ __all__ = [
     "check_onnx_packages",
     "export_onnx",
     "load_program",
+    "load_stored",
     "read_program",
     "save_program",
 ]
@@ -191,9 +192,20 @@ def _check_booleans(file: Path, module: CapturedModule) -> None:
 
 
 def load_program(path: str | os.PathLike[str]) -> tuple[CapturedModule, tuple[Any, ...] | None]:
-    """The graph module of a ``.pt2`` file and the example inputs stored with it. Raises as `read_program`."""
-    stored = read_program(path)
+    """The graph module of a ``.pt2`` file and the example inputs stored with it. Raises as `load_stored`."""
+    stored = load_stored(path)
     return stored.module, stored.example_inputs
+
+
+def load_stored(path: str | os.PathLike[str]) -> StoredProgram:
+    """The same with all that the file says; its module carries what the network was trained on.
+
+    Raises:
+        InputError: as `read_program`; or what the file says of the data is damaged, or of another program.
+    """
+    stored = read_program(path)
+    keep_facts(stored.module, stored.data)
+    return stored
 
 
 def save_program(

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .backends.built import Built
     from .backends.machines.targets import Target
     from .driver.api import capture, compact, compile, prune
     from .driver.exploring.explore import explore
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from .driver.quantizing import Quantized, quantize
     from .driver.reports.report import Report
     from .driver.result import Result
+    from .driver.saved import StoredProgram, load, save
     from .driver.training.masks import Masks
     from .frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
     from .frontend.image_bytes import on_image_bytes
+    from .frontend.weights import load_weights
     from .passes.plan import Plan
     from .passes.pruning.structure_plan import StructurePlan
 
 __all__ = [
+    "Built",
     "CaptureError",
     "CheckError",
     "InputError",
@@ -31,6 +35,7 @@ __all__ = [
     "ReconveneError",
     "Report",
     "Result",
+    "StoredProgram",
     "StructurePlan",
     "Target",
     "__version__",
@@ -38,13 +43,17 @@ __all__ = [
     "compact",
     "compile",
     "explore",
+    "load",
+    "load_weights",
     "map_structures",
     "on_image_bytes",
     "prune",
     "quantize",
+    "save",
 ]
 
 _HOME = {
+    "Built": ".backends.built",
     "CaptureError": ".frontend.base.errors",
     "CheckError": ".frontend.base.errors",
     "InputError": ".frontend.base.errors",
@@ -55,10 +64,14 @@ _HOME = {
     "StructurePlan": ".passes.pruning.structure_plan",
     "Target": ".backends.machines.targets",
     "Result": ".driver.result",
+    "StoredProgram": ".driver.saved",
     "capture": ".driver.api",
     "compact": ".driver.api",
     "compile": ".driver.api",
     "explore": ".driver.exploring.explore",
+    "load": ".driver.saved",
+    "load_weights": ".frontend.weights",
+    "save": ".driver.saved",
     "map_structures": ".driver.mapping",
     "on_image_bytes": ".frontend.image_bytes",
     "prune": ".driver.api",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,9 @@ from torch import Tensor, fx
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import remove_unfinished, write_text
 from ...frontend.base.progress import track
+from ...frontend.data.facts import facts_of
 from ...frontend.graph_module import CapturedModule, cloned
+from ...frontend.program_file import save_program
 from ...frontend.quantized_operators import check_not_rounded
 from ...passes.memory_order import arrange, best_order
 from ...passes.pruning.methods.base import Hooks, Moment, State, TrainingMethod
@@ -58,6 +61,14 @@ class Trained:
     def score(self) -> float:
         """Accuracy, or another metric, on the test images after the last epoch."""
         return float(self.rows[-1][f"test_{self.metric}"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the module as a ``.pt2`` file, which `reconvene.load` and the command line read, with its example inputs.
+
+        Raises:
+            InputError: the file cannot be written. An older file of that name is then untouched.
+        """
+        save_program(self.module, self.module.meta["example_inputs"], path, data=facts_of(self.module))
 
 
 def train(

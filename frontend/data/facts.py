@@ -8,7 +8,10 @@ from typing import Any
 
 from ..base.json_text import json_array, json_number, json_object, json_text
 
-__all__ = ["Colours", "DataFacts"]
+__all__ = ["Colours", "DataFacts", "facts_of", "keep_facts"]
+
+_PLACE = "data_facts"
+"""In the ``meta`` of a captured module, which everything that is made of it gets, too."""
 
 _MOST_CLASSES = 1 << 20
 
@@ -71,3 +74,17 @@ def _colours(mean: object, std: object) -> Colours | None:
 def _three(values: object, what: str) -> tuple[float, float, float]:
     red, green, blue = (float(json_number(value, what)) for value in json_array(values))
     return red, green, blue
+
+
+def facts_of(module: Any) -> DataFacts | None:
+    """What a captured module says of the data it was trained on, None if nothing does."""
+    found = getattr(module, "meta", {}).get(_PLACE)
+    return found if isinstance(found, DataFacts) else None
+
+
+def keep_facts(module: Any, facts: DataFacts | None) -> None:
+    """Has a captured module, and whatever is made of it, say this of the data it was trained on; None: nothing."""
+    if facts is None:
+        module.meta.pop(_PLACE, None)
+    else:
+        module.meta[_PLACE] = facts

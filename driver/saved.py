@@ -1,0 +1,76 @@
+"""Models as files: `reconvene.save` and `reconvene.load`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..frontend.arguments import Inputs
+from ..frontend.base.errors import InputError
+from ..frontend.base.turns import tracing_in_turn
+from ..frontend.capture import Model
+from ..frontend.data.facts import DataFacts, facts_of
+from ..frontend.program_file import StoredProgram, load_stored, save_program
+from .api import captured
+
+__all__ = ["StoredProgram", "load", "save"]
+
+
+@tracing_in_turn
+def save(
+    model: Model,
+    example_inputs: Inputs | None,
+    path: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> None:
+    """Writes a model as a ``.pt2`` file, which `load`, every function that takes a model, and the command line read.
+
+    Args:
+        model: as for `reconvene.capture`.
+        example_inputs: as for `reconvene.capture`; None for a model that carries its own.
+        path: of the file.
+        classes: of a classifier of images: what each of its outputs is called, two or more. Without them the file says what
+            the model's own file said, or nothing.
+        mean, std: what images are normalised with, red, green and blue as shares of 255; of no meaning without `classes`.
+
+    Raises:
+        InputError: the model cannot be captured, the file cannot be written, or classes and colours make no sense. An older
+            file of that name is then untouched.
+    """
+    told = _facts(classes, mean, std)
+    module, inputs = captured(model, example_inputs)
+    save_program(module, inputs, path, data=told or facts_of(module))
+
+
+def load(path: str | os.PathLike[str]) -> StoredProgram:
+    """What a ``.pt2`` file holds: `StoredProgram.module` and `StoredProgram.example_inputs`, and what it says of them.
+
+    Nothing in the file is unpickled, imported or run.
+
+    Raises:
+        InputError: no such file, not a ``.pt2`` file, damaged, or one that asks for something to be run.
+    """
+    if os.path.isdir(path):
+        raise InputError(f"'{os.fspath(path)}' is a folder; a bundle is opened with reconvene.Built.open")
+    return load_stored(path)
+
+
+def _facts(
+    classes: Sequence[str] | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> DataFacts | None:
+    if classes is None:
+        if mean is not None or std is not None:
+            raise InputError("mean and std are of a classifier of images; name its classes, too")
+        return None
+    if (mean is None) != (std is None):
+        raise InputError("mean and std are one normalisation; give both, or neither")
+    plain = {"classes": list(classes), "mean": None, "std": None, "test_share": 0.0}
+    if mean is not None and std is not None:
+        plain |= {"mean": list(mean), "std": list(std)}
+    try:
+        return DataFacts.from_plain(plain)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"classes or colours cannot be used: {error}") from None

@@ -1,0 +1,85 @@
+"""Results and models as files, and back: what is read computes the same, and says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import reconvene
+from reconvene.frontend.data.facts import Colours, facts_of
+from reconvene.frontend.program_file import Compute
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_a_pruned_network_is_read_as_it_was_written(net: nn.Module, tmp_path: Path) -> None:
+    result = reconvene.prune(net, IMAGES, sparsity=0.5)
+    result.save(tmp_path / "small.pt2")
+    stored = reconvene.load(tmp_path / "small.pt2")
+    assert stored.example_inputs is not None and torch.equal(stored.example_inputs[0], IMAGES)
+    assert torch.equal(stored.module(IMAGES), result.module(IMAGES))
+    assert stored.certificate is not None and stored.certificate["max_relative"] == result.certificate.max_relative
+    assert stored.compute == Compute(result.report.before.macs, result.report.after.macs)
+
+
+def test_weights_that_were_changed_have_no_certificate(net: nn.Module, tmp_path: Path) -> None:
+    result = reconvene.compact(net, IMAGES)
+    with torch.no_grad():
+        next(result.module.parameters())[0, 0, 0, 0] += 1
+    result.save(tmp_path / "changed.pt2")
+    stored = reconvene.load(tmp_path / "changed.pt2")
+    assert stored.certificate is None
+    assert torch.equal(stored.module(IMAGES), result.module(IMAGES))
+
+
+def test_classes_and_colours_go_all_the_way(net: nn.Module, tmp_path: Path) -> None:
+    names, mean, std = ("ape", "bee", "cat", "doe"), (0.5, 0.4, 0.25), (0.25, 0.5, 1.0)
+    reconvene.save(net, IMAGES, tmp_path / "net.pt2", classes=names, mean=mean, std=std)
+    result = reconvene.prune(str(tmp_path / "net.pt2"), sparsity=0.5)
+    result.save(tmp_path / "small.pt2")
+    found = facts_of(reconvene.load(tmp_path / "small.pt2").module)
+    assert found is not None and found.classes == names and found.colours == Colours(mean, std)
+    reconvene.save(str(tmp_path / "small.pt2"), None, tmp_path / "again.pt2")
+    assert reconvene.load(tmp_path / "again.pt2").data == found
+
+
+def test_a_lone_tensor_and_keywords_are_inputs(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def forward(self, image: torch.Tensor, *, factor: torch.Tensor) -> torch.Tensor:
+            return image * factor
+
+    reconvene.save(Scaled(), {"factor": torch.tensor(3.0), "image": IMAGES}, tmp_path / "scaled.pt2")
+    stored = reconvene.load(tmp_path / "scaled.pt2")
+    assert torch.equal(stored.module(image=IMAGES, factor=torch.tensor(3.0)), IMAGES * 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"mean": [0.5] * 3, "std": [0.5] * 3}, "name its classes"),
+        ({"classes": ["a", "b"], "mean": [0.5] * 3}, "give both"),
+        ({"classes": ["a", "a"]}, "of different names"),
+        ({"classes": ["a", "b"], "mean": [0.5], "std": [0.5]}, "cannot be used"),
+        ({"classes": ["a", "b"], "mean": [0.5] * 3, "std": [0.0] * 3}, "not above 0"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    net: nn.Module, tmp_path: Path, said: dict[str, list[float]], message: str
+) -> None:
+    with pytest.raises(reconvene.InputError, match=message) as caught:
+        reconvene.save(net, IMAGES, tmp_path / "net.pt2", **said)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value) and not (tmp_path / "net.pt2").exists()
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(reconvene.InputError, match=r"is a folder; a bundle is opened with reconvene\.Built\.open"):
+        reconvene.load(tmp_path)
