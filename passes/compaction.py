@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,13 @@ def compact(
         layer_widths(view, live),
         groups,
         view.barriers,
-        tuple(
-            f"{group.name}: {group.asked - group.got} of {group.asked} masked channels stay: {'; '.join(group.reasons)}"
-            for group in groups
-            if group.got < group.asked
+        (
+            *(
+                f"{group.name}: {group.asked - group.got} of {group.asked} masked channels stay: {'; '.join(group.reasons)}"
+                for group in groups
+                if group.got < group.asked
+            ),
+            *filter(None, (_made_elsewhere(view, live, group) for group in view.groups)),
         ),
         clock.seconds,
         zeros,
@@ -196,14 +199,47 @@ def channels_where(view: DependencyView, group: ChannelGroup, stays: Callable[[f
     return found
 
 
-def _group_outcome(view: DependencyView, live: Liveness, group: ChannelGroup) -> GroupOutcome:
-    """A channel was asked for if every weight that makes it is zero; it was got if all its positions are gone."""
-    asked = np.ones(group.size, bool)
+def _zero_makers(view: DependencyView, group: ChannelGroup) -> Iterator[tuple[str, Bools, Bools]]:
+    """For every weight that makes channels of the group: its name, which of them are zero in it, and which it makes at all."""
     for part in group.slices:
         tensor = attribute(view.module, part.parameter)
         if part.role == "producer" and tensor.dim() > 1:
             zero = ~(tensor.detach() != 0).transpose(0, part.axis).flatten(1).any(1).cpu().numpy()
-            asked &= (zero[part.positions] | (part.positions < 0)).all(1)
+            absent = part.positions < 0
+            yield part.parameter, (zero[part.positions] | absent).all(1), ~absent.all(1)
+
+
+def _made_elsewhere(view: DependencyView, live: Liveness, group: ChannelGroup) -> str | None:
+    """Why channels stay that are zero in one of the layers that are added to one another, and not in the others."""
+    made = [(name, zero, makes) for name, zero, makes in _zero_makers(view, group) if name in view.layers]
+    zero_somewhere = np.zeros(group.size, bool)
+    for _, zero, makes in made:
+        zero_somewhere |= zero & makes
+    everywhere = np.ones(group.size, bool)
+    for _, zero, _ in _zero_makers(view, group):
+        everywhere &= zero
+    stays = zero_somewhere & ~everywhere
+    stays = stays & channels_where(view, group, live.kept) if stays.any() else stays
+    if not stays.any():
+        return None
+    zeroed = [name for name, zero, makes in made if (zero & makes & stays).any()]
+    others = [name for name, zero, _ in _zero_makers(view, group) if (~zero & stays).any()]
+    return (
+        f"{group.name}: {int(stays.sum())} channels that are zero in {_names(zeroed)} stay: {_names(others)} makes them, too;"
+        " mask them in all that makes them, as DependencyView.masks does"
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _group_outcome(view: DependencyView, live: Liveness, group: ChannelGroup) -> GroupOutcome:
+    """A channel was asked for if every weight that makes it is zero; it was got if all its positions are gone."""
+    asked = np.ones(group.size, bool)
+    for _, zero, _ in _zero_makers(view, group):
+        asked &= zero
     stays = asked & channels_where(view, group, live.kept)
     reasons = causes_of_channels(view, live, group, stays) if stays.any() else ()
     return GroupOutcome(

@@ -15,7 +15,10 @@ from .axes import Axes, Freeze
 from .components import Components
 from .values import attribute, operator_name, shape_of
 
-__all__ = ["ChannelGroup", "Slices", "channel_groups"]
+__all__ = ["INPUT_STAYS", "OUTPUT_STAYS", "ChannelGroup", "Slices", "channel_groups"]
+
+INPUT_STAYS, OUTPUT_STAYS = "the model's input keeps its shape", "the model's output keeps its shape"
+"""Why channels stay that whoever calls the model gives or gets: nobody would have them go."""
 
 Index = NDArray[np.int64]
 
@@ -65,6 +68,11 @@ class ChannelGroup:
     def prunable(self) -> bool:
         """Returns if channels of the group may be removed at all."""
         return self.reason is None
+
+    @property
+    def is_interface(self) -> bool:
+        """Whether its channels are what the model takes or gives, such as a classifier's classes."""
+        return self.reason in (INPUT_STAYS, OUTPUT_STAYS)
 
     @property
     def parameters(self) -> tuple[str, ...]:

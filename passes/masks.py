@@ -142,7 +142,7 @@ def check_finite(module: torch.nn.Module) -> None:
     Buffers may hold infinity: attention masks do.
     """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if not tensor.is_floating_point() or bool(tensor.detach().sum().isfinite()):
+        if not (tensor.is_floating_point() or tensor.is_complex()) or bool(tensor.detach().sum().isfinite()):
             continue  # The sum of a tensor with NaN or infinity is neither; most tensors need no second look.
         wrong = ~tensor.isfinite() if isinstance(tensor, torch.nn.Parameter) else tensor.isnan()
         if bool(wrong.any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,27 +16,45 @@ from .manifest import Portfolio, Variant
 __all__ = ["front", "portfolio_page"]
 
 
+_TIMING_NOISE = 0.02
+"""Share of a latency that two measurements of the same code may differ by."""
+
+
 def front(variants: Sequence[Variant], target: str | None) -> tuple[str, ...]:
     """Names of the variants that no other beats: none is as accurate, as fast and as small, and better in one of these.
 
+    Better is what is better by more than noise: by more than the standard error of the difference of two accuracies on as many
+    images, or by more than two hundredths of a latency. Variants that are apart by less share the front.
+
     Args:
-        variants: with what was measured; an accuracy that nobody measured counts as 0, for all alike, less what rounding is
-            known to change.
+        variants: with what was measured. Where an accuracy was not, there is no front: the smallest network would be all of it,
+            whatever it has unlearned.
         target: whose latency counts; None, or one without figures, leaves it out. A variant that is not built
             for it is not on the front.
     """
+    if any(variant.accuracy is None for variant in variants):
+        return ()
 
     def costs(variant: Variant) -> tuple[float, ...]:
         latency = variant.latency_ms.get(target, 0.0) if target else 0.0
-        right = -variant.changed if variant.accuracy is None else variant.accuracy
-        return (-right, latency, variant.bytes)
+        return (-(variant.accuracy or 0.0), latency, variant.bytes)
 
     def beats(one: Variant, other: Variant) -> bool:
-        pairs = list(zip(costs(one), costs(other), strict=True))
-        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+        noise = (_error(one, other), _TIMING_NOISE * costs(other)[1], 0.0)
+        pairs = list(zip(costs(one), costs(other), noise, strict=True))
+        return all(a <= b for a, b, _ in pairs) and any(a < b - least for a, b, least in pairs)
 
     timed = [variant for variant in variants if target in variant.latency_ms] or list(variants)
     return tuple(v.name for v in timed if not any(beats(other, v) for other in timed))
+
+
+def _error(one: Variant, other: Variant) -> float:
+    """The standard error of the difference of two accuracies; 0 where nobody says on how many images they were measured."""
+    counts = [variant.source.get("test_images") for variant in (one, other)]
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        return 0.0
+    shares = [variant.accuracy or 0.0 for variant in (one, other)]
+    return math.sqrt(sum(p * (1 - p) / n for p, n in zip(shares, counts, strict=True)))
 
 
 def portfolio_page(portfolio: Portfolio) -> str:

@@ -117,6 +117,19 @@ def make_report(compaction: Compaction, title: str, options: Mapping[str, Any]) 
     )
 
 
+def with_nothing_removed(report: Report) -> Report:
+    """The report with a note where no channel of the model could go, and why."""
+    if any(layer.channels_after < layer.channels_before for layer in report.layers) or report.after != report.before:
+        return report
+    if report.refusals:
+        why = f"see what was refused, such as {report.refusals[0]}"
+    elif any(layer.zeros for layer in report.zeros):
+        why = "its zeros lie inside of channels, of which none is zero as a whole; 'compile' makes use of them"
+    else:
+        why = "no channel of it is zero; decide which are to go with 'prune', or give masks"
+    return dataclasses.replace(report, notes=(f"nothing was removed: {why}", *report.notes))
+
+
 def _sizes(compaction: Compaction) -> tuple[str, ...]:
     """Which sizes of the inputs may vary, and why others are fixed."""
     sizes = getattr(compaction.module, "meta", {}).get("input_sizes")

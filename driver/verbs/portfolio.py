@@ -140,6 +140,6 @@ def _table(portfolio: Portfolio) -> object:
             count(variant.macs),
             size(variant.peak_memory_bytes),
             *(milliseconds(variant.latency_ms[t]) if t in variant.latency_ms else "" for t in targets),
-            "yes" if variant.name in best else "",
+            "yes" if variant.name in best else "" if best else "?",
         )
     return made

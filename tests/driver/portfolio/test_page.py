@@ -35,8 +35,20 @@ def test_without_a_target_latency_does_not_count() -> None:
     assert front(made, "rpi4") == ("v0",)
 
 
-def test_without_accuracies_the_smallest_is_the_front() -> None:
-    assert front(variants((None, 3.0, 300), (None, 1.0, 100)), "host") == ("v1",)
+def test_without_accuracies_there_is_no_front() -> None:
+    assert front(variants((None, 3.0, 300), (None, 1.0, 100)), "host") == ()
+    assert front(variants((0.9, 3.0, 300), (None, 1.0, 100)), "host") == ()
+
+
+def test_ties_within_noise_share_the_front() -> None:
+    assert front(variants((0.9, 1.0, 10), (0.9, 1.019, 10)), "host") == ("v0", "v1")
+    assert front(variants((0.9, 1.0, 10), (0.9, 1.03, 10)), "host") == ("v0",)
+    near = variants((0.9, 1.0, 10), (0.88, 1.0, 10))
+    assert front(near, "host") == ("v0",)  # Of nobody knows how many images.
+    few = [replace(variant, source={"test_images": 100}) for variant in near]
+    assert front(few, "host") == ("v0", "v1")
+    many = [replace(variant, source={"test_images": 10_000}) for variant in near]
+    assert front(many, "host") == ("v0",)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 9), st.integers(1, 9)), min_size=1, max_size=8))

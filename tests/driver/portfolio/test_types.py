@@ -81,7 +81,7 @@ def test_a_quantised_variant_is_what_it_says_and_tells_its_loss(made: Portfolio)
 def test_pages_have_a_type_where_there_are_several(made: Portfolio) -> None:
     page = (made.folder / PAGE).read_text()
     assert "loss by rounding" in page and made.variants[2].loss in page
-    assert "dense-int8" in front(made.variants, "host") and "dense-fp16" not in front(made.variants, "host")
+    assert front(made.variants, "host") == ()  # Nobody measured how often they are right.
 
 
 def test_a_network_that_was_quantised_before_stands_beside_others(tmp_path: Path) -> None:
