@@ -19,7 +19,7 @@ from .base.errors import CaptureError
 from .base.torch_logs import FAILURES, quiet
 from .capture_errors import capture_error
 from .graph_module import CapturedModule, as_changed, changed_layer
-from .outside import changed_outside, check_kept_outside, containers_outside, shallow
+from .outside import changed_outside, check_kept_outside, containers_outside, memories_outside, shallow
 from .snapshot import preserved
 from .state import tracing_state
 from .strict_export import strict_export
@@ -100,7 +100,7 @@ def inference(model: nn.Module, inputs: Any) -> Iterator[None]:
 @contextmanager
 def _mode(model: nn.Module, inputs: Any, training: bool) -> Iterator[None]:
     before = isinstance(model, CapturedModule) and model.training
-    with preserved(model, (inputs, *containers_outside(model).values())):
+    with preserved(model, (inputs, *containers_outside(model).values(), *memories_outside(model))):
         _switch(model, training)
         try:
             yield

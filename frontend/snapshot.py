@@ -7,6 +7,7 @@ position counter, the weight that weight normalisation computes) would stay behi
 from __future__ import annotations
 
 import collections
+import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,8 +47,8 @@ def preserved(model: nn.Module, values: Any = (), *, parameters: bool = False) -
 
     That holds for attributes of it and its modules, whatever they are made of (dicts, lists, sets, dataclasses and other
     objects), for buffers and other tensors that are no parameters, for modes, hooks and parametrisations, and for
-    attributes of the model's own classes. What is written into a parameter is taken back only if `parameters` says so:
-    these are most of a model, and are copied for it.
+    attributes of the model's own classes. Cached functions among the `values` forget what came into them. What is written
+    into a parameter is taken back only if `parameters` says so: these are most of a model, and are copied for it.
     """
     restores = _Recorder(parameters).record(model, values)
     try:
@@ -85,6 +86,8 @@ class _Recorder:
             self._collection(value)
         elif isinstance(value, tuple | frozenset):
             self._pending.extend(value)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._memory(value)
         elif isinstance(value, nn.Module) or not _of_torch(type(value)):
             self._object(value)
 
@@ -134,6 +137,16 @@ class _Recorder:
 
         self._restores.append(restore)
         self._pending.extend(before)
+
+    def _memory(self, function: Any) -> None:
+        """Of ``functools.cache``: what is in it cannot be looked at, so that it forgets all if something came in."""
+        before = function.cache_info().misses
+
+        def restore() -> None:
+            if function.cache_info().misses != before:
+                function.cache_clear()
+
+        self._restores.append(restore)
 
     def _object(self, value: Any) -> None:
         held, kind = getattr(value, "__dict__", None), type(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -68,6 +70,82 @@ def test_a_cache_outside_is_no_state_and_left_alone() -> None:
     assert not GRIDS
     torch.testing.assert_close(built.run(x), model(x))
     assert type(GRIDS[4]) is Tensor
+
+
+def remembering() -> Callable[[int], Tensor]:
+    """A function with a memory of its own."""
+    known: dict[int, Tensor] = {}
+
+    def grid(size: int) -> Tensor:
+        if size not in known:
+            known[size] = torch.arange(size, dtype=torch.float32)
+        return known[size]
+
+    return grid
+
+
+class Closures(nn.Module):
+    """Two functions as attributes, whose memories have one name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+        self.rows, self.columns = remembering(), remembering()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x) + self.rows(x.shape[-2])[:, None] + self.columns(x.shape[-1])
+        return y
+
+
+@functools.cache
+def halves(size: int) -> Tensor:
+    return torch.arange(size) / 2
+
+
+class CachedFunctions(Closures):
+    """What ``functools`` remembers: of a method, of an attribute, and of a function that a method calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = functools.lru_cache(remembering())
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019
+    def grid(self, size: int) -> Tensor:
+        return torch.arange(size, dtype=torch.float32)
+
+    def anchors(self, size: int) -> Tensor:
+        return halves(size) + self.grid(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x) + self.kept(x.shape[-1]) + self.anchors(x.shape[-1])
+        return y
+
+
+class ByAMethod(Closures):
+    """The dict is reached by a method that forward calls."""
+
+    def grid(self, size: int) -> Tensor:
+        if size not in GRIDS:
+            GRIDS[size] = torch.arange(size, dtype=torch.float32)
+        return GRIDS[size]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x) + self.grid(x.shape[-1])
+        return y
+
+
+@pytest.mark.parametrize("kind", [Closures, CachedFunctions, ByAMethod])
+def test_functions_with_memories_remember_no_stand_ins(kind: type[nn.Module]) -> None:
+    halves.cache_clear()
+    model, x = kind(), torch.randn(1, 3, 4, 4)
+    module = reconvene.capture(model, x)
+    assert not GRIDS
+    found = model.eval()(x)
+    assert type(found) is Tensor
+    torch.testing.assert_close(module(x), found)
+    again = reconvene.capture(model, x)  # Now that they remember something.
+    torch.testing.assert_close(again(x), found)
+    assert type(model(x)) is Tensor
 
 
 def test_what_a_hook_keeps_is_as_it_was() -> None:
