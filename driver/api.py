@@ -21,18 +21,20 @@ from ..passes import compaction as compaction_pass
 from ..passes.outcome import Compaction
 from ..passes.plan import Plan
 from ..passes.pruning.channels import MergedWithBatch, held_by_batch
-from ..passes.pruning.methods.base import Pruned
+from ..passes.pruning.methods.base import ChannelMethod, Pruned
+from ..passes.pruning.methods.own_score import ScoreFunction
 from ..passes.pruning.scores import Batch, Evidence, Loss
 from ..passes.pruning.structure_rules import check_structures, structure_rules
 from ..passes.recovery.calibration import Calibration
 from ..passes.recovery.least_squares import LeastSquares
 from .aims import timed
 from .asked import Asked, Structures, asked
+from .ignored import Ignored, patterns_of
 from .recovering import CalibrationInputs, calibration_for, recovered, with_recovery
 from .reports.profile import profile
-from .reports.report import Fact, Report, make_report
+from .reports.report import Fact, Report, make_report, with_nothing_removed
 from .reports.zeros import mask_pictures
-from .result import Result
+from .result import Result, weights_sum
 from .training.transfer import Origin
 from .wording import size
 
@@ -102,14 +104,15 @@ def compact(
     else:
         found = compaction_pass.compact(module, inputs, as_tensors(masks), fold=fold_batch_norm)
     made = result(found, title_of(model), {"action": "compact", "masks": sorted(masks or (plan.masks if plan else ()))})
-    return dataclasses.replace(made, origin=Origin(module), folded=fold_batch_norm)
+    made = dataclasses.replace(made, report=with_nothing_removed(made.report))
+    return dataclasses.replace(made, origin=Origin(module), folded=fold_batch_norm, example_inputs=inputs)
 
 
 def prune(
     model: Model,
     example_inputs: Inputs | None = None,
-    method: str = "magnitude",
-    sparsity: float = 0.5,
+    method: str | ChannelMethod | ScoreFunction = "magnitude",
+    sparsity: float | Mapping[str, float] = 0.5,
     target: str | Target | None = None,
     *,
     structure: Structures | None = None,
@@ -118,7 +121,7 @@ def prune(
     timed_by: Literal["model", "cycles", "time"] = "model",
     channel_multiple: int | None = None,
     minimum_channels: int | None = None,
-    ignore: Sequence[str] = (),
+    ignore: Ignored = (),
     seed: int = 0,
     fold_batch_norm: bool = False,
     batches: Sequence[Batch] = (),
@@ -135,8 +138,12 @@ def prune(
         example_inputs: as for `capture`.
         method: how channels are scored; or ``reconvene``, the method of the paper, for models that are not trained yet; or
             ``reconstruction``, for trained models with `recover`. ``reconvene.passes.pruning.methods.METHODS`` has them all.
-        sparsity: share of the channels to remove, from 0 to below 1. For ``reconvene``: share of the *weights* that its
-            first step removes, p. With a structure: share of the weights of the layers that take one and have no own share.
+            Or a score of your own: a function that takes a weight's name and the weight, and gives a tensor of its shape,
+            larger for dearer entries.
+        sparsity: share of the channels to remove, from 0 to below 1. Or patterns (``fnmatch``) of parameter or layer names
+            with the share that these layers lose, of which the first that matches holds; other layers stay as they are. For
+            ``reconvene``: share of the *weights* that its first step removes, p. With a structure: share of the weights of
+            the layers that take one and have no own share.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple. With a structure
             only for a latency. None rounds to nothing; for ``reconvene`` to a multiple of 8.
         structure: of zeros that stay inside of layers, one of `reconvene.passes.structures.STRUCTURES` such as ``row-block:4``
@@ -155,7 +162,7 @@ def prune(
             the emulated code (slow), ``time`` has this machine's clock, for its own target.
         channel_multiple: rounds to this instead of the target's multiple.
         minimum_channels: what every layer keeps at least; 1 unless given, for ``reconvene`` 8 and a sixteenth of the layer.
-        ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
+        ignore: a pattern (``fnmatch``) of parameter or layer names to leave alone, or a module of `model`; or several.
         seed: of random methods, new weights and of the check's inputs.
         fold_batch_norm: as for `compact`.
         batches: inputs and targets, ``[((inputs, ...), targets), ...]``, for the scores snip and grasp.
@@ -174,8 +181,8 @@ def prune(
     """
     told = asked(
         method, sparsity, target, structure=structure, latency=latency, timed_by=timed_by, scope=scope,
-        channel_multiple=channel_multiple, minimum_channels=minimum_channels, ignore=ignore, fold=fold_batch_norm,
-        recover=recover, calibration=calibration, options=method_options,
+        channel_multiple=channel_multiple, minimum_channels=minimum_channels, ignore=patterns_of(model, ignore),
+        fold=fold_batch_norm, recover=recover, calibration=calibration, options=method_options,
     )  # fmt: skip
     return prune_as_asked(model, example_inputs, told, Evidence((), as_tensors(batches), loss, seed), dynamic_shapes)
 
@@ -220,7 +227,7 @@ def prune_as_asked(
     report = dataclasses.replace(report, structures=told.structures)
     return dataclasses.replace(
         made, report=report, sensitivity=found.sensitivity, reinitialized=found.reinitialized, recovery=recovery,
-        origin=Origin(module), folded=aim.fold,
+        origin=Origin(module), folded=aim.fold, example_inputs=inputs,
     )  # fmt: skip
 
 
@@ -311,7 +318,7 @@ def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
     report = make_report(found, title, options)
     if found.zeros:
         report = dataclasses.replace(report, pictures=mask_pictures(found.module, found.zeros))
-    return Result(found.module, found.plan, report, found.certificate)
+    return Result(found.module, found.plan, report, found.certificate, checked_sum=weights_sum(found.module))
 
 
 def _with_findings(

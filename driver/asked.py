@@ -11,6 +11,7 @@ from ..frontend.base.errors import InputError
 from ..passes.pruning.decisions import Widths
 from ..passes.pruning.methods import find_method
 from ..passes.pruning.methods.base import Aim, ChannelMethod
+from ..passes.pruning.methods.own_score import OwnScore, ScoreFunction
 from ..passes.pruning.structure_plan import StructurePlan
 from ..passes.pruning.structure_rules import structure_rules
 from ..passes.recovery.least_squares import LeastSquares
@@ -41,8 +42,8 @@ class Asked:
 
 
 def asked(
-    method: str,
-    sparsity: float,
+    method: str | ChannelMethod | ScoreFunction,
+    sparsity: float | Mapping[str, float],
     target: str | Target | None = None,
     *,
     structure: Structures | None = None,
@@ -58,24 +59,45 @@ def asked(
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Asked:
     """The arguments of `prune` by these names, `options` being those of the method. Raises InputError as it does."""
-    chosen = find_method(method, ChannelMethod).with_options(options)
+    chosen = _chosen(method, options)
+    shares = _shares(sparsity) if isinstance(sparsity, Mapping) else ()
+    general = 0.0 if isinstance(sparsity, Mapping) else sparsity
     rules = () if structure is None else structure_rules(structure)
     if rules and ((channel_multiple, minimum_channels) != (None, None) or (target is not None and latency is None)):
         raise InputError(
             "with a structure no channels are chosen, so none are rounded; leave the widths out, and the target unless a"
             " latency is aimed at"
         )
-    if latency is not None and sparsity != Aim().sparsity:
+    if latency is not None and not shares and general != Aim().sparsity:
         raise InputError(f"sparsity {sparsity} was given with a latency, which finds a sparsity; leave one of them out")
     multiple = None if rules else multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
-    widths = Widths(scope, multiple, minimum_channels, ignore=_patterns(ignore))
-    aim = Aim(sparsity, widths, latency, fold=fold, structures=rules)
+    widths = Widths(scope, multiple, minimum_channels, ignore=_patterns(ignore), shares=shares)
+    aim = Aim(general, widths, latency, fold=fold, structures=rules)
     check_timed(aim, target, timed_by)
     chosen.check_aim(aim)
     plan = structure if isinstance(structure, StructurePlan) else None
     return Asked(chosen, aim, target, recovering(recover, calibration, chosen, aim), timed_by, plan)
+
+
+def _chosen(method: str | ChannelMethod | ScoreFunction, options: Mapping[str, Any]) -> ChannelMethod:
+    """The method of that name, the one that was given, or the one of a score that was."""
+    if isinstance(method, ChannelMethod):
+        return method.with_options(options)
+    if not isinstance(method, str) and callable(method):
+        if options:
+            raise InputError(f"a score of your own has no option '{next(iter(options))}'; put it into the function")
+        return OwnScore(method)
+    if not isinstance(method, str):
+        raise InputError(f"a method is a name, or a function that scores weights, not {method!r}")
+    return find_method(method, ChannelMethod).with_options(options)
+
+
+def _shares(given: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    if not given or not all(isinstance(pattern, str) for pattern in given):
+        raise InputError("shares of layers are by names or patterns of them, such as {'layer1.*': 0.5}")
+    return tuple(given.items())
 
 
 def _patterns(ignore: object) -> tuple[str, ...]:

@@ -8,23 +8,27 @@ groups are the connected components of the index maps between axis classes.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
+from ..frontend.base.errors import InputError
 from ..frontend.base.limits import check_limit
 from .axes import Axes, AxesBuilder
 from .components import Components, resolved_components
-from .groups import ChannelGroup, channel_groups
+from .groups import INPUT_STAYS, OUTPUT_STAYS, ChannelGroup, channel_groups
 from .layers import Layer
 from .operations import layers_of, operations_of
 from .outcome import Barrier
 from .rules import rule_of
-from .values import MUTATED, Operation, is_static, is_tensor, operator_name, shape_of, source_line
+from .values import MUTATED, Operation, attribute, is_static, is_tensor, operator_name, shape_of, source_line
 
 __all__ = ["DependencyView", "dependency_view"]
 
@@ -78,6 +82,30 @@ class DependencyView:
         found = channel_groups(self.module, self.axes, self.components, self.stored)
         return tuple(replace(group, reason=group.reason and self.located(group.reason)) for group in found)
 
+    def masks(self, drop: Mapping[ChannelGroup, Any]) -> dict[str, torch.Tensor]:
+        """Masks that zero channels in all that makes them, so that they can go: weights, biases and the affine part of
+        normalisation, of every layer whose outputs are added to one another.
+
+        Args:
+            drop: by group, which of its channels go: one boolean each (array, tensor or list), or their numbers.
+
+        Returns:
+            Masks by parameter name, boolean, True to keep, as `reconvene.compact` takes them.
+
+        Raises:
+            InputError: a group has no such channel, or not as many as there are booleans.
+        """
+        masks: dict[str, torch.Tensor] = {}
+        for group, chosen in drop.items():
+            gone = _chosen(group, chosen)
+            for part in group.slices if gone.any() else ():
+                if part.role == "producer":
+                    shape = attribute(self.module, part.parameter).shape
+                    mask = masks.setdefault(part.parameter, torch.ones(shape, dtype=torch.bool))
+                    positions = part.positions[gone]
+                    mask.index_fill_(part.axis, torch.from_numpy(positions[positions >= 0]), False)
+        return masks
+
     @cached_property
     def enclosed(self) -> dict[fx.Node, tuple[str, ...]]:
         """Calls that run a graph of their own, such as ``torch.cond``, with the weights they give to it."""
@@ -92,6 +120,21 @@ class DependencyView:
     def barriers(self) -> tuple[Barrier, ...]:
         """Operators that keep channels in place, with the parameters whose channels they keep."""
         return _barriers(self)
+
+
+def _chosen(group: ChannelGroup, chosen: Any) -> NDArray[np.bool_]:
+    """Channels of a group as one boolean each."""
+    given = np.asarray(chosen.detach().cpu() if isinstance(chosen, torch.Tensor) else chosen)
+    if given.dtype == np.bool_:
+        if given.shape != (group.size,):
+            raise InputError(f"{group.name} has {group.size} channels, and {given.size} booleans were given")
+        return given
+    found = np.zeros(group.size, bool)
+    if given.size:
+        if not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= group.size:
+            raise InputError(f"channels of {group.name} are numbers from 0 to {group.size - 1}, or a boolean for each")
+        found[given.reshape(-1)] = True
+    return found
 
 
 def _weighs(node: fx.Node) -> bool:
@@ -121,11 +164,11 @@ def dependency_view(module: fx.GraphModule) -> DependencyView:
             rule.relate(operation, builder)
             builder.end(rule.reason(operation))
         elif node.op == "placeholder" and is_tensor(node):
-            builder.interface(node, node, "the model's input keeps its shape")
+            builder.interface(node, node, INPUT_STAYS)
         elif node.op == "output":
             for value in node.all_input_nodes:
                 if is_tensor(value):
-                    builder.interface(node, value, "the model's output keeps its shape")
+                    builder.interface(node, value, OUTPUT_STAYS)
         if node.meta.get(MUTATED) and is_tensor(node):
             builder.interface(node, node, "an in-place operator writes to memory that it shares")
     return DependencyView(module, operations, builder.finish(module.graph))

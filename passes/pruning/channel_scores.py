@@ -12,7 +12,7 @@ from torch import Tensor
 from ..dependency import DependencyView
 from ..groups import ChannelGroup, Slices
 from ..values import attribute
-from .scores import Evidence, Request, Weight, score_for
+from .scores import Evidence, Request, Score, Weight, check_scores, score_for
 
 __all__ = ["channel_scores", "summed_scores"]
 
@@ -20,25 +20,27 @@ Floats = NDArray[np.float64]
 
 
 def channel_scores(
-    view: DependencyView, groups: Sequence[ChannelGroup], score: str, evidence: Evidence, order: int = 1
+    view: DependencyView, groups: Sequence[ChannelGroup], score: str | Score, evidence: Evidence, order: int = 1
 ) -> dict[ChannelGroup, Floats]:
     """Float64 scores, one per channel of every group, in one round.
 
     Args:
         view: of the model.
         groups: those to score.
-        score: of weights, see `pruning.scores.SCORES`.
+        score: of weights, by its name in `pruning.scores.SCORES`, or itself.
         evidence: what the score may look at.
         order: 1: a channel's score is the sum of its weights'; 2: the root of the sum of their squares.
 
     Raises:
-        InputError: the score needs data and there are none.
+        InputError: the score needs data and there are none, or gives what is no number.
     """
     if score == "random":
         # One number a channel: sums of many random numbers would be all but equal.
         generator = np.random.default_rng(evidence.seed)
         return {group: generator.random(group.size) for group in groups}
-    scores = score_for(score, evidence).weigh(Request(view.module, _makers(view, groups), evidence))
+    chosen = score_for(score, evidence)
+    scores = chosen.weigh(Request(view.module, _makers(view, groups), evidence))
+    check_scores(chosen.name, scores)
     return {group: summed_scores(group, scores, order) for group in groups}
 
 

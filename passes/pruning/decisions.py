@@ -16,7 +16,6 @@ from ...frontend.base.errors import InputError
 from ..dependency import DependencyView
 from ..groups import ChannelGroup
 from ..outcome import GroupOutcome
-from ..values import attribute
 
 __all__ = [
     "AS_WANTED",
@@ -50,6 +49,7 @@ class Widths:
         minimum: no group keeps fewer; None: 1, or as a method has it.
         least_share: no group keeps a smaller share of its channels, from 0 to 1.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
+        shares: patterns with the share that the layers they match lose instead of the general one; the first holds.
 
     Raises:
         InputError: one of them is out of range.
@@ -60,8 +60,13 @@ class Widths:
     minimum: int | None = None
     least_share: float = 0.0
     ignore: tuple[str, ...] = ()
+    shares: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
+        for _, share in self.shares:
+            check_sparsity(share)
+        if self.shares and self.scope != SCOPES[0]:
+            raise InputError("shares of single layers are not compared over the network; leave the scope out")
         if self.scope not in SCOPES:
             raise InputError(f"there is no scope '{self.scope}'; choose {' or '.join(SCOPES)}")
         for name, value in (("channel multiple", self.multiple), ("minimum channels", self.minimum)):
@@ -76,6 +81,10 @@ class Widths:
     def floor(self, size: int) -> int:
         """What a group of `size` channels keeps at least."""
         return max(self.minimum or 1, math.ceil(self.least_share * size))
+
+    def share(self, group: ChannelGroup, general: float) -> float:
+        """What a group is to lose: as the first pattern says that matches it, else as `general` does."""
+        return next((share for pattern, share in self.shares if ignored_by(group, [pattern])), general)
 
 
 AS_WANTED = Widths()
@@ -153,12 +162,13 @@ def allot(
 ) -> tuple[Decision, ...]:
     """One decision for every group of the view from scores and a share to remove."""
     scores, ignored = scored.scores, scored.ignored
-    wanted = _wanted(list(scores), scores, sparsity, widths.scope)
+    check_patterns(view, [pattern for pattern, _ in widths.shares])
+    wanted = _wanted(list(scores), scores, sparsity, widths)
     decisions = []
     for group in view.groups:
         if group not in scores:
             reason = group.reason or scored.held.get(group) or _left_alone(ignored[group])
-            count = 0 if ignored[group] else round(sparsity * group.size)
+            count = 0 if ignored[group] or group.is_interface else round(widths.share(group, sparsity) * group.size)
             decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
         else:
             decisions.append(rounded(group, scores[group], wanted[group], widths))
@@ -170,11 +180,11 @@ def _left_alone(pattern: str | None) -> str:
 
 
 def _wanted(
-    groups: Sequence[ChannelGroup], scores: Mapping[ChannelGroup, Floats], sparsity: float, scope: str
+    groups: Sequence[ChannelGroup], scores: Mapping[ChannelGroup, Floats], sparsity: float, widths: Widths
 ) -> dict[ChannelGroup, int]:
     """How many channels of each group fall to the sparsity."""
-    if scope == "layer" or not groups:
-        return {group: round(sparsity * group.size) for group in groups}
+    if widths.scope == "layer" or not groups:
+        return {group: round(widths.share(group, sparsity) * group.size) for group in groups}
     relative = {group: scores[group] / max(float(scores[group].mean()), 1e-300) for group in groups}
     everything = np.sort(np.concatenate(list(relative.values())))
     count = round(sparsity * everything.size)
@@ -210,15 +220,4 @@ def with_asked(found: Sequence[GroupOutcome], decisions: Sequence[Decision]) -> 
 
 def masks_of(view: DependencyView, decisions: Sequence[Decision]) -> dict[str, torch.Tensor]:
     """Masks that zero all that makes the dropped channels: weights, biases and the affine part of normalisation."""
-    masks: dict[str, torch.Tensor] = {}
-    for decision in decisions:
-        if not decision.drop.any():
-            continue
-        for part in decision.group.slices:
-            if part.role != "producer":
-                continue
-            tensor = attribute(view.module, part.parameter)
-            mask = masks.setdefault(part.parameter, torch.ones(tensor.shape, dtype=torch.bool))
-            positions = part.positions[decision.drop]
-            mask.index_fill_(part.axis, torch.from_numpy(positions[positions >= 0]), False)
-    return masks
+    return view.masks({decision.group: decision.drop for decision in decisions})

@@ -17,9 +17,9 @@ from ..structures import Structure
 from ..values import attribute
 from ..weight_views import WeightView, weight_views, with_other_names
 from .decisions import check_sparsity
-from .scores import Evidence, Request, Weight, score_for
+from .scores import Evidence, Request, Score, Weight, check_scores, score_for
 from .structure_rules import Choice, StructureRule, choose
-from .weights import SCHEDULES, check_scores
+from .weights import SCHEDULES
 
 __all__ = [
     "Ranked",
@@ -37,7 +37,7 @@ class Ranked:
     """How units of weights are ranked.
 
     Attributes:
-        score: of `pruning.scores.SCORES`; a unit's is the sum of its weights'.
+        score: of `pruning.scores.SCORES` by name, or itself; a unit's is the sum of its weights'.
         squared: whether scores are absolute weights, and what is kept is to be the nearest by the Euclidean norm.
         sparsity: share of the weights that go, of the layers that have no share of their own and take a structure which does
             not say it itself.
@@ -45,7 +45,7 @@ class Ranked:
         ignore: patterns (``fnmatch``) of parameter or layer names to leave dense.
     """
 
-    score: str = "magnitude"
+    score: str | Score = "magnitude"
     squared: bool = True
     sparsity: float = 0.5
     scope: str = "layer"
@@ -116,9 +116,9 @@ def structured_masks(
     generator = torch.Generator().manual_seed(evidence.seed)
     masks: dict[str, Tensor] = {}
     grown = SCHEDULES["exponential"]
-    for number in track(range(1, chosen.rounds + 1), f"scoring weights by {ranked.score}"):
+    for number in track(range(1, chosen.rounds + 1), f"scoring weights by {chosen.name}"):
         found = chosen.weigh(Request(canonical, weights, evidence, masks, generator))
-        check_scores(ranked.score, found)
+        check_scores(chosen.name, found)
         scores = {view: _ranked(view, found[view.name].detach(), masks, taken[view], ranked) for view in taken}
         if number == 1:
             taken = fitted(taken, scores)

@@ -22,9 +22,9 @@ from ..masks import check_finite
 from ..weight_views import weight_views
 from .allocation import ALLOCATIONS
 from .decisions import check_sparsity
-from .scores import Batch, Evidence, Loss, Request, Weight, score_for, scored_weights
+from .scores import Batch, Evidence, Loss, Request, Score, Weight, check_scores, score_for, scored_weights
 
-__all__ = ["SCHEDULES", "LayerSparsity", "Sparsification", "check_scores", "sparsify", "weight_masks"]
+__all__ = ["SCHEDULES", "LayerSparsity", "Sparsification", "sparsify", "weight_masks"]
 
 Bools = NDArray[np.bool_]
 
@@ -106,7 +106,7 @@ def sparsify(
 def weight_masks(
     module: fx.GraphModule,
     evidence: Evidence,
-    score: str,
+    score: str | Score,
     sparsity: float,
     *,
     allocation: str = "global",
@@ -134,10 +134,10 @@ def weight_masks(
     ranking = _Ranking(weights, masks or {})
     scores: dict[str, Tensor] = {}
     count = rounds or chosen.rounds
-    for number in track(range(1, count + 1), f"scoring weights by {score}"):
+    for number in track(range(1, count + 1), f"scoring weights by {chosen.name}"):
         request = Request(canonical, weights, evidence, ranking.masks(), generator)
         scores = {name: value.detach() for name, value in chosen.weigh(request).items()}
-        check_scores(score, scores)
+        check_scores(chosen.name, scores)
         ranking.remove_lowest(scores, SCHEDULES[schedule](sparsity, number / count), allocation)
     kept = ranking.masks()
     layers = tuple(
@@ -155,16 +155,6 @@ def _check(sparsity: float, allocation: str, rounds: int | None, schedule: str) 
         raise InputError(f"there is no schedule '{schedule}'; choose one of {', '.join(SCHEDULES)}")
     if rounds is not None and rounds < 1:
         raise InputError(f"{rounds} rounds prune nothing; give 1 or more")
-
-
-def check_scores(name: str, scores: Mapping[str, Tensor]) -> None:
-    """Raises InputError if a score is NaN or infinite."""
-    for weight, value in scores.items():
-        # The sum of scores that are all finite may still be infinite, in float16 beyond 65504.
-        if not bool(value.sum().isfinite() or value.isfinite().all()):
-            raise InputError(
-                f"{name} gives '{weight}' scores that are not finite; check the data, or use another score"
-            )
 
 
 class _Ranking:

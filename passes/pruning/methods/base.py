@@ -115,8 +115,14 @@ class Aim:
         check_sparsity(self.sparsity)
         if self.latency is not None:
             check_latency(self.latency)
+            if self.widths.shares:
+                raise InputError("shares of layers were given with a latency, which finds them; leave one of them out")
         if not self.structures:
             return
+        if self.widths.shares:
+            raise InputError(
+                "with a structure, a layer's own share is said with it, such as {'conv2': 'row-block:4@0.8'}"
+            )
         shares = {share for rule in self.structures for share in rule.own_shares}
         spelled = spelled_rules(self.structures)
         if None not in shares and self.latency is not None:
@@ -173,6 +179,8 @@ class ChannelMethod(Method):
     role: ClassVar[str] = "removes channels"
     makes_structures: ClassVar[bool] = False
     """Whether it also gives zeros inside layers a structure."""
+    takes_shares: ClassVar[bool] = False
+    """Whether layers can be given shares of their own, `Widths.shares`."""
 
     @property
     def keeps_weights(self) -> bool:
@@ -186,6 +194,10 @@ class ChannelMethod(Method):
 
     def check_aim(self, aim: Aim) -> None:
         """Raises InputError if something is asked for that has no meaning for this method."""
+        if aim.widths.shares and not self.takes_shares:
+            raise InputError(
+                f"the method {self.name} shares a sparsity out itself; give it one number, or name a score"
+            )
         if aim.structures and not self.makes_structures:
             raise InputError(
                 f"the method {self.name} removes channels alone; name a score instead, or layerwise, to have a structure"

@@ -15,7 +15,7 @@ from ...masks import check_finite
 from ..channel_scores import channel_scores
 from ..channels import score, tried_for_latency
 from ..decisions import AS_WANTED, Decision, Scored, Widths, allot, with_asked
-from ..scores import Evidence
+from ..scores import Evidence, Score
 from ..structured import Ranked, Structured, structured_masks, with_choices
 from ..trial import tried
 from ..weights import weight_masks
@@ -32,6 +32,7 @@ class OneShot(ChannelMethod, WeightMethod):
     score: ClassVar[str]
     """Of weights."""
     makes_structures: ClassVar[bool] = True
+    takes_shares: ClassVar[bool] = True
     order: ClassVar[int] = 1
     """A channel's score is the sum of its weights' (1), or the root of the sum of their squares (2)."""
 
@@ -39,9 +40,18 @@ class OneShot(ChannelMethod, WeightMethod):
     def scored_by(self) -> str:
         return self.score
 
+    @property
+    def scoring(self) -> str | Score:
+        """The score, by its name or itself."""
+        return self.score
+
+    def told(self) -> dict[str, Any]:
+        """What a plan says of the method beside its name."""
+        return {}
+
     def scored(self, view: DependencyView, evidence: Evidence, ignore: Sequence[str] = ()) -> Scored:
         """Scores of the channels of `view`. Raises InputError if a pattern matches nothing or no group can be pruned."""
-        return score(view, lambda groups: channel_scores(view, groups, self.score, evidence, self.order), ignore)
+        return score(view, lambda groups: channel_scores(view, groups, self.scoring, evidence, self.order), ignore)
 
     def decide(
         self, view: DependencyView, evidence: Evidence, sparsity: float, widths: Widths = AS_WANTED
@@ -81,6 +91,8 @@ class OneShot(ChannelMethod, WeightMethod):
             "minimum_channels": widths.minimum or 1,
             "ignore": list(widths.ignore),
             "seed": evidence.seed,
+            **({"layer_sparsity": dict(widths.shares)} if widths.shares else {}),
+            **self.told(),
         }
         result = compact(module, evidence.inputs, trial.masks, fold=aim.fold, origin=origin, analysis=trial.analysis)
         return Pruned(
@@ -96,7 +108,7 @@ class OneShot(ChannelMethod, WeightMethod):
         widths = aim.widths
 
         def give(sparsity: float) -> Structured:
-            ranked = Ranked(self.score, self.order == 2, sparsity, widths.scope, widths.ignore)
+            ranked = Ranked(self.scoring, self.order == 2, sparsity, widths.scope, widths.ignore)
             return structured_masks(module, evidence, aim.structures, ranked)
 
         timing: Timing | None = None
@@ -115,6 +127,7 @@ class OneShot(ChannelMethod, WeightMethod):
             "scope": widths.scope,
             "ignore": list(widths.ignore),
             "seed": evidence.seed,
+            **self.told(),
         }
         result = compact(found.masked_module(module), evidence.inputs, found.masks, fold=aim.fold, origin=origin)
         zeros, refusals = with_choices(result.zeros, found.choices), (*result.refusals, *found.refusals)
@@ -130,7 +143,7 @@ class OneShot(ChannelMethod, WeightMethod):
         ignore: tuple[str, ...] = (),
     ) -> dict[str, Tensor]:
         """Of the network as it is, whatever was masked before."""
-        return dict(weight_masks(module, evidence, self.score, sparsity, ignore=ignore).masks)
+        return dict(weight_masks(module, evidence, self.scoring, sparsity, ignore=ignore).masks)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Reconstruction(ChannelMethod):
             pattern = scored.ignored[group]
             alone = "only one channel" if group.size == 1 else _UNREAD
             reason = group.reason or (f"left alone by '{pattern}'" if pattern else alone)
-            count = 0 if pattern else round(aim.sparsity * group.size)
+            count = 0 if pattern or group.is_interface else round(aim.sparsity * group.size)
             decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
         return tuple(decisions)
 

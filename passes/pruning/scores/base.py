@@ -27,6 +27,7 @@ __all__ = [
     "Request",
     "Score",
     "Weight",
+    "check_scores",
     "gradients",
     "scored_weights",
     "stored_tensors",
@@ -115,6 +116,16 @@ class Score:
     weigh: Callable[[Request], dict[str, Tensor]]
     needs_data: bool = False
     rounds: int = 1
+
+
+def check_scores(name: str, scores: Mapping[str, Tensor]) -> None:
+    """Raises InputError if a score is NaN or infinite."""
+    for weight, value in scores.items():
+        # The sum of scores that are all finite may still be infinite, in float16 beyond 65504.
+        if not bool(value.sum().isfinite() or value.isfinite().all()):
+            raise InputError(
+                f"{name} gives '{weight}' scores that are not finite; check the data, or use another score"
+            )
 
 
 def scored_weights(module: fx.GraphModule) -> tuple[Weight, ...]:

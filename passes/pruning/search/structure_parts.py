@@ -16,10 +16,9 @@ from ...masks import check_finite
 from ...structures import NOfM, Structure
 from ...values import attribute
 from ...weight_views import WeightView, weight_views, with_other_names
-from ..scores import Evidence, Request, Weight, score_for
+from ..scores import Evidence, Request, Weight, check_scores, score_for
 from ..structure_rules import StructureRule, choose
 from ..structured import fitted
-from ..weights import check_scores
 from .counts import Counts
 from .parts import Part
 

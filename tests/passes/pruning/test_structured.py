@@ -17,10 +17,9 @@ from reconvene.passes.pruning.decisions import Widths
 from reconvene.passes.pruning.methods import find_method, methods_of
 from reconvene.passes.pruning.methods.base import Aim, ChannelMethod
 from reconvene.passes.pruning.methods.one_shot import OneShot
-from reconvene.passes.pruning.scores import Evidence, Request, Score
+from reconvene.passes.pruning.scores import Evidence, Request, Score, check_scores
 from reconvene.passes.pruning.structure_rules import structure_rules
 from reconvene.passes.pruning.structured import Ranked, structured_masks
-from reconvene.passes.pruning.weights import check_scores
 from reconvene.passes.structures import Pattern, find_structure, recognise
 from reconvene.passes.values import attribute
 
