@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -15,7 +18,7 @@ from torch import nn
 from reconvene.backends.compile import compile
 from reconvene.frontend.program_file import export_onnx
 
-__all__ = ["ENGINES", "PACKAGES", "difference", "lacking", "missing", "prepare"]
+__all__ = ["ENGINES", "PACKAGES", "death", "difference", "lacking", "missing", "prepare"]
 
 Call = Callable[[], Any]
 """Runs the model once; its value is what the engine gives."""
@@ -129,6 +132,20 @@ def lacking(engines: Iterable[str]) -> str | None:
         if package := missing(engine):
             return f"engine {engine} needs the package {package}; pip install .[benchmarks], or name other engines"
     return None
+
+
+def death(engine: str, module: nn.Module, inputs: tuple[Any, ...], threads: int, choose: str) -> str | None:
+    """What an engine dies of that `module` is run on once, in a process of its own; None where it lives, or only raises."""
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            os.dup2(silent, 2)
+            prepare(engine, module, inputs, threads, choose)()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
 
 
 def difference(got: Any, expected: torch.Tensor) -> float:

@@ -6,7 +6,8 @@ All types, variants and engines of a network take turns in one run, on one threa
 at random (which costs the same to run as any other choice of as many channels), each is quantised by ``reconvene.quantize``,
 and the other engines get it as an ONNX file with QuantizeLinear and DequantizeLinear, so that all compute the same network.
 Outputs are compared with those of the quantised graph in PyTorch: the difference stands beside the time. With --json every
-finished network is saved, and those that are there already are not measured again. Needs ``pip install .[benchmarks]``.
+finished network is saved, and those that are there already are not measured again. An engine that dies of a network, which is
+tried in a process of its own, has a dash instead of a time. Needs ``pip install .[benchmarks]``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from engines import difference, lacking, prepare
+from engines import death, difference, lacking, prepare
 from latency import environment
 from models import build, image_size
 
@@ -102,12 +103,19 @@ def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     size = image_size(network, False)
     images = torch.randn(CALIBRATION, 3, size, size, generator=torch.Generator().manual_seed(options.seed))
     inputs = (images[:1],)
-    calls, facts = {}, {}
+    calls, facts, dead = {}, {}, []
     with torch_threads(1):
         for (variant, dtype), module in _modules(network, images, options).items():
             with torch.inference_mode():
                 expected = module(*inputs).clone()
             for engine in options.engines:
+                told = death(engine, module, inputs, 1, options.choose) if engine != ENGINES[0] else None
+                if told is not None:
+                    print(f"{network} {variant} {dtype}: {engine} dies of it ({told})", file=sys.stderr, flush=True)
+                    dead.append(
+                        {"network": network, "variant": variant, "dtype": dtype, "engine": engine, "died": told}
+                    )
+                    continue
                 call = prepare(engine, module, inputs, 1, options.choose)
                 found = difference(call(), expected)
                 if found > TOLERANCES[dtype]:
@@ -123,7 +131,7 @@ def measure(network: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         variant, dtype, engine = names[name]
         of = {"network": network, "variant": variant, "dtype": dtype, "engine": engine}
         rows.append({**of, "difference": facts[names[name]], **asdict(timing)})
-    return rows
+    return rows + dead
 
 
 def _modules(network: str, images: torch.Tensor, options: argparse.Namespace) -> dict[tuple[str, str], nn.Module]:
@@ -147,22 +155,28 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| network | engine | float32 ms | int8 ms | p10-p90 | float32 / int8 | int8: difference |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        if row["dtype"] != "int8":
-            continue
-        (other,) = (r for r in rows if _of(r) == _of(row) and r["dtype"] == "float32")
-        ms, float_ms = row["median_ms"], other["median_ms"]
+    for network, variant, engine in dict.fromkeys(_of(row) for row in rows):
+        floats, codes = (
+            next((r for r in rows if _of(r) == (network, variant, engine) and r["dtype"] == dtype), {})
+            for dtype in TYPES
+        )
+        timed = [row["median_ms"] for row in (floats, codes) if "median_ms" in row]
         cells = [
-            f"{row['network']} {row['variant']}",
-            row["engine"],
-            f"{float_ms:.2f}",
-            f"{ms:.2f}",
-            f"{row['p10_ms']:.2f}-{row['p90_ms']:.2f}",
-            f"{float_ms / ms:.2f}x",
-            f"{row['difference']:.1e}",
+            f"{network} {variant}",
+            engine,
+            _cell(floats, lambda row: f"{row['median_ms']:.2f}"),
+            _cell(codes, lambda row: f"{row['median_ms']:.2f}"),
+            _cell(codes, lambda row: f"{row['p10_ms']:.2f}-{row['p90_ms']:.2f}"),
+            f"{timed[0] / timed[1]:.2f}x" if len(timed) == len(TYPES) else "-",
+            _cell(codes, lambda row: f"{row['difference']:.1e}"),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any], told: Callable[[Mapping[str, Any]], str]) -> str:
+    """Of an engine that died, a dash."""
+    return told(row) if "median_ms" in row else "-"
 
 
 def _of(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -173,7 +187,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     """Geometric means over networks: our time over each other engine's, by variant and type."""
     others = [engine for engine in ENGINES[1:] if any(row["engine"] == engine for row in rows)]
     lines = [f"| ours over | type | {' | '.join(others)} |", f"|{'---|' * (2 + len(others))}"]
-    times = {(*_of(row), row["dtype"]): row["median_ms"] for row in rows}
+    times = {(*_of(row), row["dtype"]): row["median_ms"] for row in rows if "median_ms" in row}
     for variant in dict.fromkeys(row["variant"] for row in rows):
         for dtype in TYPES:
             cells = [

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import engines
 import pytest
+import torch
+from engines import death
 from integer_latency import ENGINES, TYPES, _saved, facts_of_run, summary, table
 
 MS = {"reconvene": {"float32": 6.0, "int8": 2.0}, "onnxruntime": {"float32": 8.0, "int8": 4.0},
@@ -30,6 +35,30 @@ def rows() -> list[dict[str, Any]]:
 
 def test_each_engine_has_its_own_float32_beside(rows: list[dict[str, Any]]) -> None:
     assert "| resnet50 dense | onnxruntime | 16.00 | 8.00 | 1.00-9.00 | 2.00x | 1.0e-03 |" in table(rows)
+
+
+def test_an_engine_that_died_has_dashes_and_is_in_no_mean(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if (row["network"], row["engine"], row["dtype"]) == ("resnet50", "openvino", "int8"):
+            del row["median_ms"], row["p10_ms"], row["p90_ms"], row["difference"]
+            row["died"] = "SIGSEGV"
+    assert "| resnet50 dense | openvino | 12.00 | - | - | - | - |" in table(rows)
+    assert "| dense | int8 | 0.50 | 0.80 |" in summary(rows)
+
+
+def test_what_an_engine_dies_of_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def raising(*_: Any) -> Any:
+        raise ValueError
+
+    one = (torch.nn.Identity(), (torch.zeros(1),), 1, "model")
+    assert death("eager", *one) is None
+    monkeypatch.setitem(engines.ENGINES, "eager", killed)
+    assert death("eager", *one) == "SIGKILL"
+    monkeypatch.setitem(engines.ENGINES, "eager", raising)
+    assert death("eager", *one) is None
 
 
 def test_means_are_of_networks_that_both_have(rows: list[dict[str, Any]]) -> None:
