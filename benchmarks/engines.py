@@ -18,7 +18,7 @@ from torch import nn
 from reconvene.backends.compile import compile
 from reconvene.frontend.program_file import export_onnx
 
-__all__ = ["ENGINES", "PACKAGES", "death", "difference", "lacking", "missing", "prepare"]
+__all__ = ["ENGINES", "PACKAGES", "death", "difference", "lacking", "missing", "prepare", "values_of"]
 
 Call = Callable[[], Any]
 """Runs the model once; its value is what the engine gives."""
@@ -148,12 +148,14 @@ def death(engine: str, module: nn.Module, inputs: tuple[Any, ...], threads: int,
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
 
 
+def values_of(got: Any) -> torch.Tensor:
+    """What an engine gave, alone or as the only one of several."""
+    if isinstance(got, np.ndarray | torch.Tensor):
+        return torch.as_tensor(got)
+    tensor = got if hasattr(got, "numpy") else got[0]  # Of TVM's.
+    return torch.from_numpy(tensor.numpy())
+
+
 def difference(got: Any, expected: torch.Tensor) -> float:
     """Largest difference from eager, relative to the largest output."""
-    if isinstance(got, np.ndarray | torch.Tensor):
-        values = torch.as_tensor(got)
-    else:
-        # TVM's tensors, alone or as the only one of a tuple.
-        tensor = got if hasattr(got, "numpy") else got[0]
-        values = torch.from_numpy(tensor.numpy())
-    return float((values - expected).abs().max() / expected.abs().max())
+    return float((values_of(got) - expected).abs().max() / expected.abs().max())

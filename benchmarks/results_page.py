@@ -54,6 +54,7 @@ import compiled_zoo
 import exactness
 import fuzz_server
 import integer_accuracy
+import integer_latency
 import kernels
 import latency
 import latency_goal
@@ -271,6 +272,11 @@ def latencies(record: dict[str, Any]) -> str:
     return with_setting("\n\n".join((*means, *tables)), record["environment"])
 
 
+def integers(record: dict[str, Any]) -> str:
+    """Means, then networks."""
+    return with_setting(integer_latency.summary(record), record["environment"])
+
+
 def fuzzed(record: dict[str, Any]) -> str:
     """The run in one table."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in record["outcomes"].items())
@@ -342,6 +348,8 @@ SECTIONS = (
     Section("scale", SCALE, lambda record: with_setting(scale.table(record["rows"]), record["setting"])),
     Section("peers", PEERS, peers_summary),
     Section("latency", LATENCY, latencies),
+    Section("integer_latency", integer_latency.RESULTS, integers),
+    Section("integer_latency_avx2", integer_latency.WITHOUT_SUMS_OF_BYTES, integers),
     Section("kernels", KERNELS, lambda record: with_setting(kernels.table(record["rows"]), record["environment"])),
     Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
     Section("arm_kernels", ARM_KERNELS, lambda record: with_setting(arm_kernels.tables(record), record["environment"])),

@@ -13,7 +13,7 @@ import engines
 import pytest
 import torch
 from engines import death
-from integer_latency import ENGINES, TYPES, _saved, facts_of_run, summary, table
+from integer_latency import ENGINES, TYPES, _saved, facts_of_run, largest_sums, means, summary, table
 
 MS = {"reconvene": {"float32": 6.0, "int8": 2.0}, "onnxruntime": {"float32": 8.0, "int8": 4.0},
       "openvino": {"float32": 6.0, "int8": 2.5}}  # fmt: skip
@@ -43,7 +43,7 @@ def test_an_engine_that_died_has_dashes_and_is_in_no_mean(rows: list[dict[str, A
             del row["median_ms"], row["p10_ms"], row["p90_ms"], row["difference"]
             row["died"] = "SIGSEGV"
     assert "| resnet50 dense | openvino | 12.00 | - | - | - | - |" in table(rows)
-    assert "| dense | int8 | 0.50 | 0.80 |" in summary(rows)
+    assert "| dense | int8 | 0.50 | 0.80 |" in means(rows)
 
 
 def test_what_an_engine_dies_of_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +62,9 @@ def test_what_an_engine_dies_of_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_means_are_of_networks_that_both_have(rows: list[dict[str, Any]]) -> None:
-    assert "| dense | int8 | 0.50 | 0.80 |" in summary(rows)
+    assert "| dense | int8 | 0.50 | 0.80 |" in means(rows)
     some = [row for row in rows if (row["network"], row["engine"]) != ("resnet50", "openvino")]
-    assert "| pruned 50% | float32 | 0.75 | 1.00 |" in summary(some)
+    assert "| pruned 50% | float32 | 0.75 | 1.00 |" in means(some)
 
 
 def test_a_run_with_other_settings_is_no_beginning_of_this_one(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
@@ -79,3 +79,9 @@ def test_a_run_with_other_settings_is_no_beginning_of_this_one(tmp_path: Path, r
     options.sparsity, options.repeat = 0.25, 9
     with pytest.raises(SystemExit, match="of another sparsity and repeat"):
         _saved(options)
+
+
+def test_the_largest_sums_are_whole_in_our_code(rows: list[dict[str, Any]]) -> None:
+    largest = largest_sums(["reconvene", "eager"])
+    assert largest == {"reconvene": 1.0, "eager": 1.0}
+    assert "over what they are: reconvene 1.00, eager 1.00." in summary({"rows": rows, "largest": largest})
