@@ -21,6 +21,7 @@ from ..frontend.base.progress import stage
 from ..frontend.capture import capture
 from ..frontend.data.datasets import find_dataset
 from ..frontend.data.facts import DataFacts
+from ..frontend.networks.names import unknown_model
 from ..frontend.networks.papers import NETWORKS, SHORT_NAMES, Network, find_network, network_for
 from ..frontend.program_file import Compute, load_stored
 from ..frontend.weights import load_weights, place_and_key
@@ -119,10 +120,7 @@ def load_model(
             module = network.build()
         wanted = wanted or [(None, random_input(network.shape, torch.float32, seed))]
     else:
-        raise InputError(
-            f"no model '{model}': there is no such file; give a .pt2 path, package.module:callable, file.py:callable,"
-            f" or one of {', '.join(NETWORKS)}; with --dataset also {', '.join(SHORT_NAMES)}"
-        )
+        raise unknown_model(model)
     if weights is not None:
         with stage(f"reading {weights}"):
             file, key = place_and_key(weights)

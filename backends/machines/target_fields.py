@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tvm
-from tvm.target import codegen
-
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_text
 from ...frontend.base.json_text import shortened
@@ -128,6 +125,9 @@ def checked_fields(values: Mapping[str, Any], where: str, names: Sequence[str]) 
 def _check_cpu(found: Mapping[str, Any], path: Path) -> None:
     """Raises InputError for a core that LLVM does not know; it would take another one, and say so on stderr."""
     name, triple, cpu = (str(found[field]) for field in ("name", "triple", "cpu"))
+    import tvm
+    from tvm.target import codegen
+
     llvm = tvm.target.Target({"kind": "llvm", "mtriple": llvm_triple(triple)})
     known = list(codegen.llvm_get_cpu_archlist(llvm))
     if cpu not in known:

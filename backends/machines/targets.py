@@ -11,17 +11,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import tvm
-from tvm.target import codegen
-
 from ...frontend.base.errors import InputError
 from ..dtypes import DTYPES
 from ..kernels.tiles import Machine
 from .architectures import Architecture, architecture_of, llvm_triple, unsupported
-from .host import host_fields
+from .host import has_features, host_fields, remembered_host
 from .target_fields import checked_fields, fields_of_file
 
-__all__ = ["Target", "find_target", "target_from", "targets"]
+__all__ = ["HOST", "Target", "check_name", "find_target", "presets", "target_from", "targets", "told_targets"]
+
+HOST = "host"
+"""The name of this machine."""
 
 _ISSUES = 3.0
 """Instructions that a core begins in a cycle, by LLVM's model of the Neoverse N1: beside two products few are left."""
@@ -98,16 +98,16 @@ class Target:
         attribute = self.isa.half_floats
         if attribute is None or self.bare:
             return False
-        return bool(codegen.llvm_cpu_has_features(attribute, tvm.target.Target(self.llvm())))
+        return has_features(attribute, self.llvm())
 
     @property
     def dot(self) -> str:
         """How its products of codes are added, as in `Machine.dot`: by LLVM's word for the core, since of an instruction that
         a core lacks it makes no error, but ends the process. Raises InputError as `isa`.
         """
-        target = tvm.target.Target(self.llvm())
+        target = self.llvm()
         for dot, lanes, attributes in self.isa.dots:
-            if lanes == self.lanes and all(codegen.llvm_cpu_has_features(name, target) for name in attributes):
+            if lanes == self.lanes and all(has_features(name, target) for name in attributes):
                 return dot
         return ""
 
@@ -154,20 +154,37 @@ def find_target(name_or_target: str | Target) -> Target:
         return name_or_target
     if name_or_target.endswith(".toml"):
         return Target(**fields_of_file(Path(name_or_target), _NAMES))
-    known = {target.name: target for target in targets()}
-    if name_or_target not in known:
-        close = difflib.get_close_matches(name_or_target, known, n=3)
+    check_name(name_or_target)
+    if name_or_target == HOST:
+        return targets()[0]
+    return next(preset for preset in presets() if preset.name == name_or_target)
+
+
+def check_name(name: str) -> None:
+    """Raises InputError, naming those there are, unless a target is called so."""
+    known = [HOST, *(preset.name for preset in presets())]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
         choices = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(known)}"
-        raise InputError(f"unknown target '{name_or_target}'; {choices}")
-    return known[name_or_target]
+        raise InputError(f"unknown target '{name}'; {choices}")
 
 
 @cache
 def targets() -> tuple[Target, ...]:
     """The host and all presets."""
+    return (Target(**host_fields()), *presets())
+
+
+def told_targets() -> tuple[Target, ...]:
+    """The same to be read by a person: the host as it was found once, which takes no seconds."""
+    return (Target(**remembered_host()), *presets())
+
+
+@cache
+def presets() -> tuple[Target, ...]:
+    """All machines but the host. Neither torch nor TVM is imported for them."""
     text = resources.files(__package__).joinpath("targets.toml").read_text(encoding="utf-8")
-    presets = (target_from({"name": name, **values}, "targets.toml") for name, values in tomllib.loads(text).items())
-    return (Target(**host_fields()), *presets)
+    return tuple(target_from({"name": name, **values}, "targets.toml") for name, values in tomllib.loads(text).items())
 
 
 def target_from(values: Mapping[str, Any], where: str) -> Target:

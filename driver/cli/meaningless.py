@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from ...frontend.base.errors import InputError
+from .early import check_early
 
 __all__ = ["Verb"]
 
@@ -34,6 +35,7 @@ class Verb(TyperCommand):
         check = _CHECKS.get(ctx.info_name)
         if check is not None:
             check(given)
+        check_early(str(ctx.info_name), given.values)
         return super().invoke(ctx)
 
 

@@ -16,7 +16,8 @@ def cache_(
     clear: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KIND", help="Remove 'all', or libraries, choices, tuned, runtimes, estimates, data. Repeatable."
+            metavar="KIND",
+            help="Remove 'all', or libraries, choices, times, tuned, runtimes, hosts, estimates, data. Repeatable.",
         ),
     ] = None,
     json: Json = False,

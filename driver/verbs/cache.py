@@ -25,11 +25,12 @@ KINDS: dict[str, tuple[str, ...]] = {
     "times": ("layer-times-*.json",),
     "tuned": ("tuned/*",),
     "runtimes": ("runtime-*", "wheel-*"),
+    "hosts": ("host-*.json",),
     "estimates": ("estimate/*",),
     "data": ("*.npz",),
 }
 """Compiled models, kernels chosen by timing, what layers take with zeros, kernels found by tuning, TVM's runtime for boards,
-what `estimate` found, and decoded data sets: by the names of their files.
+what this machine is, what `estimate` found, and decoded data sets: by the names of their files.
 """
 
 ALL = "all"

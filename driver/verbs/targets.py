@@ -12,9 +12,9 @@ __all__ = ["run"]
 
 
 def run() -> Answer:
-    from ...backends.machines.targets import targets as presets
+    from ...backends.machines.targets import told_targets
 
-    found = [dataclasses.asdict(preset) for preset in presets()]
+    found = [dataclasses.asdict(target) for target in told_targets()]
 
     def show(console: Console) -> None:
         columns = ("name", "triple", "cpu", "cores", "lanes", "channel_multiple")
