@@ -3,7 +3,7 @@
 Every function gives the same bits on every machine, those of `passes.integers.operators`: sums are exact in int32, a
 multiplication in float32 rounds once, and what an addition rounds to a whole number was clamped to whole numbers before. The
 clamp has to stand between: else LLVM fuses the multiplication with the addition that rounds, and ties fall to the other side.
-Where an instruction rounds (`Vectors.rounds`), whole numbers are clamped instead.
+Where an instruction rounds (`Vectors.rounds`, `Vectors.saturates`), whole numbers are clamped instead.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ MOVED, SMALL = _MAGIC_BITS, 1 << 22
 
 def _whole(vectors: Vectors, value: Expression, zero: float, low: float, high: float) -> Expression:
     """The code for `value` (float32, in steps of the result's scale) as int32. NaN gives `zero`."""
+    if vectors.saturates and low <= zero <= high:
+        whole = vectors.saturated_sum(vectors.rounded(value), _ints(vectors, zero)) if zero else vectors.rounded(value)
+        return tirx.max(_ints(vectors, low), tirx.min(_ints(vectors, high), whole))
     if vectors.rounds and low <= zero <= high:
         whole = tirx.max(_ints(vectors, low - zero), tirx.min(_ints(vectors, high - zero), vectors.rounded(value)))
         return whole + _ints(vectors, zero) if zero else whole

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from .base import Task
 from .convolution import ConvolutionSpec, panel_rows
 from .integer_convolution import IntegerConvolutionSpec
+from .paired_convolution import PairedConvolutionSpec
 from .planes import is_planes
 from .tiles import Machine, choose_tile, ranked_tiles, strided
 
@@ -26,7 +27,7 @@ class DirectFamily:
 
     def candidates(self, task: Task, machine: Machine) -> tuple[ConvolutionSpec, ...]:
         spec, result = task.spec, task.spec.result
-        if isinstance(spec, IntegerConvolutionSpec):  # Its instructions are not those of codes.
+        if isinstance(spec, IntegerConvolutionSpec | PairedConvolutionSpec):  # Its instructions are not those of codes.
             return ()
         if is_planes(result) and machine.lanes() > 1:  # It takes the channels of a block together, and here are none.
             return ()

@@ -10,6 +10,7 @@ from . import loops
 from .image import View
 from .scalar import apply
 from .vectors import Vectors
+from .words import DOT
 
 __all__ = ["Epilogue", "Operand", "Step"]
 
@@ -70,7 +71,7 @@ class Epilogue:
         With more `lanes` than an image has, those of neighbouring pixels, the first at `position`, one after the other.
         """
         values: list[Any] = []
-        uses, vectors = self._uses(), Vectors(lanes, self.keeps_nans, self.dtype, self.dot in _ROUNDS)
+        uses, vectors = self._uses(), Vectors(lanes, self.keeps_nans, self.dtype, self.dot in _ROUNDS, self.dot == DOT)
         for number, step in enumerate(self.steps):
             operands = [self._operand(o, result, values, buffers, position, lanes) for o in step.operands]
             value = apply(step.function, step.parameters, operands, vectors)

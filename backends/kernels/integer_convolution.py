@@ -22,6 +22,7 @@ from .integer_products import Products, products_of, weights_of
 from .integer_results import store_row
 from .integer_tiles import dot_cycles, dot_tiles
 from .tiles import Machine, streamed_cycles
+from .words import DOT
 
 __all__ = ["IntegerConvolutionSpec", "in_pairs", "integer_spec", "reading", "steps_of", "widen"]
 
@@ -125,7 +126,7 @@ def integer_spec(spec: ConvolutionSpec, machine: Machine) -> IntegerConvolutionS
     """The layer with the machine's sums of products, its best tile by the estimate; None where they do not apply."""
     source, result = spec.source, spec.result
     lanes = machine.lanes(source.dtype)
-    if not machine.dot or source.dtype != machine.codes or not source.lanes == result.lanes == lanes:
+    if machine.dot in ("", DOT) or source.dtype != machine.codes or not source.lanes == result.lanes == lanes:
         return None
     values = {field.name: getattr(spec, field.name) for field in fields(ConvolutionSpec)}
     made = IntegerConvolutionSpec(**values, dot=machine.dot)

@@ -22,6 +22,7 @@ from .image import Slots, clear_border
 from .integer_products import Products, products_of, weights_of
 from .integer_results import store_row
 from .tiles import Machine
+from .words import DOT
 
 __all__ = ["IntegerDepthwiseSpec", "integer_depthwise"]
 
@@ -128,7 +129,11 @@ def integer_depthwise(spec: DepthwiseSpec, machine: Machine) -> IntegerDepthwise
     """The layer with the machine's sums of products; None where they do not apply: not to pixels apart from each other."""
     source, result = spec.source, spec.result
     lanes = machine.lanes(source.dtype)
-    if not machine.dot or source.dtype != machine.codes or not source.lanes == source.column == result.lanes == lanes:
+    if (
+        machine.dot in ("", DOT)
+        or source.dtype != machine.codes
+        or not source.lanes == source.column == result.lanes == lanes
+    ):
         return None
     if spec.dilation[1] != 1 or (machine.dot in _PAIRS and result.width < _TWO):
         return None

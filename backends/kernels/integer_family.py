@@ -8,6 +8,7 @@ from .base import Task
 from .integer_convolution import IntegerConvolutionSpec, steps_of
 from .integer_sparse import sparse_spec
 from .integer_tiles import dot_tiles
+from .paired_convolution import PairedConvolutionSpec
 from .tiles import Machine
 
 __all__ = ["IntegerFamily"]
@@ -22,8 +23,10 @@ class IntegerFamily:
 
     name: str = "integer"
 
-    def candidates(self, task: Task, machine: Machine) -> tuple[IntegerConvolutionSpec, ...]:
+    def candidates(self, task: Task, machine: Machine) -> tuple[IntegerConvolutionSpec | PairedConvolutionSpec, ...]:
         spec = task.spec
+        if isinstance(spec, PairedConvolutionSpec):
+            return (spec,)
         if not isinstance(spec, IntegerConvolutionSpec):
             return ()
         if spec.banded:  # Its bands are those of its tile.

@@ -33,7 +33,7 @@ class Machine:
         wide: registers that a vector takes; of the factor that is spread over one, only one part at a time.
         dot: how products of codes are added to sums of int32: ``vnni`` (four of unsigned by signed bytes), ``sdot`` (four of
             signed bytes), ``sadalp`` and ``vpadal`` (two of bytes in 16 bits, by which sums grow in pairs, on 64 and 32 bits),
-            ``pmaddwd`` (two of 16 bits), or empty where there is no instruction for it.
+            ``pmaddwd`` (two of 16 bits), ``smlad`` (the same, without vectors), or empty where there is no instruction for it.
     """
 
     vector_bytes: int

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..dtypes import DTYPES
 from ..graph.nodes import Convolution, Graph, Node
 from ..kernels.image import Slots, View
 from ..kernels.planes import LINE, is_planes, plane_view
 from ..kernels.relayout import PackSpec, RearrangeSpec, UnpackSpec
 from ..kernels.tiles import Machine
 from ..kernels.transposing import TransposeSpec
-from .layout import Image, as_blocks, as_planes, dense_view, one_pixel, thin
+from ..kernels.words import DOT
+from .layout import Image, as_blocks, as_planes, channels_last_view, dense_view, one_pixel, thin
 from .steps import Kept, Placed, Value
 
 __all__ = ["Images"]
@@ -32,6 +34,7 @@ class Images:
         self._plains: dict[Node, Value] = {}
         self._halos, self._borders = _halos(graph), _borders(graph)
         self._gaps = _gaps(graph, self._halos)
+        self._channels_last = _channels_last(graph) if machine.dot == DOT else frozenset[Node]()
 
     def call(self, placed: Placed) -> Placed:
         """A further step."""
@@ -62,8 +65,7 @@ class Images:
 
     def blocks_view(self, node: Node, blocks: int, lanes: int) -> View:
         """Where the value of `node` may lie in blocks."""
-        batch, _, height, width = node.image_shape
-        view = dense_view(batch, blocks, height, width, lanes, self.halo(node), node.dtype)
+        view = self._view(node, blocks, lanes, self.halo(node))
         return replace(view, border=self._borders[node]) if view.halo and node in self._borders else view
 
     def planes_view(self, node: Node, channels: int) -> View:
@@ -144,7 +146,7 @@ class Images:
         if slots is None:
             slots = np.arange(sum(counts), dtype="int64")
         blocks = blocks or -(-len(slots) // view.lanes)
-        result = dense_view(view.batch, blocks, view.height, view.width, view.lanes, halo, view.dtype)
+        result = self._view(node, blocks, view.lanes, halo)
         result = replace(result, border=self._borders.get(node, 0) if halo else 0)
         if view.lanes < self.machine.lanes(view.dtype):
             result = plane_view(view.batch, blocks, view.height, view.width, halo, view.row, view.dtype)
@@ -156,6 +158,12 @@ class Images:
         spec = RearrangeSpec(tuple(image.view for image in images), counts, result)
         step = Placed(node, spec, tuple(image.value for image in images), (result.size,), tables)
         return Image(self.call(step), result, slots)
+
+    def _view(self, node: Node, blocks: int, lanes: int, halo: int) -> View:
+        batch, _, height, width = node.image_shape
+        if node in self._channels_last:
+            return channels_last_view(batch, blocks, height, width, halo, node.dtype)
+        return dense_view(batch, blocks, height, width, lanes, halo, node.dtype)
 
     def _packed(self, node: Node, lanes: int) -> Image:
         channels = node.image_shape[1]
@@ -207,6 +215,18 @@ def _borders(graph: Graph) -> dict[Node, int]:
         elif node.op == "reindex" and node in borders:
             borders[node.inputs[0]] = borders[node]
     return borders
+
+
+def _channels_last(graph: Graph) -> frozenset[Node]:
+    """Values of codes whose channels had better lie side by side: those of several pixels that a convolution reads which adds
+    products over channels. What is read by none lies in planes.
+    """
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        sums = node.op == "convolution" and node.detail_as(Convolution).groups == 1
+        if sums or (node.op == "reindex" and node in found):
+            found.add(node.inputs[0])
+    return frozenset(node for node in found if DTYPES[node.dtype].is_code and node.image_shape[2:] != (1, 1))
 
 
 def _gaps(graph: Graph, halos: Mapping[Node, int]) -> dict[int, int]:

@@ -15,6 +15,8 @@ from ..kernels.integer_convolution import IntegerConvolutionSpec, integer_spec, 
 from ..kernels.integer_depthwise import integer_depthwise
 from ..kernels.integer_results import moves_sums, sums_are_small
 from ..kernels.integer_sparse import used_vectors
+from ..kernels.paired_convolution import paired_spec
+from ..kernels.paired_depthwise import paired_depthwise
 from ..kernels.tiles import Machine, Tile
 from ..kernels.zeros import density, zeros_in_planes
 from .layout import Image, in_a_row
@@ -50,6 +52,7 @@ def convolution_spec(
     if made is not None:
         made = replace(made, moved=moves_sums(epilogue, machine.dot) and sums_are_small(convolution.weights))
     if convolution.groups == 1:
+        spec = paired_spec(spec, machine) or spec
         return spec if made is None else replace(made, vectors=_few_vectors(made, convolution, source))
     spec = made or spec
     bands = input_bands(spec, convolution, source.slots)
@@ -117,5 +120,5 @@ def depthwise_spec(
     )
     made = integer_depthwise(spec, machine)
     if made is None:
-        return spec
+        return paired_depthwise(spec, machine) or spec
     return replace(made, moved=moves_sums(epilogue, machine.dot) and sums_are_small(convolution.weights))

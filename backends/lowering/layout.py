@@ -17,12 +17,14 @@ import numpy.typing as npt
 from ..dtypes import DTYPES
 from ..kernels.image import Slots, View
 from ..kernels.tiles import Machine
+from ..kernels.words import CODES
 from .steps import Value
 
 __all__ = [
     "Image",
     "as_blocks",
     "as_planes",
+    "channels_last_view",
     "dense_view",
     "flattened",
     "in_a_row",
@@ -77,6 +79,17 @@ def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, hal
     return View(batch, blocks, height, width, lanes, halo, size, start, image, block, row, lanes, dtype)
 
 
+def channels_last_view(batch: int, channels: int, height: int, width: int, halo: int, dtype: str) -> View:
+    """An image of codes alone in its buffer whose pixels have their channels side by side, in whole words where that is no
+    waste. Behind it there is room for the rest of a word.
+    """
+    pitch = channels if channels < CODES - 1 else -(-channels // CODES) * CODES
+    row = (width + 2 * halo) * pitch
+    image = (height + 2 * halo) * row
+    size = batch * image + CODES
+    return View(batch, channels, height, width, 1, halo, size, halo * (row + pitch), image, 1, row, pitch, dtype)
+
+
 def selected(image: Image, source: Slots) -> Image:
     """The channels `source` of `image`, without moving anything but the ends of the view."""
     slots = image.slots[source]
@@ -90,8 +103,10 @@ def flattened(image: Image) -> Image:
     view, lanes = image.view, image.view.lanes
     plane = view.start - view.halo * (view.row + view.column)
     pixels = (np.arange(view.height) + view.halo)[:, None] * (view.row // lanes)
-    pixels = (pixels + np.arange(view.width) + view.halo).reshape(-1)
-    blocks = view.blocks * (view.block // lanes)
+    pixels = (pixels + (np.arange(view.width) + view.halo) * (view.column // lanes)).reshape(-1)
+    # Channels that lie side by side reach over the whole plane.
+    beside = view.block < view.row
+    blocks = (view.height + 2 * view.halo) * (view.row // lanes) if beside else view.blocks * (view.block // lanes)
     base = (image.slots // lanes) * (view.block // lanes)
     slots = (base[:, None] + pixels[None, :]) * lanes + (image.slots % lanes)[:, None]
     flat = replace(view, blocks=blocks, height=1, width=1, halo=0, start=plane, block=lanes, row=lanes)

@@ -321,7 +321,7 @@ class _Planner:
             packed = pack_vector(node.detail_as(np.ndarray).reshape(-1), slots, result, node.dtype)
             view = dense_view(1, result.blocks, 1, 1, result.lanes, 0, str(packed.dtype))
             return replace(view, image=0, row=0, column=0), packed
-        image = self.images.planes(node) if is_planes(result) else self.images.blocks(node)
+        image = self.images.planes(node) if is_planes(result) and self.machine.lanes() > 1 else self.images.blocks(node)
         if image.view.blocks != result.blocks or not np.array_equal(image.slots, slots):
             image = self.images.rearranged(node, [image], 0, slots, result.blocks)
         view = image.view

@@ -197,7 +197,7 @@ _ARM = Architecture(
     halving=frozenset(),
     doubled=frozenset(),
     paired=frozenset(),
-    dots=(("vpadal", 4, frozenset({"neon"})),),
+    dots=(("vpadal", 4, frozenset({"neon"})), ("smlad", 1, frozenset({"dsp", "vfp2sp"}))),
     compiler_package="g++-arm-linux-gnueabihf",
     library_package="libstdc++6-armhf-cross",
     # Debian has one name for all 32-bit ARM with hard floats.

@@ -14,7 +14,7 @@ from reconvene.backends.kernels.image import Slots, View
 from reconvene.backends.kernels.integer_sparse import sparse_spec
 from reconvene.backends.kernels.tiles import Machine
 from reconvene.backends.lowering.layers import convolution_spec, depthwise_spec
-from reconvene.backends.lowering.layout import Image, dense_view
+from reconvene.backends.lowering.layout import Image, channels_last_view, dense_view
 from tests.support.kernel_programs import Arrays
 
 __all__ = ["Case", "Layer"]
@@ -87,6 +87,10 @@ class Case:
         scales = _scales(layer, sums, random)
         other = random.integers(-128, 128, sums.shape)
         source = _view(layer.batch, layer.inputs, x.shape[2:], layer.padding, machine, machine.codes)
+        if machine.dot == "smlad" and layer.groups == 1:
+            source = channels_last_view(
+                layer.batch, layer.inputs, layer.height, layer.width, layer.padding, machine.codes
+            )
         room = (source.size - layer.batch * source.image) if layer.tight else 0
         source = replace(source, border=layer.zero + moved, size=source.size - room)
         kind = {"float32": "float32", "sums": "int32"}.get(layer.result, machine.codes)
@@ -101,7 +105,7 @@ class Case:
             padding=(layer.padding,) * 4,
             groups=layer.groups,
         )
-        epilogue = _epilogue(layer, view, moved)
+        epilogue = replace(_epilogue(layer, view, moved), dot=machine.dot)
         leaves = [_vector(scales, view), _placed(other + moved, view, random)]
         slots = np.arange(layer.inputs, dtype="int64")
         if spec is None and layer.groups == layer.inputs == layer.outputs and layer.groups > 1:
