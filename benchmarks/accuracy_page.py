@@ -225,9 +225,7 @@ def report(lines: Sequence[Line], results: Path) -> None:
     results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     drawn = plots(lines, results.parent, results.stem) if find_spec("matplotlib") else {}
     if not drawn:
-        print(
-            "no pictures without matplotlib; pip install 'reconvene[benchmarks]', then --report-only", file=sys.stderr
-        )
+        print("no pictures without matplotlib; pip install '.[benchmarks]', then --report-only", file=sys.stderr)
     text = [
         "---\norphan: true\n---\n",
         f"# Accuracy: {first['model']} of width {first['width']:g} on {first['data']}\n",

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..frontend.base.errors import InputError, ReconveneError
+from ..frontend.base.extras import install_command
 from ..frontend.base.files import read_regular
 from ..frontend.base.json_text import parse_json
 from ..frontend.base.progress import track
@@ -62,7 +63,7 @@ def sweep(
         runs: what to do.
         results: a file of JSON lines; made if need be.
         place: data, checkpoints and machine. With Ray on several machines the paths must be the same on all.
-        engine: of `ENGINES`; ``ray`` needs ``pip install 'reconvene[sweep]'`` and takes RAY_ADDRESS. ``side-by-side`` is for
+        engine: of `ENGINES`; ``ray`` needs the extra ``sweep`` and takes RAY_ADDRESS. ``side-by-side`` is for
             a GPU that several small networks share, and the only one that stops after `place.seconds`.
         workers: runs at a time.
 
@@ -143,7 +144,7 @@ def _with_ray(runs: Sequence[Run], place: Environment, workers: int) -> Iterator
     try:
         import ray
     except ImportError:
-        raise InputError("the engine ray needs another package; run: pip install 'reconvene[sweep]'") from None
+        raise InputError(f"the engine ray needs another package; run: {install_command('sweep')}") from None
     started = not ray.is_initialized()
     if started:
         local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "num_cpus": workers}

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from .archive import Records, read_records, vetted
 from .base.errors import InputError, ReconveneError
+from .base.extras import install_command
 from .base.files import replacing
 from .base.json_text import parse_json
 from .base.tensor_files import has_odd_booleans
@@ -275,7 +276,7 @@ def check_onnx_packages() -> None:
         import onnx_ir  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
-        raise InputError("ONNX export needs two more packages; run: pip install onnx onnxscript") from None
+        raise InputError(f"ONNX export needs two more packages; run: {install_command('onnx')}") from None
 
 
 def check_onnx(module: torch.nn.Module) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.extras import install_command
 from ...frontend.base.files import SUMS, parse_sums, read_regular, write_text
 
 __all__ = ["SIGNATURE", "PublicKey", "Signed", "read_public_key", "sign", "verify", "write_keys"]
@@ -229,5 +230,5 @@ def _ed25519() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
-        raise InputError("signatures need the package cryptography: pip install 'reconvene[sign]'") from None
+        raise InputError(f"signatures need the package cryptography; run: {install_command('sign')}") from None
     return ed25519

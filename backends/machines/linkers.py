@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.extras import install_command
 from .targets import Target
 
 __all__ = ["Linker", "Purpose", "find_linker", "invoke", "link_shared"]
@@ -80,4 +81,4 @@ def invoke(linker: Linker, arguments: Sequence[str], what: str, folder: Path | N
 def _advice(target: Target) -> str:
     if target.bare:
         return f"apt-get install {_BARE_PACKAGES}"
-    return f"apt-get install {target.isa.compiler_package}, or without root: pip install 'reconvene[cross]'"
+    return f"apt-get install {target.isa.compiler_package}, or without root: {install_command('cross')}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.extras import install_command
 from ..answer import Answer
 from ..outputs import check_folder
 
@@ -57,7 +58,7 @@ def run(request: Request, say: Callable[[str], None] | None = None) -> Answer:
         from ..serving.server import Address, listening, run_server
         from ..serving.service import Service, Settings
     except ImportError as error:
-        raise InputError(f"serving needs {error.name}; pip install 'reconvene[serve]'") from None
+        raise InputError(f"serving needs {error.name}; run: {install_command('serve')}") from None
     from ...backends.machines.threads import available_threads
     from ..portfolio.manifest import open_portfolio
     from ..serving.governor import Governor

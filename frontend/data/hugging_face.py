@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..base.errors import InputError
+from ..base.extras import install_command
 from ..base.limits import check_limit
 from ..base.progress import track
 from .datasets import Images
@@ -90,7 +91,7 @@ def _loaded(name: str) -> Any:
         import datasets
     except ImportError:
         raise InputError(
-            "data sets of Hugging Face need one more package; run: pip install 'reconvene[datasets]'"
+            f"data sets of Hugging Face need one more package; run: {install_command('datasets')}"
         ) from None
     saved = Path(name).is_dir() and any(Path(name, file).is_file() for file in _SAVED)
     try:

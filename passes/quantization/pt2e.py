@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.extras import install_command
 from ...frontend.base.torch_logs import quiet
 from .ranges import HIGH, LOW, MOST, MinMax, affine, symmetric
 
@@ -63,7 +64,7 @@ def load_pt2e() -> PT2E:
             from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
         except ImportError as error:
             what = "torchao" if "torchao" in str(error.name) else f"torchao 0.18, and here '{error.name}' is missing"
-            raise InputError(f"quantising needs {what}; run: pip install 'reconvene[int8]'") from None
+            raise InputError(f"quantising needs {what}; run: {install_command('int8')}") from None
     observer, weight_observer = _observers(ObserverBase)
     return PT2E(
         _muted(prepare_pt2e), _muted(convert_pt2e), Quantizer, QuantizationAnnotation, QuantizationSpec,

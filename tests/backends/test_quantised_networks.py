@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import reconvene
 from tests.support.quantized import signal_to_noise
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 
 def compiled(model: nn.Module, *shape: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:

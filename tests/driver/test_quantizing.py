@@ -19,7 +19,7 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.passes.recovery.synthetic import Synthetic
 from tests.support.quantized import settled
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 IMAGES = torch.randn(48, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.zeros(48, dtype=torch.long)

@@ -18,7 +18,7 @@ import reconvene
 from reconvene.frontend.program_file import load_program, save_program
 from reconvene.frontend.quantized_operators import is_quantized
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

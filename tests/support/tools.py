@@ -30,7 +30,7 @@ INSTALL = {
     "llvm-16": "apt-get install llvm-22, or any from 16 on",
     "llc-22": "apt-get install llvm-22",
     "wheels": "a network, for the board's wheels of TVM (once)",
-    "ziglang": "pip install 'reconvene[cross]'",
+    "ziglang": "pip install '.[cross]'",
     "sanitisers": "a g++ that has -fsanitize=address,undefined, as Debian's has",
 }
 """By tool, the line that installs it. All are programs but ``wheels``, TVM's wheels for the board,

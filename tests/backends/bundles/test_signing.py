@@ -13,7 +13,7 @@ import pytest
 from reconvene.backends.bundles.signing import SIGNATURE, PublicKey, read_public_key, sign, verify, write_keys
 from reconvene.frontend.base.errors import InputError
 
-pytest.importorskip("cryptography", reason="pip install 'reconvene[sign]'")
+pytest.importorskip("cryptography", reason="pip install '.[sign]'")
 
 KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
 THEIRS = """untrusted comment: signature from minisign secret key

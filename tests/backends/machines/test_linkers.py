@@ -84,7 +84,7 @@ def test_zig_makes_programs(
 @pytest.mark.parametrize(
     ("target", "package"),
     [
-        ("rpi4", r"g\+\+-aarch64-linux-gnu, or .*pip install 'reconvene\[cross\]'"),
+        ("rpi4", r"g\+\+-aarch64-linux-gnu, or .*pip install 'ziglang"),
         ("rpi2", r"g\+\+-arm-linux-gnueabihf"),
         ("cortex-m4", "libnewlib-arm-none-eabi$"),
     ],

@@ -20,7 +20,7 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
 from reconvene.frontend.program_file import load_program, save_program
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 X = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 ONE = {"choose": "default"}

@@ -14,11 +14,12 @@ import torch
 import reconvene
 from reconvene.driver.cli.command_line import main
 from reconvene.driver.models import load_model
+from reconvene.frontend.base.extras import install_command
 from reconvene.frontend.data.facts import Colours, DataFacts
 from reconvene.frontend.program_file import read_program, save_program
 from tests.support.pictures import write_pictures
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 NET = """
 import torch
@@ -218,7 +219,8 @@ def test_missing_packages_are_missed_before_anything_is_written(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     options = ["--calibration", "noise"] if verb == "quantize" else []
     assert main([verb, *NAMED, *options, "-o", "made.pt2", "--onnx", "made.onnx"]) == 2
-    assert capsys.readouterr().err == ("error: ONNX export needs two more packages; run: pip install onnx onnxscript\n")
+    told = "error: ONNX export needs two more packages; run: "
+    assert capsys.readouterr().err == f"{told}{install_command('onnx')}\n"
     assert not list(Path().glob("made*"))
 
 

@@ -22,7 +22,7 @@ from reconvene.frontend.base.errors import InputError
 from tests.support.bundles import edit
 from tests.support.portfolios import small_portfolio
 
-pytest.importorskip("cryptography", reason="pip install 'reconvene[sign]'")
+pytest.importorskip("cryptography", reason="pip install '.[sign]'")
 
 
 @pytest.fixture(scope="module")

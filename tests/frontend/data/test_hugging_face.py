@@ -19,7 +19,7 @@ NAMES = ["unripe", "ripe"]
 
 def rows(count: int, first: int = 0, **changes: Any) -> Any:
     """Of a data set with a column of images and one of labels."""
-    datasets = pytest.importorskip("datasets", reason="pip install 'reconvene[datasets]'")
+    datasets = pytest.importorskip("datasets", reason="pip install '.[datasets]'")
     columns: dict[str, Any] = {
         "picture": [draw(NAMES[index % 2], index) for index in range(first, first + count)],
         "kind": [index % 2 for index in range(first, first + count)],
@@ -87,5 +87,5 @@ def test_without_the_package_or_the_data_one_line_says_so(monkeypatch: pytest.Mo
         open_hub_images(str(tmp_path / "nothing"))
     assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"pip install 'reconvene\[datasets\]'"):
+    with pytest.raises(InputError, match=r"pip install 'datasets"):
         open_hub_images("mnist")

@@ -14,7 +14,7 @@ from reconvene.passes.quantization.ranges import RANGES
 from reconvene.passes.quantization.rounding import float_reasons
 from reconvene.passes.running import Recorder
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 IMAGES = torch.rand(24, 3, 10, 10, generator=torch.Generator().manual_seed(0)) + 0.5
 

@@ -17,7 +17,7 @@ from reconvene.frontend.program_file import load_program, save_program
 from reconvene.passes.quantization.rounds import rounds
 from tests.support.quantized import nodes, quantized, read_by, settled, signal_to_noise
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 
 class Block(nn.Module):

@@ -36,7 +36,7 @@ def test_decibels_by_hand() -> None:
 class TestWithTorchao:
     @pytest.fixture(autouse=True)
     def _torchao(self) -> None:
-        pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+        pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
     def test_the_noise_of_a_layer_is_that_of_the_layer_alone(self) -> None:
         """Against networks in which all other layers are float."""
@@ -171,7 +171,7 @@ def test_without_torchao_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(__import__("sys").modules, "torchao.quantization.pt2e", None)
     pt2e.load_pt2e.cache_clear()
     try:
-        with pytest.raises(InputError, match=r"quantising needs torchao; run: pip install 'reconvene\[int8\]'"):
+        with pytest.raises(InputError, match=r"quantising needs torchao; run: pip install 'torchao"):
             quantize(capture(net(), (IMAGES,)), [(IMAGES,)], Options())
     finally:
         pt2e.load_pt2e.cache_clear()

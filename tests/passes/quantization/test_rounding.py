@@ -15,7 +15,7 @@ from reconvene.passes.quantization.preparation import prepared
 from reconvene.passes.quantization.rounding import float_reasons
 from tests.support.quantized import nodes, quantized, read_by, scales
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 IMAGES = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 

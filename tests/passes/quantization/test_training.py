@@ -16,7 +16,7 @@ from reconvene.passes.quantization.rounds import rounds
 from reconvene.passes.quantization.training import integer_layers, rounded, trainable
 from tests.support.quantized import quantized, settled
 
-pytest.importorskip("torchao", reason="pip install 'reconvene[int8]'")
+pytest.importorskip("torchao", reason="pip install '.[int8]'")
 
 _REFUSED = r"quantised already; prune before|quantised for training|leave the options out|there are none"
 IMAGES = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
