@@ -44,5 +44,7 @@ def test_code_that_was_never_installed_names_where_it_lies(monkeypatch: pytest.M
 def test_no_page_and_no_message_takes_this_package_from_an_index() -> None:
     folders = ("passes", "frontend", "backends", "driver", "benchmarks", "docs")
     files = [path for folder in folders for ending in ("py", "md") for path in (ROOT / folder).rglob(f"*.{ending}")]
-    told = [path for path in [*files, ROOT / "README.md"] if re.search(r"pip install ['\"]?reconvene", path.read_text())]
+    told = [
+        path for path in [*files, ROOT / "README.md"] if re.search(r"pip install ['\"]?reconvene", path.read_text())
+    ]
     assert len(files) > 300 and told == []
