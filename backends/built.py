@@ -17,6 +17,7 @@ import tvm
 
 from ..frontend.base.errors import InputError
 from ..frontend.base.turns import new_turn
+from ..frontend.data.facts import DataFacts
 from .artifact import Artifact, Compiled, Memory, memory_of
 from .bundles.listed_files import FileSum
 from .bundles.manifest import Bundle, Runtime
@@ -52,12 +53,14 @@ class Built(Compiled):
         weights: TVM's tensors, which the code takes after the inputs and the state.
         arena: the plan of the values between kernels, which the code takes after the weights.
         state: the buffers that the model writes, with what they hold before the first call.
+        data: classes and colours of the images that the model was trained on, if it said so; bundles keep it.
     """
 
     module: Any = field(repr=False)
     weights: tuple[Any, ...] = field(repr=False)
     arena: Arena = field(repr=False)
     state: tuple[State, ...] = ()
+    data: DataFacts | None = None
     _artifact: Artifact | None = field(default=None, repr=False)
     _machines: list[VirtualMachine] = field(default_factory=list, repr=False)
     _turn: Any = field(default_factory=new_turn, repr=False)
@@ -229,7 +232,9 @@ class Built(Compiled):
             InputError: the folder cannot be written, or there is no compiler for the target, or it fails; or the
                 model was loaded from a bundle.
         """
-        return write_bundle(self.artifact, Path(folder), link=link, runtime=runtime, certificate=certificate)
+        return write_bundle(
+            self.artifact, Path(folder), link=link, runtime=runtime, certificate=certificate, data=self.data
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """`export` as it is done unless somebody says otherwise; `Built.open` reads it where the model is for this machine."""
@@ -282,7 +287,9 @@ def load_bundle(folder: str | os.PathLike[str], *, private: bool = False, manife
     with private_copies(path, _mapped_files(bundle)) if private else nullcontext(path) as place:
         weights = map_weights(bundle.weights, place, links=private)
         module = load_library(place / "model.so")
-    return Built(**_facts(bundle), module=module, weights=weights, arena=bundle.arena, state=bundle.state)
+    return Built(
+        **_facts(bundle), module=module, weights=weights, arena=bundle.arena, state=bundle.state, data=bundle.data
+    )
 
 
 def _mapped_files(bundle: Bundle) -> dict[str, FileSum]:

@@ -15,6 +15,7 @@ from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
 from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
+from ..frontend.data.facts import facts_of
 from ..frontend.quantized_operators import check_float, check_not_in_training
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
@@ -297,7 +298,8 @@ def compile(
     options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
     options["dtype"] = dtype
     checks: dict[str, Any] = {"check": check, "check_inputs": [positional(graph, given) for given in check_inputs]}
-    return compile_graph(graph, inputs, target, threads=threads, **checks, **options)
+    built = compile_graph(graph, inputs, target, threads=threads, **checks, **options)
+    return dataclasses.replace(built, data=facts_of(graph))
 
 
 def captured(

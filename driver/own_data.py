@@ -25,6 +25,7 @@ __all__ = [
     "ChosenData",
     "Taker",
     "Wanted",
+    "class_count",
     "is_function",
     "is_own",
     "open_data",
@@ -285,7 +286,12 @@ def _image_size(taker: Taker) -> tuple[int, int]:
 
 def _scores(model: LoadedModel) -> int | None:
     """How many classes a model tells apart; None if it gives something else."""
-    given = model.module.graph.output_node().args[0]
+    return class_count(model.module)
+
+
+def class_count(module: torch.fx.GraphModule) -> int | None:
+    """How many scores a captured model gives for each item; None if it gives something else."""
+    given = module.graph.output_node().args[0]
     outputs = given if isinstance(given, tuple | list) else (given,)
     value = outputs[0].meta.get("val") if len(outputs) == 1 and isinstance(outputs[0], torch.fx.Node) else None
     return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.dim() == 2 else None

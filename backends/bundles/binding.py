@@ -35,6 +35,7 @@ BOUND = (
     "threads",
     "pipeline",
     "certificate",
+    "data",
     "memory",
     "versions",
 )

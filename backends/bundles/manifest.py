@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from ...frontend.base.errors import InputError
 from ...frontend.base.json_text import json_array, json_count, json_object, json_text, shortened
+from ...frontend.data.facts import DataFacts
 from ..artifact import Compiled, Memory
 from ..code.weights import WeightPlace, is_weights, names_contents
 from ..dtypes import DTYPES, tensor_bytes
@@ -30,7 +31,7 @@ __all__ = ["FORMAT", "PROGRAM", "Bundle", "Runtime", "bundle_of", "target_of", "
 
 Runtime = Literal["static", "wheel", "none", "python"]
 
-FORMAT = 5
+FORMAT = 6
 """Version of the folder's layout; a reader refuses any other."""
 
 PROGRAM = "run"
@@ -53,6 +54,7 @@ class Bundle(Compiled):
         weights: where they lie in the folder's files, in the order that the code takes them.
         arena: the plan of the values between kernels; None where no library is loaded.
         state: the buffers that are kept from call to call, with what they hold before the first.
+        data: classes and colours of the images that the model was trained on, if it said so.
         program: the file to run, or None.
     """
 
@@ -66,6 +68,7 @@ class Bundle(Compiled):
     weights: tuple[WeightPlace, ...]
     arena: Arena | None
     state: tuple[State, ...] = ()
+    data: DataFacts | None = None
 
     @property
     def program(self) -> Path | None:
@@ -112,6 +115,7 @@ def bundle_of(folder: Path, manifest: Mapping[str, Any], target: Target, sums: M
         weights=_weights(manifest["weights"], sums),
         arena=None if manifest["arena"] is None else _arena(manifest["arena"]),
         state=_state(manifest["state"], folder, sums),
+        data=None if manifest["data"] is None else DataFacts.from_plain(json_object(manifest["data"])),
     )
     if (bundle.arena is not None) != library or (bundle.weights and not library):
         raise ValueError(

@@ -20,8 +20,8 @@ from .manifest import FORMAT, PROGRAM, Bundle, Runtime, bundle_of, target_of
 __all__ = ["open_bundle", "read_manifest"]
 
 _FIELDS = (
-    "format runtime target inputs outputs state signature threads pipeline versions glibc certificate memory weights arena"
-    " files"
+    "format runtime target inputs outputs state signature threads pipeline versions glibc certificate data memory weights"
+    " arena files"
 ).split()
 """The manifest's."""
 

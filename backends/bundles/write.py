@@ -28,6 +28,7 @@ from typing import Any
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_text, replacing_folder, sha256, write_sums
 from ...frontend.base.json_text import parse_json
+from ...frontend.data.facts import DataFacts
 from ..artifact import Artifact
 from ..code.weights import WeightPlace, write_weights
 from ..machines.linkers import find_linker, link_shared
@@ -54,6 +55,7 @@ def write_bundle(
     link: bool = True,
     runtime: Runtime | None = None,
     certificate: Mapping[str, Any] | None = None,
+    data: DataFacts | None = None,
 ) -> Path:
     """Writes `artifact` to `folder`, which appears complete or not at all; an older bundle there is replaced.
 
@@ -62,6 +64,7 @@ def write_bundle(
         runtime: see the top of this file; by default ``python`` for the host, ``none`` for machines without an
             operating system, and ``static`` for all others.
         certificate: goes into the manifest.
+        data: classes and colours of the images that the model was trained on; goes there, too.
 
     Raises:
         InputError: the folder holds something else, or cannot be written; or there is no compiler for the target, or it
@@ -75,7 +78,7 @@ def write_bundle(
     except (TypeError, ValueError) as error:
         raise InputError(f"the certificate cannot be written as JSON: {error}; give plain, finite values") from None
     with replacing_folder(folder) as temporary:
-        said = _said(artifact, chosen, write_states(artifact.state, temporary), certificate)
+        said = _said(artifact, chosen, write_states(artifact.state, temporary), certificate, data)
         if not link:
             with model_objects(artifact) as objects:
                 _archive(temporary / "model.tar", objects)
@@ -154,6 +157,7 @@ def _said(
     runtime: Runtime,
     states: Sequence[Mapping[str, Any]],
     certificate: Mapping[str, Any] | None,
+    data: DataFacts | None,
 ) -> dict[str, Any]:
     """What the manifest says that is known before the code is linked."""
     return {
@@ -168,6 +172,7 @@ def _said(
         "pipeline": artifact.pipeline,
         "versions": {name: metadata.version(name) for name in ("reconvene", "apache-tvm", "apache-tvm-ffi", "torch")},
         "certificate": None if certificate is None else dict(certificate),
+        "data": None if data is None else data.to_plain(),
         "memory": asdict(artifact.memory),
         "arena": asdict(artifact.arena) if runtime in ("python", "wheel") else None,
     }

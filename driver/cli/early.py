@@ -16,7 +16,7 @@ from ..outputs import check_file
 __all__ = ["check_early"]
 
 _MODELS = ("model", "named", "against", "teacher")
-_READ = ("masks", "apply", "check_input", "files", "key_file")
+_READ = ("masks", "apply", "check_input", "classes", "files", "key_file")
 _WRITTEN = ("report", "plan", "onnx", "html", "dot", "graphml")
 _WRITE_A_FILE = ("capture", "prune", "compact", "quantize", "map")
 """Verbs whose --output is a file."""

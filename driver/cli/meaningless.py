@@ -93,8 +93,8 @@ def _weights(given: Given) -> None:
 def _capture(given: Given) -> None:
     if _is_program(given["model"]):
         given.refuse(["dynamic"], "for a .pt2 file, which says itself which sizes may vary")
-    if given["image_bytes"] is None:
-        given.refuse(["mean", "std"], "without --image-bytes: they are what bytes are normalised with")
+    if given["image_bytes"] is None and given["classes"] is None:
+        given.refuse(["mean", "std"], "without --image-bytes or --classes: they are what images are normalised with")
 
 
 def _fitted(given: Given) -> None:

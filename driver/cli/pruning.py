@@ -54,6 +54,12 @@ def capture(
     ] = None,
     mean: Mean = None,
     std: Std = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Record what the outputs are called, a name a line, and --mean and --std with them."
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -71,6 +77,7 @@ def capture(
             verb.parse_channels(mean, std),
             seed,
             weights,
+            classes,
         )
         return verb.run(request)
 

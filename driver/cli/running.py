@@ -13,10 +13,12 @@ from .command_options import (
     InputShapes,
     Json,
     KeyFile,
+    Mean,
     On,
     PublicKey,
     Seed,
     SessionTimeout,
+    Std,
     Target,
     ThreadsOfBundle,
     Weights,
@@ -34,7 +36,9 @@ def run(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[[NAME=]INPUT.npy]...", help="In order, or by the names of the inputs.", show_default=False
+            metavar="[[NAME=]INPUT.npy|IMAGE]...",
+            help="In order, or by the names of the inputs; or image files, which are scaled and normalised.",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[
@@ -45,6 +49,8 @@ def run(
     public_key: PublicKey = None,
     timeout: SessionTimeout = 600,
     threads: ThreadsOfBundle = None,
+    mean: Mean = None,
+    std: Std = None,
     weights: Weights = None,
     input: InputShapes = None,
     output: Annotated[
@@ -68,6 +74,7 @@ def run(
             threads=threads,
             weights=weights,
             inputs=tuple(input or ()),
+            colours=verb.parse_colours(mean, std),
             output=output,
             seed=seed,
         )

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.files import read_text
 from ...frontend.base.progress import stage
+from ...frontend.data.facts import DataFacts
 from ...frontend.image_bytes import check_order, on_image_bytes
 from ...frontend.program_file import check_onnx, export_onnx, save_program
 from ..answer import Answer, files_line, says
 from ..models import LoadedModel, load_model
 from ..outputs import check_different, check_file, suffixed
-from ..own_data import parse_channels
+from ..own_data import class_count, parse_channels
 
 __all__ = ["Request", "parse_channels", "run"]
 
@@ -35,6 +37,8 @@ class Request:
     """Mean and deviation of each channel of these; None: as the model's file says."""
     seed: int = 0
     weights: str | None = None
+    classes: Path | None = None
+    """A file with the name of one output a line, to be recorded with the normalisation."""
 
 
 def run(request: Request) -> Answer:
@@ -46,11 +50,13 @@ def run(request: Request) -> Answer:
         check_order(request.image_bytes)
     loaded = load_model(request.model, request.inputs, request.seed, request.dynamic, weights=request.weights)
     path = output or suffixed(loaded.beside, ".pt2" if request.image_bytes is None else "-bytes.pt2")
-    copies = output is None and path.resolve() == Path(request.model).resolve()
+    copies = request.classes is None and output is None and path.resolve() == Path(request.model).resolve()
     if not (copies and onnx is not None):
         # A file is captured already; only what else it is to become is written.
         check_different(request.model, path, onnx)
         check_file(path)
+    if request.classes is not None:
+        loaded = replace(loaded, data=_recorded(loaded, request))
     if request.image_bytes is not None:
         loaded = _on_bytes(loaded, request)
     if onnx is not None:
@@ -68,6 +74,33 @@ def run(request: Request) -> Answer:
     shapes = [list(value.shape) for value in tensors(loaded.example_inputs)]
     data = {"model": loaded.name, "operators": operators, "parameters": parameters, "inputs": shapes, "files": files}
     return Answer(data, says(f"{loaded.name}: {operators} operators, {parameters:,} parameters", files_line(files)))
+
+
+def _recorded(loaded: LoadedModel, request: Request) -> DataFacts:
+    """What the file is to say of the model's images. Raises InputError where that makes no sense."""
+    assert request.classes is not None
+    try:
+        names = [line.strip() for line in read_text(request.classes).splitlines()]
+    except OSError as error:
+        raise InputError(f"cannot read '{request.classes}': {error.strerror or error}") from None
+    names = [name for name in names if name]
+    scores = class_count(loaded.module)
+    if scores is not None and scores != len(names):
+        raise InputError(
+            f"'{request.classes}' names {len(names)} classes, and the model gives {scores}; name each of them"
+        )
+    mean, std = request.normalisation or (None, None)
+    known = None if loaded.data is None else loaded.data.colours
+    if mean is None and known is not None:
+        mean, std = known.mean, known.std
+    try:
+        return DataFacts.from_plain(
+            {"classes": names, "mean": mean and list(mean), "std": std and list(std), "test_share": 0.0}
+        )
+    except ValueError as error:
+        raise InputError(
+            f"classes or colours cannot be recorded: {error}; name each class once, and three colours"
+        ) from None
 
 
 def _on_bytes(loaded: LoadedModel, request: Request) -> LoadedModel:

@@ -121,7 +121,7 @@ def _of_bundle(request: Request) -> _Subject:
     given = bundle.outputs[0].shape if len(bundle.outputs) == 1 else ()
     shapes = tuple(spec.shape for spec in bundle.inputs)
     on_bytes = any(spec.dtype == "uint8" for spec in bundle.inputs)
-    taker = Taker(Path(request.model).name, shapes, given[1] if len(given) == 2 else None, on_bytes=on_bytes)
+    taker = Taker(Path(request.model).name, shapes, given[1] if len(given) == 2 else None, bundle.data, on_bytes)
     return _Subject(taker, None, lambda: compiled)
 
 

@@ -18,16 +18,19 @@ from ...backends.signature import Signature, TensorSpec
 from ...backends.state import described
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
+from ...frontend.data.facts import Colours, DataFacts
 from .. import api
 from ..answer import Answer, files_line, says
 from ..arrays import Given, array_names, check_array_file, in_order, read_given, write_arrays
 from ..models import load_model
 from ..outputs import check_file
+from ..own_data import parse_colours
+from ..pictures import Pictures, labels_of
 from ..wording import kept
 from .bundles import board_facts, check_threads_of, checked_place, emulator_for, example_inputs_of, limits, lost_lines
 from .signatures import signed_bundle
 
-__all__ = ["Request", "run"]
+__all__ = ["Request", "parse_colours", "run"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,17 @@ class Request:
     threads: int | None = None
     weights: str | None = None
     inputs: tuple[str, ...] = ()
+    colours: Colours | None = None
+    """What image files are normalised with; None: as the model says."""
     output: Path | None = None
     seed: int = 0
+
+    def pictures(self) -> Pictures | None:
+        """The image files. Raises InputError where other things are among them."""
+        found = Pictures.among(self.files, self.colours)
+        if found is not None and self.data is not None:
+            raise InputError("inputs were given as images and with --data; give one of the two")
+        return found
 
     def given(self) -> list[Given]:
         """The arrays. Raises InputError where they are given in two ways, or cannot be read."""
@@ -67,36 +79,49 @@ class Ran:
     signature: Signature
     facts: Mapping[str, Any]
     """For the answer: ``state``, and of a board its name and those that were lost."""
+    data: DataFacts | None = None
+    """What the model was trained on."""
 
 
 def run(request: Request) -> Answer:
     signed = signed_bundle(request.model, request.public_key)
     check_file(request.output)
     check_array_file(request.output)
-    given = request.given()
+    pictures = request.pictures()
+    given = request.given() if pictures is None else pictures
     is_bundle = request.on is not None or Path(request.model).is_dir()
     ran = _run_bundle(request, given, signed) if is_bundle else _run_model(request, given)
-    return _answer(ran, request.output)
+    labels = [] if pictures is None else labels_of(pictures.files, ran.outputs, ran.data)
+    return _answer(ran, request.output, labels)
 
 
-def _run_model(request: Request, given: Sequence[Given]) -> Ran:
-    loaded = load_model(request.model, request.inputs, request.seed, given=given, weights=request.weights)
+def _run_model(request: Request, given: Sequence[Given] | Pictures) -> Ran:
+    arrays = () if isinstance(given, Pictures) else given
+    loaded = load_model(request.model, request.inputs, request.seed, given=arrays, weights=request.weights)
     built = api.compile(loaded.module, loaded.example_inputs, "host", threads=request.threads or 1)
     check_array_file(request.output, len(built.outputs))
-    names = [spec.name for spec in built.inputs]
-    used = in_order(given, names) if given else built.signature.tensors(loaded.example_inputs, {})
+    example = built.signature.tensors(loaded.example_inputs, {})
+    used = _inputs(given, built.inputs, loaded.data) or example
     with stage("running"):
         outputs = built.run_tensors(used)
-    return Ran(outputs, built.outputs, built.signature, {"state": described(built.state)})
+    return Ran(outputs, built.outputs, built.signature, {"state": described(built.state)}, loaded.data)
 
 
-def _run_bundle(request: Request, given: Sequence[Given], manifest_sha256: str | None) -> Ran:
+def _inputs(
+    given: Sequence[Given] | Pictures, specs: Sequence[TensorSpec], data: DataFacts | None
+) -> tuple[torch.Tensor, ...]:
+    """What was given, in the order of the model's inputs; nothing if nothing was."""
+    if isinstance(given, Pictures):
+        return given.inputs(specs, data)
+    return in_order(given, [spec.name for spec in specs]) if given else ()
+
+
+def _run_bundle(request: Request, given: Sequence[Given] | Pictures, manifest_sha256: str | None) -> Ran:
     """`manifest_sha256` is for `open_bundle`."""
     bundle = open_bundle(request.model, manifest_sha256=manifest_sha256)
     check_array_file(request.output, len(bundle.outputs))
     check_threads_of(bundle, request.threads)
-    names = [spec.name for spec in bundle.inputs]
-    inputs = in_order(given, names) if given else example_inputs_of(bundle, request.seed)
+    inputs = _inputs(given, bundle.inputs, bundle.data) or example_inputs_of(bundle, request.seed)
     facts = {"state": described(bundle.state)}
     if request.on is not None and request.on != "qemu":
         from ...backends.boards.jobs import run_on_board
@@ -104,7 +129,7 @@ def _run_bundle(request: Request, given: Sequence[Given], manifest_sha256: str |
         place = checked_place(request.on, request.key_file)
         with stage(f"running on {request.on}"):
             done = run_on_board(bundle, inputs, place, request.threads, limits(request.timeout))
-        return Ran(done.value, bundle.outputs, bundle.signature, {**facts, **board_facts(done)})
+        return Ran(done.value, bundle.outputs, bundle.signature, {**facts, **board_facts(done)}, bundle.data)
     emulator = emulator_for(bundle, request.on)
     with stage("running"):
         if bundle.runtime == "python" and emulator is None:
@@ -112,10 +137,10 @@ def _run_bundle(request: Request, given: Sequence[Given], manifest_sha256: str |
             outputs = replace(built, threads=request.threads or built.threads).run_tensors(inputs)
         else:
             outputs = run_bundle(bundle, inputs, emulator, request.threads)
-    return Ran(outputs, bundle.outputs, bundle.signature, facts)
+    return Ran(outputs, bundle.outputs, bundle.signature, facts, bundle.data)
 
 
-def _answer(ran: Ran, output: Path | None) -> Answer:
+def _answer(ran: Ran, output: Path | None, labels: Sequence[Mapping[str, Any]]) -> Answer:
     outputs, constants = ran.outputs, ran.signature.constants()
     names = array_names(ran.specs)
     written = {}
@@ -126,11 +151,20 @@ def _answer(ran: Ran, output: Path | None) -> Answer:
         {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), **extremes(value)}
         for name, value in zip(names, outputs, strict=True)
     ]
-    lines = [f"{titled(name)}: {summary(value)}" for name, value in zip(names, outputs, strict=True)]
+    said = [f"{entry['file']}: {', '.join(map(_likely, entry['classes']))}" for entry in labels]
+    lines = [*said, *(f"{titled(name)}: {summary(value)}" for name, value in zip(names, outputs, strict=True))]
     lines += [f"{name}: {value!r}, whatever the inputs are" for name, value in constants.items()]
-    found = {"outputs": facts, "constants": {name: plain(value) for name, value in constants.items()}}
+    found = {
+        "outputs": facts,
+        "labels": list(labels),
+        "constants": {name: plain(value) for name, value in constants.items()},
+    }
     shown = [*lost_lines(ran.facts), *lines, *kept(ran.facts["state"]), *([files_line(written)] if written else [])]
     return Answer({**ran.facts, **found, "files": written}, says(*shown))
+
+
+def _likely(entry: Mapping[str, Any]) -> str:
+    return f"{entry['name']} {entry['share']:.1%}"
 
 
 def titled(name: str) -> str:

@@ -177,8 +177,8 @@ def swap(bundle: Path, make: Callable[[Path], object]) -> None:
 
 
 EDITS: list[tuple[Callable[[dict], object], str]] = [
-    (lambda m: m.update(format=99), "has format 99, this version reads 5"),
-    (lambda m: m.update(format=True), "has format True, this version reads 5"),
+    (lambda m: m.update(format=99), "has format 99, this version reads 6"),
+    (lambda m: m.update(format=True), "has format True, this version reads 6"),
     (lambda m: m.update(runtime="own"), "runtime 'own' is none of static"),
     (lambda m: m.update(runtime="static"), "no 'run', which the runtime 'static' has"),
     (lambda m: m.update(extra=1), "unknown field 'extra'"),

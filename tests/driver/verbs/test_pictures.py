@@ -1,0 +1,143 @@
+"""Images through `run`: prepared as the model's file says, in PyTorch's words, from a model and from its bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import reconvene
+from reconvene.backends.bundles.read import open_bundle
+from reconvene.driver.cli.command_line import main
+from reconvene.driver.pictures import Pictures, labels_of
+from reconvene.frontend.base.errors import InputError
+from reconvene.frontend.data.facts import Colours, DataFacts
+from reconvene.frontend.data.image_files import read_fitted
+
+NAMES = ("blue", "green", "red")
+MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 1.0)
+
+
+class Colour(nn.Module):
+    """The mean of each colour, the last one first."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)).flip(1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that says its classes, one that does not, the bundle of the first, and an image that is mostly green."""
+    folder: Path = tmp_path_factory.mktemp("pictures")
+    image = torch.zeros(1, 3, 8, 8)
+    reconvene.save(Colour(), image, folder / "named.pt2", classes=NAMES, mean=MEAN, std=STD)
+    reconvene.save(Colour(), image, folder / "plain.pt2")
+    reconvene.compile(str(folder / "named.pt2")).save(folder / "bundle")
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[..., 1], pixels[:, 10:20, 0] = 250, 90
+    Image.fromarray(pixels).save(folder / "leaf.png")
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *line: str) -> tuple[int, Any]:
+    code = main(["run", *line, "--json"])
+    said = capsys.readouterr()
+    return code, json.loads(said.out) if code == 0 else said.err
+
+
+def expected(image: Path) -> Tensor:
+    pixels = torch.from_numpy(read_fitted(image, 8, 8)).double()[None] / 255
+    return Colour()((pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("what", ["named.pt2", "bundle"])
+def test_an_image_is_told_by_name(what: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = place / "leaf.png"
+    code, found = run(capsys, str(place / what), str(image), "-o", str(tmp_path / "y.npy"))
+    assert code == 0
+    torch.testing.assert_close(
+        torch.from_numpy(np.load(tmp_path / "y.npy")).double(), expected(image), rtol=1e-5, atol=1e-5
+    )
+    (label,) = found["labels"]
+    shares = expected(image).softmax(1)[0]
+    assert label["file"] == str(image) and [entry["name"] for entry in label["classes"]] == ["green", "blue", "red"]
+    assert [entry["share"] for entry in label["classes"]] == pytest.approx(
+        [float(shares[n]) for n in (1, 0, 2)], abs=1e-5
+    )
+
+
+def test_bundles_keep_what_the_model_says(place: Path) -> None:
+    assert open_bundle(place / "bundle").data == DataFacts(NAMES, Colours(MEAN, STD))
+    assert reconvene.Built.open(place / "bundle").data == DataFacts(NAMES, Colours(MEAN, STD))
+
+
+def test_colours_may_be_said(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, image = str(place / "plain.pt2"), str(place / "leaf.png")
+    code, said = run(capsys, plain, image)
+    assert code == 2 and "does not say what images are normalised with; give --mean and --std" in said
+    colours = ["--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD))]
+    code, found = run(capsys, plain, image, *colours, "-o", str(tmp_path / "y.npz"))
+    assert code == 0 and found["labels"] == []
+    torch.testing.assert_close(
+        torch.from_numpy(np.load(tmp_path / "y.npz")["output_0"]).double(),
+        expected(place / "leaf.png"),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_capture_records_classes(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("blue\ngreen\n\nred\n")
+    line = ["capture", str(place / "plain.pt2"), "--classes", str(names), "-o", str(tmp_path / "new.pt2")]
+    assert main([*line, "--mean", "0.5,0.25,0.125", "--std", "0.5,0.25,1"]) == 0
+    assert reconvene.load(tmp_path / "new.pt2").data == DataFacts(NAMES, Colours(MEAN, STD))
+    names.write_text("blue\ngreen\n")
+    assert main(line) == 2
+    names.write_text("blue\nred\nred\n")
+    assert main(line) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "names 2 classes, and the model gives 3" in told[0] and "name each class once" in told[1]
+
+
+def test_what_cannot_be_is_one_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, bundle = str(place / "leaf.png"), str(place / "bundle")
+    (tmp_path / "no.jpg").write_bytes(b"no image")
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 8, 8), np.float32))
+    lines = {
+        (bundle, image, image): "the model takes 1 images a call, and 2 were given",
+        (bundle, str(tmp_path / "no.jpg")): "is no image, or is damaged",
+        (bundle, str(tmp_path / "none.jpg")): "no such file",
+        (bundle, image, str(tmp_path / "x.npy")): "is an image and",
+        (bundle, str(tmp_path / "x.npy"), "--mean", "0,0,0", "--std", "1,1,1"): "none was given",
+    }
+    for line, message in lines.items():
+        code, said = run(capsys, *line)
+        assert code == 2 and message in said and len(said.splitlines()) == 1
+
+
+def test_bytes_are_given_as_bytes(place: Path) -> None:
+    files = (place / "leaf.png",)
+    pixels = torch.from_numpy(read_fitted(files[0], 8, 8))[None]
+    spec = reconvene.compile(str(place / "plain.pt2")).inputs[0]
+    last = type(spec)("image", (1, 8, 8, 3), "uint8")
+    first = type(spec)("image", (1, 3, 8, 8), "uint8")
+    assert torch.equal(Pictures(files).inputs((last,), None)[0], pixels.permute(0, 2, 3, 1))
+    assert torch.equal(Pictures(files).inputs((first,), None)[0], pixels)
+    for shape, dtype in (((1, 1, 8, 8), "float32"), ((1, 3, 8), "float32"), ((1, 3, 8, 8), "int64")):
+        with pytest.raises(InputError, match="no images of three colours; give arrays"):
+            Pictures(files).inputs((type(spec)("x", shape, dtype),), None)
+
+
+def test_a_softmax_of_the_models_own_is_left_alone() -> None:
+    facts = DataFacts(NAMES, None)
+    (found,) = labels_of([Path("a.png")], [torch.tensor([[0.25, 0.5, 0.25]])], facts)
+    assert found["classes"][0] == {"name": "green", "share": 0.5}
+    assert labels_of([Path("a.png")], [torch.zeros(1, 4)], facts) == []
+    assert labels_of([Path("a.png")], [torch.zeros(1, 3)], None) == []
