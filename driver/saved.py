@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from ..frontend.arguments import Inputs
 from ..frontend.base.errors import InputError
@@ -67,7 +68,7 @@ def _facts(
         return None
     if (mean is None) != (std is None):
         raise InputError("mean and std are one normalisation; give both, or neither")
-    plain = {"classes": list(classes), "mean": None, "std": None, "test_share": 0.0}
+    plain: dict[str, Any] = {"classes": list(classes), "mean": None, "std": None, "test_share": 0.0}
     if mean is not None and std is not None:
         plain |= {"mean": list(mean), "std": list(std)}
     try:

@@ -206,7 +206,7 @@ def _zero_makers(view: DependencyView, group: ChannelGroup) -> Iterator[tuple[st
         if part.role == "producer" and tensor.dim() > 1:
             zero = ~(tensor.detach() != 0).transpose(0, part.axis).flatten(1).any(1).cpu().numpy()
             absent = part.positions < 0
-            yield part.parameter, (zero[part.positions] | absent).all(1), ~absent.all(1)
+            yield part.parameter, np.asarray((zero[part.positions] | absent).all(1)), np.asarray(~absent.all(1))
 
 
 def _made_elsewhere(view: DependencyView, live: Liveness, group: ChannelGroup) -> str | None:

@@ -50,11 +50,13 @@ def front(variants: Sequence[Variant], target: str | None) -> tuple[str, ...]:
 
 def _error(one: Variant, other: Variant) -> float:
     """The standard error of the difference of two accuracies; 0 where nobody says on how many images they were measured."""
-    counts = [variant.source.get("test_images") for variant in (one, other)]
-    if not all(isinstance(count, int) and count > 0 for count in counts):
-        return 0.0
-    shares = [variant.accuracy or 0.0 for variant in (one, other)]
-    return math.sqrt(sum(p * (1 - p) / n for p, n in zip(shares, counts, strict=True)))
+    total = 0.0
+    for variant in (one, other):
+        share, count = variant.accuracy or 0.0, variant.source.get("test_images")
+        if not isinstance(count, int) or count < 1:
+            return 0.0
+        total += share * (1 - share) / count
+    return math.sqrt(total)
 
 
 def portfolio_page(portfolio: Portfolio) -> str:

@@ -37,7 +37,7 @@ class OneShot(ChannelMethod, WeightMethod):
     """A channel's score is the sum of its weights' (1), or the root of the sum of their squares (2)."""
 
     @property
-    def scored_by(self) -> str:
+    def scored_by(self) -> str | None:
         return self.score
 
     @property
