@@ -52,7 +52,7 @@ def test_round_trip(built: Built, bundle: Path) -> None:
     assert torch.equal(loaded.run(X), built.run(X))
     assert (loaded.inputs, loaded.outputs, loaded.target) == (built.inputs, built.outputs, built.target)
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert (manifest["format"], manifest["runtime"]) == (5, "python")
+    assert (manifest["format"], manifest["runtime"]) == (6, "python")
     small = {place["file"] for place in manifest["weights"]}
     assert len(small) == 1 and set(manifest["files"]) == {"README.md", "model.so", *PAPERS, *small}
     assert loaded.memory == built.memory == open_bundle(bundle).memory
@@ -189,6 +189,11 @@ EDITS: list[tuple[Callable[[dict], object], str]] = [
     (lambda m: m.update(pipeline="own"), "pipeline 'own' is none of reconvene"),
     (lambda m: m.update(glibc="2.x"), "glibc '2.x' is no version"),
     (lambda m: m.update(certificate=[]), "is no JSON object"),
+    (lambda m: m.update(data={"classes": ["a", "b"]}), "it lacks"),
+    (
+        lambda m: m.update(data={"classes": ["a", "a"], "mean": None, "std": None, "test_share": 0}),
+        "of different names",
+    ),
     (lambda m: m.update(versions={"torch": 2}), "a version 2 is no text"),
     (lambda m: m["files"].update({"../x": {"bytes": 0, "sha256": "0" * 64}}), "no checksum of a file"),
     (lambda m: m["files"].update({".hidden": {"bytes": 0, "sha256": "0" * 64}}), "'.hidden' is no name of a file"),
