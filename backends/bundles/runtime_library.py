@@ -5,10 +5,8 @@ It is kept in the user's cache folder (`frontend.base.cache_folder`), for all en
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from ...frontend.base.cache_folder import cache_folder
 from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_sums, sha256, write_sums
 from ...frontend.base.progress import stage
+from ...frontend.base.systems import is_ours, turn_at
 from ..machines.linkers import Linker, invoke
 
 __all__ = ["digest", "include_folders", "made_once", "remote_runtime", "static_runtime"]
@@ -134,9 +133,7 @@ def made_once(name: str, build: Callable[[Path], None]) -> Path:
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with (final.parent / f".{name}.lock").open("w") as lock:
-            # Whoever comes while it is being made waits, instead of making it again.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with turn_at(final.parent / f".{name}.lock"):  # Whoever comes while it is being made does not make it again.
             if not _whole(final):
                 with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as temporary:
                     made = Path(temporary) / "made"
@@ -156,7 +153,7 @@ def made_once(name: str, build: Callable[[Path], None]) -> Path:
 def _whole(folder: Path) -> bool:
     """Whether every file of `folder` has the checksum it was written with, and nobody else put it there."""
     try:
-        if folder.stat().st_uid != os.geteuid():
+        if not is_ours(folder):
             return False
         sums = read_sums(folder)
         return bool(sums) and all(sha256(folder / name) == digest for name, digest in sums.items())

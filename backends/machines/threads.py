@@ -21,6 +21,7 @@ import tvm
 import tvm.base
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.systems import at_forks, may_run_on
 
 __all__ = ["MOST_THREADS", "available_threads", "check_threads", "on_threads"]
 
@@ -152,7 +153,7 @@ class _Worker:
         if bound:
             configure(_STRONGEST_CORES_FIRST, threads)
         else:
-            configure(_ALL_CORES, threads, [str(core) for core in sorted(os.sched_getaffinity(0))])
+            configure(_ALL_CORES, threads, [str(core) for core in may_run_on()])
         while True:
             job = self._jobs.get()
             job.do()
@@ -173,4 +174,4 @@ def _forget_workers() -> None:
     _made.clear()
 
 
-os.register_at_fork(after_in_child=_forget_workers)
+at_forks(after_in_child=_forget_workers)

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ...frontend.base.errors import InputError
+from ...frontend.base.systems import most_files
 from .connection import Connection, refusal
 from .limits import Limits
 
@@ -35,8 +35,8 @@ def most_connections(limits: Limits) -> int:
     Raises:
         InputError: it may open too few files to serve anybody.
     """
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY:
+    allowed = most_files()
+    if allowed is None:
         return limits.connections
     left = allowed - len(os.listdir("/dev/fd")) - _RESERVE
     if left < 1:

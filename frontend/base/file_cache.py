@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .errors import ReconveneError
 from .files import open_regular, replacing
+from .systems import is_ours
 from .zip_files import members, reading_zip
 
 __all__ = ["FileCache"]
@@ -33,7 +34,7 @@ class FileCache:
         """The files kept for `key`, by name; None if there are none, or they are damaged."""
         path = self._path(key)
         try:
-            if hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid():
+            if not is_ours(path):
                 return None  # Code that somebody else put there is not run.
             with open_regular(path) as stream, reading_zip(stream, f"'{path}'") as archive:
                 found = members(archive, f"'{path}'")

@@ -21,11 +21,7 @@ from typing import BinaryIO
 
 from .errors import InputError
 from .limits import check_limit
-
-try:
-    import fcntl
-except ImportError:  # Only Unix has it. Elsewhere, what a killed run leaves behind stays.
-    fcntl = None  # type: ignore[assignment]
+from .systems import try_lock
 
 __all__ = [
     "SUMS",
@@ -50,7 +46,9 @@ SUMS = "SHA256SUMS"
 _SUM = re.compile(r"([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]+)", re.ASCII)
 
 _MARK = ".unfinished-"
-"""In the names of what is being written; what a killed run left behind is told by it, and by the lock that nobody holds."""
+"""In the names of what is being written; what a killed run left behind is told by it, and by the lock that nobody holds. Where
+there are no locks it stays.
+"""
 
 _SETTLED_SECONDS = 60.0
 """Younger files are left alone: they may be about to be locked."""
@@ -146,7 +144,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         remove_unfinished(target, _SETTLED_SECONDS)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}{_MARK}", suffix=target.suffix, dir=target.parent)
-        _lock(handle)
+        try_lock(handle)
     except OSError as error:
         raise InputError(f"cannot write '{target}': {error.strerror}; choose a folder you can write to") from None
     temporary = Path(name)
@@ -176,7 +174,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         remove_unfinished(folder, _SETTLED_SECONDS)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_MARK}", dir=folder.parent))
         handle = os.open(temporary, os.O_RDONLY)
-        _lock(handle)
+        try_lock(handle)
     except OSError as error:
         raise InputError(f"cannot write '{folder}': {error.strerror}; choose a folder you can write to") from None
     try:
@@ -245,21 +243,10 @@ def remove_unfinished(target: Path, age: float = 0.0) -> None:
                 continue
             handle = os.open(entry, os.O_RDONLY)
             try:
-                if _lock(handle):
+                if try_lock(handle):
                     shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
             finally:
                 os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    """Whether an open file or folder could be locked; it is until it is closed, or its process ends."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _literal(text: str) -> str:

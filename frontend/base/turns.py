@@ -5,12 +5,13 @@ A fork waits until they are all free, so that the new process finds nothing half
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
+
+from .systems import at_forks
 
 __all__ = ["new_turn", "tracing_in_turn"]
 
@@ -62,4 +63,4 @@ def _after_fork() -> None:
     _entry.release()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+at_forks(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
