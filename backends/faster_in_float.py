@@ -77,4 +77,4 @@ def _in_float(spec: ConvolutionSpec, machine: Machine) -> ConvolutionSpec:
 
 
 def _floats(view: View) -> View:
-    return dense_view(view.batch, view.blocks, view.height, view.width, view.lanes, view.halo)
+    return dense_view(view.batch, view.blocks, view.height, view.width, view.lanes, view.halo, flat=view.flat)

@@ -113,5 +113,5 @@ def check_timed_by(target: Target, timed_by: str) -> None:
 
 def _mask(convolution: Convolution, mask: Tensor) -> None:
     weights = convolution.weights
-    kept = mask.cpu().numpy().reshape(weights.kernel.shape)
+    kept = convolution.arranged(mask.cpu().numpy())
     convolution.weights = replace(weights, kernel=weights.kernel * kept)

@@ -114,8 +114,8 @@ def names_of_weights(graph: Graph, weights: Mapping[str, Array]) -> dict[Node, s
             known.setdefault((weight.size, sample(weight.astype("float64"))), []).append(name)
     found: dict[Node, str] = {}
     for node in graph.nodes:
-        if node.op == "convolution":
-            kernel = node.detail_as(Convolution).weights.kernel.reshape(-1)
+        if isinstance(node.detail, Convolution):
+            kernel = node.detail.as_modelled()
             alike = known.get((kernel.size, sample(kernel)), [])
             same = next((name for name in alike if np.array_equal(weights[name].reshape(-1), kernel)), None)
             if same is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import networkx as nx
 
 from ..graph.fusion import Group, group_nodes
-from ..graph.nodes import Convolution, Graph, Node
+from ..graph.nodes import IMAGES, Convolution, Graph, Node
 from ..kernels.base import LayerSpec, Spec
 from ..kernels.relayout import PackSpec, UnpackSpec
 from ..kernels.tiles import Machine
@@ -37,7 +37,7 @@ _DENSE = 0.75
 _CLEAR_SHARE = 0.97
 """What share of the cost in blocks the cheapest layouts may have at most: costs are estimates."""
 _PLANES, _BLOCKS = "planes", "blocks"
-_IMAGES = frozenset({"convolution", "pool", "mean", "total", "table", "concat", "frame", "scalar"})
+_IMAGES = IMAGES - {"reindex"}
 """Operations that compute images."""
 
 
@@ -179,7 +179,9 @@ class _Network:
             members = {*group.scalars, group.anchor or group.sink}
             for node in members:
                 for source in node.inputs:
-                    if source not in members and source.op != "constant" and source.is_image and node.op != "reindex":
+                    if source in members or source.op == "constant" or node.op == "reindex":
+                        continue
+                    if source.is_image or node.op in _IMAGES:
                         reader = None if node.op == "flatten" else group.sink
                         found.setdefault(_origin(source), set()).add(reader)
         for node in self._graph.outputs:

@@ -8,23 +8,42 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.scalar import FUNCTIONS
 from .nodes import Array, Node, Scalar, constant
 from .precision import takes
 from .relax_calls import Rule, computed_image, known_array, node_for, shape_and_dtype, unrowed
 
-__all__ = ["ELEMENTS"]
+__all__ = ["ELEMENTS", "FUNCTION", "PARAMETERS"]
+
+FUNCTION, PARAMETERS = "reconvene.function", "reconvene.parameters"
+"""Attributes of a kernel that was written for one function of elements, which Relax has no operator for: its name, and its
+literal numbers.
+"""
 
 
 def _unary(function: str, *names: str) -> Rule:
     def rule(call: Any, arguments: Sequence[Any]) -> Node | None:
-        data = arguments[0]
-        scalar = Scalar(function, tuple(float(getattr(call.attrs, name)) for name in names))
-        if isinstance(data, Node) and data.op == "reshape" and len(data.inputs[0].shape) == 2:
-            matrix = data.inputs[0]
-            return unrowed(Node("scalar", [matrix], matrix.shape, matrix.dtype, scalar), data.shape)
-        return node_for("scalar", call, [data], scalar) if computed_image(data) else None
+        numbers = tuple(float(getattr(call.attrs, name)) for name in names)
+        return _mapped(call, arguments[0], Scalar(function, numbers))
 
     return rule
+
+
+def _mapped(call: Any, data: Any, scalar: Scalar) -> Node | None:
+    """Of an image, or of the matrix whose rows lie along several axes."""
+    if isinstance(data, Node) and data.op == "reshape" and len(data.inputs[0].shape) == 2:
+        matrix = data.inputs[0]
+        return unrowed(Node("scalar", [matrix], matrix.shape, matrix.dtype, scalar), data.shape)
+    return node_for("scalar", call, [data], scalar) if computed_image(data) else None
+
+
+def _kernel(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """What says that it is a function of ours."""
+    attrs, operands = arguments[0].attrs, arguments[1]
+    function = str(attrs[FUNCTION]) if attrs and FUNCTION in attrs else ""
+    if function not in FUNCTIONS or not isinstance(operands, tuple) or len(operands) != 1:
+        return None
+    return _mapped(call, operands[0], Scalar(function, tuple(float(number) for number in attrs[PARAMETERS])))
 
 
 def _clip(call: Any, arguments: Sequence[Any]) -> Node | None:
@@ -35,7 +54,9 @@ def _clip(call: Any, arguments: Sequence[Any]) -> Node | None:
 
 
 def _binary(function: str) -> Rule:
-    """Both sides images of one shape, or one a scalar, a channel vector or an ``(N, C, 1, 1)`` image."""
+    """Both sides images of one shape, or one a scalar, a channel vector or an ``(N, C, 1, 1)`` image. Of three axes, a side has
+    to be computed as a line.
+    """
 
     def rule(call: Any, arguments: Sequence[Any]) -> Node | None:
         left, right = arguments
@@ -43,7 +64,8 @@ def _binary(function: str) -> Rule:
         if not takes(dtype) or 0 in shape:
             return None
         by_row = _by_row(function, arguments, shape) if function != "divide" else None
-        if by_row is not None or len(shape) not in (2, 4):
+        line = any(isinstance(side, Node) and side.is_line and side.shape == shape for side in arguments)
+        if by_row is not None or not (line or len(shape) in (2, 4)):
             return by_row
         if all(known_array(side) is not None for side in arguments):
             return None
@@ -117,6 +139,7 @@ ELEMENTS: dict[str, Rule] = {
     "relax.nn.gelu": _unary("gelu"),
     "relax.nn.gelu_tanh": _unary("gelu_tanh"),
     "relax.nn.leakyrelu": _unary("leaky_relu", "alpha"),
+    "relax.call_tir": _kernel,
     "relax.clip": _clip,
     "relax.add": _binary("add"),
     "relax.subtract": _binary("subtract"),

@@ -1,4 +1,4 @@
-"""Folds what surrounds a convolution into it: BatchNorm and biases behind it, zero padding in front of it."""
+"""Folds what surrounds a convolution into it: BatchNorm and biases behind it, zero padding in front of it, cropping."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from .nodes import Array, Convolution, Frame, Graph, Node, Scalar, Weights
 
 __all__ = ["fold_channels", "fold_margins"]
 
+_LAYERS = ("convolution", "transposed")
+"""What has weights of its output channels."""
+
 
 def fold_channels(graph: Graph) -> int:
     """Multiplies and adds constants into weights and biases, in float64; returns how many operations went
@@ -20,7 +23,7 @@ def fold_channels(graph: Graph) -> int:
     folded = 0
     for node in list(graph.nodes):
         source, vector = _channel_operation(node)
-        if source is None or vector is None or source.op != "convolution" or graph.only_user(source) is not node:
+        if source is None or vector is None or source.op not in _LAYERS or graph.only_user(source) is not node:
             continue
         source.detail = _merge(source.detail_as(Convolution), node.detail_as(Scalar).function, vector)
         graph.replace(node, source)
@@ -52,11 +55,12 @@ def _merge(convolution: Convolution, function: str, vector: Array) -> Convolutio
 
 
 def fold_margins(graph: Graph) -> int:
-    """Makes zero padding and cropping in front of convolutions their own; returns how often.
+    """Makes zero padding and cropping in front of convolutions their own, and cropping behind them, as causal ones have it;
+    returns how often.
 
-    Other readers of the padded image keep it.
+    Other readers of the padded image keep it, and of the whole result.
     """
-    folded = 0
+    folded = _fold_crops(graph)
     for node in graph.nodes:
         while node.op == "convolution" and node.inputs[0].op == "frame" and node.dtype != "int32":
             frame = node.inputs[0]
@@ -66,6 +70,27 @@ def fold_margins(graph: Graph) -> int:
             node.detail = replace(node.detail_as(Convolution), padding=padding)
             node.inputs = list(frame.inputs)
             folded += 1
+    graph.refresh()
+    return folded
+
+
+def _fold_crops(graph: Graph) -> int:
+    """Outputs that are cut off are not computed: the image reaches less far beyond the first and the last window."""
+    folded = 0
+    for node in list(graph.nodes):
+        if node.op != "frame" or node.inputs[0].op != "convolution" or graph.only_user(node.inputs[0]) is not node:
+            continue
+        source, frame = node.inputs[0], node.detail_as(Frame)
+        if frame.step != (1, 1) or max(frame.margins) > 0:
+            continue
+        convolution = source.detail_as(Convolution)
+        top, left, bottom, right = (
+            padding + margin * step
+            for padding, margin, step in zip(convolution.padding, frame.margins, convolution.stride * 2, strict=True)
+        )
+        source.detail, source.shape = replace(convolution, padding=(top, left, bottom, right)), node.shape
+        graph.replace(node, source)
+        folded += 1
     graph.refresh()
     return folded
 

@@ -3,35 +3,91 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .nodes import Array, Convolution, Foreign, Node, Pool, Scalar, Weights
-from .precision import takes
-from .relax_calls import Rule, as_rows, float_image, known_array, moved_image, node_for, shape_and_dtype, unrowed
+from .nodes import Array, Convolution, Foreign, Node, Normalization, Pool, Scalar, Transposed, Weights, turned
+from .phases import has_kernels
+from .precision import moves, takes
+from .relax_calls import (
+    Rule,
+    as_rows,
+    float_image,
+    is_line,
+    known_array,
+    moved_image,
+    node_for,
+    shape_and_dtype,
+    unrowed,
+)
 
 __all__ = ["LAYERS"]
 
 
+_LAYOUTS = {"NCHW": ("OIHW", "NCHW"), "NCW": ("OIW", "NCW")}
+"""Of images and of lines: those of the weights and of the result."""
+_TRANSPOSED = {"NCHW": ("IOHW", "NCHW"), "NCW": ("IOW", "NCW")}
+"""The same of transposed convolutions."""
+
+
 def _convolution(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """Of an image, or of a line as one of height 1."""
     data, kernel = arguments[0], known_array(arguments[1])
     attrs = call.attrs
-    layouts = (str(attrs.data_layout), str(attrs.kernel_layout), str(attrs.out_layout) or "NCHW")
-    if kernel is None or layouts != ("NCHW", "OIHW", "NCHW") or not float_image(data):
+    given = str(attrs.data_layout)
+    layouts = str(attrs.kernel_layout), str(attrs.out_layout) or given
+    if kernel is None or layouts != _LAYOUTS.get(given) or not _readable(data, given, float_image):
         return None
+    kernel = _upright(kernel)
     weights = Weights(kernel.astype("float64"), np.zeros(kernel.shape[0]))
-    top, left, bottom, right = (int(v) for v in attrs.padding)
-    detail = Convolution(
-        weights, _pair(attrs.strides), (top, left, bottom, right), _pair(attrs.dilation), int(attrs.groups)
-    )
+    detail = Convolution(weights, _pair(attrs.strides), _sides(attrs.padding), _pair(attrs.dilation), int(attrs.groups))
     return node_for("convolution", call, [data], detail)
 
 
-def _pair(values: Any) -> tuple[int, int]:
-    first, second = (int(v) for v in values)
+def _upright(kernel: Array) -> Array:
+    """A kernel of rows and columns; that of a line has one row."""
+    return kernel.reshape(*kernel.shape[:2], *(1, *kernel.shape[2:])[-2:])
+
+
+def _transposed(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """The same transposed. Relax has weights ``(I, O / groups, ...)``."""
+    data, kernel = arguments[0], known_array(arguments[1])
+    attrs, given = call.attrs, str(call.attrs.data_layout)
+    layouts = str(attrs.kernel_layout), str(attrs.out_layout) or given
+    if kernel is None or layouts != _TRANSPOSED.get(given) or not _readable(data, given, float_image):
+        return None
+    groups = int(attrs.groups)
+    kernel = turned(_upright(kernel), groups).astype("float64")
+    detail = Transposed(
+        Weights(kernel, np.zeros(len(kernel))),
+        _pair(attrs.strides),
+        _sides(attrs.padding),
+        _pair(attrs.dilation),
+        groups,
+    )
+    return node_for("transposed", call, [data], detail) if has_kernels(detail) else None
+
+
+def _readable(data: Any, layout: str, image: Callable[..., bool]) -> bool:
+    """Whether it can be read as an image, which takes the types that `image` does."""
+    if layout == "NCHW":
+        return image(data)
+    return is_line(data) and (takes if image is float_image else moves)(data.dtype)
+
+
+def _pair(values: Any, absent: int = 1) -> tuple[int, int]:
+    """Of rows and columns; of a line there is the second alone."""
+    first, second = (absent, *map(int, values))[-2:]
     return first, second
+
+
+def _sides(padding: Any) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right; those of a line are left and right."""
+    before, after = np.array_split([int(width) for width in padding], 2)
+    (top, left), (bottom, right) = _pair(before, 0), _pair(after, 0)
+    return top, left, bottom, right
 
 
 def _matmul(call: Any, arguments: Sequence[Any]) -> Node | None:
@@ -100,33 +156,56 @@ def _batch_norm(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
     return normal, arguments[3], arguments[4]
 
 
+def _group_norm(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """Of an image, or of a line."""
+    data, scale, shift = arguments[0], known_array(arguments[1]), known_array(arguments[2])
+    attrs, rank = call.attrs, len(data.shape)
+    over = sorted(int(axis) % rank for axis in attrs.axes)
+    if scale is None or shift is None or int(attrs.channel_axis) % rank != 1 or over != list(range(2, rank)):
+        return None
+    if rank not in (3, 4) or 0 in data.shape or not takes(data.dtype):
+        return None
+    detail = Normalization(int(attrs.num_groups), float(attrs.epsilon), scale.reshape(-1), shift.reshape(-1))
+    return node_for("normalize", call, [data], detail)
+
+
+def _layer_norm(call: Any, arguments: Sequence[Any]) -> Node | None:
+    """Of rows along the last axis."""
+    data, scale, shift = arguments[0], known_array(arguments[1]), known_array(arguments[2])
+    if scale is None or shift is None or not isinstance(data, Node) or not takes(data.dtype) or 0 in data.shape:
+        return None
+    if [int(axis) % len(data.shape) for axis in call.attrs.axes] != [len(data.shape) - 1]:
+        return None
+    detail = Normalization(1, float(call.attrs.epsilon), scale.reshape(-1), shift.reshape(-1))
+    return node_for("layer_norm", call, [data], detail)
+
+
 def _pool(kind: str) -> Rule:
     def rule(call: Any, arguments: Sequence[Any]) -> Node | None:
         attrs = call.attrs
-        plain = str(attrs.layout) == "NCHW" and _pair(attrs.dilation) == (1, 1)
-        if not plain or not (moved_image if kind == "max" else float_image)(arguments[0]):
+        plain = str(attrs.layout) in _LAYOUTS and _pair(attrs.dilation) == (1, 1)
+        if not plain or not _readable(arguments[0], str(attrs.layout), moved_image if kind == "max" else float_image):
             return None
-        top, left, bottom, right = (int(v) for v in attrs.padding)
         window, stride = _pair(attrs.pool_size), _pair(attrs.strides)
         counts = kind == "average" and bool(attrs.count_include_pad)
         if counts and bool(attrs.ceil_mode):
             return None
-        return node_for("pool", call, [arguments[0]], Pool(kind, window, stride, (top, left, bottom, right), counts))
+        return node_for("pool", call, [arguments[0]], Pool(kind, window, stride, _sides(attrs.padding), counts))
 
     return rule
 
 
 def _adaptive_average(call: Any, arguments: Sequence[Any]) -> Node | None:
-    data = arguments[0]
-    if not float_image(data) or str(call.attrs.layout) != "NCHW":
+    data, layout = arguments[0], str(call.attrs.layout)
+    if layout not in _LAYOUTS or not _readable(data, layout, float_image):
         return None
-    wanted = shape_and_dtype(call)[0][2:]
-    if wanted == data.shape[2:]:
+    wanted, area = shape_and_dtype(call)[0][2:], data.shape[2:]
+    if wanted == area:
         return data  # type: ignore[no-any-return]
-    if any(have % want for have, want in zip(data.shape[2:], wanted, strict=True)):
+    if any(have % want for have, want in zip(area, wanted, strict=True)):
         return None
-    window = (data.shape[2] // wanted[0], data.shape[3] // wanted[1])
-    if wanted == (1, 1):
+    window = _pair([have // want for have, want in zip(area, wanted, strict=True)])
+    if set(wanted) == {1}:
         return node_for("mean", call, [data], None)
     return node_for("pool", call, [data], Pool("average", window, window, (0, 0, 0, 0)))
 
@@ -134,18 +213,23 @@ def _adaptive_average(call: Any, arguments: Sequence[Any]) -> Node | None:
 def _mean(call: Any, arguments: Sequence[Any]) -> Node | None:
     data = arguments[0]
     axes = [] if call.attrs.axis is None else sorted(int(a) % len(data.shape) for a in call.attrs.axis)
-    if axes != [2, 3] or not float_image(data):
+    if not axes or axes != list(range(2, len(data.shape))) or not float_image(data):
         return None
     return node_for("mean", call, [data], None)
 
 
 LAYERS: dict[str, Rule] = {
+    "relax.nn.conv1d": _convolution,
     "relax.nn.conv2d": _convolution,
+    "relax.nn.conv1d_transpose": _transposed,
+    "relax.nn.conv2d_transpose": _transposed,
     "relax.matmul": _matmul,
     "relax.nn.batch_norm": _batch_norm,
-    "relax.nn.max_pool2d": _pool("max"),
-    "relax.nn.avg_pool2d": _pool("average"),
-    "relax.nn.adaptive_avg_pool2d": _adaptive_average,
+    "relax.nn.group_norm": _group_norm,
+    "relax.nn.layer_norm": _layer_norm,
+    **{f"relax.nn.max_pool{axes}d": _pool("max") for axes in (1, 2)},
+    **{f"relax.nn.avg_pool{axes}d": _pool("average") for axes in (1, 2)},
+    **{f"relax.nn.adaptive_avg_pool{axes}d": _adaptive_average for axes in (1, 2)},
     "relax.mean": _mean,
     "relax.nn.softmax": _softmax,
 }

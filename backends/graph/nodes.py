@@ -1,7 +1,7 @@
 """The backend's small graph: what has to be computed, before any choice of layout.
 
-Values are logical: an image is ``(N, C, H, W)`` whatever order its bytes get later. A node produces one
-value.
+Values are logical: an image is ``(N, C, H, W)`` whatever order its bytes get later, and a line ``(N, C, L)`` is one of
+height 1. A node produces one value.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "IMAGES",
     "Array",
     "Convolution",
     "Detail",
@@ -22,12 +23,15 @@ __all__ = [
     "Frame",
     "Graph",
     "Node",
+    "Normalization",
     "Pool",
     "Reference",
     "Reindex",
     "Scalar",
+    "Transposed",
     "Weights",
     "constant",
+    "turned",
 ]
 
 Array = npt.NDArray[Any]
@@ -35,18 +39,25 @@ Array = npt.NDArray[Any]
 
 D = TypeVar("D")
 
+IMAGES = frozenset(
+    {"convolution", "transposed", "normalize", "pool", "mean", "total", "table", "scalar", "concat", "reindex", "frame"}
+)
+"""Operations that kernels of ours compute as images."""
+
 
 @dataclass(eq=False)
 class Node:
     """One operation.
 
     Attributes:
-        op: ``input``, ``constant``, ``convolution``, ``pool``, ``mean``, ``total`` (of all pixels), ``table`` (of what codes
-            become), ``scalar``, ``concat``, ``reindex``, ``frame``, ``product`` (of matrices), ``softmax``, ``flatten``,
-            ``reshape``, ``item`` (of a tuple), ``convert`` (to its own type) or ``foreign`` (kept as TVM's operator).
+        op: ``input``, ``constant``, ``convolution``, ``transposed`` (a transposed convolution), ``normalize`` (groups of
+            channels), ``pool``, ``mean``, ``total`` (of all pixels), ``table`` (of what codes become), ``scalar``, ``concat``,
+            ``reindex``, ``frame``, ``product`` (of matrices), ``softmax``, ``layer_norm``, ``flatten``, ``reshape``, ``item``
+            (of a tuple), ``convert`` (to its own type) or ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, Frame, a numpy
             array, an item's index, or the Relax call of a foreign operator; read by `detail_as`.
         shape: of the value; empty for a tuple.
+        origin: of what is foreign, the variable that the imported program has for it.
     """
 
     op: str
@@ -55,6 +66,7 @@ class Node:
     dtype: str = "float32"
     detail: Detail | None = None
     name: str = ""
+    origin: str = ""
 
     def detail_as(self, kind: type[D]) -> D:
         """The detail, which has to be of this kind.
@@ -68,14 +80,21 @@ class Node:
 
     @property
     def is_image(self) -> bool:
-        """Whether the value has the shape of an image, ``(N, C, H, W)`` or ``(N, C)``, which can live in the packed layout."""
-        return len(self.shape) in (2, 4) and 0 not in self.shape
+        """Whether the value can live in the packed layout: one of the shape of an image, ``(N, C, H, W)`` or ``(N, C)``, and a
+        line ``(N, C, L)`` that is computed as one. Other values of three axes may be rows of features.
+        """
+        return (len(self.shape) in (2, 4) or self.is_line) and 0 not in self.shape
+
+    @property
+    def is_line(self) -> bool:
+        """Whether it is ``(N, C, L)``, computed as an image of height 1."""
+        return len(self.shape) == 3 and self.op in IMAGES
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:
-        """``(N, C, H, W)``; a matrix ``(N, C)`` is an image of one pixel."""
+        """``(N, C, H, W)``; a matrix ``(N, C)`` is an image of one pixel, a line ``(N, C, L)`` one of height 1."""
         batch, channels, *area = self.shape
-        height, width = area or (1, 1)
+        height, width = (1, 1, *area)[-2:]
         return batch, channels, height, width
 
 
@@ -102,6 +121,39 @@ class Convolution:
     groups: int = 1
     zero: int = 0
 
+    def arranged(self, weight: Array) -> Array:
+        """A weight of the model, or what there is for each of its elements, as the kernel is here."""
+        return weight.reshape(self.weights.kernel.shape)
+
+    def as_modelled(self) -> Array:
+        """The kernel's elements in the model's order, in a row."""
+        return self.weights.kernel.reshape(-1)
+
+
+@dataclass
+class Transposed(Convolution):
+    """A transposed convolution: each pixel times the kernel is added to outputs that lie `stride` apart.
+
+    Weights are ``(O, I / groups, KH, KW)`` as those of a convolution, the kernel as PyTorch has it. `padding` is cut off the
+    result above and to the left; its size is the node's.
+    """
+
+    def arranged(self, weight: Array) -> Array:
+        """The model has weights ``(I, O / groups, ...)``."""
+        outputs, inputs, *window = self.weights.kernel.shape
+        return turned(weight.reshape(inputs * self.groups, outputs // self.groups, *window), self.groups)
+
+    def as_modelled(self) -> Array:
+        """As `arranged`, the other way."""
+        return turned(self.weights.kernel, self.groups).reshape(-1)
+
+
+def turned(weight: Array, groups: int) -> Array:
+    """``(O, I / groups, ...)`` from ``(I, O / groups, ...)``, and the other way."""
+    rows, columns, *window = weight.shape
+    opened = weight.reshape(groups, rows // groups, columns, *window).swapaxes(1, 2)
+    return opened.reshape(groups * columns, rows // groups, *window)
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -112,6 +164,16 @@ class Pool:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     counts_padding: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """Groups of channels, each less its mean and divided by its deviation, then `scale` and `shift` for each channel."""
+
+    groups: int
+    epsilon: float
+    scale: Array
+    shift: Array
 
 
 @dataclass(frozen=True)
@@ -155,7 +217,7 @@ class Foreign:
     arguments: tuple[Any, ...]
 
 
-Detail = Array | Convolution | Pool | Scalar | Reindex | Frame | Foreign | int
+Detail = Array | Convolution | Normalization | Pool | Scalar | Reindex | Frame | Foreign | int
 """What an operation needs to know beside its inputs."""
 
 

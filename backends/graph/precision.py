@@ -26,7 +26,7 @@ CODES = frozenset(
     }
 )  # fmt: skip
 """Functions of codes, or that give them."""
-_NARROWED = frozenset({"convolution", "pool", "mean", "scalar", "concat", "frame", "reindex"})
+_NARROWED = frozenset({"convolution", "transposed", "pool", "mean", "scalar", "concat", "frame", "reindex"})
 """Operations with kernels for narrower types. What attention is made of stays as it is: its sums of exponentials are long."""
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "as_rows",
     "computed_image",
     "float_image",
+    "is_line",
     "known_array",
     "moved_image",
     "node_for",
@@ -61,6 +62,11 @@ def float_image(*values: Any) -> bool:
 def moved_image(*values: Any) -> bool:
     """Whether all of them can live in the packed layout, of a type that kernels move."""
     return all(isinstance(value, Node) and value.is_image and moves(value.dtype) for value in values)
+
+
+def is_line(value: Any) -> bool:
+    """Whether it has the shape of a line, ``(N, C, L)``, which whoever reads it as an image takes for one of height 1."""
+    return isinstance(value, Node) and len(value.shape) == 3 and 0 not in value.shape
 
 
 def computed_image(value: Any) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .nodes import Foreign, Frame, Node, Reindex, constant
+from .nodes import IMAGES, Foreign, Frame, Node, Reindex, constant
 from .precision import moves
-from .relax_calls import Rule, known_array, moved_image, node_for, shape_and_dtype
+from .relax_calls import Rule, is_line, known_array, moved_image, node_for, shape_and_dtype
 
 __all__ = ["SHAPES"]
 
@@ -20,9 +20,16 @@ def _concat(call: Any, arguments: Sequence[Any]) -> Node | None:
     axis = call.attrs.axis
     if not isinstance(parts, tuple) or axis is None or int(axis) % max(1, len(parts[0].shape)) != 1:
         return None
-    if not moved_image(*parts) or any(part.op == "constant" for part in parts):
+    if not _joins(parts) or any(part.op == "constant" for part in parts):
         return None
     return node_for("concat", call, list(parts), None)
+
+
+def _joins(parts: Sequence[Node]) -> bool:
+    """Whether all are images, or lines one of which was computed as an image."""
+    if any(part.is_line for part in parts):
+        return all(is_line(part) and moves(part.dtype) for part in parts)
+    return moved_image(*parts)
 
 
 def _split(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
@@ -40,17 +47,19 @@ def _split(call: Any, arguments: Sequence[Any]) -> tuple[Node, ...] | None:
 
 
 def _pad(call: Any, arguments: Sequence[Any]) -> Node | None:
-    """Constant padding and cropping of the image area.
+    """Constant padding and cropping of the image area, or of a line's length.
 
     Not with an infinity: the kernel would write it into unused lanes too.
     """
     data, attrs = arguments[0], call.attrs
     widths, fill = [int(width) for width in attrs.pad_width], float(attrs.pad_value)
-    if not moved_image(data) or len(widths) != 8 or any(widths[:4]) or not math.isfinite(fill):
+    if len(widths) not in (6, 8) or any(widths[:4]) or not math.isfinite(fill):
+        return None
+    if not (is_line(data) and moves(data.dtype) if len(widths) == 6 else moved_image(data)):
         return None
     if str(attrs.pad_mode) != "constant" or 0 in shape_and_dtype(call)[0]:
         return None
-    top, bottom, left, right = widths[4:]
+    top, bottom, left, right = (0, 0, *widths[4:])[-4:]
     return node_for("frame", call, [data], Frame((top, left, bottom, right), fill=fill))
 
 
@@ -68,7 +77,7 @@ def _strided_slice(call: Any, arguments: Sequence[Any]) -> Node | None:
     if any(axis.step < 0 for axis, _ in area):
         return None
     if any(axis != range(extent) for axis, extent in area):
-        (rows, height), (columns, width) = area
+        (rows, height), (columns, width) = [(range(1), 1), *area][-2:]
         margins = (-rows.start, -columns.start, rows[-1] + 1 - height, columns[-1] + 1 - width)
         node = Node("frame", [node], shape, data.dtype, Frame(margins, (rows.step, columns.step)))
     return node
@@ -111,7 +120,7 @@ def _reshape(call: Any, arguments: Sequence[Any]) -> Node | None:
         return shuffle
     if data.op == "reshape" and data.inputs[0].shape == shape:
         return data.inputs[0]
-    return _flat(call, data, shape) or _row_by_row(data, shape) or _line(data, shape)
+    return _flat(call, data, shape) or _line(data, shape) or _row_by_row(data, shape)
 
 
 def _flat(call: Any, data: Node, shape: tuple[int, ...]) -> Node | None:
@@ -133,11 +142,16 @@ def _row_by_row(data: Node, shape: tuple[int, ...]) -> Node | None:
 
 
 def _line(data: Node, shape: tuple[int, ...]) -> Node | None:
-    """Between lines ``(N, C, L)`` and images of height 1, which rules for images look through."""
-    line, image = sorted((data.shape, shape), key=len)
-    if 0 in shape or image != (*line[:2], 1, *line[2:]) or len(image) != 4:
+    """Between images of one row and lines ``(N, C, L)``: nothing moves in one that is computed as an image, and in another
+    rules for images look through it.
+    """
+    if 0 in shape or 3 not in (len(shape), len(data.shape)) or not {len(shape), len(data.shape)} <= {2, 3, 4}:
         return None
-    return Node("reshape", [data], shape, data.dtype)
+    if data.op in IMAGES and (*shape[:2], *(1, 1, *shape[2:])[-2:]) == data.image_shape:
+        return Node("reindex", [data], shape, data.dtype, Reindex(tuple(range(shape[1]))))
+    line, image = sorted((data.shape, shape), key=len)
+    beside = len(image) == 4 and image == (*line[:2], 1, *line[2:])
+    return Node("reshape", [data], shape, data.dtype) if beside else None
 
 
 def _shuffle(data: Node, shape: tuple[int, ...]) -> Node | None:
@@ -169,6 +183,8 @@ SHAPES: dict[str, Rule] = {
     "relax.split": _split,
     "relax.strided_slice": _strided_slice,
     "relax.reshape": _reshape,
+    "relax.expand_dims": _reshape,
+    "relax.squeeze": _reshape,
     "relax.permute_dims": _permute,
 }
 """By operator."""

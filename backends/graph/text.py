@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .fusion import group_nodes
-from .nodes import Convolution, Foreign, Graph, Node, Reference, Reindex, Scalar
+from .nodes import Convolution, Foreign, Graph, Node, Normalization, Reference, Reindex, Scalar
 
 __all__ = ["by", "fields_text", "fused_text", "graph_text", "names_of", "runs"]
 
@@ -105,6 +105,8 @@ def _detail(detail: Any) -> Iterator[str]:
         if bias.any():
             yield "bias"
         yield from fields_text(detail, "weights")
+    elif isinstance(detail, Normalization):
+        yield from fields_text(detail, "scale", "shift")
     elif isinstance(detail, Reindex):
         yield f"source {runs(detail.source)}"
     elif isinstance(detail, Foreign):

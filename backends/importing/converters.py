@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from tvm import relax
 
+from ..graph.element_rules import FUNCTION, PARAMETERS
 from ..legalizations.functions import elu, erfc, exp2, expm1, hypot, log1p, mapped, shifted_left, shifted_right
 from ..legalizations.statistics import variance
 from . import indexing, scattering, tables
@@ -43,7 +44,10 @@ def _elements(function: Callable[..., Any], *defaults: float) -> Converter:
         tensors = [value for value in given if isinstance(value, relax.Expr)]
         numbers = [*given[len(tensors) :], *defaults[len(given) - len(tensors) :]]
         operands = [*_alike(importer, tensors), *map(float, numbers)]
-        return importer.block_builder.emit_te(mapped(function, name), *operands, primfunc_name_hint=name)
+        said = {FUNCTION: name.removeprefix("tir_"), PARAMETERS: list(map(float, numbers))}
+        return importer.block_builder.emit_te(
+            mapped(function, name), *operands, primfunc_name_hint=name, primfunc_attrs=said
+        )
 
     return convert
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
@@ -27,6 +28,7 @@ from .resizing import RESIZING
 from .scans import SCANS
 from .scattering import SCATTERING
 from .spectra import SPECTRA
+from .tables import stored
 from .windows import WINDOWS
 
 __all__ = ["importable"]
@@ -90,6 +92,20 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
     return NotImplemented if training else A.leaky_relu.default(x, (lower + upper) / 2)
 
 
+def prelu(x: Tensor, slope: Tensor) -> Any:
+    """In terms that are epilogues of layers."""
+    return A.relu.default(x) + slope * A.clamp_max.default(x, 0.0)
+
+
+def celu(x: Tensor, alpha: float = 1.0) -> Any:
+    return A.elu.default(x, alpha, 1.0, 1.0 / alpha)
+
+
+def selu(x: Tensor) -> Any:
+    """Klambauer et al., Self-Normalizing Neural Networks, 2017: its two constants as PyTorch has them."""
+    return A.elu.default(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
+
+
 def fmax(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(torch.isnan(x), y, torch.where(torch.isnan(y), x, torch.maximum(x, y)))
 
@@ -137,8 +153,32 @@ def group_norm(
 ) -> Any:
     if weight is not None and bias is not None:
         return NotImplemented
-    weight = torch.ones(channels, dtype=x.dtype) if weight is None else weight
-    bias = torch.zeros(channels, dtype=x.dtype) if bias is None else bias
+    return _affine(x, weight, bias, size, channels, rest, groups, eps)
+
+
+@stored
+def same(count: int, value: int) -> np.ndarray[Any, Any]:
+    """One number for each channel."""
+    return np.full(count, value, "float32")
+
+
+def instance_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
+    of_input: bool, momentum: float, eps: float, cudnn: bool,
+) -> Any:  # fmt: skip
+    """By the input's own statistics: that of groups of one channel."""
+    if not of_input or x.dim() < 3 or mean is not None:
+        return NotImplemented
+    size, channels, rest = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+    return _affine(x, weight, bias, size, channels, rest, channels, eps)[0]
+
+
+def _affine(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, size: int, channels: int, rest: int, groups: int, eps: float
+) -> Any:
+    """With a factor and an offset, where there is none."""
+    weight = same(channels, 1).to(x.dtype) if weight is None else weight
+    bias = same(channels, 0).to(x.dtype) if bias is None else bias
     return A.native_group_norm.default(x, weight, bias, size, channels, rest, groups, eps)
 
 
@@ -218,12 +258,16 @@ _OURS: Mapping[OpOverload, Decomposition] = {
     A.full.default: full,
     A.full_like.default: full_like,
     A.rrelu.default: rrelu,
+    A._prelu_kernel.default: prelu,
+    A.celu.default: celu,
+    A.selu.default: selu,
     A.fmax.default: fmax,
     A.fmin.default: fmin,
     A.std_mean.correction: std_mean,
     A.var_mean.correction: var_mean,
     A.linalg_vector_norm.default: vector_norm,
     A.native_group_norm.default: group_norm,
+    A.instance_norm.default: instance_norm,
     A._native_batch_norm_legit_functional.default: batch_norm,
     A.native_layer_norm.default: layer_norm,
     A.bucketize.Tensor: bucketize,

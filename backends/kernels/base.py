@@ -17,7 +17,7 @@ from .convolution import ConvolutionSpec
 from .image import Slots, View
 from .tiles import Machine
 
-__all__ = ["Family", "LayerSpec", "Spec", "Task", "Trial", "trial_of"]
+__all__ = ["Family", "LayerSpec", "Spec", "Task", "Trial", "Workspaced", "trial_of"]
 
 
 class Spec(Protocol):
@@ -39,8 +39,8 @@ class Spec(Protocol):
 
 
 @runtime_checkable
-class LayerSpec(Spec, Protocol):
-    """The kernel of a convolution or linear layer: ``(source, packed arrays..., leaves..., result, workspace...)``."""
+class Workspaced(Protocol):
+    """A kernel that may need arrays to write and read again, its last arguments."""
 
     @property
     def source(self) -> View:
@@ -48,13 +48,18 @@ class LayerSpec(Spec, Protocol):
         ...
 
     @property
-    def result(self) -> View:
-        """Where its output lies."""
+    def workspace(self) -> tuple[int, ...]:
+        """Elements of these arrays, of the type of sums of products of its input."""
         ...
 
+
+@runtime_checkable
+class LayerSpec(Spec, Workspaced, Protocol):
+    """The kernel of a convolution or linear layer: ``(source, packed arrays..., leaves..., result, workspace...)``."""
+
     @property
-    def workspace(self) -> tuple[int, ...]:
-        """Elements of the arrays that it writes and reads again, of the type of sums of products of its input."""
+    def result(self) -> View:
+        """Where its output lies."""
         ...
 
     @property

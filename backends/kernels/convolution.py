@@ -147,16 +147,27 @@ class ConvolutionSpec:
         Weights are ``(tiles, input block, KH, KW, input channel, tile.blocks * lanes)``, read once, front to
         back.
         """
-        row = self.tile.blocks * self.result.lanes
-        arguments: list[tuple[str, Sequence[int], str]] = [
+        arguments = [
             ("source", *self.source.argument),
+            *self.packed,
+            *self.epilogue.arguments(),
+            ("result", *self.result.argument),
+        ]
+        return loops.kernel(name, arguments, self.write)
+
+    @property
+    def packed(self) -> list[tuple[str, Sequence[int], str]]:
+        """Kernel arguments for what `pack` gives."""
+        row = self.tile.blocks * self.result.lanes
+        return [
             ("weights", (self.tiles * panel_rows(self) * row,), self.factor),
             ("bias", (self.result.blocks * self.result.lanes,), self.accumulator),
+            *([("starts", (self.tiles,), "int32")] if self.banded else []),
         ]
-        if self.banded:
-            arguments.append(("starts", (self.tiles,), "int32"))
-        arguments += [*self.epilogue.arguments(), ("result", *self.result.argument)]
-        return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
+
+    def write(self, *buffers: loops.Buffer) -> None:
+        """The loops of the function, on its arguments."""
+        _body(self, *buffers)
 
 
 def panel_rows(spec: ConvolutionSpec) -> int:

@@ -107,16 +107,26 @@ class DepthwiseSpec:
         """The TIR function ``(source, weights, bias, leaves..., result)``; weights are ``(blocks, KH, KW,
         lanes)``.
         """
-        height, width = self.kernel
-        slots = self.result.blocks * self.result.lanes
-        arguments: list[tuple[str, Sequence[int], str]] = [
+        arguments = [
             ("source", *self.source.argument),
-            ("weights", (slots * height * width,), self.factor),
-            ("bias", (slots,), self.accumulator),
+            *self.packed,
             *self.epilogue.arguments(),
             ("result", *self.result.argument),
         ]
-        return loops.kernel(name, arguments, lambda *buffers: _body(self, *buffers))
+        return loops.kernel(name, arguments, self.write)
+
+    @property
+    def packed(self) -> list[tuple[str, Sequence[int], str]]:
+        """Kernel arguments for what `pack` gives."""
+        slots = self.result.blocks * self.result.lanes
+        return [
+            ("weights", (slots * self.kernel[0] * self.kernel[1],), self.factor),
+            ("bias", (slots,), self.accumulator),
+        ]
+
+    def write(self, *buffers: loops.Buffer) -> None:
+        """The loops of the function, on its arguments."""
+        _body(self, *buffers)
 
 
 def depthwise_cycles(machine: Machine, blocks: int, pixels: int, taps: int) -> float:

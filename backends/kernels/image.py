@@ -27,7 +27,8 @@ class View:
 
     A border of `halo` pixels surrounds every plane, so that a convolution reads its padding without a test: zeros, or
     of codes the one that stands for zero. `row`, `column`, `block` and `image` are distances in elements; a distance of
-    0 repeats the element (a gate that is the same for every pixel).
+    0 repeats the element (a gate that is the same for every pixel). With `flat` the border is left and right of rows only, as
+    lines have it: whoever reads the image pads it no other way.
     """
 
     batch: int
@@ -44,6 +45,12 @@ class View:
     column: int
     dtype: str = "float32"
     border: int = 0
+    flat: bool = False
+
+    @property
+    def rim(self) -> tuple[int, int]:
+        """Rows of the border above and below, and its columns left and right."""
+        return 0 if self.flat else self.halo, self.halo
 
     @property
     def argument(self) -> tuple[tuple[int], str]:
@@ -101,16 +108,17 @@ def clear_border(buffer: loops.Buffer, view: View) -> None:
         return
     if view.lanes == view.block == 1 and view.column % _WORD == 0:  # Channels side by side: four of them at once.
         view = replace(view, blocks=view.column // _WORD, lanes=_WORD, block=_WORD)
-    halo, lanes = view.halo, view.lanes
+    (rows, halo), lanes = view.rim, view.lanes
     columns = view.width + 2 * halo
     zero = loops.number(view.border, lanes, view.dtype)
     with view.planes() as (image, block):
-        corner = view.offset(image, block, 0, 0) - halo * (view.row + view.column)
-        with loops.serial(halo) as row, loops.serial(columns) as column:
-            loops.store(buffer, corner + row * view.row + column * view.column, zero, lanes)
-            bottom = corner + (row + view.height + halo) * view.row
-            loops.store(buffer, bottom + column * view.column, zero, lanes)
+        corner = view.offset(image, block, 0, 0) - rows * view.row - halo * view.column
+        if rows:
+            with loops.serial(rows) as row, loops.serial(columns) as column:
+                loops.store(buffer, corner + row * view.row + column * view.column, zero, lanes)
+                bottom = corner + (row + view.height + rows) * view.row
+                loops.store(buffer, bottom + column * view.column, zero, lanes)
         with loops.serial(view.height) as row, loops.serial(halo) as column:
-            left = corner + (row + halo) * view.row + column * view.column
+            left = corner + (row + rows) * view.row + column * view.column
             loops.store(buffer, left, zero, lanes)
             loops.store(buffer, left + (halo + view.width) * view.column, zero, lanes)

@@ -14,7 +14,7 @@ from .scalar import exponential
 from .tiles import Machine
 from .vectors import Vectors
 
-__all__ = ["ProductSpec", "SoftmaxSpec"]
+__all__ = ["ProductSpec", "SoftmaxSpec", "row_spans"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _reduce(
 def _softmax(spec: SoftmaxSpec, source: loops.Buffer, result: loops.Buffer) -> None:
     """Largest element, exponentials and their sum, quotient: three passes over a row that stays in cache."""
     width = spec.shape[-1]
-    spans = _spans(width, spec.lanes)
+    spans = row_spans(width, spec.lanes)
     with loops.parallel(math.prod(spec.shape[:-1])) as row:
         largest = _largest(source, row * width, spans)
         sums = []
@@ -150,7 +150,7 @@ def _largest(source: loops.Buffer, row: Any, spans: list[tuple[int, int, int]]) 
     return largest
 
 
-def _spans(width: int, lanes: int) -> list[tuple[int, int, int]]:
+def row_spans(width: int, lanes: int) -> list[tuple[int, int, int]]:
     """Start, count and lanes of a row's whole vectors, and of the single elements after them."""
     whole = width // lanes
     spans = [(0, whole, lanes), (whole * lanes, width % lanes, 1)]

@@ -24,19 +24,32 @@ LINE = 16
 
 
 def plane_view(
-    batch: int, channels: int, height: int, width: int, halo: int, pitch: int, dtype: str = "float32"
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    halo: int,
+    pitch: int,
+    dtype: str = "float32",
+    flat: bool = False,
 ) -> View:
     """An image of planes alone in its buffer, `pitch` elements from row to row, of which `halo` or more are a gap.
 
     First pixels lie at the start of cache lines, and planes an odd number of lines apart, so that they do not share sets of
     a cache. A vector may begin at the last pixel of a plane without reaching the next, and reach far beyond that of an image.
     """
-    before = -(-halo * (pitch + 1) // LINE) * LINE
+    around = _border(halo, pitch, flat)
+    before = -(-around // LINE) * LINE
     row = (height - 1) * pitch + width
-    lines = -(-(before + row + max(halo * (pitch + 1), LINE)) // LINE) | 1
+    lines = -(-(before + row + max(around, LINE)) // LINE) | 1
     image = channels * lines * LINE
     size = batch * image + 3 * LINE
-    return View(batch, channels, height, width, 1, halo, size, before, image, lines * LINE, pitch, 1, dtype)
+    return View(batch, channels, height, width, 1, halo, size, before, image, lines * LINE, pitch, 1, dtype, flat=flat)
+
+
+def _border(halo: int, pitch: int, flat: bool) -> int:
+    """Elements of the border before the first pixel of a plane, and behind its last."""
+    return halo if flat else halo * (pitch + 1)
 
 
 def is_planes(view: View) -> bool:
@@ -61,7 +74,7 @@ def clear_around(buffer: loops.Buffer, view: View) -> None:
     if not view.halo:
         return
     zero = loops.number(0.0, 1, view.dtype)
-    count = view.halo * (view.row + 1)
+    count = _border(view.halo, view.row, view.flat)
     with view.planes() as (image, channel):
         first = view.offset(image, channel, 0, 0)
         with loops.serial(count) as element:

@@ -36,6 +36,12 @@ def exponential(vectors: Vectors, x: Expression) -> Expression:
     As ``2**(k - 1) * 2 p(r)``, so that it ends in infinity; below -87 it is zero.
     """
     x = vectors.maximum(vectors.number(-87.3), vectors.minimum(vectors.number(89.0), x))
+    fraction, scale = _power(vectors, x, 2)
+    return (fraction + vectors.number(2.0)) * scale
+
+
+def _power(vectors: Vectors, x: Expression, factor: int = 1) -> tuple[Expression, Expression]:
+    """`factor` times ``p(r) - 1``, and ``2**k`` divided by it."""
     whole = tirx.floor(x * vectors.number(1.0 / math.log(2.0)) + vectors.number(0.5))
     rest = x - whole * vectors.number(0.693359375) - whole * vectors.number(-2.12194440e-4)
     coefficients = (
@@ -46,13 +52,13 @@ def exponential(vectors: Vectors, x: Expression) -> Expression:
         1.6666665459e-1,
         5.0000001201e-1,
     )
-    polynomial = _polynomial(vectors, rest, *(2 * coefficient for coefficient in coefficients))
-    mantissa = polynomial * rest * rest + (rest + rest) + vectors.number(2.0)
+    polynomial = _polynomial(vectors, rest, *(factor * coefficient for coefficient in coefficients))
+    linear = rest if factor == 1 else rest + rest
     int_type = f"int32x{vectors.lanes}" if vectors.lanes > 1 else "int32"
     float_type = f"{vectors.dtype}x{vectors.lanes}" if vectors.lanes > 1 else vectors.dtype
-    exponent = tirx.Cast(int_type, whole) + vectors.number(126, "int32")
+    exponent = tirx.Cast(int_type, whole) + vectors.number(128 - factor, "int32")
     scale = tirx.reinterpret(float_type, exponent << vectors.number(23, "int32"))
-    return mantissa * scale
+    return polynomial * rest * rest + linear, scale
 
 
 def _sigmoid(vectors: Vectors, x: Expression) -> Expression:
@@ -137,10 +143,24 @@ def _leaky(vectors: Vectors, slope: float, x: Expression) -> Expression:
     return vectors.maximum(zero, x) + vectors.number(slope) * vectors.minimum(zero, x)
 
 
+def _elu(vectors: Vectors, alpha: float, scale: float, input_scale: float, x: Expression) -> Expression:
+    """``scale * x``, and ``scale * alpha * (exp(input_scale * x) - 1)`` below zero; infinities are as far out as any."""
+    zero = vectors.number(0.0)
+    below = _less_one(vectors, vectors.minimum(zero, x) * vectors.number(input_scale))
+    return vectors.maximum(zero, x) * vectors.number(scale) + below * vectors.number(alpha * scale)
+
+
+def _less_one(vectors: Vectors, x: Expression) -> Expression:
+    """``exp(x) - 1`` of what is not above zero, as ``2**k (p(r) - 1) + (2**k - 1)``, which does not cancel."""
+    fraction, scale = _power(vectors, vectors.maximum(vectors.number(-87.3), x))
+    return fraction * scale + (scale - vectors.number(1.0))
+
+
 FUNCTIONS: dict[str, Callable[..., Expression]] = {
     "relu": lambda vectors, x: vectors.maximum(vectors.number(0.0), x),
     "clip": _clip,
     "leaky_relu": _leaky,
+    "elu": _elu,
     "sigmoid": _sigmoid,
     "tanh": _tanh,
     "gelu": _gelu,

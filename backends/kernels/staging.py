@@ -77,7 +77,7 @@ def staging_of(
         return None
     # A vector may reach beyond the last row of the last plane; images that are alone in their buffer end there.
     beyond = source.start + (source.batch - 1) * source.image + (source.blocks - 1) * source.block
-    beyond += (source.height + source.halo - 1) * source.row + stride[1] * (columns + lanes)
+    beyond += (source.height + source.rim[0] - 1) * source.row + stride[1] * (columns + lanes)
     fits = stride[1] <= 2 and beyond <= source.size and source.column == 1
     return Staging(source.batch, source.blocks, stride, rows, columns, result.row, lanes if fits else 1)
 

@@ -9,7 +9,7 @@ from tvm import IRModule, relax, tirx
 
 from ..dtypes import DTYPES
 from ..graph.nodes import Array, Foreign, Node, Reference
-from ..kernels.base import LayerSpec, Spec
+from ..kernels.base import LayerSpec, Spec, Workspaced
 from .steps import Choice, Kept, KernelPlan, Placed, PlacedLayer, Value
 
 __all__ = ["emit_module"]
@@ -70,20 +70,19 @@ class _Emitter:
         A workspace is results that nobody reads, so that Relax plans their memory with all the rest.
         """
         spec = placed.spec
-        workspace: tuple[int, ...] = ()
         if (layer := placed.layer) is not None:
             spec = chosen = layer.chosen(self.choice)
-            packed, workspace = self._packed(layer, chosen), chosen.workspace
+            packed = self._packed(layer, chosen)
         else:
             packed = [self._value(table) for table in placed.tables]
         read = [[self._value(value) for value in values] for values in (placed.sources, placed.leaves)]
         arguments = [*read[0], *packed, *read[1]]
         kernel = self._kernel(spec)
         result = relax.TensorType(list(placed.shape), placed.result_dtype)
-        if not workspace:
+        if not isinstance(spec, Workspaced) or not spec.workspace:
             return self.builder.emit(relax.call_tir(kernel, arguments, result))
-        kind = DTYPES[chosen.source.dtype].accumulator
-        results = [result, *(relax.TensorType([size], kind) for size in workspace)]
+        kind = DTYPES[spec.source.dtype].accumulator
+        results = [result, *(relax.TensorType([size], kind) for size in spec.workspace)]
         every = self.builder.emit(relax.call_tir(kernel, arguments, results))
         return self.builder.emit(relax.TupleGetItem(every, 0))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..dtypes import DTYPES
 from ..graph.nodes import Convolution, Graph, Node
+from ..graph.phases import margins_of
 from ..kernels.image import Slots, View
 from ..kernels.planes import LINE, is_planes, plane_view
 from ..kernels.relayout import PackSpec, RearrangeSpec, UnpackSpec
@@ -32,7 +33,7 @@ class Images:
         self._planes: dict[Node, Image] = {}
         self._compact: dict[Node, Image] = {}
         self._plains: dict[Node, Value] = {}
-        self._halos, self._borders = _halos(graph), _borders(graph)
+        self._halos, self._borders, self._upright = _halos(graph), _borders(graph), _padded_above(graph)
         self._gaps = _gaps(graph, self._halos)
         self._channels_last = _channels_last(graph) if machine.dot == DOT else frozenset[Node]()
 
@@ -63,6 +64,10 @@ class Images:
         """The border of zeros that who reads `node` needs."""
         return self._halos.get(node, 0)
 
+    def flat(self, node: Node) -> bool:
+        """Whether that is left and right only."""
+        return self.halo(node) > 0 and node not in self._upright
+
     def blocks_view(self, node: Node, blocks: int, lanes: int) -> View:
         """Where the value of `node` may lie in blocks."""
         view = self._view(node, blocks, lanes, self.halo(node))
@@ -72,7 +77,7 @@ class Images:
         """Where it may lie in planes; all images of one width have rows as far apart."""
         batch, _, height, width = node.image_shape
         pitch = _pitch(height, width, self._gaps.get(width, 0), self.machine.lanes(node.dtype))
-        return plane_view(batch, channels, height, width, self.halo(node), pitch, node.dtype)
+        return plane_view(batch, channels, height, width, self.halo(node), pitch, node.dtype, self.flat(node))
 
     def like(self, source: Image, node: Node) -> View:
         """Where `node` may lie channel by channel as `source` does."""
@@ -146,10 +151,11 @@ class Images:
         if slots is None:
             slots = np.arange(sum(counts), dtype="int64")
         blocks = blocks or -(-len(slots) // view.lanes)
+        flat = bool(halo) and self.flat(node)
         result = self._view(node, blocks, view.lanes, halo)
         result = replace(result, border=self._borders.get(node, 0) if halo else 0)
         if view.lanes < self.machine.lanes(view.dtype):
-            result = plane_view(view.batch, blocks, view.height, view.width, halo, view.row, view.dtype)
+            result = plane_view(view.batch, blocks, view.height, view.width, halo, view.row, view.dtype, flat)
         parts = np.split(slots, np.cumsum(counts)[:-1])
         tables = tuple(
             np.stack([image.slots, part], axis=1).astype("int32").reshape(-1)
@@ -161,9 +167,10 @@ class Images:
 
     def _view(self, node: Node, blocks: int, lanes: int, halo: int) -> View:
         batch, _, height, width = node.image_shape
+        flat = halo > 0 and self.flat(node)
         if node in self._channels_last:
-            return channels_last_view(batch, blocks, height, width, halo, node.dtype)
-        return dense_view(batch, blocks, height, width, lanes, halo, node.dtype)
+            return channels_last_view(batch, blocks, height, width, halo, node.dtype, flat)
+        return dense_view(batch, blocks, height, width, lanes, halo, node.dtype, flat)
 
     def _packed(self, node: Node, lanes: int) -> Image:
         channels = node.image_shape[1]
@@ -198,12 +205,28 @@ def _halos(graph: Graph) -> dict[Node, int]:
     """The zero border every value needs, for the convolutions that read it with padding."""
     halos: dict[Node, int] = {}
     for node in reversed(graph.nodes):
-        if node.op == "convolution" and any(node.detail_as(Convolution).padding):
+        if any(beyond := _beyond(node)):
             source = node.inputs[0]
-            halos[source] = max(halos.get(source, 0), *node.detail_as(Convolution).padding)
+            halos[source] = max(halos.get(source, 0), *beyond)
         elif node.op == "reindex" and node in halos:
             halos[node.inputs[0]] = max(halos.get(node.inputs[0], 0), halos[node])
     return halos
+
+
+def _beyond(node: Node) -> tuple[int, int, int, int]:
+    """How far a layer reads beyond its input: above, left, below and right; less than nothing where it stays within."""
+    if node.op == "transposed":
+        return margins_of(node)
+    return node.detail_as(Convolution).padding if node.op == "convolution" else (0, 0, 0, 0)
+
+
+def _padded_above(graph: Graph) -> set[Node]:
+    """Values that a convolution reads with padding above or below."""
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if any(_beyond(node)[::2]) or (node.op == "reindex" and node in found):
+            found.add(node.inputs[0])
+    return found
 
 
 def _borders(graph: Graph) -> dict[Node, int]:

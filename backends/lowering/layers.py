@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from ..graph.nodes import Convolution
+from ..graph.nodes import Convolution, Transposed
+from ..graph.phases import Phase
 from ..kernels.base import Task
 from ..kernels.convolution import ConvolutionSpec, input_bands
 from ..kernels.depthwise import DepthwiseSpec, depthwise_columns, weights_stay
@@ -15,13 +17,14 @@ from ..kernels.integer_convolution import IntegerConvolutionSpec, integer_spec, 
 from ..kernels.integer_depthwise import integer_depthwise
 from ..kernels.integer_results import moves_sums, sums_are_small
 from ..kernels.integer_sparse import used_vectors
+from ..kernels.interleaved import InterleavedSpec, part_of
 from ..kernels.paired_convolution import paired_spec
 from ..kernels.paired_depthwise import paired_depthwise
 from ..kernels.tiles import Machine, Tile
 from ..kernels.zeros import density, zeros_in_planes
 from .layout import Image, in_a_row
 
-__all__ = ["convolution_spec", "depthwise_spec", "planes_task"]
+__all__ = ["convolution_spec", "depthwise_spec", "interleaved_spec", "planes_task"]
 
 _DENSE = 0.8
 """The share of weights that are not zero, above which kernels that read all of them are as fast."""
@@ -122,3 +125,20 @@ def depthwise_spec(
     if made is None:
         return paired_depthwise(spec, machine) or spec
     return replace(made, moved=moves_sums(epilogue, machine.dot) and sums_are_small(convolution.weights))
+
+
+def interleaved_spec(
+    phases: Sequence[Phase], transposed: Transposed, source: Image, result: View, epilogue: Epilogue, machine: Machine
+) -> InterleavedSpec:
+    """The kernel of a transposed convolution: those of its phases, depthwise ones where the layer is."""
+    outputs, inputs = transposed.weights.kernel.shape[:2]
+    depthwise = transposed.groups > 1 and inputs == 1 and outputs == transposed.groups
+    specs: list[ConvolutionSpec | DepthwiseSpec] = []
+    for phase in phases:
+        views = [part_of(view, phase.first, phase.size, transposed.stride) for view in (result, *epilogue.leaves)]
+        parted = replace(epilogue, leaves=tuple(views[1:]))
+        if depthwise:
+            specs.append(depthwise_spec(phase.convolution, source.view, views[0], parted, machine))
+        else:
+            specs.append(convolution_spec(phase.convolution, source, views[0], parted, machine))
+    return InterleavedSpec(tuple(specs), tuple(phase.taps for phase in phases), result, epilogue)

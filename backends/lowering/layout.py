@@ -66,28 +66,41 @@ def thin(machine: Machine) -> int:
     return 0 if machine.pixel_registers == 1 else 4
 
 
-def dense_view(batch: int, blocks: int, height: int, width: int, lanes: int, halo: int, dtype: str = "float32") -> View:
+def dense_view(
+    batch: int,
+    blocks: int,
+    height: int,
+    width: int,
+    lanes: int,
+    halo: int,
+    dtype: str = "float32",
+    flat: bool = False,
+) -> View:
     """An image alone in its buffer. Behind codes there is room: kernels read four neighbouring pixels of them at once."""
+    above = 0 if flat else halo
     row = (width + 2 * halo) * lanes
-    block = (height + 2 * halo) * row
+    block = (height + 2 * above) * row
     image = blocks * block
     if batch > 1 and height == width == 1:
         # Rows of a matrix are read side by side; a power of two apart they would share a cache set.
         image += _LINE
-    start = halo * (row + lanes)
+    start = above * row + halo * lanes
     size = batch * image + (_NEIGHBOURS * lanes if DTYPES[dtype].is_code else 0)
-    return View(batch, blocks, height, width, lanes, halo, size, start, image, block, row, lanes, dtype)
+    return View(batch, blocks, height, width, lanes, halo, size, start, image, block, row, lanes, dtype, flat=flat)
 
 
-def channels_last_view(batch: int, channels: int, height: int, width: int, halo: int, dtype: str) -> View:
+def channels_last_view(
+    batch: int, channels: int, height: int, width: int, halo: int, dtype: str, flat: bool = False
+) -> View:
     """An image of codes alone in its buffer whose pixels have their channels side by side, in whole words where that is no
     waste. Behind it there is room for the rest of a word.
     """
     pitch = channels if channels < CODES - 1 else -(-channels // CODES) * CODES
     row = (width + 2 * halo) * pitch
-    image = (height + 2 * halo) * row
-    size = batch * image + CODES
-    return View(batch, channels, height, width, 1, halo, size, halo * (row + pitch), image, 1, row, pitch, dtype)
+    above = 0 if flat else halo
+    image = (height + 2 * above) * row
+    size, start = batch * image + CODES, above * row + halo * pitch
+    return View(batch, channels, height, width, 1, halo, size, start, image, 1, row, pitch, dtype, flat=flat)
 
 
 def selected(image: Image, source: Slots) -> Image:
@@ -101,12 +114,13 @@ def selected(image: Image, source: Slots) -> Image:
 def flattened(image: Image) -> Image:
     """``(N, C, H, W)`` read as ``(N, C * H * W)``, one pixel with many channels; a halo becomes gaps."""
     view, lanes = image.view, image.view.lanes
-    plane = view.start - view.halo * (view.row + view.column)
-    pixels = (np.arange(view.height) + view.halo)[:, None] * (view.row // lanes)
-    pixels = (pixels + (np.arange(view.width) + view.halo) * (view.column // lanes)).reshape(-1)
+    above, left = view.rim
+    plane = view.start - above * view.row - left * view.column
+    pixels = (np.arange(view.height) + above)[:, None] * (view.row // lanes)
+    pixels = (pixels + (np.arange(view.width) + left) * (view.column // lanes)).reshape(-1)
     # Channels that lie side by side reach over the whole plane.
     beside = view.block < view.row
-    blocks = (view.height + 2 * view.halo) * (view.row // lanes) if beside else view.blocks * (view.block // lanes)
+    blocks = (view.height + 2 * above) * (view.row // lanes) if beside else view.blocks * (view.block // lanes)
     base = (image.slots // lanes) * (view.block // lanes)
     slots = (base[:, None] + pixels[None, :]) * lanes + (image.slots % lanes)[:, None]
     flat = replace(view, blocks=blocks, height=1, width=1, halo=0, start=plane, block=lanes, row=lanes)

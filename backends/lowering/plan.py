@@ -14,7 +14,8 @@ import numpy as np
 
 from ..dtypes import DTYPES
 from ..graph.fusion import Group, group_nodes
-from ..graph.nodes import Array, Convolution, Frame, Graph, Node, Pool, Reindex, Scalar
+from ..graph.nodes import Array, Convolution, Frame, Graph, Node, Normalization, Pool, Reindex, Scalar, Transposed
+from ..graph.phases import phases_of
 from ..kernels.base import Task
 from ..kernels.codes import CODES
 from ..kernels.elementwise import ConcatSpec, ElementwiseSpec
@@ -23,14 +24,16 @@ from ..kernels.families import candidates
 from ..kernels.frame import FrameSpec
 from ..kernels.image import Slots, View
 from ..kernels.matrices import ProductSpec, SoftmaxSpec
+from ..kernels.normalizing import NormalizeSpec
 from ..kernels.planes import is_planes
 from ..kernels.pooling import MeanSpec, PoolSpec
+from ..kernels.row_norm import RowNormSpec
 from ..kernels.row_zeros import RowZeros, zeros_in_rows
 from ..kernels.scalar import rounds_once
 from ..kernels.table import TableSpec
 from ..kernels.tiles import Machine, choose_tile
 from .images import Images
-from .layers import convolution_spec, depthwise_spec, planes_task
+from .layers import convolution_spec, depthwise_spec, interleaved_spec, planes_task
 from .layout import Image, dense_view, flattened, pack_image, pack_vector, selected
 from .steps import KernelPlan, Placed, PlacedLayer, Value
 
@@ -91,6 +94,8 @@ class _Planner:
         elif node.op == "softmax":
             spec = SoftmaxSpec(node.shape, self.machine.lanes(node.dtype), self.machine.keeps_nans, node.dtype)
             images.put_plain(node, images.call(Placed(node, spec, (images.plain(node.inputs[0]),), node.shape)))
+        elif node.op == "layer_norm":
+            images.put_plain(node, self._layer_norm(node))
         elif node.op == "reindex":
             source = np.array(node.detail_as(Reindex).source, dtype="int64")
             images.put(node, selected(images.native(node.inputs[0]), source))
@@ -99,6 +104,8 @@ class _Planner:
         else:
             lay_out: dict[str, Callable[[Group], Image]] = {
                 "convolution": self._convolution,
+                "transposed": self._transposed,
+                "normalize": self._normalize,
                 "pool": self._pool,
                 "mean": self._mean,
                 "total": self._mean,
@@ -160,6 +167,38 @@ class _Planner:
         spec = depthwise_spec(convolution, view, result, epilogue, self.machine)
         layer = PlacedLayer(convolution, source.slots, spec)
         step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer, dtype=result.dtype)
+        return Image(self.images.call(step), result, source.slots)
+
+    def _transposed(self, group: Group) -> Image:
+        node = _anchor(group)
+        transposed = node.detail_as(Transposed)
+        outputs, inputs = transposed.weights.kernel.shape[:2]
+        depthwise = transposed.groups > 1 and inputs == 1 and outputs == transposed.groups
+        source = self.images.blocks(node.inputs[0]) if depthwise else self.images.dense(node.inputs[0])
+        slots = source.slots if depthwise else np.arange(outputs, dtype="int64")
+        lanes = self.machine.lanes(node.dtype)
+        blocks = source.view.blocks if depthwise else -(-outputs // lanes)
+        result = self.images.blocks_view(group.sink, blocks, lanes)
+        epilogue, leaves = self._epilogue(group, result, slots)
+        spec = interleaved_spec(phases_of(node), transposed, source, result, epilogue, self.machine)
+        layer = PlacedLayer(transposed, source.slots, spec)
+        step = Placed(node, spec, (source.value,), (result.size,), leaves=leaves, layer=layer, dtype=result.dtype)
+        return Image(self.images.call(step), result, slots)
+
+    def _normalize(self, group: Group) -> Image:
+        node = _anchor(group)
+        normal = node.detail_as(Normalization)
+        source = self.images.blocks(node.inputs[0])
+        result = self.images.like(source, group.sink)
+        epilogue, leaves = self._epilogue(group, result, source.slots)
+        channels = len(source.slots)
+        tabled = not np.array_equal(source.slots, np.arange(channels))
+        spec = NormalizeSpec(source.view, result, channels, normal.groups, normal.epsilon, tabled, epilogue)
+        vectors = [
+            pack_vector(numbers, source.slots, source.view, "float32") for numbers in (normal.scale, normal.shift)
+        ]
+        tables = (*vectors, *([source.slots.astype("int32")] if tabled else []))
+        step = Placed(node, spec, (source.value,), (result.size,), tables, leaves, dtype=result.dtype)
         return Image(self.images.call(step), result, source.slots)
 
     def _pool(self, group: Group) -> Image:
@@ -260,6 +299,12 @@ class _Planner:
         codes = any(one.is_code for one in views) and view.lanes == _CODES_OF_A_WORD and view.width >= _WORDS
         beside = all(one.column == one.lanes == view.lanes for one in (view, *read))
         return _WORDS if codes and beside and epilogue is not None and epilogue.joins else 1
+
+    def _layer_norm(self, node: Node) -> Placed:
+        normal = node.detail_as(Normalization)
+        spec = RowNormSpec(node.shape, self.machine.lanes(node.dtype), normal.epsilon)
+        tables = normal.scale.astype("float32"), normal.shift.astype("float32")
+        return self.images.call(Placed(node, spec, (self.images.plain(node.inputs[0]),), node.shape, tables))
 
     def _product(self, node: Node) -> Placed:
         left, right = node.inputs

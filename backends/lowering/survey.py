@@ -46,6 +46,6 @@ def kernel_uses(plan: KernelPlan, choice: Choice | None = None) -> list[KernelUs
 
 
 def _macs(node: Node) -> int:
-    """Multiply-accumulates of a convolution."""
-    batch, _, height, width = node.image_shape
+    """Multiply-accumulates of a convolution; of a transposed one, each pixel that is read is multiplied by the kernel."""
+    batch, _, height, width = (node.inputs[0] if node.op == "transposed" else node).image_shape
     return batch * height * width * math.prod(node.detail_as(Convolution).weights.kernel.shape)

@@ -85,6 +85,7 @@ def _view(view: View) -> str:
     """``batch x blocks x height x width x lanes``, the type, and what is unlike an image without a border."""
     shape = by((view.batch, view.blocks, view.height, view.width, view.lanes))
     border = f" with a border of {view.halo}{f' of {view.border}' if view.border else ''}" if view.halo else ""
+    border += " left and right" if view.flat and view.halo else ""
     return f"{shape} {view.dtype}" + border + (" the same for all pixels" if view.repeats else "")
 
 

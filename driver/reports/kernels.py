@@ -43,8 +43,8 @@ class KernelReport:
         unit: of costs: ``s`` where kernels were timed, else ``cycles``.
         weights_bytes: of all weights and tables, as the kernels read them.
         zeros: of the weights as the model has them, and what they take by format; none where no weight has any.
-        foreign: names of weights with zeros that no kernel of ours reads, such as those of one-dimensional, three-dimensional
-            and transposed convolutions: TVM's own kernels multiply by their zeros.
+        foreign: names of weights with zeros that no kernel of ours reads, such as those of 3-d convolutions: TVM's
+            own kernels multiply by their zeros.
         floats: of a quantised model, what is computed in float32 between codes.
         pictures: of their masks, for the page; not part of the JSON.
     """

@@ -12,7 +12,18 @@ from torch import fx
 
 from reconvene.backends.graph.fold import fold_channels, fold_margins
 from reconvene.backends.graph.fusion import group_nodes
-from reconvene.backends.graph.nodes import Convolution, Foreign, Frame, Graph, Node, Pool, Reindex, Scalar
+from reconvene.backends.graph.nodes import (
+    Convolution,
+    Foreign,
+    Frame,
+    Graph,
+    Node,
+    Normalization,
+    Pool,
+    Reindex,
+    Scalar,
+    Transposed,
+)
 from reconvene.backends.lowering.steps import KernelPlan, Placed
 from reconvene.passes.canonicalize import CHECKS
 from reconvene.passes.values import attribute, operator_name
@@ -99,7 +110,9 @@ def check_stage(stage: str, value: Any) -> None:
 
 DETAILS: dict[str, type | tuple[type, ...]] = {
     "input": type(None), "constant": np.ndarray, "convolution": Convolution, "pool": Pool, "mean": type(None),
-    "total": type(None), "table": np.ndarray,
+    "total": type(None), "table": np.ndarray, "transposed": Transposed,
+    "normalize": Normalization,
+    "layer_norm": Normalization,
     "scalar": Scalar, "concat": type(None), "reindex": Reindex, "frame": Frame, "product": type(None),
     "softmax": type(None), "flatten": type(None), "reshape": type(None), "item": int,
     "convert": type(None), "foreign": Foreign,

@@ -95,28 +95,26 @@ def test_a_page_with_masks_storage_and_costs() -> None:
 
 
 def test_zeros_that_no_kernel_of_ours_reads_are_named() -> None:
-    class Lines(nn.Module):
+    class Volumes(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.line, self.up = (
-                nn.Conv1d(3, 8, 3),
-                nn.Conv1d(8, 8, 3),
-                nn.ConvTranspose1d(8, 8, 2, stride=2),
-            )
+            self.first, self.solid = nn.Conv3d(3, 8, 3), nn.Conv3d(8, 8, 1)
+            self.line, self.up = nn.Conv1d(8, 8, 3), nn.ConvTranspose1d(8, 8, 2, stride=2)
             self.inner, self.head = nn.Linear(8, 16), nn.Linear(16, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            x = self.up(self.line(self.first(x).relu()).relu())
+            x = self.up(self.line(self.solid(self.first(x).relu()).flatten(2)).relu())
             return self.head(self.inner(x.mean(-1)).relu())
 
-    inputs = (torch.randn(1, 3, 12),)
-    result = reconvene.prune(Lines().eval(), inputs, structure="unstructured", sparsity=0.5)
+    inputs = (torch.randn(1, 3, 4, 5, 4),)
+    result = reconvene.prune(Volumes().eval(), inputs, structure="unstructured", sparsity=0.5)
     built = reconvene.compile(result.module, inputs, check=False)
-    report = KernelReport.of(built, "lines", capture(result.module, inputs))
-    assert report.foreign == ("line.weight", "up.weight") and report.sparse[0].name == "inner.weight"
-    assert report.lines()[1].endswith("computed by TVM's own: line.weight, up.weight")
+    report = KernelReport.of(built, "volumes", capture(result.module, inputs))
+    assert report.foreign == ("solid.weight",)
+    assert [layer.name for layer in report.sparse] == ["line.weight", "up.weight", "inner.weight"]
+    assert report.lines()[1].endswith("computed by TVM's own: solid.weight")
     assert report.without_kernels.replace("'", "&#39;") in report.to_html()
-    assert json.loads(report.to_json())["foreign"] == ["line.weight", "up.weight"]
+    assert json.loads(report.to_json())["foreign"] == ["solid.weight"]
 
 
 def test_a_page() -> None:
