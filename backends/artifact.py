@@ -16,6 +16,7 @@ from .state import State, state_bytes
 if TYPE_CHECKING:
     from tvm import IRModule
 
+    from .choosing.general_code import GeneralCode
     from .choosing.layer_choices import LayerChoice
     from .choosing.tuning import Tuned
 
@@ -80,6 +81,7 @@ class Artifact(Compiled):
         layers: which kernel each layer has, and what the zeros in its weights brought; empty for ``tvm-default``.
         cost_unit: of the costs in `layers`: ``s`` where kernels were timed, else ``cycles``.
         floats: of a quantised model, what is computed in float32 between codes.
+        general: the operators of `foreign` with where they are called and what part of the time they take, by a model.
     """
 
     library: Library = field(repr=False)
@@ -92,6 +94,7 @@ class Artifact(Compiled):
     layers: tuple[LayerChoice, ...] = ()
     cost_unit: str = "cycles"
     floats: tuple[str, ...] = ()
+    general: tuple[GeneralCode, ...] = ()
 
     @property
     def memory(self) -> Memory:

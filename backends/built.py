@@ -34,6 +34,7 @@ from .signature import TensorSpec, checked_inputs
 from .state import State
 
 if TYPE_CHECKING:
+    from .choosing.general_code import GeneralCode
     from .choosing.layer_choices import LayerChoice
     from .choosing.tuning import Tuned
 
@@ -108,6 +109,13 @@ class Built(Compiled):
         bundles.
         """
         return () if self._artifact is None else self._artifact.floats
+
+    @property
+    def general(self) -> tuple[GeneralCode, ...]:
+        """Operators that no kernel of ours computes, the dearest first: which layer calls them, and what part of the time they
+        take, by a model. Empty for ``tvm-default`` and for loaded bundles.
+        """
+        return () if self._artifact is None else self._artifact.general
 
     @property
     def cost_unit(self) -> str:

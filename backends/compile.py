@@ -22,6 +22,7 @@ from .artifact import Artifact
 from .boards.place import Place
 from .built import Built
 from .choosing.choice import WINOGRAD, Winograd
+from .choosing.general_code import GeneralCode, GeneralCodeWarning, told
 from .choosing.layer_choices import LayerChoice
 from .code.library import build_library
 from .comparison import difference
@@ -60,7 +61,8 @@ def compile(
     check: bool = True,
     check_inputs: Sequence[tuple[Any, ...]] = (),
 ) -> Built:
-    """Compiles `module`, in eval mode and for the shapes of `example_inputs`.
+    """Compiles `module`, in eval mode and for the shapes of `example_inputs`. Warns (`GeneralCodeWarning`) where more than a
+    tenth of its time is general code, by the cost model: operators without a kernel of ours (`Built.general`).
 
     Args:
         target: a preset's name, a ``.toml`` file, or a Target.
@@ -118,6 +120,8 @@ def compile(
     if check:
         here = built if chosen.runs_here else _for_this_machine(imported, options)
         _check_agreement(here, module, imported, inputs, check_inputs, dtype)
+    if (slow := told(built.general)) is not None:
+        warnings.warn(f"{name_of(module)} for {chosen.name}: {slow}", GeneralCodeWarning, stacklevel=3)
     return built
 
 
@@ -183,6 +187,7 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
     scheduled = imported.module
     foreign: tuple[str, ...] = ()
     layers: tuple[LayerChoice, ...] = ()
+    general: tuple[GeneralCode, ...] = ()
     tuner = make_tuner(options.tune, target, llvm, threads, options.choose, options.on) if options.tune else None
     if options.pipeline == "reconvene":
         cost, choices = kernel_cost(options.choose, target, llvm, threads, options.on)
@@ -193,8 +198,9 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
             Asked(winograd_for(target, options.winograd), cost, choices, "float16" if options.half else "float32"),
             tune=tuner,
             weights=imported.weights,
+            origins=imported.origins,
         )
-        scheduled, foreign, layers = made.module, made.foreign, made.layers
+        scheduled, foreign, layers, general = made.module, made.foreign, made.layers, made.general
     lowered = lower(scheduled, llvm, 64 if target.lanes > 1 else 8, len(imported.state))
     library = build_library(lowered.module, llvm, target, cached=options.cache)
     inputs, outputs = _specs(imported)
@@ -215,6 +221,7 @@ def _compiled(imported: Imported, target: Target, options: _Options) -> Artifact
         layers,
         cost_unit(options.choose, target, options.on),
         () if imported.integers is None else imported.integers.floats,
+        general,
     )
 
 

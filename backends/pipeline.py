@@ -12,6 +12,7 @@ from ..frontend.base.dump import reached
 from .choosing.cache import ChoiceCache
 from .choosing.choice import Winograd
 from .choosing.cost import Costs
+from .choosing.general_code import GeneralCode, general_code
 from .choosing.layer_choices import Figures, LayerChoice, layer_choices, names_of_weights
 from .choosing.layouts import plan_layouts
 from .choosing.width import fitting_plan
@@ -22,6 +23,7 @@ from .graph.precision import assign_types, narrow
 from .graph.read import read_relax
 from .graph.sharing import share_weights
 from .graph.text import fused_text, graph_text
+from .importing.origins import Origin
 from .kernels.generic import schedule_foreign
 from .kernels.tiles import Machine
 from .legalizations import LEGALIZATIONS
@@ -55,11 +57,13 @@ class Scheduled:
     Attributes:
         foreign: operators, by TVM's names, that have no kernel of ours.
         layers: what was chosen for each.
+        general: which operators without a kernel of ours take which part of the time, by a model.
     """
 
     module: IRModule
     foreign: tuple[str, ...]
     layers: tuple[LayerChoice, ...]
+    general: tuple[GeneralCode, ...] = ()
 
 
 def scheduled_module(
@@ -70,11 +74,13 @@ def scheduled_module(
     *,
     tune: Callable[[IRModule], IRModule] | None = None,
     weights: Mapping[str, Array] | None = None,
+    origins: Mapping[str, Origin] | None = None,
 ) -> Scheduled:
     """The whole pipeline: read, fold, give types, plan, choose, emit, schedule; what is foreign goes TVM's way with our
     schedule, and is named.
 
-    `tune` may schedule foreign kernels before we do. `weights` are the model's by name, for who asks which layer is which.
+    `tune` may schedule foreign kernels before we do. `weights` are the model's by name, for who asks which layer is which, and
+    `origins` where its operators are called.
     """
     asked = asked or Asked()
     graph = read_relax(imported)
@@ -91,7 +97,8 @@ def scheduled_module(
     module = _lowered(module, target)
     foreign = tuple(node.name.removeprefix("relax.") for node in graph.nodes if node.op == "foreign")
     tuned = module if tune is None else tune(module)
-    return Scheduled(schedule_foreign(tuned, plan.machine.lanes()), foreign, layers)
+    general = general_code(plan, chosen, origins or {})
+    return Scheduled(schedule_foreign(tuned, plan.machine.lanes()), foreign, layers, general)
 
 
 def _lowered(module: IRModule, target: tvm.target.Target) -> IRModule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,10 @@ class VirtualMachine:
             found.append(copied(output) if any(low <= begin < high for low, high in lent) else output)
             lent.append(span)
         return tuple(found)
+
+    def watch(self, instrument: Callable[..., int]) -> None:
+        """Has `instrument` called before and after every call of a kernel, as TVM's ``set_instrument`` says."""
+        self._machine.set_instrument(instrument)
 
     def reset(self) -> None:
         """Makes the state what it was before the first call."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.scalar import FUNCTIONS
 from .nodes import Array, Node, Scalar, constant
 from .precision import takes
 from .relax_calls import Rule, computed_image, known_array, node_for, shape_and_dtype, unrowed
@@ -19,6 +18,9 @@ FUNCTION, PARAMETERS = "reconvene.function", "reconvene.parameters"
 """Attributes of a kernel that was written for one function of elements, which Relax has no operator for: its name, and its
 literal numbers.
 """
+
+_WRITTEN = frozenset({"elu"})
+"""Those that `kernels.scalar` has."""
 
 
 def _unary(function: str, *names: str) -> Rule:
@@ -41,7 +43,7 @@ def _kernel(call: Any, arguments: Sequence[Any]) -> Node | None:
     """What says that it is a function of ours."""
     attrs, operands = arguments[0].attrs, arguments[1]
     function = str(attrs[FUNCTION]) if attrs and FUNCTION in attrs else ""
-    if function not in FUNCTIONS or not isinstance(operands, tuple) or len(operands) != 1:
+    if function not in _WRITTEN or not isinstance(operands, tuple) or len(operands) != 1:
         return None
     return _mapped(call, operands[0], Scalar(function, tuple(float(number) for number in attrs[PARAMETERS])))
 

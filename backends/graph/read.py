@@ -88,7 +88,7 @@ def _foreign(call: Any, arguments: Sequence[Any], var: Any) -> Node:
 
     detail = Foreign(call, tuple(referenced(argument) for argument in arguments))
     kernel = call.args[0].name_hint if operator_of(call) == "relax.call_tir" else operator_of(call)
-    return Node("foreign", inputs, shape, dtype, detail, kernel)
+    return Node("foreign", inputs, shape, dtype, detail, kernel, str(var.name))
 
 
 RULES: dict[str, Rule] = {**LAYERS, **ELEMENTS, **SHAPES, **CODE_RULES}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from .complex_pairs import COMPLEX_LEFT, complex_left, without_pairs
 from .constant_folding import fold_constants
 from .converters import CONVERTERS
 from .decompositions import importable
+from .origins import Origin, origins_of
 from .quantised import refused_scales
 from .unsupported import UnsupportedError, draws_numbers, named_in, reason_of
 
@@ -44,6 +45,7 @@ class Imported:
         decomposed: of operators that were then imported one by one.
         state: the buffers that it writes.
         integers: what is computed on codes, where something is.
+        origins: where in the model the variables of `module` come from, by name.
     """
 
     module: IRModule
@@ -51,6 +53,7 @@ class Imported:
     decomposed: ExportedProgram
     state: tuple[State, ...] = ()
     integers: IntegerProgram | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def signature(self) -> Signature:
@@ -99,7 +102,8 @@ def import_module(
         raise UnsupportedError(left, exported, *COMPLEX_LEFT)
     _leave_out_values(decomposed)
     fold_constants(decomposed)
-    return Imported(_translated(decomposed, exported), exported, decomposed, state, program)
+    translated, origins = _translated(decomposed, exported)
+    return Imported(translated, exported, decomposed, state, program, origins)
 
 
 def _exported(module: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
@@ -139,7 +143,8 @@ def _leave_out_values(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def _translated(decomposed: ExportedProgram, exported: ExportedProgram) -> IRModule:
+def _translated(decomposed: ExportedProgram, exported: ExportedProgram) -> tuple[IRModule, dict[str, Origin]]:
+    """Relax, and where its variables come from."""
     importer = ExportedProgramImporter()
     known = {*importer.create_convert_map(), *CONVERTERS}
     calls = [node for node in decomposed.graph.nodes if node.op == "call_function"]
@@ -147,9 +152,10 @@ def _translated(decomposed: ExportedProgram, exported: ExportedProgram) -> IRMod
     if unknown is not None:
         raise UnsupportedError(unknown, exported, "is not among the operators that TVM has")
     try:
-        return importer.from_exported_program(decomposed, False, False, False, dict(CONVERTERS))
+        module = importer.from_exported_program(decomposed, False, False, False, dict(CONVERTERS))
     except Exception as error:
         stopped = next((node for node in calls if node not in importer.env), None)
         if stopped is None:
             raise
         raise UnsupportedError(stopped, exported, *reason_of(error)) from error
+    return module, origins_of(module, importer.env, exported)

@@ -11,14 +11,23 @@ from tvm.s_tir import Schedule, ScheduleError
 
 from .loops import SCHEDULED
 
-__all__ = ["schedule_foreign"]
+__all__ = ["is_general", "schedule_foreign"]
+
+_GENERAL = "reconvene.general"
+"""Attribute of functions that are scheduled here."""
+
+
+def is_general(function: Any) -> bool:
+    """Whether a function was scheduled here, or by nobody, and is no kernel of a family."""
+    attributes = function.attrs or {}
+    return isinstance(function, tirx.PrimFunc) and (_GENERAL in attributes or SCHEDULED not in attributes)
 
 
 def schedule_foreign(module: IRModule, lanes: int) -> IRModule:
     """Schedules every function of `module` that no family has finished."""
     for name, function in module.functions_items():
         if isinstance(function, tirx.PrimFunc) and not (function.attrs and SCHEDULED in function.attrs):
-            module.update_func(name, _scheduled(function, lanes))
+            module.update_func(name, _scheduled(function, lanes).with_attr(_GENERAL, True))
     return module
 
 

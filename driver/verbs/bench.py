@@ -25,6 +25,9 @@ from .bundles import board_facts, check_threads_of, checked_place, emulator_for,
 from .signatures import signed_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ...backends.built import Built
     from ...backends.measure import Timing
 
 __all__ = ["Request", "run"]
@@ -82,16 +85,46 @@ def _bench_models(request: Request) -> Answer:
     }
     variants = {variant: (entry.module, entry.example_inputs) for variant, entry in reversed(loaded.items())}
     repeat = request.repeat or ROUNDS
-    rows = measure(variants, target=target, threads=request.threads or 1, repeat=repeat, engines=chosen)
+    threads = request.threads or 1
+    built = _built(variants, target, threads) if "reconvene" in chosen else {}
+    rows = measure(variants, target=target, threads=threads, repeat=repeat, engines=chosen, built=built)
     state = {variant: sorted(state_of(entry.module)) for variant, entry in loaded.items()}
-    data = {"models": models, "target": target, "state": state, "latency": [dataclasses.asdict(row) for row in rows]}
+    general = {variant: _general(made, variants[variant][1]) for variant, made in built.items()}
+    data = {
+        "models": models,
+        "target": target,
+        "state": state,
+        "latency": [dataclasses.asdict(row) for row in rows],
+        "general": {variant: found for variant, (found, _) in general.items()},
+    }
     lines = [f"{variant} keeps from call to call: {', '.join(names)}" for variant, names in state.items() if names]
+    lines += [f"{variant}: {line}" for variant, (_, line) in general.items() if line]
 
     def show(console: Console) -> None:
         console.print(latency_table(rows))
         says(*lines)(console)
 
     return Answer(data, show)
+
+
+def _built(variants: Mapping[str, tuple[Any, Any]], target: str, threads: int) -> dict[str, Built]:
+    from ...backends.compile import compile as compile_graph
+
+    found = {}
+    for variant, (module, inputs) in variants.items():
+        with stage(f"preparing {variant} for reconvene"):
+            found[variant] = compile_graph(module, tuple(inputs), target, threads=threads)
+    return found
+
+
+def _general(built: Built, inputs: Sequence[Any]) -> tuple[dict[str, Any], str | None]:
+    """How much of the time is general code, measured, and whose, modelled; and that in a line if it is worth one."""
+    from ...backends.choosing.general_code import told
+    from ...backends.kernel_seconds import general_share
+
+    share = general_share(built, *inputs) if built.general else 0.0
+    operators = [dataclasses.asdict(code) for code in built.general]
+    return {"share": share, "operators": operators}, told(built.general, share)
 
 
 def _bench_bundle(request: Request) -> Answer:

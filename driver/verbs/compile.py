@@ -108,6 +108,7 @@ def run(request: Request) -> Answer:
 
 
 def _answer(request: Request, built: Built, kernels: KernelReport, runtime: Runtime, files: dict[str, str]) -> Answer:
+    from ...backends.choosing.general_code import told
     from ...backends.state import described
 
     memory, state = built.memory, described(built.state)
@@ -128,10 +129,12 @@ def _answer(request: Request, built: Built, kernels: KernelReport, runtime: Runt
         "state": state,
         "tuned": [dataclasses.asdict(kernel) for kernel in built.tuned],
         "kernels": kernels.to_dict(),
+        "general": [dataclasses.asdict(code) for code in built.general],
         "files": files,
     }
     what = f"{kernels.title} compiled for {request.target}, for inputs of {', '.join(map(str, built.inputs))}"
-    lines = (what, needs, *kept(state), *([tuned] if request.tune else []))
+    slow = told(built.general)
+    lines = (what, needs, *kept(state), *([tuned] if request.tune else []), *([slow] if slow else []))
 
     def show(console: Console) -> None:
         says(*lines)(console)
