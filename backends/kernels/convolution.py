@@ -12,7 +12,6 @@ from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from tvm import tirx
 
 from ..dtypes import DTYPES
@@ -21,9 +20,10 @@ from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View, clear_border
 from .integer_results import store_row
+from .panels import by_block, groups_of
 from .tiles import Machine, Tile, streamed_cycles, tile_cycles
 
-__all__ = ["ConvolutionSpec", "groups_of", "input_bands", "outputs_of", "panel_rows", "row_parts"]
+__all__ = ["ConvolutionSpec", "input_bands", "outputs_of", "panel_rows", "row_parts"]
 
 
 _MOST_PARTIAL = 144
@@ -129,7 +129,7 @@ class ConvolutionSpec:
                 low, high = max(first, group * per_group), min(last, (group + 1) * per_group)
                 rows = slots[group * inputs : (group + 1) * inputs] - int(starts[tile]) * lanes_in
                 panel[rows, :, :, low - first : high - first] = weights.kernel[low:high].transpose(1, 2, 3, 0)
-            panels[tile] = _by_block(panel.reshape(self.blocks, lanes_in, height, width, row), self.rest)
+            panels[tile] = by_block(panel.reshape(self.blocks, lanes_in, height, width, row), self.rest)
         bias = np.zeros(self.result.blocks * lanes, self.accumulator)
         bias[:outputs] = weights.bias
         return (panels.reshape(-1), bias, *([starts.astype("int32")] if self.banded else []))
@@ -192,20 +192,6 @@ def outputs_of(spec: ConvolutionSpec, weights: Weights, tile: int) -> tuple[int,
     blocks, lanes = spec.tile.blocks, spec.result.lanes
     first = min(tile * blocks, max(0, spec.result.blocks - blocks)) * lanes
     return first, min(weights.kernel.shape[0], first + blocks * lanes)
-
-
-def groups_of(first: int, last: int, convolution: Convolution) -> range:
-    """The groups that output channels from `first` to before `last` are in."""
-    per_group = convolution.weights.kernel.shape[0] // convolution.groups
-    return range(first // per_group, (last - 1) // per_group + 1)
-
-
-def _by_block(panel: npt.NDArray[np.float32], rest: int) -> npt.NDArray[np.float32]:
-    """Block, KH, KW, channel, output; of the last block only its `rest` channels."""
-    ordered = panel.transpose(0, 2, 3, 1, 4)
-    if not rest:
-        return ordered.reshape(-1)
-    return np.concatenate([ordered[:-1].reshape(-1), ordered[-1, :, :, :rest].reshape(-1)])
 
 
 def row_parts(spec: ConvolutionSpec) -> int:

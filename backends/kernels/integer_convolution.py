@@ -16,11 +16,12 @@ from tvm import tirx
 from ..graph.nodes import Array, Convolution
 from . import loops
 from .codes import MOVED
-from .convolution import ConvolutionSpec, groups_of, input_bands, outputs_of, row_parts
+from .convolution import ConvolutionSpec, input_bands, outputs_of, row_parts
 from .image import Slots, View, clear_border
 from .integer_products import Products, products_of, weights_of
 from .integer_results import store_row
 from .integer_tiles import dot_cycles, dot_tiles
+from .panels import groups_of
 from .tiles import Machine, streamed_cycles
 from .words import DOT
 
