@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ..passes.pruning.structure_rules import structure_rules
 from ..passes.recovery.least_squares import LeastSquares
 from ..passes.structures import Structure
 from .aims import check_timed
+from .ignored import checked_patterns
 from .recovering import CalibrationInputs, Recovering, recovering
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def asked(
     multiple = None if rules else multiple_of(target)
     if channel_multiple is not None:
         multiple = channel_multiple
-    widths = Widths(scope, multiple, minimum_channels, ignore=_patterns(ignore), shares=shares)
+    widths = Widths(scope, multiple, minimum_channels, ignore=checked_patterns(ignore), shares=shares)
     aim = Aim(general, widths, latency, fold=fold, structures=rules)
     check_timed(aim, target, timed_by)
     chosen.check_aim(aim)
@@ -98,13 +99,6 @@ def _shares(given: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
     if not given or not all(isinstance(pattern, str) for pattern in given):
         raise InputError("shares of layers are by names or patterns of them, such as {'layer1.*': 0.5}")
     return tuple(given.items())
-
-
-def _patterns(ignore: object) -> tuple[str, ...]:
-    given = (ignore,) if isinstance(ignore, str) else ignore
-    if not isinstance(given, Collection) or not all(isinstance(pattern, str) for pattern in given):
-        raise InputError(f"what to ignore is names or patterns of them, such as ['fc', 'blocks.*'], not {ignore!r}")
-    return tuple(given)
 
 
 def multiple_of(target: str | Target | None) -> int | None:

@@ -10,7 +10,7 @@ from torch import nn
 from ..frontend.base.errors import InputError
 from ..frontend.unwrapping import unwrapped
 
-__all__ = ["Ignored", "patterns_of"]
+__all__ = ["Ignored", "checked_patterns", "patterns_of"]
 
 Ignored = str | nn.Module | Collection[str | nn.Module]
 """A pattern (``fnmatch``) of parameter or layer names, a module of the model, or several of these."""
@@ -24,9 +24,17 @@ def patterns_of(model: Any, ignored: Ignored) -> Any:
     """
     if isinstance(ignored, nn.Module):
         return (_pattern(model, ignored),)
-    if isinstance(ignored, str) or not isinstance(ignored, Collection):
+    if not isinstance(ignored, Collection) or not any(isinstance(each, nn.Module) for each in ignored):
         return ignored
     return tuple(_pattern(model, each) if isinstance(each, nn.Module) else each for each in ignored)
+
+
+def checked_patterns(ignore: object, what: str = "what to ignore is") -> tuple[str, ...]:
+    """One pattern or several as a tuple. Raises InputError for anything else."""
+    given = (ignore,) if isinstance(ignore, str) else ignore
+    if not isinstance(given, Collection) or not all(isinstance(pattern, str) for pattern in given):
+        raise InputError(f"{what} names or patterns of them, such as ['fc', 'blocks.*'], not {ignore!r}")
+    return tuple(given)
 
 
 def _pattern(model: Any, part: nn.Module) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +10,7 @@ from ..passes.pruning.mapping import MappingRules, map_layers
 from ..passes.pruning.search.structure_search import StructureSearch
 from ..passes.pruning.structure_plan import StructurePlan
 from ..passes.weight_views import weight_views
+from .ignored import Ignored, checked_patterns, patterns_of
 from .layer_tables import tabled
 from .searched_mapping import HeldOut, searched
 
@@ -36,7 +36,7 @@ def map_structures(
     data: Literal["hard", "easy"] = "hard",
     by: Literal["model", "cycles", "time"] = "model",
     on: Place | None = None,
-    ignore: Sequence[str] = (),
+    ignore: Ignored = (),
     search: StructureSearch | None = None,
     calibration: CalibrationInputs | None = None,
     held_out: HeldOut | None = None,
@@ -64,7 +64,7 @@ def map_structures(
         by: who tells times: ``model`` counts cycles by a formula, ``cycles`` takes what is modelled of the emulated code,
             ``time`` has this machine's clock. All is found once, and kept in the user's cache folder.
         on: with ``time``, the board whose clock it is.
-        ignore: patterns (``fnmatch``) of parameter or layer names to leave dense.
+        ignore: a pattern (``fnmatch``) of parameter or layer names to leave dense, or a module of `model`; or several.
         search: its budget and how it goes; sparsity, beta and data are for the rules.
         calibration: for a search, inputs that the network with zeros is tried on: those of one call, of several in a list, or
             synthetic ones, which are taken unless said; with `held_out`, some of the images that are left to train on.
@@ -75,7 +75,7 @@ def map_structures(
         InputError: the model, the inputs or an option cannot be used, nobody can tell times of the target so, or the budget
             cannot be reached.
     """
-    patterns = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    patterns = checked_patterns(patterns_of(model, ignore))
     rules = MappingRules(sparsity, beta, data, ignore=patterns)
     if search is None:
         if calibration is not None or held_out is not None:

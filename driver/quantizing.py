@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +28,7 @@ from ..passes.quantization.training import integer_layers, rounded, trainable
 from ..passes.recovery.calibration import Calibration
 from .api import captured, title_of
 from .calibrating import Examples, calibration_of
+from .ignored import Ignored, checked_patterns, patterns_of
 from .reports.quantization import QuantizationReport
 from .reports.report import environment, installed
 
@@ -76,7 +76,7 @@ def quantize(
     observer: str = "histogram",
     equalize: bool = False,
     correct_bias: bool = False,
-    float_layers: Sequence[str] = (),
+    float_layers: Ignored = (),
     float_worst: int = 0,
     float_below: float | None = None,
     images: int = 512,
@@ -100,7 +100,7 @@ def quantize(
         observer: how a range is found: ``min-max``, ``histogram`` (of least squared error), or ``percentile``.
         equalize: give the weights of layers with a ReLU between equal ranges first (cross-layer equalisation).
         correct_bias: take the mean error of every channel out of the biases.
-        float_layers: patterns (``fnmatch``) of layers or of their weights that stay float.
+        float_layers: a pattern (``fnmatch``) of layers or of their weights that stay float, or a module of `model`; or several.
         float_worst: how many layers of the lowest signal-to-noise ratio stay float beside these.
         float_below: layers of a lower ratio than this stay float, in dB.
         images: how many inputs of `calibration` are looked at, at most.
@@ -113,7 +113,14 @@ def quantize(
         InputError: the model or an option cannot be used, torchao is missing, inputs do not fit or there are none, a value is
             not finite on them, or nothing can be quantised.
     """
-    options = Options(observer, equalize, correct_bias, _patterns(float_layers), float_worst, float_below)
+    options = Options(
+        observer,
+        equalize,
+        correct_bias,
+        checked_patterns(patterns_of(model, float_layers), "float_layers are"),
+        float_worst,
+        float_below,
+    )
     inputs = _examples(model, calibration, example_inputs)
     return quantize_as_asked(
         model, inputs, options, calibration, evaluation, images=images, seed=seed, dynamic_shapes=dynamic_shapes
@@ -205,12 +212,6 @@ def _after_training(
 def _judged(module: CapturedModule, evaluation: Examples, inputs: tuple[Any, ...], seed: int = 0) -> Calibration:
     """All inputs that somebody gave to measure on."""
     return calibration_of(module, evaluation, inputs, None, seed, "evaluation")
-
-
-def _patterns(given: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(given, str) or not all(isinstance(pattern, str) for pattern in given):
-        raise InputError("float_layers are patterns of names; give a list of texts, such as ['features.0.*', 'fc']")
-    return tuple(given)
 
 
 def _examples(model: Model, calibration: Examples | None, example_inputs: Inputs | None) -> Inputs | None:

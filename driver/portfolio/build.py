@@ -23,6 +23,7 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import replacing_folder, write_text
 from ...frontend.base.progress import stage, track
 from ...frontend.data.datasets import Images
+from ...frontend.data.facts import facts_of
 from ...frontend.graph_module import CapturedModule
 from ...frontend.program_file import save_program
 from ...frontend.quantized_operators import is_quantized
@@ -166,13 +167,14 @@ def _compiled(
     given, batch = inputs
     place = folder / VARIANTS / made.name
     place.mkdir(parents=True)
-    save_program(made.module, given, place / _MODEL)
+    save_program(made.module, given, place / _MODEL, data=facts_of(made.module))
     started = time.perf_counter()
     compiled: list[Built] = []
     for target in targets_of(made.dtype, targets):
         # What is quantised is computed on codes where these are faster.
         asked: dict[str, Any] = {"dtype": made.dtype} if made.dtype == "float16" else {}
         built = compile_graph(made.module, batch, target, threads=options.threads, **options.compile, **asked)
+        built = replace(built, data=facts_of(made.module))
         built.export(place / target.name, certificate=network.certificate)
         compiled.append(built)
     weights = max(built.memory.weights_bytes for built in compiled)

@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "number": (lambda: 3, {}, "a int gives no calibration inputs; give a batch, .*"),
     "kind": (lambda: "photos", {}, "there are no synthetic inputs called 'photos'; choose one of .*"),
     "observer": (lambda: IMAGES, {"observer": "best"}, "there is no observer 'best'; choose one of .*"),
-    "layers": (lambda: IMAGES, {"float_layers": "0"}, "float_layers are patterns of names; give a list of texts, .*"),
+    "layers": (lambda: IMAGES, {"float_layers": [0]}, r"float_layers are names or patterns of them, .* not \[0\]"),
     "pattern": (lambda: IMAGES, {"float_layers": ["9"]}, "the pattern '9' matches no layer; names look like '0'"),
     "images": (lambda: IMAGES, {"images": 0}, "images is 0; give a whole number from 1"),
     "worst": (lambda: IMAGES, {"float_worst": 0.5}, "float_worst is 0.5; give a whole number from 0"),
