@@ -18,6 +18,7 @@ from ..frontend.base.errors import CaptureError, CheckError, InputError, Reconve
 from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
 from ..frontend.quantized_operators import is_quantized
+from ..passes.integers.ends import Ends
 from .artifact import Artifact
 from .boards.place import Place
 from .built import Built
@@ -25,6 +26,7 @@ from .choosing.choice import WINOGRAD, Winograd
 from .choosing.general_code import GeneralCode, GeneralCodeWarning, told
 from .choosing.layer_choices import LayerChoice
 from .code.library import build_library
+from .coded_ends import coded_ends, with_scales
 from .comparison import difference
 from .faster_in_float import faster_in_float
 from .graph.precision import ASKED
@@ -58,6 +60,7 @@ def compile(
     cache: bool = True,
     tune: int = 0,
     dtype: Literal["float32", "float16", "int8"] = "float32",
+    codes: Ends | None = None,
     check: bool = True,
     check_inputs: Sequence[tuple[Any, ...]] = (),
 ) -> Built:
@@ -86,13 +89,16 @@ def compile(
             kernel of ours keep their types. Layers whose values are above 65504, or all below 6e-5,
             are refused. Layers of a quantised model multiply codes where that takes fewer cycles by the cost models; ``int8``:
             all of them do, and outputs are the same bits on every machine.
+        codes: at which ends of a quantised model the code takes and gives 8-bit codes in place of the float32 that they stand
+            for: ``inputs``, ``outputs`` or ``both``. Example inputs are the model's own; `TensorSpec.codes` says what codes
+            stand for.
         check: whether to run the code on `example_inputs` and on inputs of other kinds, and to compare its outputs with those
             of `module` (`backends.comparison`). What is compiled for another machine is compiled for this one, too, to be run.
         check_inputs: further inputs to compare on, each a tuple of the shapes and types of `example_inputs`.
 
     Raises:
-        InputError: the target is unknown, an option is not one of its values, or tuning is asked for where the code
-            does not run.
+        InputError: the target is unknown, an option is not one of its values, an end of the model has no codes, or tuning is
+            asked for where the code does not run.
         CaptureError: the model cannot be exported, or TVM has no importer for one of its operators.
         CheckError: the code does not compute what the model does.
     """
@@ -105,6 +111,10 @@ def compile(
     check_inputs = [as_tensors(tuple(given)) for given in check_inputs]
     if check_inputs and not check:
         raise InputError("inputs to check on were given, and no check; leave out check_inputs or check=False")
+    ends = None
+    if codes is not None:
+        ends = coded_ends(module, inputs, codes, pipeline, name_of(module))
+        module, inputs, check_inputs = ends.module, ends.coded(inputs), [ends.coded(given) for given in check_inputs]
     imported = imported_module(module, inputs, integers=pipeline == "reconvene")
     imported = _with_types(imported, module, inputs, chosen, dtype)
     for given in check_inputs:
@@ -112,7 +122,7 @@ def compile(
     if check and dtype == "float16":
         _check_range(imported, [inputs, *check_inputs], name_of(module))
     try:
-        built = Built.of(_compiled(imported, chosen, options))
+        built = Built.of(with_scales(_compiled(imported, chosen, options), ends))
     except ReconveneError:
         raise
     except Exception as error:

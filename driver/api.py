@@ -255,6 +255,7 @@ def compile(
     cache: bool = True,
     tune: int = 0,
     dtype: Literal["float32", "float16", "int8"] = "float32",
+    codes: Literal["inputs", "outputs", "both"] | None = None,
     check: bool = True,
     check_inputs: Sequence[Inputs] = (),
     dynamic_shapes: Any = FIXED,
@@ -281,6 +282,10 @@ def compile(
             loses is compared like everything else: at most a hundredth of the largest output, else it is refused.
             Of a quantised model (`quantize`) layers multiply 8-bit codes where that is faster than float32; with
             ``int8`` all of them do, and outputs are the same bits on every machine.
+        codes: of a quantised model: the code takes (``inputs``), gives (``outputs``) or both takes and gives (``both``) 8-bit
+            codes in place of the float32 that they stand for, as a sensor may give and a microcontroller has room for.
+            ``Built.inputs`` and ``Built.outputs`` say what they stand for; the bundle does, too. Outputs have codes where the
+            model was quantised with ``round_outputs=True``. Example inputs are given as for the model itself.
         check: whether the code runs beside the model, on the example inputs and on random, constant and other ones, and its
             outputs are compared. For another target, what this machine can run of the same program is.
         check_inputs: further inputs to compare on, such as ``[(image,), (another,)]``, shaped as the example inputs.
@@ -296,7 +301,7 @@ def compile(
     graph, inputs = captured(module, example_inputs, dynamic_shapes)
     check_not_in_training(graph)
     options: dict[str, Any] = {"winograd": winograd, "choose": choose, "on": on, "cache": cache, "tune": tune}
-    options["dtype"] = dtype
+    options |= {"dtype": dtype, "codes": codes}
     checks: dict[str, Any] = {"check": check, "check_inputs": [positional(graph, given) for given in check_inputs]}
     built = compile_graph(graph, inputs, target, threads=threads, **checks, **options)
     return dataclasses.replace(built, data=facts_of(graph))

@@ -79,6 +79,7 @@ def quantize(
     float_layers: Ignored = (),
     float_worst: int = 0,
     float_below: float | None = None,
+    round_outputs: bool = False,
     images: int = 512,
     evaluation: Examples | None = None,
     seed: int = 0,
@@ -103,6 +104,8 @@ def quantize(
         float_layers: a pattern (``fnmatch``) of layers or of their weights that stay float, or a module of `model`; or several.
         float_worst: how many layers of the lowest signal-to-noise ratio stay float beside these.
         float_below: layers of a lower ratio than this stay float, in dB.
+        round_outputs: whether what the network gives is rounded as well, so that compiled code may give its codes
+            (``compile(..., codes="outputs")``).
         images: how many inputs of `calibration` are looked at, at most.
         evaluation: inputs of the same forms that ratios and agreement are measured on, all of them; those of the calibration
             if there are none.
@@ -120,6 +123,7 @@ def quantize(
         checked_patterns(patterns_of(model, float_layers), "float_layers are"),
         float_worst,
         float_below,
+        round_outputs,
     )
     inputs = _examples(model, calibration, example_inputs)
     return quantize_as_asked(

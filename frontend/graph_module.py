@@ -304,7 +304,8 @@ def copied_graph(source: fx.Graph, copies: dict[fx.Node, fx.Node] | None = None)
     graph, copies = fx.Graph(), {} if copies is None else copies
     graph.graph_copy(source, copies)
     output = source.output_node()
-    graph.output(fx.map_arg(output.args[0], copies.__getitem__)).meta = copy.copy(output.meta)
+    copies[output] = graph.output(fx.map_arg(output.args[0], copies.__getitem__))
+    copies[output].meta = copy.copy(output.meta)
     copy_calling_convention(source, graph)
     return graph
 

@@ -51,7 +51,7 @@ extern "C" {{
 #define RECONVENE_UNALIGNED 1
 #define RECONVENE_FAILED 2
 
-/* Runs the model; returns 0 when all went well. Arrays are in C order:
+{_scales(artifact)}/* Runs the model; returns 0 when all went well. Arrays are in C order:
  *
 {rows}
  *
@@ -63,6 +63,20 @@ int reconvene_run({_parameters(artifact)});
 #endif
 #endif
 """
+
+
+def _scales(artifact: Artifact) -> str:
+    """What codes stand for, as numbers that a program can use."""
+    ends = [(f"INPUT{i}", spec) for i, spec in enumerate(artifact.inputs)]
+    ends += [(f"OUTPUT{i}", spec) for i, spec in enumerate(artifact.outputs)]
+    lines = [
+        f"#define RECONVENE_{name}_SCALE {spec.codes.scale!r}f\n#define RECONVENE_{name}_ZERO_POINT {spec.codes.zero_point}\n"
+        for name, spec in ends
+        if spec.codes is not None
+    ]
+    if not lines:
+        return ""
+    return "".join(["/* A code stands for SCALE * (code - ZERO_POINT). */\n", *lines, "\n"])
 
 
 def model_source(

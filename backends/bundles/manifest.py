@@ -7,6 +7,7 @@ manifest it was linked with: see `binding`. Who made the whole is told by a sign
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ..lowering.arena import Arena, Slot
 from ..machines.targets import Target, target_from
 from ..signature import Signature, TensorSpec
 from ..state import State, is_initial, read_states, state_bytes
-from ..tensor_spec import ALIGNMENT
+from ..tensor_spec import ALIGNMENT, CodeScale
 from .listed_files import FileSum
 
 __all__ = ["FORMAT", "PROGRAM", "Bundle", "Runtime", "bundle_of", "target_of", "tensor_specs"]
@@ -77,7 +78,7 @@ class Bundle(Compiled):
 
 def tensor_specs(values: object) -> tuple[TensorSpec, ...]:
     """What a manifest says of inputs, outputs, or kept buffers. Raises ValueError for anything else."""
-    found = tuple(_spec(json_object(entry, ("name", "shape", "dtype"))) for entry in json_array(values))
+    found = tuple(_spec(json_object(entry)) for entry in json_array(values))
     if len({spec.name for spec in found}) < len(found):
         raise ValueError("two tensors of one name")
     return found
@@ -149,8 +150,24 @@ def _threads(value: object) -> int:
 
 
 def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    known = ("name", "shape", "dtype", *(["codes"] if "codes" in entry else []))
+    entry = json_object(entry, known)
     dtype = json_text(entry["dtype"], "dtype", tuple(DTYPES))
-    return TensorSpec(json_text(entry["name"], "name"), _shape(entry["shape"], dtype), dtype)
+    codes = _codes(entry["codes"], dtype) if "codes" in entry else None
+    return TensorSpec(json_text(entry["name"], "name"), _shape(entry["shape"], dtype), dtype, codes)
+
+
+def _codes(values: object, dtype: str) -> CodeScale:
+    fields = json_object(values, ("scale", "zero_point"))
+    scale, zero = fields["scale"], fields["zero_point"]
+    if not isinstance(scale, float) or not 0 < scale < math.inf:
+        raise ValueError(f"the scale {shortened(scale)} of codes is no positive number")
+    least = {"int8": -128, "uint8": 0}.get(dtype)
+    if least is None:
+        raise ValueError(f"codes in {dtype}")
+    if not isinstance(zero, int) or isinstance(zero, bool) or not least <= zero < least + 256:
+        raise ValueError(f"the zero point {shortened(zero)} is no code of {dtype}")
+    return CodeScale(scale, zero)
 
 
 def _shape(values: object, dtype: str) -> tuple[int, ...]:

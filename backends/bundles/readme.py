@@ -63,7 +63,10 @@ def readme(
 
 def _table(title: str, specs: Sequence[TensorSpec]) -> list[str]:
     rows = [f"| `{spec.name}` | {spec.dtype} | {' x '.join(map(str, spec.shape)) or 'scalar'} |" for spec in specs]
-    return [f"| {title} | dtype | shape |", "|---|---|---|", *rows, ""]
+    if all(spec.codes is None for spec in specs):
+        return [f"| {title} | dtype | shape |", "|---|---|---|", *rows, ""]
+    rows = [f"{row} {spec.codes or ''} |" for row, spec in zip(rows, specs, strict=True)]
+    return [f"| {title} | dtype | shape | the numbers |", "|---|---|---|---|", *rows, ""]
 
 
 def _program(runtime: str, keeps: bool) -> list[str]:

@@ -61,6 +61,12 @@ def compile_(
             " model on 8-bit codes, also where float32 is faster.",
         ),
     ] = "float32",
+    codes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENDS", help="A quantised model takes or gives 8-bit codes, not float32: inputs, outputs or both."
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option(help="Compare the code with the model, on inputs of several kinds.")] = True,
     check_input: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Compare on these inputs, too: .npy or .npz. Repeatable.")
@@ -90,6 +96,7 @@ def compile_(
             cache=cache,
             tune=tune,
             dtype=dtype,
+            codes=codes,
             check=check,
             check_files=tuple(check_input or ()),
             weights=weights,

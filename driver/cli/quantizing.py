@@ -74,6 +74,9 @@ def quantize(
     float_below: Annotated[
         float | None, typer.Option(metavar="DB", help="Layers of a lower signal-to-noise ratio stay float.")
     ] = None,
+    round_outputs: Annotated[
+        bool, typer.Option("--round-outputs", help="Round what the network gives, too, for 'compile --codes outputs'.")
+    ] = False,
     trainable: Annotated[
         bool, typer.Option("--trainable", help="Write it for 'reconvene train'; quantize what comes of that again.")
     ] = False,
@@ -91,7 +94,9 @@ def quantize(
     from ..verbs import quantize as verb
 
     def work() -> Answer:
-        options = verb.Options(observer, equalize, correct_bias, tuple(float_layers or ()), float_worst, float_below)
+        options = verb.Options(
+            observer, equalize, correct_bias, tuple(float_layers or ()), float_worst, float_below, round_outputs
+        )
         request = verb.Request(
             model=model,
             options=options,

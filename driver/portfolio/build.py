@@ -118,6 +118,7 @@ def build_portfolio(sources: Iterable[Source], folder: Path, name: str, options:
         if not made:
             raise InputError("a portfolio needs at least one variant; name a folder of levels, or programs")
         _check_alike(made)
+        _check_asked(options.types, made)
         made.sort(key=lambda entry: -entry.variant.macs)
         with stage("timing the variants"):
             timed = _timed([entry.variant for entry in made], temporary, targets, options)
@@ -127,6 +128,15 @@ def build_portfolio(sources: Iterable[Source], folder: Path, name: str, options:
         write_manifest(portfolio, temporary)
         write_text(temporary / PAGE, portfolio_page(portfolio))
     return open_portfolio(folder)
+
+
+def _check_asked(types: Sequence[str], made: Sequence[_Made]) -> None:
+    """Raises InputError where a type was asked for that no network is in."""
+    if "float16" in types and all(entry.variant.dtype != "float16" for entry in made):
+        raise InputError(
+            "every network is quantised already, and computes on codes: there is nothing to compute in float16; leave that type"
+            " out, or give the networks that these were quantised from"
+        )
 
 
 def _make(source: Source, folder: Path, targets: Sequence[Target], options: Options) -> list[_Made]:

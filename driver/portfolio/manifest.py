@@ -267,8 +267,8 @@ def _plain(portfolio: Portfolio) -> dict[str, Any]:
     ]
     return {
         "name": portfolio.name,
-        "inputs": [asdict(spec) for spec in portfolio.inputs],
-        "outputs": [asdict(spec) for spec in portfolio.outputs],
+        "inputs": [spec.plain() for spec in portfolio.inputs],
+        "outputs": [spec.plain() for spec in portfolio.outputs],
         "variants": variants,
     }
 

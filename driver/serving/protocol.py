@@ -11,7 +11,7 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,9 +65,14 @@ class InferRequest:
 
 
 def tensor_metadata(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-    """`specs` as the protocol's model metadata lists them."""
+    """`specs` as the protocol's model metadata lists them; what codes stand for are parameters, which it leaves free."""
     return [
-        {"name": spec.name, "datatype": DTYPES[spec.dtype].wire or spec.dtype, "shape": list(spec.shape)}
+        {
+            "name": spec.name,
+            "datatype": DTYPES[spec.dtype].wire or spec.dtype,
+            "shape": list(spec.shape),
+            **({} if spec.codes is None else {"parameters": asdict(spec.codes)}),
+        }
         for spec in specs
     ]
 

@@ -43,6 +43,7 @@ class Request:
     cache: bool = True
     tune: int = 0
     dtype: str = "float32"
+    codes: str | None = None
     check: bool = True
     check_files: tuple[Path, ...] = ()
     """Inputs of one call each."""
@@ -79,6 +80,7 @@ class Request:
             "cache": self.cache,
             "tune": self.tune,
             "dtype": self.dtype,
+            "codes": self.codes,
             "check": self.check,
         }
 
@@ -125,6 +127,8 @@ def _answer(request: Request, built: Built, kernels: KernelReport, runtime: Runt
         "target": request.target,
         "runtime": runtime,
         "threads": request.threads,
+        "inputs": [spec.plain() for spec in built.inputs],
+        "outputs": [spec.plain() for spec in built.outputs],
         "memory": dataclasses.asdict(memory),
         "state": state,
         "tuned": [dataclasses.asdict(kernel) for kernel in built.tuned],
@@ -133,8 +137,9 @@ def _answer(request: Request, built: Built, kernels: KernelReport, runtime: Runt
         "files": files,
     }
     what = f"{kernels.title} compiled for {request.target}, for inputs of {', '.join(map(str, built.inputs))}"
+    coded = [f"output '{spec.name}' is {spec}" for spec in built.outputs if spec.codes is not None]
     slow = told(built.general)
-    lines = (what, needs, *kept(state), *([tuned] if request.tune else []), *([slow] if slow else []))
+    lines = (what, *coded, needs, *kept(state), *([tuned] if request.tune else []), *([slow] if slow else []))
 
     def show(console: Console) -> None:
         says(*lines)(console)

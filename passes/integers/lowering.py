@@ -26,7 +26,7 @@ from .moves import LARGEST, PARTS, is_move, moved, origin
 from .operators import OPERATORS
 from .pooling import pooled_codes
 from .scheme import DEQUANTIZE, OF_TENSORS, PER_CHANNEL, QUANTIZE, Codes, codes_of_node, gives_float32
-from .tables import codes_of_bytes, recoding, table_of
+from .tables import codes_of_bytes, codes_of_unsigned, recoding, table_of
 
 __all__ = ["IntegerProgram", "with_integers"]
 
@@ -243,7 +243,9 @@ class _Lowering:
             return None
         made = self.ours.get(source)
         if codes.moved and made is None:
-            return None
+            if node not in self.bytes:
+                self.bytes[node] = codes_of_unsigned(self, node, codes)
+            return self.bytes[node]
         # The ends that the node itself has are not what it does: it clamps nothing.
         ends = made or Codes(codes.scale, codes.zero)
         return replace(codes, low=ends.low, high=ends.high), source

@@ -14,7 +14,7 @@ from .asking import Asking
 from .operators import OPERATORS
 from .scheme import Codes
 
-__all__ = ["codes_of_bytes", "recoding", "table_of"]
+__all__ = ["codes_of_bytes", "codes_of_unsigned", "recoding", "table_of"]
 
 A = torch.ops.aten
 
@@ -94,6 +94,15 @@ def codes_of_bytes(asking: Asking, node: fx.Node) -> tuple[Codes, fx.Node] | Non
     if kind != torch.uint8 or asking.constants.value(source) is not None:
         return None
     codes = Codes(1.0, -128)
+    return codes, _looked_up(asking, node, source, _every(codes), codes)
+
+
+def codes_of_unsigned(asking: Asking, node: fx.Node, codes: Codes) -> tuple[Codes, fx.Node] | None:
+    """The codes of a dequantise node of bytes that are not made here, as those that go into a graph: as int8."""
+    source: Any = node.args[0]
+    if source.meta["val"].dtype != torch.uint8 or asking.constants.value(source) is not None:
+        return None
+    codes = Codes(codes.scale, codes.zero)
     return codes, _looked_up(asking, node, source, _every(codes), codes)
 
 

@@ -30,6 +30,7 @@ def converted(
     floats: dict[fx.Node, tuple[str, str]],
     calls: Iterable[tuple[Any, ...]],
     range_kind: type[MinMax],
+    outputs: bool = False,
 ) -> tuple[CapturedModule, Rounding]:
     """The network with operators that round, and what is rounded in `module`.
 
@@ -38,6 +39,7 @@ def converted(
         floats: layers that stay float.
         calls: calibration inputs.
         range_kind: of `ranges.RANGES`.
+        outputs: whether what the network gives is rounded as well.
 
     Raises:
         InputError: nothing can be rounded, torchao is missing, a weight is not finite, or values overflow on the calibration
@@ -46,7 +48,7 @@ def converted(
     pt2e = load_pt2e()
     copies: dict[fx.Node, fx.Node] = {}
     graph = copied_graph(module.graph, copies)
-    rounding = rounding_of(module, floats)
+    rounding = rounding_of(module, floats, outputs=outputs)
     if not rounding.layers:
         raise InputError(_nothing(rounding))
     here = rounding.in_graph(copies)

@@ -39,6 +39,7 @@ class Options:
         float_layers: patterns (``fnmatch``) of layers, or of their weights, that stay float.
         float_worst: how many of the layers with the lowest signal-to-noise ratio stay float, beside these.
         float_below: in dB; layers with less stay float.
+        round_outputs: whether what the network gives is rounded as well, so that it may be given as codes.
 
     Raises:
         InputError: one of them is out of range.
@@ -50,6 +51,7 @@ class Options:
     float_layers: tuple[str, ...] = ()
     float_worst: int = 0
     float_below: float | None = None
+    round_outputs: bool = False
 
     def __post_init__(self) -> None:
         if self.observer not in RANGES:
@@ -132,11 +134,11 @@ def quantize(
             network, pairs = equalized(network)
     kind = RANGES[options.observer]
     floats = float_reasons(network, lambda name: _asked(name, options.float_layers))
-    quantized, rounding = converted(network, floats, calls, kind)
+    quantized, rounding = converted(network, floats, calls, kind, options.round_outputs)
     noise = layer_noise(network, quantized, rounding, judged)
     kept = _insensitive(rounding, noise, options)
     if kept:
-        quantized, rounding = converted(network, floats | kept, calls, kind)
+        quantized, rounding = converted(network, floats | kept, calls, kind, options.round_outputs)
         noise = layer_noise(network, quantized, rounding, judged)
     corrected = correct_biases(network, quantized, rounding, calls) if options.correct_bias else 0
     if corrected:

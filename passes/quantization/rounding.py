@@ -14,7 +14,7 @@ Only operators decide, never where they came from, which rewritten graphs do not
   go from kernel to kernel, and a table could stand for them.
 - All else is float: softmax, layer normalisation, products of two computed matrices, sums that only such operators read (the
   residual stream of a transformer). So are the network's outputs, and what leads to them without a layer between: the last
-  layer's result is not rounded.
+  layer's result is not rounded. Where outputs are to be rounded as well, those that come from integer operators are.
 
 A value is rounded where integer operators read it. A float reader of the same value reads it unrounded.
 """
@@ -123,9 +123,11 @@ def _unfit(node: fx.Node) -> str | None:
     return None
 
 
-def rounding_of(module: CapturedModule, floats: Mapping[fx.Node, tuple[str, str]]) -> Rounding:
-    """What is rounded in a prepared graph, where the layers `floats` are to stay float."""
-    found = _Finder(module, floats)
+def rounding_of(
+    module: CapturedModule, floats: Mapping[fx.Node, tuple[str, str]], *, outputs: bool = False
+) -> Rounding:
+    """What is rounded in a prepared graph, where the layers `floats` are to stay float; with `outputs`, what it gives, too."""
+    found = _Finder(module, floats, outputs)
     edges = tuple(
         (value, node)
         for node in module.graph.nodes
@@ -142,6 +144,7 @@ class _Finder:
 
     module: CapturedModule
     floats: Mapping[fx.Node, tuple[str, str]]
+    outputs: bool = False
     ends: dict[fx.Node, fx.Node] = field(default_factory=dict)
     _integer: set[fx.Node] = field(default_factory=set)
     """Values that come from integer operators, if anything wants them so."""
@@ -178,6 +181,8 @@ class _Finder:
 
     def wants(self, node: fx.Node, value: fx.Node) -> bool:
         """Whether `node` reads `value` rounded."""
+        if node.op == "output":
+            return self.outputs and value in self._integer and _is_real(value)
         if node.op != "call_function" or not _is_real(value):
             return False
         if self.is_layer(node):

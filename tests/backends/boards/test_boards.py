@@ -28,9 +28,12 @@ from reconvene.backends.boards.tracker import request_board
 from reconvene.backends.bundles.manifest import Bundle
 from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
+from reconvene.backends.importing.importer import import_module
 from reconvene.backends.machines.emulation import find_emulator
 from reconvene.backends.machines.targets import Target, find_target
+from reconvene.driver.quantizing import quantize
 from reconvene.frontend.base.errors import InputError
+from reconvene.passes.integers.ends import on_codes
 from tests.support.boards import Served, serving
 from tests.support.tools import needs
 
@@ -106,6 +109,23 @@ def test_a_server_with_the_runtime_in_it(tmp_path: Path) -> None:
     with serving(folder, "rpi2", "--port", "0") as served:
         for runtime in ("static", "python"):
             agree(run_on_board(bundle_for("rpi2", runtime, tmp_path), (X,), served.place, limits=QUICK).value)
+
+
+@emulated
+def test_programs_and_libraries_of_codes(board: Served, tmp_path: Path) -> None:
+    module = quantize(net(), X, example_inputs=X, observer="min-max", round_outputs=True).module
+    program = import_module(module, (X,)).integers
+    assert program is not None
+    wanted = program.module(X)
+    for runtime, codes in (("static", None), ("python", "both")):
+        built = compile(module, (X,), "rpi4", dtype="int8", codes=codes, check=False)  # type: ignore[arg-type]
+        bundle = open_bundle(built.export(tmp_path / str(runtime), runtime=runtime))  # type: ignore[arg-type]
+        ends = on_codes(module, "both") if codes else None
+        given = ends.coded((X,)) if ends else (X,)
+        (found,) = run_on_board(bundle, given, board.place, limits=QUICK).value
+        scale = ends.outputs[0] if ends else None
+        assert torch.equal(scale.values(found) if scale else found, wanted)
+        assert benchmark_on_board(bundle, 2, board.place, limits=QUICK).value.repeats == 2
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,16 @@ def test_variants_that_would_be_called_alike_are_refused(tmp_path: Path) -> None
     assert not (tmp_path / "p").exists()
 
 
+def test_float16_of_networks_that_are_all_quantised_is_refused(tmp_path: Path) -> None:
+    reconvene.quantize(network(), X).save(tmp_path / "codes.pt2")
+    options = Options(("rpi5",), repeat=1, types=("float32", "float16"), compile={**ONE, "check": False})
+    with pytest.raises(
+        InputError, match=r"every network is quantised already, .* nothing to compute in float16; leave"
+    ):
+        build_portfolio(program_sources([tmp_path / "codes.pt2"]), tmp_path / "p", "codes", options)
+    assert not (tmp_path / "p").exists()
+
+
 WRONG = {
     "none": (("bfloat16",), X, "a variant cannot be computed in 'bfloat16'; choose float32, float16, int8"),
     "twice": (("int8", "int8"), X, "name at least one type, and each once"),

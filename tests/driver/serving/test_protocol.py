@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from reconvene.backends.signature import TensorSpec
+from reconvene.backends.tensor_spec import CodeScale, TensorSpec
 from reconvene.driver.serving.protocol import RequestError, infer_answer, infer_request, json_object, tensor_metadata
 
 X, SHIFT = TensorSpec("x", (2, 3), "float32"), TensorSpec("shift", (2,), "int64")
@@ -29,6 +29,17 @@ GOOD = {
 def request(value: dict[str, Any], tail: bytes = b"", length: str | None = None) -> Any:
     text = json.dumps(value).encode()
     return infer_request(text + tail, length or (str(len(text)) if tail else None), INPUTS, OUTPUTS)
+
+
+def test_codes_say_what_they_stand_for() -> None:
+    coded = TensorSpec("x", (2, 3), "int8", CodeScale(0.5, -3))
+    assert tensor_metadata([coded, SHIFT]) == [
+        {"name": "x", "datatype": "INT8", "shape": [2, 3], "parameters": {"scale": 0.5, "zero_point": -3}},
+        {"name": "shift", "datatype": "INT64", "shape": [2]},
+    ]
+    value = {"inputs": [{"name": "x", "shape": [2, 3], "datatype": "INT8", "data": [1, -128, 127, 0, 5, 6]}]}
+    (found,) = infer_request(json.dumps(value).encode(), None, (coded,), OUTPUTS).inputs
+    assert found.dtype == "int8" and found.tolist() == [[1, -128, 127], [0, 5, 6]]
 
 
 def test_inputs_come_in_the_models_order() -> None:

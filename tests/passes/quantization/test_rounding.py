@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reconvene.frontend.capture import capture
 from reconvene.passes.quantization.preparation import prepared
-from reconvene.passes.quantization.rounding import float_reasons
+from reconvene.passes.quantization.rounding import float_reasons, rounding_of
 from tests.support.quantized import nodes, quantized, read_by, scales
 
 pytest.importorskip("torchao", reason="pip install '.[int8]'")
@@ -238,3 +238,24 @@ def test_layers_that_cannot_be_rounded_say_why() -> None:
     assert ("narrow", "it computes in float64, and only float32 is rounded") in reasons
     assert any("conv3d has no form" in reason for _, reason in reasons)
     assert any("computed in every call" in reason for _, reason in reasons) and len(reasons) == 4
+
+
+class Scores(nn.Module):
+    """What comes from a layer, and what does not, given out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores = self.layer(x).relu()
+        return scores, scores.softmax(-1), x
+
+
+def test_outputs_are_rounded_where_that_is_asked_for_and_they_come_from_integers() -> None:
+    module = prepared(capture(Scores().eval(), (torch.randn(2, 8),)))
+    (linear,), (relu,) = nodes(module, "linear"), nodes(module, "relu")
+    output = module.graph.output_node()
+    read = {asked: rounding_of(module, {}, outputs=asked).edges for asked in (False, True)}
+    assert [node for _, node in read[False]] == [linear]
+    assert read[True] == (*read[False], (relu, output))
