@@ -25,3 +25,9 @@ def test_files_that_are_named_are_there(page: Path) -> None:
     folders = "frontend|passes|backends|driver|reconvene|tests|benchmarks|docs|requirements"
     for name in re.findall(rf"`((?:{folders})/[\w./*-]*)`", text):
         assert any(TOP.glob(name.rstrip("/"))), name
+
+
+def test_every_page_is_in_the_contents() -> None:
+    listed = re.findall(r"^[\w*/-]+$", (TOP / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = {path.stem for path in (TOP / "docs").glob("*.md")} - {"index"}
+    assert pages == {name for name in listed if "*" not in name} and len(listed) == len(set(listed))
