@@ -10,7 +10,9 @@ from .nodes import Graph, Node
 
 __all__ = ["ANCHORS", "Group", "group_nodes"]
 
-ANCHORS = frozenset({"convolution", "transposed", "normalize", "pool", "mean", "total", "table", "concat", "frame"})
+ANCHORS = frozenset(
+    {"convolution", "transposed", "normalize", "pool", "mean", "largest", "total", "table", "concat", "frame"}
+)
 """Operations that produce each output element once, in registers, so that elementwise work can follow for
 free.
 """

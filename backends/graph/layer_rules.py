@@ -211,11 +211,17 @@ def _adaptive_average(call: Any, arguments: Sequence[Any]) -> Node | None:
 
 
 def _mean(call: Any, arguments: Sequence[Any]) -> Node | None:
-    data = arguments[0]
+    return node_for("mean", call, [arguments[0]], None) if _over_pixels(call, arguments[0]) else None
+
+
+def _over_pixels(call: Any, data: Any) -> bool:
+    """Whether a reduction is over all pixels of an image, or of a line that is computed as one."""
     axes = [] if call.attrs.axis is None else sorted(int(a) % len(data.shape) for a in call.attrs.axis)
-    if not axes or axes != list(range(2, len(data.shape))) or not float_image(data):
-        return None
-    return node_for("mean", call, [data], None)
+    return bool(axes) and axes == list(range(2, len(data.shape))) and float_image(data)
+
+
+def _largest(call: Any, arguments: Sequence[Any]) -> Node | None:
+    return node_for("largest", call, [arguments[0]], None) if _over_pixels(call, arguments[0]) else None
 
 
 LAYERS: dict[str, Rule] = {
@@ -231,6 +237,7 @@ LAYERS: dict[str, Rule] = {
     **{f"relax.nn.avg_pool{axes}d": _pool("average") for axes in (1, 2)},
     **{f"relax.nn.adaptive_avg_pool{axes}d": _adaptive_average for axes in (1, 2)},
     "relax.mean": _mean,
+    "relax.max": _largest,
     "relax.nn.softmax": _softmax,
 }
 """By operator."""

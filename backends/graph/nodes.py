@@ -40,7 +40,20 @@ Array = npt.NDArray[Any]
 D = TypeVar("D")
 
 IMAGES = frozenset(
-    {"convolution", "transposed", "normalize", "pool", "mean", "total", "table", "scalar", "concat", "reindex", "frame"}
+    {
+        "convolution",
+        "transposed",
+        "normalize",
+        "pool",
+        "mean",
+        "largest",
+        "total",
+        "table",
+        "scalar",
+        "concat",
+        "reindex",
+        "frame",
+    }
 )
 """Operations that kernels of ours compute as images."""
 
@@ -51,9 +64,9 @@ class Node:
 
     Attributes:
         op: ``input``, ``constant``, ``convolution``, ``transposed`` (a transposed convolution), ``normalize`` (groups of
-            channels), ``pool``, ``mean``, ``total`` (of all pixels), ``table`` (of what codes become), ``scalar``, ``concat``,
-            ``reindex``, ``frame``, ``product`` (of matrices), ``softmax``, ``layer_norm``, ``flatten``, ``reshape``, ``item``
-            (of a tuple), ``convert`` (to its own type) or ``foreign`` (kept as TVM's operator).
+            channels), ``pool``, ``mean``, ``largest`` and ``total`` (of all pixels), ``table`` (of what codes become),
+            ``scalar``, ``concat``, ``reindex``, ``frame``, ``product`` (of matrices), ``softmax``, ``layer_norm``, ``flatten``,
+            ``reshape``, ``item`` (of a tuple), ``convert`` (to its own type) or ``foreign`` (kept as TVM's operator).
         detail: what the operation needs to know, by `op`: Convolution, Pool, Scalar, Reindex, Frame, a numpy
             array, an item's index, or the Relax call of a foreign operator; read by `detail_as`.
         shape: of the value; empty for a tuple.

@@ -31,10 +31,14 @@ def given(node: fx.Node, importer: Any, *names: str) -> dict[str, Any]:
 
 
 def _extreme(largest: bool) -> Callable[[fx.Node, Any], Any]:
-    """``max`` or ``min`` along a dimension: values and indices."""
+    """``max`` or ``min`` along a dimension: values and indices; where nobody reads these, values alone."""
 
     def convert(node: fx.Node, importer: Any) -> Any:
         x, axis, keepdims = given(node, importer, "self", "dim", "keepdim").values()
+        if x.ty.shape and not any(user.args[1:] != (0,) for user in node.users):
+            reduce = relax.op.max if largest else relax.op.min
+            values = importer.block_builder.emit(reduce(x, [axis], bool(keepdims)))
+            return relax.Tuple([values, values])
         if not x.ty.shape:
             return relax.Tuple([x, importer.block_builder.emit(relax.op.zeros([], "int64"))])
         found = importer.block_builder.emit_te(

@@ -18,7 +18,7 @@ from .image import View, clear_border, moving_cycles
 from .tiles import Machine
 from .vectors import Vectors
 
-__all__ = ["MeanSpec", "PoolSpec"]
+__all__ = ["LargestSpec", "MeanSpec", "PoolSpec"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,26 @@ class MeanSpec:
         return loops.kernel(name, _arguments(self), lambda *buffers: _mean(self, *buffers))
 
 
-def _arguments(spec: PoolSpec | MeanSpec) -> list[tuple[str, Sequence[int], str]]:
+@dataclass(frozen=True)
+class LargestSpec:
+    """The largest of all pixels of every channel."""
+
+    family: ClassVar[str] = "largest"
+
+    source: View
+    result: View
+    epilogue: Epilogue
+
+    def cycles(self, machine: Machine) -> float:
+        """Estimated cycles of one call on one core."""
+        return moving_cycles(self.source, 1, 0) + 20.0 * self.source.batch * self.source.blocks
+
+    def function(self, name: str) -> tirx.PrimFunc:
+        """The TIR function ``(source, leaves..., result)``."""
+        return loops.kernel(name, _arguments(self), lambda *buffers: _largest_pixel(self, *buffers))
+
+
+def _arguments(spec: PoolSpec | MeanSpec | LargestSpec) -> list[tuple[str, Sequence[int], str]]:
     return [
         ("source", *spec.source.argument),
         *spec.epilogue.arguments(),
@@ -233,6 +252,28 @@ def _mean(spec: MeanSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
         count = view.blocks - spec.source.blocks
         with loops.serial(view.batch) as image, loops.serial(count) as block:
             loops.store(result, view.offset(image, spec.source.blocks + block, 0, 0), loops.number(0.0))
+
+
+def _largest_pixel(spec: LargestSpec, source: loops.Buffer, *rest: loops.Buffer) -> None:
+    """Of several parts of each row, because a maximum depends on the one before it."""
+    leaves, result = rest[:-1], rest[-1]
+    view, lanes = spec.source, spec.source.lanes
+    vectors = Vectors(lanes, spec.epilogue.keeps_nans, view.dtype)
+    parts = next(parts for parts in range(8, 0, -1) if view.width % parts == 0)
+    clear_border(result, spec.result)
+    with view.planes() as (image, block):
+        best = loops.local(parts * lanes, view.dtype)
+        with loops.unroll(parts) as part:
+            loops.store(best, part * lanes, vectors.number(-math.inf), lanes)
+        with loops.serial(view.height) as row, loops.serial(view.width // parts) as turn, loops.unroll(parts) as part:
+            pixel = loops.load(source, view.offset(image, block, row, turn * parts + part), lanes)
+            loops.store(best, part * lanes, vectors.maximum(loops.load(best, part * lanes, lanes), pixel), lanes)
+        value = loops.load(best, 0, lanes)
+        for part in range(1, parts):
+            loops.store(best, 0, vectors.maximum(value, loops.load(best, part * lanes, lanes)), lanes)
+        position = (image, block, 0, 0)
+        value = spec.epilogue.value(value, leaves, position, lanes)
+        loops.store(result, spec.result.offset(*position), value, lanes)
 
 
 def _row_sum(spec: MeanSpec, source: loops.Buffer, at: tuple[Any, Any, Any], together: int) -> Any:

@@ -26,7 +26,7 @@ from ..kernels.image import Slots, View
 from ..kernels.matrices import ProductSpec, SoftmaxSpec
 from ..kernels.normalizing import NormalizeSpec
 from ..kernels.planes import is_planes
-from ..kernels.pooling import MeanSpec, PoolSpec
+from ..kernels.pooling import LargestSpec, MeanSpec, PoolSpec
 from ..kernels.row_norm import RowNormSpec
 from ..kernels.row_zeros import RowZeros, zeros_in_rows
 from ..kernels.scalar import rounds_once
@@ -108,6 +108,7 @@ class _Planner:
                 "normalize": self._normalize,
                 "pool": self._pool,
                 "mean": self._mean,
+                "largest": lambda group: self._of_one(group, LargestSpec),
                 "total": self._mean,
                 "table": self._table,
                 "concat": self._concat,

@@ -110,6 +110,7 @@ def check_stage(stage: str, value: Any) -> None:
 
 DETAILS: dict[str, type | tuple[type, ...]] = {
     "input": type(None), "constant": np.ndarray, "convolution": Convolution, "pool": Pool, "mean": type(None),
+    "largest": type(None),
     "total": type(None), "table": np.ndarray, "transposed": Transposed,
     "normalize": Normalization,
     "layer_norm": Normalization,

@@ -119,6 +119,26 @@ def test_pools_of_lines() -> None:
     agree(nn.Sequential(nn.Conv1d(6, 20, 3), Side(*pools)), torch.randn(3, 6, 29))
 
 
+def test_the_largest_of_all_pixels() -> None:
+    """As over the points of PointNet; NaN is the largest of all."""
+    forms = [
+        Apply(lambda x: x.max(2)[0]),
+        Apply(lambda x: x.amax(-1, keepdim=True)),
+        Apply(lambda x: x.max(2, True).values),
+    ]
+    layer = nn.Conv1d(3, 20, 1)
+    agree(nn.Sequential(layer, nn.ReLU(), Side(*forms)), torch.randn(2, 3, 37))
+    agree(
+        nn.Sequential(nn.Conv2d(3, 20, 1), Apply(lambda x: x.amax((2, 3))), nn.Linear(20, 4)), torch.randn(3, 3, 6, 8)
+    )
+    layer, x = nn.Conv1d(1, 1, 1, bias=False), torch.randn(1, 1, 16)
+    model = nn.Sequential(layer, Apply(lambda x: x.amax(2)))
+    for place in (0, 5, 15):
+        broken = x.clone()
+        broken[0, 0, place] = float("nan")
+        assert compile(model, (x,), check=False).run(broken).isnan().all()
+
+
 def test_lines_that_become_images_and_back() -> None:
     layers = [
         nn.Conv1d(3, 20, 3, padding=1),
