@@ -129,18 +129,20 @@ def specification(shape: LayerShape, channels_in: int, channels_out: int, machin
 
 
 def _shape(operation: Operation, layer: Layer) -> LayerShape | None:
-    """The layer without its widths; None for one that this backend has no kernels for."""
+    """The layer without its widths, one along a line as one of height 1; None for one that has no times here."""
     result = example_shape(operation.module, operation.node)
     if not layer.convolution:
         return LayerShape((1, 1), (1, 1), (1, 1), 1, 1, math.prod(result[:-1]))
-    if len(layer.taps) != 2 or len(result) != 4 or layer.transposed:
+    axes = len(layer.taps)
+    if axes not in (1, 2) or len(result) != axes + 2 or layer.transposed:
         return None
-    kernel = example_shape(operation.module, layer.weight)
-    stride, dilation = _pair(operation.get("stride", 1)), _pair(operation.get("dilation", 1))
-    size = (result[0], result[2], result[3])
-    return LayerShape((kernel[2], kernel[3]), stride, dilation, *size, layer.groups, layer.depthwise)
+    kernel = _pair(example_shape(operation.module, layer.weight)[2:], axes)
+    stride, dilation = (_pair(operation.get(name, 1), axes) for name in ("stride", "dilation"))
+    return LayerShape(kernel, stride, dilation, result[0], *_pair(result[2:], axes), layer.groups, layer.depthwise)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    values = [value] * 2 if isinstance(value, int) else list(value) * (2 if len(value) == 1 else 1)
-    return int(values[0]), int(values[1])
+def _pair(value: Any, axes: int) -> tuple[int, int]:
+    """Of rows and columns, from a number for all axes, a list of one, or one of all; a line has one row."""
+    values = [value] if isinstance(value, int) else list(value)
+    rows, columns = (1, *(values * axes)[:axes])[-2:]
+    return int(rows), int(columns)

@@ -43,6 +43,19 @@ def test_layers_are_found_with_their_shapes(times: LayerTimes) -> None:
     assert times("1.weight", 48, 48) == 0
 
 
+def test_a_line_takes_what_an_image_of_height_1_does() -> None:
+    line = nn.Sequential(nn.Conv1d(8, 32, 5, 2, dilation=3), nn.Conv1d(32, 32, 3, groups=32), nn.Conv1d(32, 24, 1))
+    image = nn.Sequential(
+        nn.Conv2d(8, 32, (1, 5), (1, 2), dilation=(1, 3)), nn.Conv2d(32, 32, (1, 3), groups=32), nn.Conv2d(32, 24, 1)
+    )
+    target, found = find_target("rpi4"), []
+    for model, shape in ((line, (2, 8, 50)), (image, (2, 8, 1, 50))):
+        inputs = (torch.randn(shape),)
+        found.append(layer_times(canonicalize(capture(model.eval(), inputs)), target))
+    assert found[0].layers == found[1].layers and set(found[0].layers) == {"0.weight", "1.weight", "2.weight"}
+    assert found[0]("0.weight", 8, 32) > 0
+
+
 def test_cycles_are_near_the_arithmetic_floor(times: LayerTimes) -> None:
     """One vector product a cycle is the least there is for a direct kernel; Winograd's may do with less."""
     floor = 16 * 16 * 64 * 48 * 9 / 4
