@@ -16,7 +16,7 @@ from ..outputs import check_file
 __all__ = ["check_early"]
 
 _MODELS = ("model", "named", "against", "teacher")
-_READ = ("masks", "apply", "check_input", "classes", "files", "key_file")
+_READ = ("apply", "check_input", "classes", "files", "key_file")
 _WRITTEN = ("report", "plan", "onnx", "html", "dot", "graphml")
 _WRITE_A_FILE = ("capture", "prune", "compact", "quantize", "map")
 """Verbs whose --output is a file."""
@@ -30,11 +30,14 @@ def check_early(verb: str, values: Mapping[str, Any]) -> None:
     if isinstance(values.get("bundle"), str) and not Path(values["bundle"]).is_dir():
         raise InputError(f"there is no bundle '{values['bundle']}'; give the folder that export() wrote")
     _each(values, _READ, _check_read)
+    if values.get("method") is None:  # Which finds zeros itself, and is told so.
+        _each(values, ("masks",), _check_read)
     _each(values, _WRITTEN, check_file)
     if verb in _WRITE_A_FILE:
         _each(values, ("output",), check_file)
     _each(values, ("target",), _check_target)
-    _each(values, ("sparsity",), _check_share)
+    if verb == "prune":
+        _each(values, ("sparsity",), _check_share)
 
 
 def _each(values: Mapping[str, Any], names: Iterable[str], check: Callable[[Any], None]) -> None:
