@@ -20,6 +20,7 @@ from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View, clear_border
 from .integer_results import store_row
+from .outside import window_taps
 from .panels import by_block, groups_of
 from .tiles import Machine, Tile, streamed_cycles, tile_cycles
 
@@ -47,6 +48,7 @@ class ConvolutionSpec:
         one_loop: whether one loop goes over all tiles, also those of a row. What does not change along a row, LLVM loads
             before a loop of its own: of a short sum all weights, which may be more than there are registers.
         cores: that share the tiles, as evenly as can be.
+        skips: whether rows and columns of windows outside of the image are left out. Tiles are one row high then for rows.
     """
 
     family: ClassVar[str] = "convolution"
@@ -65,6 +67,7 @@ class ConvolutionSpec:
     by_lane: bool = False
     one_loop: bool = False
     cores: int = 1
+    skips: tuple[bool, bool] = (False, False)
 
     @property
     def accumulator(self) -> str:
@@ -250,11 +253,7 @@ def _slot(spec: ConvolutionSpec, block: Any, row: Any, column: Any) -> Any:
 
 def _start(spec: ConvolutionSpec, sums: loops.Buffer, bias: loops.Buffer, block: Any) -> None:
     lanes = spec.result.lanes
-    with (
-        loops.unroll(spec.tile.blocks) as b,
-        loops.unroll(spec.tile.rows) as y,
-        loops.unroll(spec.tile.columns) as x,
-    ):
+    with loops.unroll(spec.tile.blocks) as b, loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
         loops.store(sums, _slot(spec, b, y, x), loops.load(bias, (block + b) * lanes, lanes), lanes)
 
 
@@ -319,7 +318,8 @@ def _taps(
         # loop, which LLVM does not write out; doing so makes it load weights ahead of registers to keep
         # them in.
         width, channels = 1, width * channels
-    with loops.serial(height) as kh, loops.serial(width) as kw, loops.serial(channels) as channel:
+    columns = window_taps(spec, 1, left, spec.tile.columns) if width == spec.kernel[1] else loops.serial(width)
+    with window_taps(spec, 0, top) as kh, columns as kw, loops.serial(channels) as channel:
         weight = origin + ((((panel_block * height) + kh) * width + kw) * channels + channel) * row
         with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
             at_row = (top + y) * spec.stride[0] + kh * spec.dilation[0] - spec.padding[0]
@@ -339,7 +339,7 @@ def _taps_by_lane(
     lanes = spec.source.lanes
     row = spec.tile.blocks * spec.result.lanes
     height, width = spec.kernel
-    with loops.serial(height) as kh, loops.serial(width) as kw:
+    with window_taps(spec, 0, top) as kh, window_taps(spec, 1, left, spec.tile.columns) as kw:
         weight = origin + (((panel_block * height) + kh) * width + kw) * channels * row
         pixels = loops.local(spec.tile.pixels * lanes, spec.source.dtype)
         with loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
@@ -387,11 +387,7 @@ def _finish(
             place = (image, block + b, top + y, left)
             store_row(row, spec.epilogue, leaves, result, spec.result, place, spec.epilogue.dot)
         return
-    with (
-        loops.unroll(spec.tile.blocks) as b,
-        loops.unroll(spec.tile.rows) as y,
-        loops.unroll(spec.tile.columns) as x,
-    ):
+    with loops.unroll(spec.tile.blocks) as b, loops.unroll(spec.tile.rows) as y, loops.unroll(spec.tile.columns) as x:
         position = (image, block + b, top + y, left + x)
         value = spec.epilogue.value(loops.load(sums, _slot(spec, b, y, x), lanes), leaves, position, lanes)
         loops.store(result, spec.result.offset(*position), value, lanes)

@@ -17,6 +17,7 @@ from . import loops
 from .epilogue import Epilogue
 from .image import Slots, View, clear_border
 from .integer_results import store_row
+from .outside import window_taps
 from .tiles import Machine
 
 __all__ = ["DepthwiseSpec", "depthwise_columns", "depthwise_cycles", "weights_stay"]
@@ -37,6 +38,7 @@ class DepthwiseSpec:
     Attributes:
         columns: outputs of a row that are kept in registers.
         weights_stay: whether all weights of a block stay in registers beside them, for a whole row.
+        skips: whether rows of windows outside of the image are left out; columns never are.
 
     The rest is as in ConvolutionSpec.
     """
@@ -52,6 +54,7 @@ class DepthwiseSpec:
     columns: int
     epilogue: Epilogue
     weights_stay: bool = True
+    skips: tuple[bool, bool] = (False, False)
 
     @property
     def accumulator(self) -> str:
@@ -194,7 +197,7 @@ def _window(
     image, block, row, left = position
     height, width = spec.kernel
     lanes = spec.result.lanes
-    with loops.serial(height) as kh, loops.unroll(width) as kw:
+    with window_taps(spec, 0, row) as kh, loops.unroll(width) as kw:
         weight = loops.load(weights, ((block * height + kh) * width + kw) * lanes, lanes)
         weight = loops.converted(weight, spec.partial, lanes)
         with loops.unroll(spec.columns) as x:

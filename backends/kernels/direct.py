@@ -35,7 +35,8 @@ class DirectFamily:
             return (spec,)
         machine = machine.one_by_one(spec.source.dtype)
         steps = panel_rows(spec)
-        tiles = ranked_tiles(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps)
+        height = 1 if spec.skips[0] else result.height
+        tiles = ranked_tiles(strided(machine, spec.stride[1]), result.blocks, height, result.width, steps)
         # Of as many blocks and pixels the first: others differ little in what they load.
         shapes = {(tile.blocks, tile.pixels): tile for tile in reversed((*tiles, spec.tile))}
         others = [tile for tile in tiles if tile is shapes[tile.blocks, tile.pixels]][:_TRIALS]
@@ -49,9 +50,10 @@ def fitted(spec: ConvolutionSpec, machine: Machine, steps: int) -> ConvolutionSp
     """
     result = spec.result
     machine = machine.one_by_one(spec.source.dtype)
+    height = 1 if spec.skips[0] else result.height
     return replace(
         spec,
-        tile=choose_tile(strided(machine, spec.stride[1]), result.blocks, result.height, result.width, steps),
+        tile=choose_tile(strided(machine, spec.stride[1]), result.blocks, height, result.width, steps),
         by_lane=machine.by_lane and spec.source.lanes == machine.lanes(spec.source.dtype) and not spec.source.is_code,
         one_loop=steps <= _SHORT_SUM and machine.registers < _MANY_REGISTERS,
         cores=machine.cores,

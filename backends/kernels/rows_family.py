@@ -33,7 +33,7 @@ class RowsFamily:
 
     def candidates(self, task: Task, machine: Machine) -> tuple[RowsSpec | DotsSpec, ...]:
         spec, zeros = task.spec, task.sparsity
-        if not isinstance(zeros, RowZeros) or spec.source.dtype != "float32" or spec.banded:
+        if not isinstance(zeros, RowZeros) or spec.source.dtype != "float32" or spec.banded or spec.skips[0]:
             return ()
         tiles = [one for count in zeros.counts for one in _tiles(spec, zeros, count, machine)]
         found: list[RowsSpec | DotsSpec] = [*tiles]

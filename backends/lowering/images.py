@@ -11,6 +11,7 @@ from ..dtypes import DTYPES
 from ..graph.nodes import Convolution, Graph, Node
 from ..graph.phases import margins_of
 from ..kernels.image import Slots, View
+from ..kernels.outside import left_out
 from ..kernels.planes import LINE, is_planes, plane_view
 from ..kernels.relayout import PackSpec, RearrangeSpec, UnpackSpec
 from ..kernels.tiles import Machine
@@ -33,7 +34,8 @@ class Images:
         self._planes: dict[Node, Image] = {}
         self._compact: dict[Node, Image] = {}
         self._plains: dict[Node, Value] = {}
-        self._halos, self._borders, self._upright = _halos(graph), _borders(graph), _padded_above(graph)
+        self._halos, self._borders, self._framed = _halos(graph), _borders(graph), _padded_above(graph)
+        self._upright = _padded_above(graph, but_skipped=True)
         self._gaps = _gaps(graph, self._halos)
         self._channels_last = _channels_last(graph) if machine.dot == DOT else frozenset[Node]()
 
@@ -77,7 +79,8 @@ class Images:
         """Where it may lie in planes; all images of one width have rows as far apart."""
         batch, _, height, width = node.image_shape
         pitch = _pitch(height, width, self._gaps.get(width, 0), self.machine.lanes(node.dtype))
-        return plane_view(batch, channels, height, width, self.halo(node), pitch, node.dtype, self.flat(node))
+        flat = self.halo(node) > 0 and node not in self._framed
+        return plane_view(batch, channels, height, width, self.halo(node), pitch, node.dtype, flat)
 
     def like(self, source: Image, node: Node) -> View:
         """Where `node` may lie channel by channel as `source` does."""
@@ -151,10 +154,10 @@ class Images:
         if slots is None:
             slots = np.arange(sum(counts), dtype="int64")
         blocks = blocks or -(-len(slots) // view.lanes)
-        flat = bool(halo) and self.flat(node)
         result = self._view(node, blocks, view.lanes, halo)
         result = replace(result, border=self._borders.get(node, 0) if halo else 0)
         if view.lanes < self.machine.lanes(view.dtype):
+            flat = halo > 0 and node not in self._framed
             result = plane_view(view.batch, blocks, view.height, view.width, halo, view.row, view.dtype, flat)
         parts = np.split(slots, np.cumsum(counts)[:-1])
         tables = tuple(
@@ -220,11 +223,19 @@ def _beyond(node: Node) -> tuple[int, int, int, int]:
     return node.detail_as(Convolution).padding if node.op == "convolution" else (0, 0, 0, 0)
 
 
-def _padded_above(graph: Graph) -> set[Node]:
-    """Values that a convolution reads with padding above or below."""
+def _skips(node: Node) -> bool:
+    """Whether a layer leaves rows out that lie outside of its input."""
+    source = node.inputs[0]
+    area = source.image_shape[2:]
+    return node.op == "convolution" and left_out(node.detail_as(Convolution), *area, source.dtype)[0]
+
+
+def _padded_above(graph: Graph, but_skipped: bool = False) -> set[Node]:
+    """Values that a layer reads with padding above or below, `but_skipped` those of which it leaves these rows out."""
     found: set[Node] = set()
     for node in reversed(graph.nodes):
-        if any(_beyond(node)[::2]) or (node.op == "reindex" and node in found):
+        padded = any(_beyond(node)[::2]) and not (but_skipped and _skips(node))
+        if padded or (node.op == "reindex" and node in found):
             found.add(node.inputs[0])
     return found
 

@@ -18,6 +18,7 @@ from ..kernels.integer_depthwise import integer_depthwise
 from ..kernels.integer_results import moves_sums, sums_are_small
 from ..kernels.integer_sparse import used_vectors
 from ..kernels.interleaved import InterleavedSpec, part_of
+from ..kernels.outside import left_out
 from ..kernels.paired_convolution import paired_spec
 from ..kernels.paired_depthwise import paired_depthwise
 from ..kernels.tiles import Machine, Tile
@@ -49,6 +50,7 @@ def convolution_spec(
         padding=(convolution.padding[0], convolution.padding[1]),
         tile=Tile(1, 1, 1),
         epilogue=epilogue,
+        skips=left_out(convolution, view.height, view.width, view.dtype),
     )
     spec = fitted(spec, machine, inputs * window[0] * window[1])
     made = integer_spec(spec, machine)
@@ -120,6 +122,7 @@ def depthwise_spec(
         columns=columns,
         epilogue=epilogue,
         weights_stay=weights_stay(machine, columns, height * width),
+        skips=left_out(convolution, source.height, source.width, source.dtype),
     )
     made = integer_depthwise(spec, machine)
     if made is None:
