@@ -63,6 +63,7 @@ import mlperf_tiny
 import portfolio
 import quantization
 import recovery
+import runtimes
 import scale
 import scores
 import sparse_kernels
@@ -350,6 +351,7 @@ SECTIONS = (
     Section("latency", LATENCY, latencies),
     Section("integer_latency", integer_latency.RESULTS, integers),
     Section("integer_latency_avx2", integer_latency.WITHOUT_SUMS_OF_BYTES, integers),
+    Section("runtimes", runtimes.RESULTS, runtimes.summary),
     Section("kernels", KERNELS, lambda record: with_setting(kernels.table(record["rows"]), record["environment"])),
     Section("latency_goal", GOALS, lambda record: with_setting(latency_goal.table(record["rows"]), record["setting"])),
     Section("arm_kernels", ARM_KERNELS, lambda record: with_setting(arm_kernels.tables(record), record["environment"])),
