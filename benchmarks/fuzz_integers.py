@@ -1,10 +1,12 @@
 """Random quantised graphs: compiled code against the reference on integers, bit by bit.
 
     python benchmarks/fuzz_integers.py --graphs 1000 [--seed 0] [--codes uint8] [--json docs/results/fuzz_integers.json]
+    python benchmarks/fuzz_integers.py --graphs 20 --target cortex-m4
 
-Graph i of a seed is always the same. Each is compiled for this machine and runs on three inputs, one of them ten times as
-large, so that codes saturate. With ``--codes uint8`` codes are moved up by 128, as on machines with products of unsigned by
-signed bytes. With --json the run goes on where it was stopped; --again checks graphs anew whose outcome was another than exact.
+Graph i of a seed is always the same. Each is compiled for this machine, or for another, whose program runs under QEMU, and runs
+on three inputs, one of them ten times as large, so that codes saturate. With ``--codes uint8`` codes are moved up by 128, as on
+machines with products of unsigned by signed bytes. With --json the run goes on where it was stopped; --again checks graphs anew
+whose outcome was another than exact.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import json
 import logging
 import platform
 import sys
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,9 @@ from typing import Any
 import torch
 from fuzzing.quantised import RandomNetwork
 
+from reconvene.backends.built import Built
+from reconvene.backends.bundles.execution import bundle_emulator, run_bundle
+from reconvene.backends.bundles.read import open_bundle
 from reconvene.backends.compile import compile
 from reconvene.backends.importing.importer import import_module
 from reconvene.backends.kernels.tiles import Machine
@@ -40,12 +47,12 @@ def main() -> int:
     record = _saved(options)
     failures: list[dict[str, Any]] = record["failures"]
     if options.again:
-        outcomes = [{"seed": one["seed"], "outcome": checked(one["seed"])} for one in failures]
+        outcomes = [{"seed": one["seed"], "outcome": checked(one["seed"], options.target)} for one in failures]
         record["failures"] = failures = [one for one in outcomes if one["outcome"] != "exact"]
     began = time.perf_counter() - record["seconds"]
     for number in range(record["graphs"], options.graphs):
         seed = options.seed * 1_000_000 + number
-        outcome = checked(seed)
+        outcome = checked(seed, options.target)
         if outcome != "exact":
             failures.append({"seed": seed, "outcome": outcome})
             print(f"graph {seed}: {outcome}", flush=True)
@@ -78,32 +85,45 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--graphs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", default="host")
     parser.add_argument("--codes", choices=("target", "int8", "uint8"), default="target")
     parser.add_argument("--again", action="store_true", help="check what was not exact once more")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def checked(seed: int) -> str:
+def checked(seed: int, target: str = "host") -> str:
     """``exact``, or what is wrong with the graph of a seed."""
     network = RandomNetwork(seed).eval()
     given = network.example(seed)
     try:
         program = import_module(network, (given,)).integers
-        built = compile(network, (given,), dtype="int8", check=False)
+        built = compile(network, (given,), target, dtype="int8", check=False)
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
     if program is None or not program.layers:
         return "nothing is computed on codes"
-    for x in (given, network.example(seed + 1, 10.0), torch.zeros_like(given)):
+    inputs = (given, network.example(seed + 1, 10.0), torch.zeros_like(given))
+    for x, found in zip(inputs, _results(built, inputs), strict=True):
         with torch.no_grad():
             wanted = program.module(x)
         if program.floats:
             return f"in float32: {', '.join(program.floats)}"
-        for place, (mine, theirs) in enumerate(zip(built.run(x), wanted, strict=True)):
+        for place, (mine, theirs) in enumerate(zip(found, wanted, strict=True)):
             if not torch.equal(mine, theirs):
                 return f"output {place}: {int((mine != theirs).sum())} of {mine.numel()} differ"
     return "exact"
+
+
+def _results(built: Built, inputs: Sequence[torch.Tensor]) -> Iterator[Sequence[torch.Tensor]]:
+    """The outputs for each input, here or under QEMU."""
+    if built.target.runs_here:
+        yield from map(built.run, inputs)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = open_bundle(built.export(Path(folder) / "bundle"))
+        for x in inputs:
+            yield run_bundle(bundle, (x,), bundle_emulator(bundle))
 
 
 def environment(options: argparse.Namespace) -> dict[str, Any]:
@@ -112,6 +132,7 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "seed": options.seed,
         "codes": options.codes,
+        **({} if options.target == "host" else {"target": options.target}),
         "versions": {name: metadata.version(name) for name in names},
         "machine": platform.machine(),
     }
