@@ -34,6 +34,8 @@ _OPERANDS = {
 """Operators whose operands need nothing but the right type, by PyTorch's way to find it."""
 
 
+_NARROW = (torch.float16, torch.bfloat16)
+
 _OF_BITS = {
     A.mul.Tensor: A.logical_and,
     A.mul.Scalar: A.logical_and,
@@ -59,7 +61,21 @@ def promoting() -> dict[OpOverload, Decomposition]:
     table |= {operator: _divided for operator in _overloads("div.Tensor_mode div.Scalar_mode")}
     table |= {A.where.self: _chosen, A.clamp.default: _clamped}
     table |= {A.clamp_min.default: _clamped, A.clamp_max.default: lambda x, bound: _clamped(x, None, bound)}
-    return table
+    return {operator: _rounding(decomposition) for operator, decomposition in table.items()}
+
+
+def _rounding(decomposition: Decomposition) -> Decomposition:
+    """What PyTorch computes in float32 of narrower floats it gives in their type."""
+
+    def rounded(*operands: Any, **options: Any) -> Any:
+        found = decomposition(*operands, **options)
+        if not isinstance(found, Tensor) or found.dtype != torch.float32:
+            return found
+        numbers = [operand for operand in operands if isinstance(operand, Tensor | int | float)]
+        wanted = elementwise_dtypes(*numbers, type_promotion_kind=KIND.INT_TO_FLOAT)[1]
+        return found.to(wanted) if wanted in _NARROW else found
+
+    return rounded
 
 
 def _overloads(names: str) -> Iterable[OpOverload]:

@@ -275,3 +275,22 @@ class _Heads(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(model(x) for model in self.models)
+
+
+class Halves(nn.Module):
+    """Arithmetic of float16, with numbers, with each other, and with wider ones."""
+
+    def forward(self, x: Tensor, y: Tensor, wide: Tensor) -> tuple[Tensor, ...]:
+        sums = x + y, x - 0.1, x + 2, torch.add(x, y, alpha=3)
+        return *sums, x * y, x / 3, x**2, torch.where(x > y, x, y), x.clamp(-0.5, 0.5), x + wide, x > 0.5
+
+
+def test_float16_stays_float16() -> None:
+    x, y = torch.randn(2, 5, generator=torch.Generator().manual_seed(0)).half()
+    given = (x, y, torch.ones(5))
+    built = compile(Halves(), given)
+    wanted = Halves()(*given)
+    found = tuple(map(torch.as_tensor, built.run(*given)))
+    assert [value.dtype for value in found] == [value.dtype for value in wanted]
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
