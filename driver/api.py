@@ -142,9 +142,10 @@ def prune(
             Or a score of your own: a function that takes a weight's name and the weight, and gives a tensor of its shape,
             larger for dearer entries.
         sparsity: share of the channels to remove, from 0 to below 1. Or patterns (``fnmatch``) of parameter or layer names
-            with the share that these layers lose, of which the first that matches holds; other layers stay as they are. For
-            ``reconvene``: share of the *weights* that its first step removes, p. With a structure: share of the weights of
-            the layers that take one and have no own share.
+            with the share that these layers lose, of which the first that matches holds; other layers stay as they are, but
+            for those that make the same channels as one of these, as where a residual connection adds them: they lose them
+            together, which a note says. For ``reconvene``: share of the *weights* that its first step removes, p. With a
+            structure: share of the weights of the layers that take one and have no own share.
         target: where it is to run (a preset's name or a Target); kept channels are rounded to its multiple. With a structure
             only for a latency. None rounds to nothing; for ``reconvene`` to a multiple of 8.
         structure: of zeros that stay inside of layers, one of `reconvene.passes.structures.STRUCTURES` such as ``row-block:4``
@@ -153,7 +154,8 @@ def prune(
             ``row-block:4@0.8``. First convolutions, depthwise ones and last layers stay
             dense unless a pattern is their very name. Or a `StructurePlan`, which says it of every layer. Not for
             ``reconvene``.
-        scope: the share holds in every layer, or over the whole network. Not for ``reconvene``.
+        scope: the share holds in every layer, or over the whole network, for which scores are divided by their layer's mean;
+            if some are negative, they are taken less that mean and by the mean deviation from it. Not for ``reconvene``.
         latency: share of the dense network's time to reach on `target`, such as 0.5; `sparsity` is then found, and no
             width is chosen that takes as long as a larger one. Times are modelled cycles of convolutions and linear
             layers, see ``reconvene.backends.choosing.layer_times``. With a structure it is the least share of zeros, the same
@@ -223,6 +225,8 @@ def prune_as_asked(
     options = {**first, "target": name_of(told.target), **timed_by, **origin, **told.recovering.told()}
     made = result(found.compaction, title_of(model), options)
     report = _with_findings(made.report, found, {"dense": (module, inputs), "compacted": (made.module, inputs)})
+    if not aim.structures:
+        report = with_nothing_removed(report)
     if recovery is not None:
         report = with_recovery(report, recovery)
     report = dataclasses.replace(report, structures=told.structures)

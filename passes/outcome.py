@@ -118,3 +118,5 @@ class Compaction:
     """Wall time by phase: capture, analysis, rewrite, certificate."""
     zeros: tuple[LayerZeros, ...] = ()
     """Those that are left in the weights, layer by layer; none where no weight has any."""
+    notes: tuple[str, ...] = ()
+    """What else a reader must not miss, such as layers that lose what was said of others."""

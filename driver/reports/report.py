@@ -112,7 +112,7 @@ def make_report(compaction: Compaction, title: str, options: Mapping[str, Any]) 
         certificate=compaction.certificate,
         seconds=dict(compaction.seconds),
         environment=environment(),
-        notes=_sizes(compaction),
+        notes=(*compaction.notes, *_sizes(compaction)),
         zeros=compaction.zeros,
     )
 
@@ -121,13 +121,23 @@ def with_nothing_removed(report: Report) -> Report:
     """The report with a note where no channel of the model could go, and why."""
     if any(layer.channels_after < layer.channels_before for layer in report.layers) or report.after != report.before:
         return report
+    return dataclasses.replace(report, notes=(f"nothing was removed: {_why_nothing(report)}", *report.notes))
+
+
+def _why_nothing(report: Report) -> str:
+    short = [group for group in report.groups if group.got < group.asked]
     if report.refusals:
-        why = f"see what was refused, such as {report.refusals[0]}"
-    elif any(layer.zeros for layer in report.zeros):
-        why = "its zeros lie inside of channels, of which none is zero as a whole; 'compile' makes use of them"
-    else:
-        why = "no channel of it is zero; decide which are to go with 'prune', or give masks"
-    return dataclasses.replace(report, notes=(f"nothing was removed: {why}", *report.notes))
+        return f"see what was refused, such as {report.refusals[0]}"
+    if report.options["action"] == "prune" and short:
+        return f"see what was asked for, such as {short[0].asked} channels of {short[0].name}: {'; '.join(short[0].reasons)}"
+    if report.options["action"] == "prune" and report.options.get("ignore"):
+        alone = ", ".join(f"'{pattern}'" for pattern in report.options["ignore"])
+        return f"what could go is to be left alone, by {alone}"
+    if report.options["action"] == "prune":
+        return "the share is less than a channel of every layer; ask for a larger one"
+    if any(layer.zeros for layer in report.zeros):
+        return "its zeros lie inside of channels, of which none is zero as a whole; 'compile' makes use of them"
+    return "no channel of it is zero; decide which are to go with 'prune', or give masks"
 
 
 def _sizes(compaction: Compaction) -> tuple[str, ...]:

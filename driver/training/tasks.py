@@ -160,7 +160,7 @@ def _asked(function: Callable[[Any, Any], Any], what: str, outputs: Any, batch: 
     except InputError:
         raise
     except Exception as error:
-        raise failure(f"the {what} {_name(function)} fails", error) from error
+        raise failure(f"the {what} {_name(function)} fails", error, function) from error
 
 
 def _name(function: Any) -> str:

@@ -97,6 +97,10 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
         console.print(
             f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False
         )
+    in_table = {group.name for group in short}
+    for refusal in report.refusals:
+        if refusal.partition(": ")[0] not in in_table:
+            console.print(refusal, markup=False, soft_wrap=True)
     for refusal in report.recovery.refusals if report.recovery is not None else ():
         console.print(refusal, markup=False, soft_wrap=True)
     for note in report.notes:

@@ -25,6 +25,7 @@ __all__ = [
     "allot",
     "check_patterns",
     "check_sparsity",
+    "comparable",
     "ignored_by",
     "masks_of",
     "rounded",
@@ -43,13 +44,13 @@ class Widths:
     """How a share is spread over the layers, and how wide they may end.
 
     Attributes:
-        scope: ``layer`` takes the share of every group; ``global`` compares all channels, each divided by its group's mean
-            score.
+        scope: ``layer`` takes the share of every group; ``global`` compares all channels by `comparable` scores.
         multiple: the channels kept of a group are rounded up to a multiple of this; None: to nothing, or as a method has it.
         minimum: no group keeps fewer; None: 1, or as a method has it.
         least_share: no group keeps a smaller share of its channels, from 0 to 1.
         ignore: patterns (``fnmatch``) of parameter or layer names to leave alone.
-        shares: patterns with the share that the layers they match lose instead of the general one; the first holds.
+        shares: patterns with the share that the layers they match lose instead of the general one; the first holds, for all
+            layers that make the same channels: see `layer_shares`.
 
     Raises:
         InputError: one of them is out of range.
@@ -148,6 +149,10 @@ class Scored:
     ignored: Mapping[ChannelGroup, str | None]
     held: Mapping[ChannelGroup, str] = field(default_factory=dict)
 
+    def reason(self, group: ChannelGroup) -> str:
+        """Why a group without scores loses nothing."""
+        return group.reason or self.held.get(group) or _left_alone(self.ignored[group])
+
     def without(self, held: Mapping[ChannelGroup, str]) -> Scored:
         """The same but for groups whose channels turned out to stay, each with the reason."""
         scores = {group: score for group, score in self.scores.items() if group not in held}
@@ -167,9 +172,8 @@ def allot(
     decisions = []
     for group in view.groups:
         if group not in scores:
-            reason = group.reason or scored.held.get(group) or _left_alone(ignored[group])
             count = 0 if ignored[group] or group.is_interface else round(widths.share(group, sparsity) * group.size)
-            decisions.append(Decision(group, count, np.zeros(group.size, bool), (reason,)))
+            decisions.append(Decision(group, count, np.zeros(group.size, bool), (scored.reason(group),)))
         else:
             decisions.append(rounded(group, scores[group], wanted[group], widths))
     return tuple(decisions)
@@ -185,11 +189,29 @@ def _wanted(
     """How many channels of each group fall to the sparsity."""
     if widths.scope == "layer" or not groups:
         return {group: round(widths.share(group, sparsity) * group.size) for group in groups}
-    relative = {group: scores[group] / max(float(scores[group].mean()), 1e-300) for group in groups}
+    relative = comparable({group: scores[group] for group in groups})
     everything = np.sort(np.concatenate(list(relative.values())))
     count = round(sparsity * everything.size)
     threshold = everything[count - 1] if count else -math.inf
     return {group: int((values <= threshold).sum()) for group, values in relative.items()}
+
+
+def comparable(scores: Mapping[ChannelGroup, Floats]) -> dict[ChannelGroup, Floats]:
+    """Scores that can be compared between groups, whatever the scale that each group's are on.
+
+    Scores of 0 and more are divided by their group's mean. Where some group has negative ones, 0 is no least score and a mean
+    no scale: of all groups, the mean is subtracted, and the mean absolute deviation from it divides.
+    """
+    if all(values.min(initial=0.0) >= 0 for values in scores.values()):
+        return {group: values / max(float(values.mean()), 1e-300) for group, values in scores.items()}
+    return {group: _standardised(values) for group, values in scores.items()}
+
+
+def _standardised(values: Floats) -> Floats:
+    around = values - values.mean()
+    deviation = float(np.abs(around).mean())
+    # Equal scores differ from their mean by its rounding.
+    return around / deviation if deviation > 1e-12 * float(np.abs(values).max()) else np.zeros_like(values)
 
 
 def ignored_by(group: ChannelGroup, patterns: Sequence[str]) -> str | None:

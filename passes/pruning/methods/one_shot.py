@@ -14,7 +14,8 @@ from ...dependency import DependencyView, dependency_view
 from ...masks import check_finite
 from ..channel_scores import channel_scores
 from ..channels import score, tried_for_latency
-from ..decisions import AS_WANTED, Decision, Scored, Widths, allot, with_asked
+from ..decisions import AS_WANTED, Decision, Scored, Widths, allot, check_patterns, with_asked
+from ..layer_shares import told_of_shares
 from ..scores import Evidence, Score
 from ..structured import Ranked, Structured, structured_masks, with_choices
 from ..trial import tried
@@ -75,6 +76,8 @@ class OneShot(ChannelMethod, WeightMethod):
         view = dependency_view(canonicalize(module))
         check_finite(view.module)
         scored, widths = self.scored(view, evidence, aim.widths.ignore), aim.widths
+        check_patterns(view, [pattern for pattern, _ in widths.shares])
+        told = told_of_shares(view, scored, widths)
         sparsity, timed = float(aim.sparsity), dict[str, float]()
         if (goal := aim.goal) is None:
             trial = tried(module, view, allot(view, scored, sparsity, widths), widths.step)
@@ -99,7 +102,8 @@ class OneShot(ChannelMethod, WeightMethod):
             replace(
                 result,
                 groups=with_asked(result.groups, trial.decisions),
-                refusals=(*result.refusals, *trial.refusals),
+                refusals=(*result.refusals, *trial.refusals, *told.refusals),
+                notes=told.notes,
                 seconds={**result.seconds, "analysis": trial.seconds},
             )
         )

@@ -65,7 +65,7 @@ def _weighed(title: str, function: ScoreFunction, request: Request) -> dict[str,
             with torch.no_grad():
                 found: Any = function(weight.name, value)
         except Exception as error:
-            raise failure(f"the score '{title}' fails on '{weight.name}'", error) from error
+            raise failure(f"the score '{title}' fails on '{weight.name}'", error, function) from error
         if not isinstance(found, Tensor) or found.shape != value.shape or found.is_complex():
             told = f"a tensor of {_shape(found)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
             raise InputError(

@@ -12,7 +12,7 @@ from ...dependency import DependencyView
 from ...groups import ChannelGroup
 from ...sizes import layer_macs
 from ...values import attribute
-from ..decisions import AS_WANTED, Decision, Scored, Widths, rounded
+from ..decisions import AS_WANTED, Decision, Scored, Widths, comparable, rounded
 from ..latency import layer_channels
 from .counts import Counts
 from .parts import Part
@@ -86,12 +86,11 @@ def layer_costs(view: DependencyView, decisions: Sequence[Decision]) -> Costs:
 
 
 def ranked(parts: ChannelParts, budget: int) -> Counts:
-    """One ranking over all groups: the lowest units go until the budget is used up, each by its group's mean."""
+    """One ranking over all groups: the lowest units go until the budget is used up, by `comparable` scores."""
     everything = []
-    described = parts.parts()
+    described, relative = parts.parts(), comparable(parts.scored.scores)
     for place, (group, part) in enumerate(zip(parts.groups, described, strict=True)):
-        score = parts.scored.scores[group]
-        units = np.sort(score.reshape(group.blocks, -1), axis=1).mean(0) / max(float(score.mean()), 1e-300)
+        units = np.sort(relative[group].reshape(group.blocks, -1), axis=1).mean(0)
         everything += [(float(unit), place, number) for number, unit in enumerate(units[: part.most])]
     found, left = [0] * len(described), budget
     for _, place, _ in sorted(everything):

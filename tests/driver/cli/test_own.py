@@ -89,3 +89,8 @@ def test_weights_have_no_meaning_for_files(place: Path, capsys: pytest.CaptureFi
     told = capsys.readouterr().err.splitlines()
     assert "--weights has no meaning for 'a.pt2', which has its weights" in told[0]
     assert "--weights has no meaning for a bundle" in told[1]
+
+
+def test_a_share_of_the_last_layer_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", *MODEL, "-o", "small.pt2", "--layer-sparsity", "4=0.5", "--layer-sparsity", "0=0.5"]) == 0
+    assert "'4' loses no channels: the model's output keeps its shape" in capsys.readouterr().out

@@ -35,6 +35,13 @@ def chain() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1))
 
 
+class Scorer:
+    """Called with two arguments, it takes one."""
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return weight
+
+
 def widths(result: reconvene.Result) -> list[int]:
     return [layer.channels_after for layer in result.report.layers]
 
@@ -68,6 +75,8 @@ def test_scores_of_a_function_count_for_zeros_inside_layers_too() -> None:
         (lambda name, weight: None, r"gives a NoneType for '0.weight'"),
         (lambda name, weight: weight * float("nan"), r"gives '0.weight' scores that are not finite"),
         (lambda name, weight: weight[99], r"fails on '0.weight': IndexError: .* at .*test_own_score.py:\d+"),
+        (lambda weight: weight, r"fails on '0.weight': TypeError: .* at .*test_own_score.py:\d+$"),
+        (Scorer(), r"fails on '0.weight': TypeError: .* at .*test_own_score.py:\d+$"),
         (7, r"a method is a name, or a function that scores weights, not 7"),
     ],
 )
@@ -100,6 +109,85 @@ def test_shares_are_those_of_the_first_pattern_and_others_stay() -> None:
 def test_shares_that_make_no_sense_are_one_line(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(reconvene.InputError, match=message):
         reconvene.prune(chain(), IMAGE, **asked)
+
+
+class Added(nn.Module):
+    """``first`` and ``second`` make the same channels; ``alone`` makes its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.alone, self.last = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, row: Tensor) -> Tensor:
+        first = self.first(row).relu()
+        return self.last(self.alone(first + self.second(first)).relu())
+
+
+ROW = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_layers_that_make_the_same_channels_lose_them_together_and_a_note_says_so() -> None:
+    result = reconvene.prune(Added(), ROW, sparsity={"second": 0.5})
+    assert widths(result) == [4, 4, 8, 8]
+    assert result.report.notes[0] == "'first' loses 0.5 of its channels: they are those of 'second'"
+    result = reconvene.prune(Added(), ROW, sparsity={"second": 0.75, "*": 0.25})
+    assert widths(result) == [2, 2, 6, 8]
+    assert result.report.notes[0] == "'first' loses 0.75 of its channels rather than 0.25: they are those of 'second'"
+    for alike in ({"first": 0.5, "second": 0.5}, {"alone": 0.5}, {"*": 0.5}):
+        assert not any(" loses " in note for note in reconvene.prune(Added(), ROW, sparsity=alike).report.notes)
+
+
+def test_shares_of_two_such_layers_by_name_contradict_each_other() -> None:
+    with pytest.raises(reconvene.InputError, match=r"'first', 'second' make the same channels, .* 0\.25 .* 0\.75 of"):
+        reconvene.prune(Added(), ROW, sparsity={"first": 0.25, "second.weight": 0.75})
+
+
+def test_a_layer_whose_channels_are_the_outputs_is_refused_by_name() -> None:
+    report = reconvene.prune(Added(), ROW, sparsity={"last": 0.5}).report
+    assert report.refusals == ("'last' loses no channels: the model's output keeps its shape",)
+    assert report.notes[0] == f"nothing was removed: see what was refused, such as {report.refusals[0]}"
+    report = reconvene.prune(Added(), ROW, sparsity={"last": 0.5, "alone": 0.5}).report
+    assert len(report.refusals) == 1 and not any("nothing was removed" in note for note in report.notes)
+    assert reconvene.prune(Added(), ROW, sparsity={"*": 0.5}).report.refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"ignore": "*"}, "what could go is to be left alone, by '*'"),
+        ({"sparsity": 0.01}, "the share is less than a channel of every layer; ask for a larger one"),
+        (
+            {"channel_multiple": 8},
+            "see what was asked for, such as 4 channels of first.weight: 4 more stay to reach a multiple",
+        ),
+    ],
+)
+def test_a_pruning_that_removes_nothing_says_so(asked: dict[str, Any], why: str) -> None:
+    assert reconvene.prune(Added(), ROW, **asked).report.notes[0].startswith(f"nothing was removed: {why}")
+
+
+def deep() -> nn.Module:
+    """Layers of 16 channels, whose weights are on scales far apart."""
+    torch.manual_seed(0)
+    made = nn.Sequential(*(nn.Linear(16, 16) for _ in range(4)))
+    with torch.no_grad():
+        made[0].weight.mul_(100)
+        made[2].weight.mul_(0.01)
+    return made
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda name, weight: (weight.abs() + 1e-9).log(),
+        lambda name, weight: -weight.abs(),
+        lambda name, weight: weight.abs() - weight.abs().mean(),
+        lambda name, weight: weight.abs(),
+    ],
+)
+def test_no_layer_goes_first_over_the_network_for_the_sign_or_scale_of_its_scores(score: Any) -> None:
+    found = widths(reconvene.prune(deep(), torch.randn(1, 16), method=score, scope="global", sparsity=0.5))
+    assert sum(found[:3]) == 24 and all(4 <= width <= 12 for width in found[:3])
 
 
 def test_modules_are_left_alone_by_themselves() -> None:
