@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,21 +91,19 @@ def show_report(console: Console, report: Report, files: Mapping[str, str]) -> N
         for group in short:
             made.add_row(group.name, str(group.asked), str(group.got), "; ".join(group.reasons))
         console.print(made)
-    for line in _without_structure(report.zeros):
+    for line in _sentences(report, {group.name for group in short}):
         console.print(line, markup=False, soft_wrap=True)
-    for barrier in report.barriers:
-        console.print(
-            f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}", markup=False
-        )
-    in_table = {group.name for group in short}
-    for refusal in report.refusals:
-        if refusal.partition(": ")[0] not in in_table:
-            console.print(refusal, markup=False, soft_wrap=True)
-    for refusal in report.recovery.refusals if report.recovery is not None else ():
-        console.print(refusal, markup=False, soft_wrap=True)
-    for note in report.notes:
-        console.print(note, markup=False, soft_wrap=True)
     console.print(files_line(files), markup=False, soft_wrap=True)
+
+
+def _sentences(report: Report, in_table: Set[str]) -> Iterator[str]:
+    """What is said below the tables, refusals but for those of groups that were in one."""
+    yield from _without_structure(report.zeros)
+    for barrier in report.barriers:
+        yield f"barrier: {barrier.operator} at {barrier.source or barrier.node}: {barrier.reason}"
+    yield from (refusal for refusal in report.refusals if refusal.partition(": ")[0] not in in_table)
+    yield from report.recovery.refusals if report.recovery is not None else ()
+    yield from report.notes
 
 
 def _without_structure(zeros: Sequence[LayerZeros]) -> Iterator[str]:
