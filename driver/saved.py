@@ -54,6 +54,9 @@ def load(path: str | os.PathLike[str]) -> StoredProgram:
     Raises:
         InputError: no such file, not a ``.pt2`` file, damaged, or one that asks for something to be run.
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise InputError(f"models are loaded from a .pt2 file, and a {type(path).__name__} is no path of one")
+    path = os.fsdecode(path)
     if os.path.isdir(path):
         raise InputError(f"'{os.fspath(path)}' is a folder; a bundle is opened with reconvene.Built.open")
     return load_stored(path)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["preserved"]
+__all__ = ["preserved", "unchanged_on_error"]
 
 _NOT_LOOKED_INTO = (
     fx.Graph,
@@ -56,6 +56,18 @@ def preserved(model: nn.Module, values: Any = (), *, parameters: bool = False) -
     finally:
         for restore in restores:
             restore()
+
+
+@contextmanager
+def unchanged_on_error(model: nn.Module) -> Iterator[None]:
+    """If the block raises, `model` with its parameters is what it was before."""
+    restores = _Recorder(parameters=True).record(model)
+    try:
+        yield
+    except BaseException:
+        for restore in restores:
+            restore()
+        raise
 
 
 class _Recorder:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import reconvene
+from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.data.facts import Colours, facts_of
 from reconvene.frontend.program_file import Compute
 
@@ -83,3 +85,9 @@ def test_what_makes_no_sense_is_one_line(
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(reconvene.InputError, match=r"is a folder; a bundle is opened with reconvene\.Built\.open"):
         reconvene.load(tmp_path)
+
+
+@pytest.mark.parametrize("given", [3, None, {}, ["a.pt2"]])
+def test_what_is_no_path_is_one_line(given: Any) -> None:
+    with pytest.raises(InputError, match=f"a {type(given).__name__} is no path of one"):
+        reconvene.load(given)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 from torch import nn
-from torch.nn.utils import prune
+from torch.nn.utils import parametrizations, prune, weight_norm
 
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.weights import load_weights, place_and_key
@@ -109,6 +109,10 @@ def misfits() -> dict[str, tuple[dict[str, Any], str]]:
         "shape": ({**state, "fc.bias": torch.ones(3)}, r"fc\.bias \(float32 3 in the file, float32 2 in the model\)"),
         "type": ({**state, "fc.bias": torch.ones(2, dtype=torch.int64)}, r"fc\.bias \(int64 2 in the file"),
         "all": ({"a": torch.ones(1)}, r"missing: conv\.weight, conv\.bias, norm\.weight \.\.\.; 1 unexpected: a;"),
+        "a count alone": ({"n_averaged": torch.tensor(1)}, r"1 unexpected: n_averaged;"),
+        "no tensor": ({**state, "epoch": 3}, r"1 unexpected: epoch;"),
+        "a dict": ({"net": state, "acc": torch.tensor(0.9)}, r"did you mean '.*net\.pth:net', or key='net'\?$"),
+        "a dict alone": ({"net": state, "epoch": 3}, r"say which is the state dict: '.*net\.pth:net', or key='net'$"),
         "twice": ({**state, "fc._orig_mod.bias": state["fc.bias"]}, "have a name twice"),
     }
 
@@ -214,3 +218,149 @@ def test_no_file_and_no_regular_file_are_one_line(tmp_path: Path) -> None:
         load_weights(net(), tmp_path / "none.pth")
     with pytest.raises(InputError, match="cannot read"):
         load_weights(net(), tmp_path)
+
+
+def test_what_is_no_path_no_module_or_too_long_is_one_line(tmp_path: Path) -> None:
+    torch.save(TRAINED.state_dict(), tmp_path / "net.pth")
+    with pytest.raises(InputError, match="no such file"):
+        load_weights(net(), "a" * 5000)
+    assert place_and_key("a" * 5000 + ":ema") == ("a" * 5000, "ema")
+    given: Any = TRAINED.state_dict()
+    with pytest.raises(InputError, match=r"a OrderedDict is no path of one.*load_state_dict"):
+        load_weights(net(), given)
+    wrong: Any = "net"
+    with pytest.raises(InputError, match="cannot load weights into a str"):
+        load_weights(wrong, tmp_path / "net.pth")
+
+
+class Scaled(nn.Module):
+    """Has a number that is no tensor, and a layout that changed: files of its first version have `weight` transposed."""
+
+    _version = 2
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.weight = nn.Parameter(torch.zeros(2, 2))
+        self.scale = scale
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, metadata: dict[str, Any], *more: Any) -> None:
+        if metadata.get("version", 1) < 2:
+            state[prefix + "weight"] = state[prefix + "weight"].t()
+        super()._load_from_state_dict(state, prefix, metadata, *more)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel, lambda model: nn.Sequential(model)])
+@pytest.mark.parametrize("old", [False, True])
+def test_extra_state_and_versions_are_heeded(wrap: Callable[[nn.Module], nn.Module], old: bool, tmp_path: Path) -> None:
+    trained = Scaled(7.0)
+    trained.weight.data = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    state = wrap(trained).state_dict()
+    torch.save(dict(state) if old else state, tmp_path / "net.pth")
+    own = Scaled()
+    model = nn.Sequential(own) if next(iter(state)).startswith("0.") else own
+    load_weights(model, tmp_path / "net.pth")
+    assert own.scale == 7.0
+    assert torch.equal(own.weight, trained.weight.t() if old else trained.weight)
+
+
+def test_extra_state_that_is_missing_or_refused_is_said_and_nothing_changed(tmp_path: Path) -> None:
+    state = Scaled(7.0).state_dict()
+    for extra, message in ((None, "1 missing: _extra_state"), ([3], "cannot be loaded into Scaled: TypeError")):
+        given = {name: value for name, value in state.items() if name != "_extra_state"}
+        torch.save(given if extra is None else {**given, "_extra_state": extra}, tmp_path / "net.pth")
+        own = Scaled(2.0)
+        before = own.layer.weight.detach().clone()
+        with pytest.raises(InputError, match=message) as caught:
+            load_weights(own, tmp_path / "net.pth")
+        assert own.scale == 2.0 and torch.equal(own.layer.weight, before) and "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*")
+def test_names_of_older_weight_norm_are_taken_and_hooks_run(tmp_path: Path) -> None:
+    old = weight_norm(nn.Linear(2, 3))
+    torch.save(old.state_dict(), tmp_path / "net.pth")
+    new = load_weights(parametrizations.weight_norm(nn.Linear(2, 3)), tmp_path / "net.pth")
+    x = torch.randn(2, 2)
+    torch.testing.assert_close(new(x), old(x))
+
+
+class Held(nn.Module):
+    """A buffer behind weights."""
+
+    def __init__(self, buffer: torch.Tensor) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.inner = nn.Module()
+        self.inner.register_buffer("b", buffer)
+
+
+@pytest.mark.parametrize(
+    ("there", "stored", "message"),
+    [
+        (
+            torch.zeros(2, dtype=torch.uint8),
+            torch.tensor([1, 300]),
+            r"1 out of range: inner\.b \(int64 2 into uint8 2\)",
+        ),
+        (torch.zeros(2, dtype=torch.uint8), torch.tensor([-1, 3], dtype=torch.int8), "1 out of range"),
+        (torch.zeros(2, dtype=torch.int64), torch.tensor([1, 2**63], dtype=torch.uint64), "1 out of range"),
+        (torch.zeros(2, dtype=torch.float16), torch.tensor([1.0, 1e6]), r"inner\.b \(float32 2 into float16 2\)"),
+        (torch.zeros(2, dtype=torch.complex64), torch.tensor([1, 1e300], dtype=torch.complex128), "1 out of range"),
+        (torch.zeros(2), torch.tensor([1, 2]), r"of another shape or type: inner\.b \(int64 2 in the file"),
+        (torch.zeros(1).expand(2), torch.ones(2), "cannot be loaded into Held.*inner.b"),
+    ],
+)
+def test_numbers_that_would_change_are_refused_and_nothing_is_loaded(
+    there: torch.Tensor, stored: torch.Tensor, message: str, tmp_path: Path
+) -> None:
+    torch.save(Held(stored).state_dict(), tmp_path / "net.pth")
+    model = Held(there)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=message) as caught:
+        load_weights(model, tmp_path / "net.pth")
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_numbers_that_are_rounded_at_most_are_taken(tmp_path: Path) -> None:
+    stored = torch.tensor([0.1, float("inf"), float("nan"), 60000.0])
+    torch.save(Held(stored).state_dict(), tmp_path / "net.pth")
+    model = load_weights(Held(torch.zeros(4)).half(), tmp_path / "net.pth")
+    torch.testing.assert_close(model.get_buffer("inner.b"), stored.half(), rtol=0, atol=0, equal_nan=True)
+    torch.save({**Held(torch.tensor([0, 255])).state_dict()}, tmp_path / "whole.pth")
+    whole = load_weights(Held(torch.zeros(2, dtype=torch.uint8)), tmp_path / "whole.pth")
+    assert whole.get_buffer("inner.b").tolist() == [0, 255]
+
+
+def test_models_without_numbers_and_tied_ones_that_differ_are_refused(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"'weight' of Linear is on the meta device.*to_empty"):
+        load_weights(nn.Linear(2, 2, device="meta"), tmp_path / "net.pth")
+    with pytest.raises(InputError, match="'weight' of LazyLinear has no shape yet"):
+        load_weights(nn.LazyLinear(2), tmp_path / "net.pth")
+    tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    tied[1].weight = tied[0].weight
+    before = tied[0].weight.detach().clone()
+    torch.save({"0.weight": torch.eye(2), "1.weight": torch.ones(2, 2)}, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"1 tied to another that differs: 1\.weight \(is 0\.weight in the model\)"):
+        load_weights(tied, tmp_path / "net.pth")
+    assert torch.equal(tied[0].weight, before)
+    torch.save({"0.weight": torch.eye(2), "1.weight": torch.eye(2)}, tmp_path / "net.pth")
+    assert torch.equal(load_weights(tied, tmp_path / "net.pth")[1].weight, torch.eye(2))
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_keys_that_would_take_for_ever_to_hash_are_refused(new: bool, tmp_path: Path) -> None:
+    key: Any = ()
+    for _ in range(64):
+        key = (key, key)
+    torch.save({"weight": torch.ones(1), "more": [key]}, tmp_path / "list.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(InputError, match="tuples in tuples that would take for ever to read, which torch never writes"):
+        load_weights(net(), tmp_path / "list.pth")
