@@ -17,6 +17,7 @@ from ..frontend.base.dump import on_trial
 from ..frontend.base.errors import CaptureError, CheckError, InputError, ReconveneError
 from ..frontend.base.progress import stage
 from ..frontend.base.turns import tracing_in_turn
+from ..frontend.base.warned import warn_caller
 from ..frontend.quantized_operators import is_quantized
 from ..passes.integers.ends import Ends
 from .artifact import Artifact
@@ -131,7 +132,7 @@ def compile(
         here = built if chosen.runs_here else _for_this_machine(imported, options)
         _check_agreement(here, module, imported, inputs, check_inputs, dtype)
     if (slow := told(built.general)) is not None:
-        warnings.warn(f"{name_of(module)} for {chosen.name}: {slow}", GeneralCodeWarning, stacklevel=3)
+        warn_caller(f"{name_of(module)} for {chosen.name}: {slow}", GeneralCodeWarning)
     return built
 
 

@@ -20,6 +20,8 @@ _STATISTICS = ("norm", "mean", "sum", "variance", "std", "softmax", "max", "min"
 _FUNCTIONS = ("tanh", "sigmoid", "gelu", "silu", "exp", "log", "erf", "sin", "cos", "pow", "sqrt", "softplus")
 _WORTH_TELLING, _TOLD = 0.1, 4
 """The share of the time from which on general code is told of, and operators that are named."""
+_NOTHING = 20_000.0
+"""Cycles that are not worth a word, whatever their share: about what a call takes besides."""
 _FREE = frozenset({"reshape", "squeeze", "expand_dims", "flatten"})
 """Other shapes of the same elements."""
 
@@ -34,6 +36,7 @@ class GeneralCode:
         line: of the model's code, ``file.py:12``; empty where that is not known.
         calls: how often one pass calls it there.
         share: of the modelled time of one pass, 0 to 1.
+        cycles: that these calls are modelled to take.
     """
 
     operator: str
@@ -41,6 +44,7 @@ class GeneralCode:
     line: str
     calls: int
     share: float
+    cycles: float
 
 
 class GeneralCodeWarning(UserWarning):
@@ -48,19 +52,18 @@ class GeneralCodeWarning(UserWarning):
 
 
 def told(found: Sequence[GeneralCode], share: float | None = None) -> str | None:
-    """One line for a person, where more than a tenth of the time is general code: how much, and whose. `share`: what was
-    measured of it; else it is modelled.
+    """One line for a person, where more than a tenth of the time is general code, and that is more than nothing: how much, and
+    whose. `share`: what was measured of it; else it is modelled.
     """
     modelled = sum(code.share for code in found)
     whole = modelled if share is None else share
-    if not found or whole <= _WORTH_TELLING:
+    if whole <= _WORTH_TELLING or sum(code.cycles for code in found) < _NOTHING:
         return None
-    dearest = [code for code in found if code.share > _WORTH_TELLING * modelled][:_TOLD]
-    named = "; ".join(f"{_place(code)} {whole * code.share / modelled:.0%}" for code in dearest)
-    return (
-        f"{whole:.0%} of the time is {'modelled to be ' if share is None else ''}general code, several times slower than"
-        f" kernels of ours: {named}"
-    )
+    told = [code for code in found if code.share > _WORTH_TELLING * modelled][:_TOLD] or found[:_TOLD]
+    named = "; ".join(f"{_place(code)} {whole * code.share / modelled:.0%}" for code in told)
+    others = f"; and {len(found) - len(told)} more" if len(found) > len(told) else ""
+    kind = "modelled to be general code" if share is None else "general code"
+    return f"{whole:.0%} of the time is {kind}, which is slower than kernels of ours: {named}{others}"
 
 
 def _place(code: GeneralCode) -> str:
@@ -79,7 +82,11 @@ def general_code(plan: KernelPlan, choice: Choice, origins: Mapping[str, Origin]
             key = node.name.removeprefix("relax."), origin.layer, origin.line
             cycles.setdefault(key, []).append(foreign_cycles(node))
     whole = ours + sum(map(sum, cycles.values()))
-    found = [GeneralCode(*key, len(each), sum(each) / whole) for key, each in cycles.items() if whole and sum(each)]
+    found = [
+        GeneralCode(*key, len(each), sum(each) / whole, sum(each))
+        for key, each in cycles.items()
+        if whole and sum(each)
+    ]
     return tuple(sorted(found, key=lambda code: -code.share))
 
 

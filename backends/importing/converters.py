@@ -118,6 +118,17 @@ def _pooled(name: str) -> Converter:
     return convert
 
 
+def _cut(name: str) -> Converter:
+    """The importer gives Relax a list of no places to cut at where one piece is all, and Relax does not know what that is."""
+
+    def convert(node: fx.Node, importer: Any) -> Any:
+        if len(node.meta["val"]) == 1:
+            return (importer.retrieve_args(node)[0],)
+        return importer.create_convert_map()[name](node)
+
+    return convert
+
+
 def _computed_in(name: str, *types: torch.dtype) -> Converter:
     """The importer gives products of types other than float32 that type, or fails on them in other words."""
 
@@ -138,6 +149,7 @@ _LEFT_SHIFTS = (
     "__lshift__.Tensor", "__lshift__.Scalar",
 )  # fmt: skip
 _PRODUCTS = ("mm.default", "bmm.default", "matmul.default", "addmm.default", "baddbmm.default", "convolution.default")
+_CUTS = ("split.Tensor", "split_with_sizes.default")
 _POOLINGS = ("max_pool2d_with_indices.default", "max_pool3d_with_indices.default")
 
 
@@ -161,6 +173,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         **{name: _shifted(shifted_left) for name in _LEFT_SHIFTS},
         **{name.replace("left", "right").replace("__l", "__r"): _shifted(shifted_right) for name in _LEFT_SHIFTS},
         **ORDERING,
+        **{name: _cut(name) for name in _CUTS},
         **{name: _pooled(name) for name in _POOLINGS},
         **{name: _computed_in(name, torch.float32) for name in _PRODUCTS},
         "native_layer_norm.default": _computed_in("native_layer_norm.default", torch.float32, torch.float16),

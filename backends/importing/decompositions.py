@@ -93,11 +93,14 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
 
 
 def prelu(x: Tensor, slope: Tensor) -> Any:
-    """In terms that are epilogues of layers."""
+    """In terms that are epilogues of layers; slopes are finite, as those of a network that was not lost in training are."""
     return A.relu.default(x) + slope * A.clamp_max.default(x, 0.0)
 
 
 def celu(x: Tensor, alpha: float = 1.0) -> Any:
+    """With an alpha below zero its exponential grows, which the kernels' is not made for."""
+    if alpha <= 0:
+        return torch.where(x > 0, x, alpha * torch.expm1(x / alpha))
     return A.elu.default(x, alpha, 1.0, 1.0 / alpha)
 
 

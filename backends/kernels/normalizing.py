@@ -51,8 +51,11 @@ class NormalizeSpec:
 
     @property
     def workspace(self) -> tuple[int, ...]:
-        """Of each channel of each image: a sum as two numbers, a mean as two numbers, and what it is multiplied by."""
-        return (self.source.batch * self.slots,) * 5
+        """Of each channel of each image: a float64 sum in the place of two numbers, a mean as two numbers, and what it is
+        multiplied by.
+        """
+        slots = self.source.batch * self.slots
+        return (2 * slots, slots, slots, slots)
 
     def cycles(self, machine: Machine) -> float:
         """Estimated cycles of one call on one core: two sums in a type twice as wide, and what is written."""
@@ -79,12 +82,12 @@ class _Body:
         self.table = rest.pop(0) if spec.tabled else None
         *leaves, self.result = rest[: -len(spec.workspace)]
         self.leaves = leaves
-        self.upper, self.lower, self.near, self.rest, self.factor = rest[-len(spec.workspace) :]
+        self.totals, self.near, self.rest, self.factor = rest[-len(spec.workspace) :]
 
     def write(self) -> None:
         spec = self.spec
         clear_border(self.result, spec.result)
-        with loops.serial(spec.workspace[0]) as slot:  # Of lanes that no channel uses nothing else is written.
+        with loops.serial(spec.workspace[1]) as slot:  # Of lanes that no channel uses nothing else is written.
             for buffer in (self.near, self.rest, self.factor):
                 loops.store(buffer, slot, loops.number(0.0))
         self._sums(lambda value: value)
@@ -105,7 +108,7 @@ class _Body:
         return image * self.spec.slots + block * self.spec.source.lanes
 
     def _sums(self, of: Any) -> None:
-        """Of each channel over all its pixels, in float64, kept as two numbers of float32."""
+        """Of each channel over all its pixels, in float64 all the way: squares of large numbers are no float32."""
         view, lanes = self.spec.source, self.spec.source.lanes
         parts = next(parts for parts in range(_PARTS, 0, -1) if view.width % parts == 0)
         with view.planes() as (image, block):
@@ -121,12 +124,8 @@ class _Body:
                 value = of(loops.converted(value, _WIDE, lanes))
                 loops.store(sums, part * lanes, loops.load(sums, part * lanes, lanes) + value, lanes)
             whole = sum((loops.load(sums, part * lanes, lanes) for part in range(1, parts)), loops.load(sums, 0, lanes))
-            total = loops.local(lanes, _WIDE)
-            loops.store(total, 0, whole, lanes)
-            whole, slot = loops.load(total, 0, lanes), self._first(image, block)
-            loops.store(self.upper, slot, loops.converted(whole, "float32", lanes), lanes)
-            rest = whole - loops.converted(loops.load(self.upper, slot, lanes), _WIDE, lanes)
-            loops.store(self.lower, slot, loops.converted(rest, "float32", lanes), lanes)
+            bits = tirx.reinterpret(f"float32x{2 * lanes}", whole)
+            loops.store(self.totals, 2 * self._first(image, block), bits, 2 * lanes)
 
     def _each_group(self, write: Any) -> None:
         """Calls `write` with the slots of a group's channels and the sum of all of them, divided by their number."""
@@ -142,8 +141,8 @@ class _Body:
             total = loops.local(1, _WIDE)
             loops.store(total, 0, loops.number(0.0, 1, _WIDE))
             with loops.serial(size) as channel:
-                both = [loops.converted(loops.load(part, slot(channel)), _WIDE) for part in (self.upper, self.lower)]
-                loops.store(total, 0, loops.load(total, 0) + both[0] + both[1])
+                one = tirx.reinterpret(_WIDE, loops.load(self.totals, 2 * slot(channel), 2))
+                loops.store(total, 0, loops.load(total, 0) + one)
             loops.store(total, 0, loops.load(total, 0) / loops.number(size * pixels, 1, _WIDE))
             with loops.serial(size) as channel:
                 write(slot(channel), loops.load(total, 0))

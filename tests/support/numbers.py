@@ -34,6 +34,7 @@ UNARY: Mapping[str, Function] = {
     "elu of a half": lambda x: F.elu(x, 0.5),
     "elu of three numbers": lambda x: torch.ops.aten.elu.default(x, 0.7, 1.3, 0.9),
     "celu of two": lambda x: F.celu(x, 2.0),
+    "celu below zero": lambda x: F.celu(x, -0.7),
     "softplus of two": lambda x: F.softplus(x, 2, 5),
     "threshold": lambda x: F.threshold(x, 0.5, -2.0),
     "prelu": lambda x: F.prelu(x, torch.full((1,), 0.25, dtype=x.dtype)),

@@ -64,12 +64,23 @@ def test_code_that_is_all_ours_says_nothing() -> None:
 
 
 def test_a_line_names_what_is_dear_and_keeps_quiet_below_a_tenth() -> None:
-    found = (GeneralCode("nn.conv3d", "a", "m.py:3", 2, 0.3), GeneralCode("add", "", "", 1, 0.01))
+    found = (GeneralCode("nn.conv3d", "a", "m.py:3", 2, 0.3, 6e6), GeneralCode("add", "", "", 1, 0.01, 2e5))
     assert told(found) == (
-        "31% of the time is modelled to be general code, several times slower than kernels of ours: nn.conv3d of 'a'"
-        " (m.py:3) 30%"
+        "31% of the time is modelled to be general code, which is slower than kernels of ours: nn.conv3d of 'a'"
+        " (m.py:3) 30%; and 1 more"
     )
     assert told(found, 0.62) == (
-        "62% of the time is general code, several times slower than kernels of ours: nn.conv3d of 'a' (m.py:3) 60%"
+        "62% of the time is general code, which is slower than kernels of ours: nn.conv3d of 'a' (m.py:3) 60%; and 1 more"
     )
     assert told(found, 0.1) is told(()) is None
+
+
+def test_a_tiny_network_is_not_told_of() -> None:
+    assert told((GeneralCode("nn.conv3d", "a", "m.py:3", 2, 0.9, 1e4),), 0.9) is None
+
+
+def test_of_many_alike_some_are_named() -> None:
+    line = told(tuple(GeneralCode("softplus", f"{place}", "", 1, 0.06, 1e5) for place in range(12)))
+    assert line is not None and line.endswith(
+        "ours: softplus of '0' 6%; softplus of '1' 6%; softplus of '2' 6%; softplus of '3' 6%; and 8 more"
+    )

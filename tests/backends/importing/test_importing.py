@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -152,3 +152,23 @@ def test_an_operator_that_was_registered_after_another_compilation_is_taken_apar
 
 def single(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+@pytest.mark.parametrize("how", ["split", "split_with_sizes", "chunk", "tensor_split", "unbind"])
+def test_pieces_are_cut_however_many(how: str, pieces: int) -> None:
+    """One piece is all that there is."""
+    calls: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
+        "split": lambda x: x.split(2, 1),
+        "split_with_sizes": lambda x: x.split([2] * pieces, dim=1),
+        "chunk": lambda x: x.chunk(pieces, 1),
+        "tensor_split": lambda x: x.tensor_split(pieces, 1),
+        "unbind": lambda x: x.reshape(2, pieces, 2, 3).unbind(1),
+    }
+
+    class Cut(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return tuple(piece * (place + 1) for place, piece in enumerate(calls[how](x)))
+
+    x = torch.randn(2, 2 * pieces, 3)
+    torch.testing.assert_close(compile(Cut(), (x,)).run(x), Cut()(x), rtol=0, atol=0)

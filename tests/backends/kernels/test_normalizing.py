@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -61,3 +63,14 @@ def test_numbers_far_from_zero_and_constant_ones(norm: nn.Module) -> None:
 def test_a_board_has_them() -> None:
     model = nn.Sequential(nn.Conv1d(4, 9, 1), nn.GroupNorm(3, 9), nn.Conv1d(9, 4, 3), nn.LayerNorm(7))
     assert compile(model.eval(), (torch.randn(1, 4, 9),), "rpi2", check=False).foreign == ()
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 2), nn.GroupNorm(2, 2), nn.InstanceNorm2d(2)])
+@pytest.mark.parametrize("size", [5e18, 1e25, 1e37])
+def test_squares_that_are_no_float32(norm: nn.Module, size: float) -> None:
+    """Sums of them are float64 all the way."""
+    x = torch.tensor([1.0, -1.0, 2.0, -2.0] * 8).reshape(1, 2, 4, 4) * size
+    built = compile(norm.eval(), (x,), check=False)
+    assert built.foreign == ()
+    expected = copy.deepcopy(norm).double()(x.double())
+    torch.testing.assert_close(built.run(x).double(), expected, rtol=1e-5, atol=1e-6)
