@@ -123,6 +123,8 @@ def load_model(
         raise unknown_model(model)
     if weights is not None:
         with stage(f"reading {weights}"):
+            if not weights:
+                raise InputError("--weights names no file; write --weights FILE")
             file, key = place_and_key(weights)
             load_weights(module, file, key=key)
     used = rebatched(arranged(wanted, module), batch)

@@ -17,6 +17,7 @@ from ..frontend.data.folders import ImageFolder, open_folder, some_names
 from ..frontend.data.hugging_face import HubImages, open_hub_images
 from .example_inputs import shaped
 from .models import Fit, LoadedModel, called, named_object
+from .recording import class_count, fits
 from .training.sources import Data
 from .training.tasks import CLASSIFICATION, Measure, Task, task_of
 
@@ -25,7 +26,6 @@ __all__ = [
     "ChosenData",
     "Taker",
     "Wanted",
-    "class_count",
     "is_function",
     "is_own",
     "open_data",
@@ -72,6 +72,8 @@ class Taker:
     """What it was trained on."""
     on_bytes: bool = False
     """Whether an input is bytes."""
+    on_codes: bool = False
+    """Whether an input is codes of numbers."""
 
     @classmethod
     def of(cls, model: LoadedModel) -> Taker:
@@ -80,11 +82,16 @@ class Taker:
         return cls(model.name, tuple(shapes), _scores(model), model.data, on_bytes)
 
     def check_floats(self) -> None:
-        """Raises InputError if it cannot take images that were normalised."""
+        """Raises InputError if it cannot take floats, such as images that were normalised."""
         if self.on_bytes:
             raise InputError(
                 f"'{self.name}' takes bytes, and these are images that were normalised; give the model as it was before"
                 " --image-bytes, or write a function that gives bytes, --data file.py:name"
+            )
+        if self.on_codes:
+            raise InputError(
+                f"'{self.name}' takes codes, and these are images that were normalised; give what was compiled without"
+                " --codes, or write a function that gives codes, --data file.py:name"
             )
 
 
@@ -165,9 +172,7 @@ def parse_channels(
             numbers = ()
         if not numbers or (wanted == "three numbers" and len(numbers) != 3):
             raise InputError(f"{option} {text} is not {wanted}; write such as 0.485,0.456,0.406")
-        # Bytes are 1 at most: a mean of 123.7 is meant for images that were not divided by 255.
-        most = 1 if option == "--mean" else 255
-        if not all(0 <= value <= most for value in numbers) or (option == "--std" and not min(numbers)):
+        if not fits(option.removeprefix("--"), numbers):
             raise InputError(f"{option} {text} is out of range; give shares of 255, deviations above 0")
         found.append(numbers)
     return found[0], found[1]
@@ -287,11 +292,3 @@ def _image_size(taker: Taker) -> tuple[int, int]:
 def _scores(model: LoadedModel) -> int | None:
     """How many classes a model tells apart; None if it gives something else."""
     return class_count(model.module)
-
-
-def class_count(module: torch.fx.GraphModule) -> int | None:
-    """How many scores a captured model gives for each item; None if it gives something else."""
-    given = module.graph.output_node().args[0]
-    outputs = given if isinstance(given, tuple | list) else (given,)
-    value = outputs[0].meta.get("val") if len(outputs) == 1 and isinstance(outputs[0], torch.fx.Node) else None
-    return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.dim() == 2 else None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backends.tensor_spec import TensorSpec
+from ..backends.tensor_spec import CodeScale, TensorSpec
 from ..frontend.base.errors import InputError
 from ..frontend.data.facts import Colours, DataFacts
 from ..frontend.data.image_files import read_fitted
@@ -18,6 +18,8 @@ from ..frontend.data.image_files import read_fitted
 __all__ = ["Pictures", "labels_of"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+_UNREAD = (".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2", ".ico", ".tga", ".svg", ".psd", ".dng")
+"""Of images, too."""
 _LIKELIEST = 5
 
 
@@ -28,26 +30,41 @@ class Pictures:
     Attributes:
         files: one for each item of the batch.
         colours: what they are normalised with; None: as the model says.
+        name: of the input that they are for, if it was given.
     """
 
     files: tuple[Path, ...]
     colours: Colours | None = None
+    name: str | None = None
 
     @classmethod
     def among(cls, words: Sequence[str], colours: Colours | None = None) -> Pictures | None:
-        """The image files that were named, None if none was. Raises InputError where arrays are among them."""
-        named = [word for word in words if word.lower().endswith(SUFFIXES)]
+        """Image files that were named, also as ``NAME=FILE``, None if none was.
+
+        Raises:
+            InputError: arrays, images of other formats or other inputs' names are among them.
+        """
+        parted = [_parted(word) for word in words]
+        for _, file in parted:
+            if file.lower().endswith(_UNREAD):
+                raise InputError(f"'{file}' is of a format that is not read; make it one of {', '.join(SUFFIXES)}")
+        named = [(name, file) for name, file in parted if file.lower().endswith(SUFFIXES)]
         if not named:
             if colours is not None:
                 raise InputError("--mean and --std are what image files are normalised with, and none was given")
             return None
         if len(named) < len(words):
-            other = next(word for word in words if word not in named)
-            raise InputError(f"'{named[0]}' is an image and '{other}' is none; give images alone, or arrays alone")
-        return cls(tuple(map(Path, named)), colours)
+            other = next(file for name, file in parted if (name, file) not in named)
+            raise InputError(f"'{named[0][1]}' is an image and '{other}' is none; give images alone, or arrays alone")
+        names = dict.fromkeys(name for name, _ in named)
+        if len(names) > 1:
+            told = " and ".join("one without a name" if name is None else f"one for '{name}'" for name in names)
+            raise InputError(f"images are for the one input of a model, and there is {told}; give them alike")
+        return cls(tuple(Path(file) for _, file in named), colours, next(iter(names)))
 
     def inputs(self, specs: Sequence[TensorSpec], facts: DataFacts | None) -> tuple[torch.Tensor, ...]:
-        """The input of the call: scaled, cropped to the middle, and normalised, or as bytes where the model takes bytes.
+        """The input of the call: scaled, cropped to the middle, and normalised; then as codes where the code takes codes. Where
+        the model takes bytes it is the pixels.
 
         Args:
             specs: of the model's inputs.
@@ -62,14 +79,18 @@ class Pictures:
         if spec is None or order is None:
             told = ", ".join(f"{each.dtype} {'x'.join(map(str, each.shape))}" for each in specs)
             raise InputError(f"the model takes {told}, no images of three colours; give arrays, .npy or .npz")
+        if self.name not in (None, spec.name):
+            raise InputError(f"the model has no input '{self.name}'; it takes {spec.name}")
         batch, height, width = spec.shape[0], *(spec.shape[axis] for axis in order)
         if len(self.files) != batch:
             raise InputError(
                 f"the model takes {batch} images a call, and {len(self.files)} were given; give as many, or compile it with"
                 f" --input {'x'.join(map(str, (len(self.files), *spec.shape[1:])))}"
             )
+        if _on_bytes(spec) and self.colours is not None:
+            raise InputError("the model takes bytes and normalises them itself; leave out --mean and --std")
         pixels = torch.from_numpy(np.stack([read_fitted(path, height, width) for path in self.files]))
-        if spec.dtype == "uint8":
+        if _on_bytes(spec):
             return (pixels.permute(0, 2, 3, 1).contiguous() if order == _LAST else pixels,)
         colours = self.colours or (None if facts is None else facts.colours)
         if colours is None:
@@ -79,7 +100,25 @@ class Pictures:
             )
         mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in (colours.mean, colours.std))
         normalised = (pixels.to(torch.float32) / 255 - mean) / std
-        return (normalised.permute(0, 2, 3, 1).contiguous() if order == _LAST else normalised,)
+        return (normalised if spec.codes is None else _coded(normalised, spec.codes, spec.dtype),)
+
+
+def _parted(word: str) -> tuple[str | None, str]:
+    """Name and file of ``NAME=FILE``; no name where there is none, or where that is a file."""
+    name, equals, file = word.partition("=")
+    return (name, file) if equals and not Path(word).exists() else (None, word)
+
+
+def _coded(values: torch.Tensor, codes: CodeScale, dtype: str) -> torch.Tensor:
+    """The 8-bit codes that are nearest to numbers, half to even, as a quantised model rounds them itself."""
+    kind = getattr(torch, dtype)
+    limits = torch.iinfo(kind)
+    return (torch.round(values * (1.0 / codes.scale)) + codes.zero_point).clamp(limits.min, limits.max).to(kind)
+
+
+def _on_bytes(spec: TensorSpec) -> bool:
+    """Whether it is images as they are, and no codes of numbers."""
+    return spec.dtype == "uint8" and spec.codes is None
 
 
 _FIRST, _LAST = (2, 3), (1, 2)
@@ -88,9 +127,9 @@ _FIRST, _LAST = (2, 3), (1, 2)
 
 def _order(spec: TensorSpec) -> tuple[int, int] | None:
     """Where height and width are in images of three colours; None for anything else."""
-    if len(spec.shape) != 4 or spec.dtype not in ("float32", "uint8"):
+    if len(spec.shape) != 4 or not (spec.dtype == "float32" or _on_bytes(spec) or spec.codes is not None):
         return None
-    return _FIRST if spec.shape[1] == 3 else _LAST if spec.shape[3] == 3 and spec.dtype == "uint8" else None
+    return _FIRST if spec.shape[1] == 3 else _LAST if spec.shape[3] == 3 and _on_bytes(spec) else None
 
 
 def labels_of(files: Sequence[Path], outputs: Sequence[torch.Tensor], facts: DataFacts | None) -> list[dict[str, Any]]:

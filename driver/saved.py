@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from ..frontend.arguments import Inputs
 from ..frontend.base.errors import InputError
 from ..frontend.base.turns import tracing_in_turn
 from ..frontend.capture import Model
-from ..frontend.data.facts import DataFacts, facts_of
+from ..frontend.data.facts import facts_of
 from ..frontend.program_file import StoredProgram, load_stored, save_program
 from .api import captured
+from .recording import recorded
 
 __all__ = ["StoredProgram", "load", "save"]
 
@@ -41,9 +41,13 @@ def save(
         InputError: the model cannot be captured, the file cannot be written, or classes and colours make no sense. An older
             file of that name is then untouched.
     """
-    told = _facts(classes, mean, std)
+    if classes is None and (mean is not None or std is not None):
+        raise InputError("mean and std are of a classifier of images; name its classes, too")
     module, inputs = captured(model, example_inputs)
-    save_program(module, inputs, path, data=told or facts_of(module))
+    data = facts_of(module)
+    if classes is not None:
+        data = recorded(module, classes, mean, std, data)
+    save_program(module, inputs, path, data=data)
 
 
 def load(path: str | os.PathLike[str]) -> StoredProgram:
@@ -60,21 +64,3 @@ def load(path: str | os.PathLike[str]) -> StoredProgram:
     if os.path.isdir(path):
         raise InputError(f"'{os.fspath(path)}' is a folder; a bundle is opened with reconvene.Built.open")
     return load_stored(path)
-
-
-def _facts(
-    classes: Sequence[str] | None, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> DataFacts | None:
-    if classes is None:
-        if mean is not None or std is not None:
-            raise InputError("mean and std are of a classifier of images; name its classes, too")
-        return None
-    if (mean is None) != (std is None):
-        raise InputError("mean and std are one normalisation; give both, or neither")
-    plain: dict[str, Any] = {"classes": list(classes), "mean": None, "std": None, "test_share": 0.0}
-    if mean is not None and std is not None:
-        plain |= {"mean": list(mean), "std": list(std)}
-    try:
-        return DataFacts.from_plain(plain)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"classes or colours cannot be used: {error}") from None

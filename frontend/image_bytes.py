@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from .arguments import Inputs
 from .base.errors import InputError
 from .capture import FIXED, Model, capture, example_inputs_of
+from .data.facts import facts_of, keep_facts
 from .graph_module import CapturedModule, as_changed
 
 __all__ = ["ORDERS", "check_order", "on_image_bytes"]
@@ -39,7 +41,8 @@ def on_image_bytes(
         example_inputs: of the model as it is. Not needed for one that is captured, and for files.
 
     Returns:
-        A graph that takes uint8, 0..255; ``meta["example_inputs"]`` are the example's images as bytes.
+        A graph that takes uint8, 0..255; ``meta["example_inputs"]`` are the example's images as bytes. Of what the model says
+        of its images, the classes stay, and the normalisation is its own.
 
     Raises:
         InputError: the model takes something else, the colours are not as many, a mean is no share, a deviation not finite or
@@ -58,7 +61,10 @@ def on_image_bytes(
     made = _OnBytes.around(module, subtracted, divisor, order)
     sizes = module.meta.get("input_sizes")
     shapes = None if sizes is not None and sizes.free() else FIXED
-    return capture(made, (made.bytes_of(image),), shapes)
+    found = capture(made, (made.bytes_of(image),), shapes)
+    if (facts := facts_of(module)) is not None:
+        keep_facts(found, replace(facts, colours=None))
+    return found
 
 
 def check_order(order: str) -> None:

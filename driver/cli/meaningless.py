@@ -86,6 +86,8 @@ def _weights(given: Given) -> None:
     if Path(model).is_dir() and given.values.get("against") is None:
         given.refuse(["weights"], "for a bundle, which is compiled already")
     file = str(given["weights"])
+    if not file:
+        raise InputError("--weights names no file; write --weights FILE")
     if not Path(file).exists() and not Path(file.rpartition(":")[0] or file).exists():
         raise InputError(f"no such file: '{file}'; give weights as torch.save or safetensors wrote them")
 

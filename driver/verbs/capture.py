@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from ...frontend.base.errors import InputError
-from ...frontend.base.files import read_text
 from ...frontend.base.progress import stage
 from ...frontend.data.facts import DataFacts
 from ...frontend.image_bytes import check_order, on_image_bytes
@@ -17,7 +16,8 @@ from ...frontend.program_file import check_onnx, export_onnx, save_program
 from ..answer import Answer, files_line, says
 from ..models import LoadedModel, load_model
 from ..outputs import check_different, check_file, suffixed
-from ..own_data import class_count, parse_channels
+from ..own_data import parse_channels
+from ..recording import read_names, recorded
 
 __all__ = ["Request", "parse_channels", "run"]
 
@@ -79,28 +79,8 @@ def run(request: Request) -> Answer:
 def _recorded(loaded: LoadedModel, request: Request) -> DataFacts:
     """What the file is to say of the model's images. Raises InputError where that makes no sense."""
     assert request.classes is not None
-    try:
-        names = [line.strip() for line in read_text(request.classes).splitlines()]
-    except OSError as error:
-        raise InputError(f"cannot read '{request.classes}': {error.strerror or error}") from None
-    names = [name for name in names if name]
-    scores = class_count(loaded.module)
-    if scores is not None and scores != len(names):
-        raise InputError(
-            f"'{request.classes}' names {len(names)} classes, and the model gives {scores}; name each of them"
-        )
     mean, std = request.normalisation or (None, None)
-    known = None if loaded.data is None else loaded.data.colours
-    if mean is None and known is not None:
-        mean, std = known.mean, known.std
-    try:
-        return DataFacts.from_plain(
-            {"classes": names, "mean": mean and list(mean), "std": std and list(std), "test_share": 0.0}
-        )
-    except ValueError as error:
-        raise InputError(
-            f"classes or colours cannot be recorded: {error}; name each class once, and three colours"
-        ) from None
+    return recorded(loaded.module, read_names(request.classes), mean, std, loaded.data, str(request.classes))
 
 
 def _on_bytes(loaded: LoadedModel, request: Request) -> LoadedModel:
@@ -112,8 +92,9 @@ def _on_bytes(loaded: LoadedModel, request: Request) -> LoadedModel:
             "the model does not say what its images were normalised with; give --mean and --std, as it was trained with"
         )
     module = on_image_bytes(loaded.module, *given, order=request.image_bytes or "")
-    # What the file says of its images is no longer so.
-    return replace(loaded, module=module, example_inputs=module.meta["example_inputs"], data=None)
+    # Nobody normalises its images outside any more.
+    data = None if loaded.data is None else replace(loaded.data, colours=None)
+    return replace(loaded, module=module, example_inputs=module.meta["example_inputs"], data=data)
 
 
 def tensors(values: Any) -> list[torch.Tensor]:

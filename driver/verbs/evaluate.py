@@ -115,13 +115,15 @@ def _of_bundle(request: Request) -> _Subject:
         return [bundle.signature.returned(outputs) for outputs in runner(flat)]
 
     compiled = Compiled(_items(bundle.inputs), run)
+    on_codes = any(spec.codes is not None for spec in bundle.inputs)
     if request.against is not None:
         loaded = load_model(request.against, request.inputs, request.seed, weights=request.weights)
-        return _Subject(Taker.of(loaded), _module(loaded), lambda: compiled)
+        return _Subject(replace(Taker.of(loaded), on_codes=on_codes), _module(loaded), lambda: compiled)
     given = bundle.outputs[0].shape if len(bundle.outputs) == 1 else ()
     shapes = tuple(spec.shape for spec in bundle.inputs)
-    on_bytes = any(spec.dtype == "uint8" for spec in bundle.inputs)
-    taker = Taker(Path(request.model).name, shapes, given[1] if len(given) == 2 else None, bundle.data, on_bytes)
+    classes = given[1] if len(given) == 2 else None
+    on_bytes = any(spec.dtype == "uint8" and spec.codes is None for spec in bundle.inputs)
+    taker = Taker(Path(request.model).name, shapes, classes, bundle.data, on_bytes, on_codes)
     return _Subject(taker, None, lambda: compiled)
 
 

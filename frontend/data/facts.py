@@ -30,7 +30,8 @@ class DataFacts:
 
     Attributes:
         classes: names of the network's outputs, in order.
-        colours: what images are normalised with; None where whoever made the images did that.
+        colours: what images are normalised with; None where whoever made the images did that, or where the model takes bytes
+            (uint8) as they are.
         test_share: of the images of each class that were held back for tests; 0 where they lay apart.
     """
 

@@ -42,6 +42,12 @@ _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP")
 _MOST_SIDE = 1 << 16
 """More than JPEG can say; scaling a longer one to a square takes memory by its length."""
 
+_MOST_CROPS = 64
+"""Of which a strip that is scaled has the length."""
+
+_WHITE = (1 << 16) - 1
+"""The most of 16 bits."""
+
 _JPEG, _SCAN, _MOST_SCANS = b"\xff\xd8", b"\xff\xda", 100
 """Each scan of a progressive JPEG goes through all of its pixels, whose bytes may be none."""
 
@@ -141,17 +147,23 @@ def read_photograph(path: Path, size: int) -> Bytes:
 def read_fitted(path: Path, height: int, width: int) -> Bytes:
     """The middle of an image file as (3, height, width), 0..255; see `fitted`. Raises InputError if it is no image."""
     with _opened(_content(path), f"'{path}'") as image:
-        return fitted(image, height, width)
+        return fitted(image, height, width, f"'{path}'")
 
 
-def fitted(image: Image.Image, height: int, width: int) -> Bytes:
+def fitted(image: Image.Image, height: int, width: int, what: str = "an image") -> Bytes:
     """The middle of an image, upright, as (3, height, width), 0..255, RGB.
 
     Scaled, bilinear and by an eighth less than to cover that size, then cropped, as classifiers are evaluated: what
-    torchvision's ``Resize`` and ``CenterCrop`` make of it. An image of that size stays as it is.
+    torchvision's ``Resize`` and ``CenterCrop`` make of it. Unlike there, an image of that size stays as it is, one that says
+    how it was held (EXIF) is turned first, one of 16 bits is taken to 8, and of a strip that is longer than 64 crops the
+    middle is taken before it is scaled.
+
+    Raises:
+        InputError: its grey values have more than 16 bits, or are floats; `what` it is begins the message.
     """
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = _in_bytes(ImageOps.exif_transpose(image), what)
     if upright.size != (width, height):
+        upright = _middle(upright, height, width)
         short, side = min(((upright.height, height), (upright.width, width)), key=lambda pair: pair[0] / pair[1])
         whole = round(side * 8 / 7)
         wide, high = (whole if extent == short else int(whole * extent / short) for extent in upright.size)
@@ -159,6 +171,33 @@ def fitted(image: Image.Image, height: int, width: int) -> Bytes:
         scaled = upright.resize((wide, high), Image.Resampling.BILINEAR)
         upright = scaled.crop((left, top, left + width, top + height))
     return _planes(np.asarray(upright))
+
+
+def _middle(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Of a strip that is longer than `_MOST_CROPS` crops, these: scaled as a whole, few bytes would take much memory."""
+    unit = min(image.width / width, image.height / height)
+    margins = []
+    for extent, side in ((image.width, width), (image.height, height)):
+        kept = math.ceil(_MOST_CROPS * side * unit)
+        margins.append(max(0, extent - kept) // 2)
+    across, down = margins
+    if not across and not down:
+        return image
+    return image.crop((across, down, image.width - across, image.height - down))
+
+
+def _in_bytes(image: Image.Image, what: str) -> Image.Image:
+    """An image in red, green and blue of 8 bits. Raises InputError where its numbers say nothing of what is white."""
+    if image.mode.startswith("I"):
+        numbers = np.asarray(image).astype(np.int64)
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() <= _WHITE:
+            raise InputError(
+                f"{what} has grey values from {numbers.min()} to {numbers.max()}; give 8 or 16 bits a pixel"
+            )
+        image = Image.fromarray(((numbers * 255 + _WHITE // 2) // _WHITE).astype(np.uint8))
+    elif image.mode == "F":
+        raise InputError(f"{what} has grey values that are floats; give 8 or 16 bits a pixel")
+    return image.convert("RGB")
 
 
 def decoded(content: bytes, what: str, side: int) -> Bytes:
@@ -174,7 +213,7 @@ def read_image(path: Path, side: int) -> Bytes:
 def _rgb(content: bytes, what: str, side: int | None = None) -> Bytes:
     """Pixels (H, W, 3)."""
     with _opened(content, what, side) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(_in_bytes(image, what))
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.data.facts import Colours, facts_of
 from reconvene.frontend.program_file import Compute
 
+NAMES = ("ape", "bee", "cat", "doe")
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -44,7 +47,7 @@ def test_weights_that_were_changed_have_no_certificate(net: nn.Module, tmp_path:
 
 
 def test_classes_and_colours_go_all_the_way(net: nn.Module, tmp_path: Path) -> None:
-    names, mean, std = ("ape", "bee", "cat", "doe"), (0.5, 0.4, 0.25), (0.25, 0.5, 1.0)
+    names, mean, std = NAMES, (0.5, 0.4, 0.25), (0.25, 0.5, 1.0)
     reconvene.save(net, IMAGES, tmp_path / "net.pt2", classes=names, mean=mean, std=std)
     result = reconvene.prune(str(tmp_path / "net.pt2"), sparsity=0.5)
     result.save(tmp_path / "small.pt2")
@@ -52,6 +55,17 @@ def test_classes_and_colours_go_all_the_way(net: nn.Module, tmp_path: Path) -> N
     assert found is not None and found.classes == names and found.colours == Colours(mean, std)
     reconvene.save(str(tmp_path / "small.pt2"), None, tmp_path / "again.pt2")
     assert reconvene.load(tmp_path / "again.pt2").data == found
+
+
+def test_colours_may_be_arrays_or_tensors_and_stay_where_classes_are_named_anew(net: nn.Module, tmp_path: Path) -> None:
+    path, again = tmp_path / "net.pt2", tmp_path / "again.pt2"
+    for kind in (np.float32, torch.tensor):
+        colours = {"mean": kind([0.5, 0.25, 0.125]), "std": kind([0.5, 1.0, 2.0])}
+        reconvene.save(net, IMAGES, path, classes=(name for name in NAMES), **colours)
+        found = reconvene.load(path).data
+        assert found is not None and found.colours == Colours((0.5, 0.25, 0.125), (0.5, 1.0, 2.0))
+    reconvene.save(path, None, again, classes=NAMES[::-1])
+    assert reconvene.load(again).data == replace(found, classes=NAMES[::-1])
 
 
 def test_a_lone_tensor_and_keywords_are_inputs(tmp_path: Path) -> None:
@@ -69,16 +83,20 @@ def test_a_lone_tensor_and_keywords_are_inputs(tmp_path: Path) -> None:
     [
         ({"mean": [0.5] * 3, "std": [0.5] * 3}, "name its classes"),
         ({"classes": ["a", "b"], "mean": [0.5] * 3}, "give both"),
-        ({"classes": ["a", "a"]}, "of different names"),
-        ({"classes": ["a", "b"], "mean": [0.5], "std": [0.5]}, "cannot be used"),
-        ({"classes": ["a", "b"], "mean": [0.5] * 3, "std": [0.0] * 3}, "not above 0"),
+        ({"classes": ["a", "a", "b", "c"]}, "of different names"),
+        ({"classes": ["a", "b"]}, "classes names 2 classes, and the model gives 4; name each of them"),
+        ({"classes": "abcd"}, "classes is one text, 'abcd'; give a list of names"),
+        ({"classes": 4}, "cannot be recorded"),
+        ({"classes": NAMES, "mean": [0.5], "std": [0.5]}, "mean has 1 numbers, and an image's colours are three"),
+        ({"classes": NAMES, "mean": [0.5] * 3, "std": [0.0] * 3}, "std .* deviations above 0"),
+        ({"classes": NAMES, "mean": [123.7] * 3, "std": [58.0] * 3}, "mean .* is out of range; give shares of 255"),
+        ({"classes": NAMES, "mean": [0.5] * 3, "std": [float("inf")] * 3}, "std .* is out of range"),
+        ({"classes": NAMES, "mean": "grey", "std": [0.5] * 3}, "mean is 'grey'; give three numbers"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(
-    net: nn.Module, tmp_path: Path, said: dict[str, list[float]], message: str
-) -> None:
+def test_what_makes_no_sense_is_one_line(net: nn.Module, tmp_path: Path, said: dict[str, Any], message: str) -> None:
     with pytest.raises(reconvene.InputError, match=message) as caught:
-        reconvene.save(net, IMAGES, tmp_path / "net.pt2", **said)  # type: ignore[arg-type]
+        reconvene.save(net, IMAGES, tmp_path / "net.pt2", **said)
     assert "\n" not in str(caught.value) and not (tmp_path / "net.pt2").exists()
 
 

@@ -68,6 +68,7 @@ def test_weights_are_those_of_the_file(capsys: pytest.CaptureFixture[str]) -> No
     [
         (["--method", "net.py:number"], "is a int, no function that scores weights"),
         (["--method", "net.py:nothing"], "has no 'nothing'; name a function that scores weights"),
+        (["--weights="], "--weights names no file"),
         (["--layer-sparsity", "0"], "'0' is no share of layers; write PATTERN=SHARE"),
         (["--layer-sparsity", "0=1.5"], "'0=1.5' is no share of layers"),
         (["--layer-sparsity", "0=.5", "--layer-sparsity", "0=.6"], "two shares were given for '0'"),

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 import reconvene
 from reconvene.backends.bundles.read import open_bundle
+from reconvene.backends.tensor_spec import CodeScale, TensorSpec
 from reconvene.driver.cli.command_line import main
 from reconvene.driver.pictures import Pictures, labels_of
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.data.facts import Colours, DataFacts
 from reconvene.frontend.data.image_files import read_fitted
+from reconvene.frontend.quantized_operators import load_quantized_operators
 
 NAMES = ("blue", "green", "red")
 MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 1.0)
@@ -133,6 +135,108 @@ def test_bytes_are_given_as_bytes(place: Path) -> None:
     for shape, dtype in (((1, 1, 8, 8), "float32"), ((1, 3, 8), "float32"), ((1, 3, 8, 8), "int64")):
         with pytest.raises(InputError, match="no images of three colours; give arrays"):
             Pictures(files).inputs((type(spec)("x", shape, dtype),), None)
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [("uint8", 128), ("int8", -7)])
+def test_codes_are_those_of_the_normalised_image(place: Path, dtype: str, zero: int) -> None:
+    files = (place / "leaf.png",)
+    spec = TensorSpec("image", (1, 3, 8, 8), dtype, CodeScale(0.0125, zero))
+    (found,) = Pictures(files).inputs((spec,), DataFacts(NAMES, Colours(MEAN, STD)))
+    (floats,) = Pictures(files).inputs(
+        (TensorSpec("image", (1, 3, 8, 8), "float32"),), DataFacts(NAMES, Colours(MEAN, STD))
+    )
+    limits = np.iinfo(dtype)
+    wanted = np.clip(np.rint(floats.double().numpy() / 0.0125) + zero, limits.min, limits.max)
+    assert str(found.dtype) == f"torch.{dtype}" and np.abs(found.numpy() - wanted).max() <= 1
+    assert (found.numpy() == wanted).mean() > 0.9 and len(np.unique(wanted)) > 2
+    with pytest.raises(InputError, match="does not say what images are normalised with"):
+        Pictures(files).inputs((spec,), None)
+
+
+def test_codes_of_halves_are_even(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (0, 255, 0)).save(tmp_path / "green.png")
+    spec = TensorSpec("image", (1, 3, 8, 8), "int8", CodeScale(0.25, 0))
+    colours = Colours((0.125, 0.375, 0.5), (1.0, 1.0, 0.0009765625))
+    (found,) = Pictures((tmp_path / "green.png",), colours).inputs((spec,), None)
+    assert [int(found[0, colour].unique()) for colour in range(3)] == [0, 2, -128]  # Of -0.5, 2.5 and -2048.
+
+
+def test_a_quantised_model_on_codes_takes_the_codes_of_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    load_quantized_operators()
+    rounding = torch.ops.quantized_decomposed
+
+    class Rounded(Colour):
+        def forward(self, images: Tensor) -> Tensor:
+            codes = rounding.quantize_per_tensor(images, 0.02, 128, 0, 255, torch.uint8)
+            return super().forward(rounding.dequantize_per_tensor(codes, 0.02, 128, 0, 255, torch.uint8))
+
+    model, image = str(tmp_path / "rounded.pt2"), str(place / "leaf.png")
+    reconvene.save(Rounded(), torch.zeros(1, 3, 8, 8), model, classes=NAMES, mean=MEAN, std=STD)
+    built = reconvene.compile(model, codes="inputs")
+    assert built.inputs[0].dtype == "uint8" and built.inputs[0].codes is not None
+    built.save(tmp_path / "bundle")
+    answers = []
+    for what in (model, str(tmp_path / "bundle")):
+        assert run(capsys, what, image, "-o", str(tmp_path / "y.npy"))[0] == 0
+        answers.append(np.load(tmp_path / "y.npy"))
+    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5, atol=1e-6)
+    for name in NAMES:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / f"{number}.png")
+    line = ["evaluate", str(tmp_path / "bundle"), "--data", str(tmp_path / "photos"), "--test-share", "0.5"]
+    assert main(line) == 2 and "takes codes, and these are images" in capsys.readouterr().err
+
+
+def test_a_model_on_bytes_tells_labels_and_normalises_itself(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, image, model = tmp_path / "names.txt", str(place / "leaf.png"), str(tmp_path / "bytes.pt2")
+    names.write_text("\N{ZERO WIDTH NO-BREAK SPACE}blue\r\ngreen\r\nred\r\n", encoding="utf-8")
+    colours = ["--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD))]
+    line = ["capture", str(place / "plain.pt2"), "--classes", str(names), *colours]
+    assert main([*line, "--image-bytes", "NHWC", "-o", model]) == 0
+    assert reconvene.load(model).data == DataFacts(NAMES, None)
+    capsys.readouterr()
+    code, found = run(capsys, model, image)
+    (mine,), (theirs,) = (each["labels"] for each in (found, run(capsys, str(place / "named.pt2"), image)[1]))
+    assert code == 0 and [entry["name"] for entry in mine["classes"]] == ["green", "blue", "red"]
+    for one, other in zip(mine["classes"], theirs["classes"], strict=True):
+        assert one["share"] == pytest.approx(other["share"], abs=1e-6)
+    again = ["capture", model, "--classes", str(names), *colours, "-o", str(tmp_path / "again.pt2")]
+    for wrong in (["run", model, image, *colours], again):
+        assert main(wrong) == 2
+        said = capsys.readouterr().err
+        assert "the model takes bytes and normalises them itself; leave out" in said and said.count("\n") == 1
+
+
+def test_names_in_another_encoding_are_one_line(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text, encoding in (("bl\xe5\ngreen\nred\n", "latin-1"), ("blue\ngreen\nred\n", "utf-16")):
+        (tmp_path / "names.txt").write_text(text, encoding=encoding)
+        line = ["capture", str(place / "plain.pt2"), "--classes", str(tmp_path / "names.txt")]
+        assert main([*line, "-o", str(tmp_path / "new.pt2")]) == 2
+        said = capsys.readouterr().err
+        assert "is no text in UTF-8" in said and said.count("\n") == 1
+
+
+def test_an_image_may_be_for_an_input_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("leaf.tif", "leaf.GIF"):
+        Image.new("L", (2, 2)).save(tmp_path / name)
+    image, model = str(place / "leaf.png"), str(place / "named.pt2")
+    assert run(capsys, model, f"images={image}") == run(capsys, model, image)
+    lines = {
+        (f"image={image}",): "the model has no input 'image'; it takes images",
+        (f"images={image}", image): "one for 'images' and one without a name; give them alike",
+        (str(tmp_path / "leaf.tif"),): "leaf.tif' is of a format that is not read; make it one of .jpg",
+        (f"images={tmp_path / 'leaf.GIF'}",): "leaf.GIF' is of a format that is not read",
+    }
+    for line, message in lines.items():
+        code, said = run(capsys, model, *line)
+        assert code == 2 and message in said and len(said.splitlines()) == 1
 
 
 def test_a_softmax_of_the_models_own_is_left_alone() -> None:

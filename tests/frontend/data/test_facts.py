@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import reconvene
 from reconvene.driver.cli.command_line import main
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.data.facts import Colours, DataFacts
+from reconvene.frontend.data.facts import Colours, DataFacts, facts_of
+from reconvene.frontend.image_bytes import on_image_bytes
 from reconvene.frontend.program_file import read_program, save_program
 
 FACTS = DataFacts(("ripe", "unripe"), Colours((0.5, 0.25, 0.125), (0.1, 0.2, 0.3)), 0.25)
@@ -68,7 +71,10 @@ def test_a_file_keeps_them_and_verbs_hand_them_on_where_they_hold(
     assert main(["capture", "small.pt2", "-o", "copy.pt2"]) == 0
     assert read_program("copy.pt2").data == FACTS
     assert main(["capture", "small.pt2", "--image-bytes", "NHWC", "-o", "bytes.pt2"]) == 0
-    assert read_program("bytes.pt2").data is None  # Its images are no longer normalised outside.
+    # Nobody normalises its images outside any more.
+    assert read_program("bytes.pt2").data == replace(FACTS, colours=None)
+    on_bytes = on_image_bytes(reconvene.load("small.pt2").module, (0.5, 0.25, 0.125), (0.1, 0.2, 0.3))
+    assert facts_of(on_bytes) == replace(FACTS, colours=None)
 
 
 @pytest.mark.parametrize(

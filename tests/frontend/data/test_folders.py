@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.data import folders
 from reconvene.frontend.data.facts import Colours
 from reconvene.frontend.data.folders import colours_of, open_folder
-from reconvene.frontend.data.image_files import fitted, read_fitted
+from reconvene.frontend.data.image_files import Bytes, fitted, read_fitted, read_image
 from tests.support.pictures import draw, write_pictures
 
 
@@ -86,6 +87,33 @@ def test_scaling_and_cropping_are_torchvision_s(height: int, width: int, size: i
 def test_every_image_covers_every_size(height: int, width: int, high: int, wide: int) -> None:
     bright = fitted(Image.new("RGB", (width, height), (255, 250, 245)), high, wide)
     assert bright.shape == (3, high, wide) and bright.min() == 245
+
+
+def test_a_strip_is_not_scaled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    strip = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3000, 1, 3), dtype=np.uint8))
+    whole = v2.Compose([v2.Resize(18), v2.CenterCrop(16)])(strip)
+    sizes, resize = [], Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *rest: sizes.append(size) or resize(self, size, *rest)
+    )
+    assert (fitted(strip, 16, 16) == np.asarray(whole).transpose(2, 0, 1)).all()
+    across = fitted(strip.transpose(Image.Transpose.ROTATE_90), 16, 16)
+    assert (across == np.rot90(np.asarray(whole)).transpose(2, 0, 1)).all()
+    assert len(sizes) == 2 and all(max(size) <= 65 * 18 for size in sizes)
+
+
+@pytest.mark.parametrize("read", [lambda path: read_fitted(path, 16, 16), lambda path: read_image(path, 16)])
+def test_sixteen_bits_are_taken_to_eight(read: Callable[[Path], Bytes], tmp_path: Path) -> None:
+    grey = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    for name in ("grey.png", "grey.ppm"):
+        Image.fromarray(grey).save(tmp_path / name)
+        assert (read(tmp_path / name) == np.arange(256).reshape(16, 16)).all()
+
+
+def test_grey_values_without_a_white_are_refused() -> None:
+    for values, what in ((np.float32(0.5), "that are floats"), (np.int32(70000), "from 70000 to 70000")):
+        with pytest.raises(InputError, match=f"an image has grey values {what}; give 8 or 16 bits"):
+            fitted(Image.fromarray(np.full((4, 4), values)), 4, 4)
 
 
 def test_images_are_upright_and_of_three_colours(tmp_path: Path) -> None:
