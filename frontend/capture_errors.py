@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from .base.errors import CaptureError
+from .outside import preserved_outside
 from .snapshot import preserved
 
 __all__ = ["capture_error", "first_line", "user_line", "written_parameter"]
@@ -35,7 +36,7 @@ def capture_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     """Tells a model that does not even run on its inputs from one that torch.export cannot follow."""
     name = type(model).__name__
     try:
-        with preserved(model, (args, kwargs), parameters=True), torch.no_grad():
+        with preserved(model, (args, kwargs), parameters=True), preserved_outside(model), torch.no_grad():
             before = {title: parameter._version for title, parameter in model.named_parameters()}
             model(*args, **kwargs)
             written = [

@@ -19,7 +19,7 @@ from .base.errors import CaptureError
 from .base.torch_logs import FAILURES, quiet
 from .capture_errors import capture_error
 from .graph_module import CapturedModule, as_changed, changed_layer
-from .outside import changed_outside, check_kept_outside, containers_outside, memories_outside, shallow
+from .outside import check_kept_outside, outside_of, preserved_outside
 from .snapshot import preserved
 from .state import tracing_state
 from .strict_export import strict_export
@@ -52,12 +52,11 @@ def exported(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None, training: bool = False
 ) -> ExportedProgram:
     """The same with torch's own errors, or in the model's own training mode."""
-    outside = containers_outside(model)
-    before = shallow(outside)
+    outside = outside_of(model)
     with _exporting(model, (args, kwargs), training), tracing_state(model) as traced, _DetachedData():
         args, kwargs = distinct((args, kwargs))
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-        changed = changed_outside(outside, before)
+        changed = outside.changed()
     if changed and not training:
         with inference(model, (args, kwargs)):
             check_kept_outside(model, program, (args, kwargs), changed)
@@ -100,7 +99,7 @@ def inference(model: nn.Module, inputs: Any) -> Iterator[None]:
 @contextmanager
 def _mode(model: nn.Module, inputs: Any, training: bool) -> Iterator[None]:
     before = isinstance(model, CapturedModule) and model.training
-    with preserved(model, (inputs, *containers_outside(model).values(), *memories_outside(model))):
+    with preserved(model, inputs), preserved_outside(model):
         _switch(model, training)
         try:
             yield

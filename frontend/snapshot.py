@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .outside_places import is_class_data, slots_of
+from .stand_ins import Memory
+
 __all__ = ["preserved", "unchanged_on_error"]
 
 _NOT_LOOKED_INTO = (
@@ -47,8 +50,8 @@ def preserved(model: nn.Module, values: Any = (), *, parameters: bool = False) -
 
     That holds for attributes of it and its modules, whatever they are made of (dicts, lists, sets, dataclasses and other
     objects), for buffers and other tensors that are no parameters, for modes, hooks and parametrisations, and for
-    attributes of the model's own classes. Cached functions among the `values` forget what came into them. What is written
-    into a parameter is taken back only if `parameters` says so: these are most of a model, and are copied for it.
+    attributes of the model's own classes. A function of ``functools.cache`` there forgets all if a tensor came into it. What is
+    written into a parameter is taken back only if `parameters` says so: these are most of a model, and are copied for it.
     """
     restores = _Recorder(parameters).record(model, values)
     try:
@@ -99,7 +102,7 @@ class _Recorder:
         elif isinstance(value, tuple | frozenset):
             self._pending.extend(value)
         elif isinstance(value, functools._lru_cache_wrapper):
-            self._memory(value)
+            self._restores.append(Memory(value).restore)
         elif isinstance(value, nn.Module) or not _of_torch(type(value)):
             self._object(value)
 
@@ -150,16 +153,6 @@ class _Recorder:
         self._restores.append(restore)
         self._pending.extend(before)
 
-    def _memory(self, function: Any) -> None:
-        """Of ``functools.cache``: what is in it cannot be looked at, so that it forgets all if something came in."""
-        before = function.cache_info().misses
-
-        def restore() -> None:
-            if function.cache_info().misses != before:
-                function.cache_clear()
-
-        self._restores.append(restore)
-
     def _object(self, value: Any) -> None:
         held, kind = getattr(value, "__dict__", None), type(value)
         if isinstance(held, dict):
@@ -172,7 +165,7 @@ class _Recorder:
                     object.__setattr__(value, "__class__", kind)
 
             self._restores.append(restore_class)
-        for name in _slots(kind):
+        for name in slots_of(kind):
             if hasattr(value, name):
                 self._slot(value, name)
 
@@ -192,7 +185,7 @@ class _Recorder:
             if id(kind) in self._seen or kind is object or _of_torch(kind) or issubclass(kind, fx.GraphModule):
                 continue
             self._seen.add(id(kind))
-            before = {name: part for name, part in vars(kind).items() if not _is_code(name, part)}
+            before = {name: part for name, part in vars(kind).items() if is_class_data(name, part)}
             self._restores.append(_class_restore(kind, before))
             self._pending.extend(before.values())
 
@@ -200,7 +193,7 @@ class _Recorder:
 def _class_restore(kind: type, before: dict[str, Any]) -> Restore:
     def restore() -> None:
         for name, part in list(vars(kind).items()):
-            if not _is_code(name, part) and name not in before:
+            if is_class_data(name, part) and name not in before:
                 delattr(kind, name)
         for name, part in before.items():
             if vars(kind).get(name, restore) is not part:
@@ -209,19 +202,5 @@ def _class_restore(kind: type, before: dict[str, Any]) -> Restore:
     return restore
 
 
-def _is_code(name: str, part: Any) -> bool:
-    """Returns if an attribute of a class is no data: methods, properties, what Python itself keeps there."""
-    return (name.startswith("__") and name.endswith("__")) or callable(part) or hasattr(part, "__get__")
-
-
 def _of_torch(kind: type) -> bool:
     return kind.__module__.partition(".")[0] in ("torch", "builtins", "collections", "functools", "weakref", "_thread")
-
-
-def _slots(kind: type) -> Iterator[str]:
-    for part in kind.__mro__:
-        slots = vars(part).get("__slots__", ())
-        if not _of_torch(part):
-            for name in [slots] if isinstance(slots, str) else slots:
-                if name not in ("__dict__", "__weakref__"):
-                    yield name

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import reconvene
 from reconvene.frontend.base.errors import CaptureError
 
+from ..support import caches
+
 SUMS: dict[str, Tensor] = {}
 SEEN: list[Tensor] = []
 GRIDS: dict[int, Tensor] = {}
@@ -173,3 +175,142 @@ def test_a_batch_that_cannot_vary_is_nothing_to_report(caplog: pytest.LogCapture
     module = reconvene.capture(Flat(), (torch.randn(3, 4),))
     assert module.meta["input_sizes"].reasons
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+PLACES: dict[str, Callable[[int], Tensor]] = {
+    "functools.cache": lambda size: caches.remembered(size),
+    "a dict": lambda size: caches.in_a_dict(size),
+    "global": lambda size: caches.bound_anew(size),
+    "a new global": lambda size: caches.first_bound(size),
+    "a dict of a class": lambda size: caches.Rope.in_its_dict(size),
+    "an attribute of a class": lambda size: caches.Rope.as_attribute(size),
+    "a default": lambda size: caches.by_default(size),
+    "a keyword's default": lambda size: caches.by_keyword_default(size),
+    "an attribute of a function": lambda size: caches.on_itself(size),
+    "nonlocal": lambda size: caches.enclosed(size),
+    "an object": lambda size: caches.of_an_object(size),
+    "slots": lambda size: caches.of_slots(size),
+    "a namespace": lambda size: caches.in_a_namespace(size),
+    "told elsewhere": lambda size: caches.told_elsewhere(size),
+    "a dict of functions": lambda size: caches.dispatched(size),
+    "imported in the function": lambda size: caches.imported_late(size),
+}
+
+
+class Adding(nn.Module):
+    def __init__(self, table: Callable[[int], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.table = nn.Linear(4, 4), table
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x) + self.table(4)
+        return y
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_place_outside_keeps_stand_ins(place: str) -> None:
+    model, x = Adding(PLACES[place]).eval(), torch.randn(2, 4)
+    for _ in range(2):  # With the place empty, and as a capture leaves it.
+        module = reconvene.capture(model, (x,))
+    found = model(x)
+    assert type(found) is Tensor and torch.equal(found, model.layer(x) + torch.arange(4))
+    torch.testing.assert_close(module(x), found)
+    kept = PLACES[place](4)  # Now that it is full, it stays so.
+    reconvene.capture(model, (x,))
+    assert PLACES[place](4) is kept
+
+
+_MASK: Tensor | None = None
+
+
+class OwnFile(nn.Module):
+    """Binds a global of its own file."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        global _MASK
+        if _MASK is None:
+            _MASK = torch.arange(x.shape[-1], dtype=x.dtype)
+        return x * _MASK
+
+
+def test_a_global_of_the_own_file_is_as_it_was_after_a_failure_too() -> None:
+    class Failing(OwnFile):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y if y.sum() > 0 else -y
+
+    for model in (OwnFile(), Failing()):
+        try:
+            reconvene.capture(model.eval(), (torch.ones(2, 3),))
+        except CaptureError:
+            assert isinstance(model, Failing)
+        assert _MASK is None
+
+
+_total: Tensor | None = None
+
+
+class BoundState(nn.Module):
+    """What a global is bound to decides the next result."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        global _total
+        _total = x if _total is None else _total + x
+        return _total * 2
+
+
+class OnAClass(nn.Module):
+    sums: dict[str, Tensor] = {}  # noqa: RUF012
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sums["all"] = self.sums.get("all", torch.zeros_like(x)) + x
+        return self.sums["all"] * 2
+
+
+@pytest.mark.parametrize(("model", "name"), [(BoundState, "_total"), (OnAClass, r"OnAClass\.sums")])
+def test_state_in_globals_and_classes_is_refused_by_name(model: type[nn.Module], name: str) -> None:
+    with pytest.raises(CaptureError, match=f"'{name}', which lies outside of {model.__name__}.*register_buffer"):
+        reconvene.capture(model().eval(), (torch.randn(2, 3),))
+    assert _total is None and not OnAClass.sums
+
+
+NOTES: list[Any] = ["before"]
+asked: list[int] = []
+
+
+@functools.cache
+def doubled(size: int) -> int:
+    asked.append(size)
+    return size * 2
+
+
+class Noting(nn.Module):
+    """Notes no tensors, as another thread may do meanwhile, and asks a memory for numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        NOTES.append("seen")
+        NOTES.append(x)
+        NOTES.pop()
+        y: Tensor = self.layer(x) * doubled(4)
+        return y
+
+
+def test_what_is_no_tensor_stays() -> None:
+    for size in (1, 2, 3):
+        doubled(size)
+    reconvene.capture(Noting().eval(), (torch.randn(2, 4),))
+    assert NOTES[0] == "before" and set(NOTES[1:]) <= {"seen"}
+    assert [doubled(size) for size in (1, 2, 3, 4)] == [2, 4, 6, 8] and asked == [1, 2, 3, 4]
+
+
+def test_more_defaults_than_arguments_are_nothing_to_stumble_over() -> None:
+    def table(*sizes: int) -> Tensor:
+        return torch.arange(sizes[0], dtype=torch.float32)
+
+    table.__defaults__ = (1, {}, "x")  # As decorators write them.
+    model, x = Adding(table).eval(), torch.randn(2, 4)
+    torch.testing.assert_close(reconvene.capture(model, (x,))(x), model(x))
