@@ -17,6 +17,7 @@ from ..frontend.capture import FIXED, Model
 from ..frontend.capture import capture as capture_model
 from ..frontend.data.facts import facts_of
 from ..frontend.quantized_operators import check_float, check_not_in_training
+from ..frontend.stored_compute import Compute, compute_of, keep_compute
 from ..frontend.unwrapping import unwrapped
 from ..passes import compaction as compaction_pass
 from ..passes.outcome import Compaction
@@ -327,6 +328,9 @@ def captured(
 
 def result(found: Compaction, title: str, options: Mapping[str, Any]) -> Result:
     report = make_report(found, title, options)
+    # Of the module before, of which the smaller one has its notes.
+    known = compute_of(found.module)
+    keep_compute(found.module, Compute.made(report.before.macs, report.after.macs, known))
     if found.zeros:
         report = dataclasses.replace(report, pictures=mask_pictures(found.module, found.zeros))
     return Result(found.module, found.plan, report, found.certificate, checked_sum=weights_sum(found.module))

@@ -23,7 +23,8 @@ from ..frontend.data.datasets import find_dataset
 from ..frontend.data.facts import DataFacts
 from ..frontend.networks.names import unknown_model
 from ..frontend.networks.papers import NETWORKS, SHORT_NAMES, Network, find_network, network_for
-from ..frontend.program_file import Compute, load_stored
+from ..frontend.program_file import load_stored
+from ..frontend.stored_compute import Compute
 from ..frontend.weights import load_weights, place_and_key
 from .arrays import Given
 from .example_inputs import arranged, check_bytes, random_input, shaped
@@ -59,6 +60,8 @@ class LoadedModel:
     """Beside that of the dense network, if its file carries it."""
     data: DataFacts | None = None
     """What it was trained on, if its file carries that."""
+    origin: Mapping[str, Any] | None = None
+    """How it came about, if its file carries that."""
 
 
 def load_model(
@@ -109,7 +112,9 @@ def load_model(
         check_free(stored.module, dynamic, model)
         stored.module.check_inputs(used)
         beside = Path(model).with_suffix("")
-        return LoadedModel(stored.module, used, Path(model).stem, beside, certificate, compute, data)
+        return LoadedModel(
+            stored.module, used, Path(model).stem, beside, certificate, compute, data, origin=stored.origin
+        )
     if ":" in model:
         module, name = from_code(model), model.rpartition(":")[2]
         if not wanted:

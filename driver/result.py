@@ -12,7 +12,8 @@ from torch import fx
 from torch.optim.swa_utils import AveragedModel
 
 from ..frontend.data.facts import facts_of
-from ..frontend.program_file import Compute, save_program
+from ..frontend.program_file import save_program
+from ..frontend.stored_compute import compute_of
 from ..passes.outcome import Certificate
 from ..passes.plan import Plan
 from ..passes.pruning.methods.sensitivity import Sensitivity
@@ -72,13 +73,12 @@ class Result:
             InputError: the file cannot be written. An older file of that name is then untouched.
         """
         checked = self.checked_sum is not None and self.checked_sum == weights_sum(self.module)
-        before, after = self.report.before.macs, self.report.after.macs
         save_program(
             self.module,
             self.example_inputs,
             path,
             certificate=asdict(self.certificate) if checked else None,
-            compute=Compute(before, after) if before and after else None,
+            compute=compute_of(self.module),
             data=facts_of(self.module),
         )
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ..frontend.arguments import Inputs
 from ..frontend.base.errors import InputError
@@ -11,10 +16,14 @@ from ..frontend.base.turns import tracing_in_turn
 from ..frontend.capture import Model
 from ..frontend.data.facts import facts_of
 from ..frontend.program_file import StoredProgram, load_stored, save_program
+from ..frontend.stored_compute import compute_of
 from .api import captured
 from .recording import recorded
 
 __all__ = ["StoredProgram", "load", "save"]
+
+Colours = Sequence[float] | NDArray[np.floating[Any]] | Tensor
+"""A number for each of red, green and blue."""
 
 
 @tracing_in_turn
@@ -23,11 +32,12 @@ def save(
     example_inputs: Inputs | None,
     path: str | os.PathLike[str],
     *,
-    classes: Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    classes: Iterable[str] | None = None,
+    mean: Colours | None = None,
+    std: Colours | None = None,
 ) -> None:
-    """Writes a model as a ``.pt2`` file, which `load`, every function that takes a model, and the command line read.
+    """Writes a model as a ``.pt2`` file, which `load`, every function that takes a model, and the command line read. What the
+    file of a model says of it, such as its certificate, goes with it.
 
     Args:
         model: as for `reconvene.capture`.
@@ -35,7 +45,8 @@ def save(
         path: of the file.
         classes: of a classifier of images: what each of its outputs is called, two or more. Without them the file says what
             the model's own file said, or nothing.
-        mean, std: what images are normalised with, red, green and blue as shares of 255; of no meaning without `classes`.
+        mean, std: what images are normalised with, red, green and blue as shares of 255: numbers, an array or a tensor; of no
+            meaning without `classes`. Without them it is as the model's own file said.
 
     Raises:
         InputError: the model cannot be captured, the file cannot be written, or classes and colours make no sense. An older
@@ -43,11 +54,14 @@ def save(
     """
     if classes is None and (mean is not None or std is not None):
         raise InputError("mean and std are of a classifier of images; name its classes, too")
-    module, inputs = captured(model, example_inputs)
+    stored = load_stored(model) if isinstance(model, str | os.PathLike) else None
+    module, inputs = captured(model if stored is None else stored.module, example_inputs)
     data = facts_of(module)
     if classes is not None:
         data = recorded(module, classes, mean, std, data)
-    save_program(module, inputs, path, data=data)
+    # What was found out of a file's program holds of its copy.
+    notes = {} if stored is None else {"certificate": stored.certificate, "origin": stored.origin}
+    save_program(module, inputs, path, data=data, compute=compute_of(module), **notes)
 
 
 def load(path: str | os.PathLike[str]) -> StoredProgram:

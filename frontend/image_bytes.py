@@ -15,6 +15,7 @@ from .base.errors import InputError
 from .capture import FIXED, Model, capture, example_inputs_of
 from .data.facts import facts_of, keep_facts
 from .graph_module import CapturedModule, as_changed
+from .stored_compute import compute_of, keep_compute
 
 __all__ = ["ORDERS", "check_order", "on_image_bytes"]
 
@@ -64,6 +65,7 @@ def on_image_bytes(
     found = capture(made, (made.bytes_of(image),), shapes)
     if (facts := facts_of(module)) is not None:
         keep_facts(found, replace(facts, colours=None))
+    keep_compute(found, compute_of(module))
     return found
 
 

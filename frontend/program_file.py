@@ -34,6 +34,7 @@ from .graph_module import CapturedModule
 from .onnx_quantized import check_types, settle_weights, translations
 from .quantized_operators import LIBRARY, check_not_in_training, load_quantized_operators
 from .state import state_of
+from .stored_compute import Compute, keep_compute
 
 __all__ = [
     "Compute",
@@ -54,14 +55,6 @@ _NAMES = "extra/reconvene_names.json"
 _ORIGIN = "extra/reconvene_origin.json"
 _PROGRAM = re.compile(r"models/[^/]+\.json|data/(weights|constants)/.*|extra/reconvene_names\.json")
 """The records that say what a program computes."""
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Multiply-accumulates of a network that was made smaller, and of the dense one that it was made of, on equal inputs."""
-
-    dense_macs: int
-    macs: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,13 +192,14 @@ def load_program(path: str | os.PathLike[str]) -> tuple[CapturedModule, tuple[An
 
 
 def load_stored(path: str | os.PathLike[str]) -> StoredProgram:
-    """The same with all that the file says; its module carries what the network was trained on.
+    """The same with all that the file says; its module carries what the network was trained on, and what it computes.
 
     Raises:
-        InputError: as `read_program`; or what the file says of the data is damaged, or of another program.
+        InputError: as `read_program`; or what the file says of these is damaged, or of another program.
     """
     stored = read_program(path)
     keep_facts(stored.module, stored.data)
+    keep_compute(stored.module, stored.compute)
     return stored
 
 

@@ -16,7 +16,8 @@ from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
 from ...frontend.data.facts import DataFacts
 from ...frontend.graph_module import CapturedModule
-from ...frontend.program_file import Compute, load_program, save_program
+from ...frontend.program_file import load_program, save_program
+from ...frontend.stored_compute import Compute
 from ...passes.compaction import compact
 from ...passes.pruning.latency import OutOfReach
 from ...passes.pruning.scores import Evidence

@@ -64,7 +64,13 @@ def run(request: Request) -> Answer:
     files: dict[str, str] = {}
     with stage("writing"):
         if not copies:
-            save_program(loaded.module, loaded.example_inputs, path, data=loaded.data)
+            # What was found out of a file's program holds of its copy.
+            notes: dict[str, Any] = {
+                "certificate": loaded.certificate,
+                "compute": loaded.compute,
+                "origin": loaded.origin,
+            }
+            save_program(loaded.module, loaded.example_inputs, path, data=loaded.data, **notes)
             files["model"] = str(path)
         if onnx is not None:
             export_onnx(loaded.module, loaded.example_inputs, onnx)
@@ -94,7 +100,8 @@ def _on_bytes(loaded: LoadedModel, request: Request) -> LoadedModel:
     module = on_image_bytes(loaded.module, *given, order=request.image_bytes or "")
     # Nobody normalises its images outside any more.
     data = None if loaded.data is None else replace(loaded.data, colours=None)
-    return replace(loaded, module=module, example_inputs=module.meta["example_inputs"], data=data)
+    # The certificate is of another program; this one multiplies as often, and came about as that one.
+    return replace(loaded, module=module, example_inputs=module.meta["example_inputs"], data=data, certificate=None)
 
 
 def tensors(values: Any) -> list[torch.Tensor]:

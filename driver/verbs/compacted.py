@@ -12,7 +12,8 @@ from rich.console import Console
 
 from ...frontend.base.files import write_text
 from ...frontend.base.progress import stage
-from ...frontend.program_file import Compute, export_onnx, save_program
+from ...frontend.program_file import export_onnx, save_program
+from ...frontend.stored_compute import compute_of
 from ...passes.outcome import LayerZeros
 from .. import api
 from ..answer import Answer, files_line, table
@@ -53,8 +54,11 @@ def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer
     with stage("writing"):
         if places.model is not None:
             certificate = dataclasses.asdict(found.certificate)
-            compute = _compute(loaded, report)
-            notes: dict[str, Any] = {"certificate": certificate, "compute": compute, "data": loaded.data}
+            notes: dict[str, Any] = {
+                "certificate": certificate,
+                "compute": compute_of(found.module),
+                "data": loaded.data,
+            }
             save_program(found.module, loaded.example_inputs, places.model, **notes)
             files["model"] = str(places.model)
         if places.plan is not None:
@@ -67,14 +71,6 @@ def compacted(loaded: LoadedModel, found: api.Result, places: Outputs) -> Answer
             write_text(places.report, report.to_html() if places.report.suffix == ".html" else report.to_json())
             files["report"] = str(places.report)
     return Answer({"report": report.to_dict(), "files": files}, lambda console: show_report(console, report, files))
-
-
-def _compute(loaded: LoadedModel, report: Report) -> Compute | None:
-    """Beside the dense network: the one that was loaded, or the one that that was made of. None if nothing is counted."""
-    dense, here = report.before.macs, report.after.macs
-    if loaded.compute is not None:
-        dense = round(dense * loaded.compute.dense_macs / loaded.compute.macs)
-    return Compute(dense, here) if dense and here else None
 
 
 def show_report(console: Console, report: Report, files: Mapping[str, str]) -> None:

@@ -11,7 +11,8 @@ from ...frontend.base.errors import InputError
 from ...frontend.base.files import read_text
 from ...frontend.base.json_text import parse_json
 from ...frontend.base.progress import stage
-from ...frontend.program_file import Compute, load_program, save_program
+from ...frontend.program_file import load_program, save_program
+from ...frontend.stored_compute import Compute
 from ..answer import Answer, files_line, table
 from ..own_data import parse_colours
 from ..shrinking.course import RL_PRUNER, Settings, settings_of
@@ -73,10 +74,7 @@ def run(request: Request) -> Answer:
         accuracies = accuracy_on_tests(task, first), accuracy_on_tests(task, last)
     with stage("writing"):
         module, _ = load_program(model_of(told.folder, last))
-        dense = first.macs
-        if told.loaded.compute is not None:
-            dense = round(dense * told.loaded.compute.dense_macs / told.loaded.compute.macs)
-        compute = Compute(dense, last.macs) if dense and last.macs else None
+        compute = Compute.made(first.macs, last.macs, told.loaded.compute)
         origin = {"model": told.loaded.name, **settings.recorded(), "target": request.target, "steps": rows(steps)}
         notes: dict[str, Any] = {"compute": compute, "data": told.facts, "origin": origin}
         save_program(module, told.loaded.example_inputs, told.folder / "model.pt2", **notes)

@@ -11,7 +11,8 @@ from rich.console import Console
 from ...frontend.base.errors import InputError
 from ...frontend.base.progress import stage
 from ...frontend.graph_module import CapturedModule
-from ...frontend.program_file import Compute, save_program
+from ...frontend.program_file import save_program
+from ...frontend.stored_compute import Compute
 from ...passes.canonicalize import canonicalize
 from ...passes.dependency import dependency_view
 from ...passes.pruning.methods.base import TrainingMethod

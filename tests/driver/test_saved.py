@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 import reconvene
+from reconvene.driver.cli.command_line import main
 from reconvene.frontend.base.errors import InputError
-from reconvene.frontend.data.facts import Colours, facts_of
-from reconvene.frontend.program_file import Compute
+from reconvene.frontend.data.facts import Colours, DataFacts, facts_of
+from reconvene.frontend.program_file import save_program
+from reconvene.frontend.stored_compute import Compute
 
 NAMES = ("ape", "bee", "cat", "doe")
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -66,6 +68,49 @@ def test_colours_may_be_arrays_or_tensors_and_stay_where_classes_are_named_anew(
         assert found is not None and found.colours == Colours((0.5, 0.25, 0.125), (0.5, 1.0, 2.0))
     reconvene.save(path, None, again, classes=NAMES[::-1])
     assert reconvene.load(again).data == replace(found, classes=NAMES[::-1])
+
+
+def test_a_copy_of_a_file_says_what_the_file_did(
+    net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("\n".join(NAMES))
+    small = reconvene.prune(net, IMAGES, sparsity=0.5)
+    notes: dict[str, Any] = {
+        "certificate": asdict(small.certificate),
+        "compute": Compute(40, 10),
+        "origin": {"method": "any"},
+    }
+    facts = DataFacts(("w", "x", "y", "z"), Colours((0.1, 0.2, 0.3), (0.5,) * 3), 0.25)
+    save_program(small.module, small.example_inputs, "small.pt2", data=facts, **notes)
+    first = reconvene.load("small.pt2")
+    reconvene.save("small.pt2", None, "plain.pt2")
+    reconvene.save(Path("small.pt2"), None, "named.pt2", classes=NAMES)
+    assert main(["capture", "small.pt2", "-o", "copied.pt2"]) == 0
+    assert main(["capture", "small.pt2", "--classes", "names.txt", "-o", "recorded.pt2"]) == 0
+    for name, classes in (("plain", facts.classes), ("named", NAMES), ("copied", facts.classes), ("recorded", NAMES)):
+        found = reconvene.load(f"{name}.pt2")
+        assert (found.certificate, found.compute, found.origin) == (first.certificate, first.compute, first.origin)
+        assert found.data == replace(facts, classes=classes) and found.certificate is not None
+    assert main(["capture", "small.pt2", "--image-bytes", "NHWC", "-o", "bytes.pt2"]) == 0
+    found = reconvene.load("bytes.pt2")
+    assert found.certificate is None and (found.compute, found.origin) == (first.compute, first.origin)
+
+
+def test_what_is_pruned_twice_is_compared_with_the_dense_network(
+    net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    once = reconvene.prune(net, IMAGES, sparsity=0.5)
+    once.save("once.pt2")
+    assert main(["prune", "once.pt2", "-s", "0.5", "-o", "verb.pt2"]) == 0
+    for source in ("once.pt2", once.module, reconvene.load("once.pt2").module):
+        twice = reconvene.prune(source, sparsity=0.5)
+        twice.save("twice.pt2")
+        wanted = Compute(once.report.before.macs, twice.report.after.macs)
+        assert reconvene.load("twice.pt2").compute == reconvene.load("verb.pt2").compute == wanted
+        reconvene.compact(twice.module).save("again.pt2")
+        assert reconvene.load("again.pt2").compute == wanted
 
 
 def test_a_lone_tensor_and_keywords_are_inputs(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from torch import nn
 
 from reconvene.frontend.base.errors import InputError
 from reconvene.frontend.capture import capture
-from reconvene.frontend.program_file import Compute, read_program, save_program
+from reconvene.frontend.program_file import read_program, save_program
+from reconvene.frontend.stored_compute import Compute
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

@@ -10,7 +10,8 @@ import pytest
 from training_kills import write_images
 
 from reconvene.driver.cli.command_line import main
-from reconvene.frontend.program_file import Compute, read_program
+from reconvene.frontend.program_file import read_program
+from reconvene.frontend.stored_compute import Compute
 
 QUARTER = ["resnet20", "--width", "0.25"]
 
