@@ -11,6 +11,7 @@ import collections
 import functools
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,15 @@ __all__ = ["Outside", "check_kept_outside", "outside_of", "preserved_outside"]
 _THIS = __name__.partition(".")[0]
 _LIBRARIES = ("torch.", "torchvision.", "timm.", "numpy.", "builtins", f"{_THIS}.")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_HOLDERS = (SimpleNamespace, threading.local)
+_HOLDERS = (
+    SimpleNamespace,
+    threading.local,
+    collections.ChainMap,
+    collections.UserDict,
+    collections.UserList,
+    weakref.WeakKeyDictionary,
+    weakref.WeakValueDictionary,
+)
 """Classes of Python whose objects hold whatever a person puts there."""
 _CALLS = MethodType | property | staticmethod | classmethod | functools.partial | functools.cached_property
 _MOST_FOLLOWED = 10_000
@@ -171,6 +180,8 @@ class _Walk:
             return
         names = frozenset(_names(function.__code__))
         self._attributes("", function.__globals__, names)
+        if "globals" in names:  # ``globals()[...]`` may write any name.
+            self.found.places.append(Attributes("", function.__globals__))
         # What it imports when it runs.
         for name in names - function.__globals__.keys():
             self.look(name, sys.modules.get(name), names)
@@ -200,7 +211,7 @@ class _Walk:
         for name, value in list(vars(kind).items()):
             if not (name.startswith("__") and name.endswith("__")) or isinstance(value, FunctionType):
                 self.look(f"{kind.__name__}.{name}", value)
-        for base in kind.__mro__[1:]:
+        for base in (*kind.__mro__[1:], type(kind)):
             self.look(base.__name__, base)
 
     def _object(self, name: str, value: Any) -> None:

@@ -50,13 +50,14 @@ def put_into(
         except Exception as error:  # Torch's own, and whatever hooks of the model raise.
             _refuse(model, _by_names(state, own, copies))
             raise InputError(f"cannot be loaded into {type(model).__name__}: {_reason(error)}") from None
+        known = model.state_dict().keys()  # For a model whose own load_state_dict gives nothing back.
         # A tensor with two names is written under one of them; old files do not count batches.
         missing = [
             name
-            for name in getattr(result, "missing_keys", ())
+            for name in getattr(result, "missing_keys", known)
             if not name.endswith("num_batches_tracked") and (name not in own or id(own[name]) not in copies.places)
         ]
-        unexpected = list(getattr(result, "unexpected_keys", ()))
+        unexpected = list(getattr(result, "unexpected_keys", [name for name in state if name not in known]))
         _refuse(model, {"missing": missing, "unexpected": unexpected, **copies.wrong})
 
 

@@ -193,6 +193,9 @@ PLACES: dict[str, Callable[[int], Tensor]] = {
     "a namespace": lambda size: caches.in_a_namespace(size),
     "told elsewhere": lambda size: caches.told_elsewhere(size),
     "a dict of functions": lambda size: caches.dispatched(size),
+    "globals()": lambda size: caches.by_globals(size),
+    "a UserDict": lambda size: caches.in_a_dict_of_python(size),
+    "a metaclass": lambda size: caches.OfMeta.table(size),
     "imported in the function": lambda size: caches.imported_late(size),
 }
 

@@ -364,3 +364,18 @@ def test_keys_that_would_take_for_ever_to_hash_are_refused(new: bool, tmp_path: 
     torch.save({"weight": torch.ones(1), "more": [key]}, tmp_path / "list.pth", _use_new_zipfile_serialization=new)
     with pytest.raises(InputError, match="tuples in tuples that would take for ever to read, which torch never writes"):
         load_weights(net(), tmp_path / "list.pth")
+
+
+def test_what_a_model_does_not_say_itself_is_found(tmp_path: Path) -> None:
+    class Silent(nn.Linear):
+        def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> Any:
+            super().load_state_dict(state, strict=False)
+
+    torch.save({"weight": torch.eye(2), "bias": torch.ones(2)}, tmp_path / "net.pth")
+    assert torch.equal(load_weights(Silent(2, 2), tmp_path / "net.pth").weight, torch.eye(2))
+    torch.save({"weight": torch.eye(2), "more": torch.ones(2)}, tmp_path / "net.pth")
+    model = Silent(2, 2)
+    before = model.weight.detach().clone()
+    with pytest.raises(InputError, match="1 missing: bias; 1 unexpected: more"):
+        load_weights(model, tmp_path / "net.pth")
+    assert torch.equal(model.weight, before)
