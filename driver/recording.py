@@ -101,7 +101,7 @@ def _numbers(what: str, given: Any) -> list[float] | None:
     except (TypeError, ValueError):
         raise InputError(f"{what} is {given!r}; give three numbers, such as [0.485, 0.456, 0.406]") from None
     if len(found) != 3:
-        raise InputError(f"{what} has {len(found)} numbers, and an image's colours are three; give one for each")
+        raise InputError(f"{what} is {found}; give three numbers, one for each of red, green and blue")
     if not fits(what, found):
         raise InputError(f"{what} {found} is out of range; give shares of 255, deviations above 0")
     return found

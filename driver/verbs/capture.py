@@ -85,7 +85,8 @@ def run(request: Request) -> Answer:
 def _recorded(loaded: LoadedModel, request: Request) -> DataFacts:
     """What the file is to say of the model's images. Raises InputError where that makes no sense."""
     assert request.classes is not None
-    mean, std = request.normalisation or (None, None)
+    # What the model is to do itself, of as many channels as it takes, is not recorded.
+    mean, std = (request.normalisation if request.image_bytes is None else None) or (None, None)
     return recorded(loaded.module, read_names(request.classes), mean, std, loaded.data, str(request.classes))
 
 

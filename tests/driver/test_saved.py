@@ -132,7 +132,7 @@ def test_a_lone_tensor_and_keywords_are_inputs(tmp_path: Path) -> None:
         ({"classes": ["a", "b"]}, "classes names 2 classes, and the model gives 4; name each of them"),
         ({"classes": "abcd"}, "classes is one text, 'abcd'; give a list of names"),
         ({"classes": 4}, "cannot be recorded"),
-        ({"classes": NAMES, "mean": [0.5], "std": [0.5]}, "mean has 1 numbers, and an image's colours are three"),
+        ({"classes": NAMES, "mean": [0.5], "std": [0.5]}, "mean is .* give three numbers, one for each"),
         ({"classes": NAMES, "mean": [0.5] * 3, "std": [0.0] * 3}, "std .* deviations above 0"),
         ({"classes": NAMES, "mean": [123.7] * 3, "std": [58.0] * 3}, "mean .* is out of range; give shares of 255"),
         ({"classes": NAMES, "mean": [0.5] * 3, "std": [float("inf")] * 3}, "std .* is out of range"),

@@ -212,6 +212,18 @@ def test_a_model_on_bytes_tells_labels_and_normalises_itself(
         assert "the model takes bytes and normalises them itself; leave out" in said and said.count("\n") == 1
 
 
+def test_classes_of_grey_images_go_with_their_bytes(place: Path, tmp_path: Path) -> None:
+    class Grey(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((1, 3))
+
+    (tmp_path / "names.txt").write_text("high\nlow\n")
+    reconvene.save(Grey(), torch.zeros(1, 1, 2, 8), tmp_path / "grey.pt2")
+    line = ["capture", str(tmp_path / "grey.pt2"), "--classes", str(tmp_path / "names.txt"), "--image-bytes", "NCHW"]
+    assert main([*line, "--mean", "0.5", "--std", "0.25", "-o", str(tmp_path / "bytes.pt2")]) == 0
+    assert reconvene.load(tmp_path / "bytes.pt2").data == DataFacts(("high", "low"), None)
+
+
 def test_names_in_another_encoding_are_one_line(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
