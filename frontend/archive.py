@@ -19,6 +19,7 @@ import torch
 from .base.errors import InputError
 from .base.files import open_regular
 from .base.limits import check_limit, limits
+from .base.pickle_cost import check_pickle_cost
 from .base.zip_files import reading_zip
 from .program_schema import Unvetted, vetted_payloads, vetted_program
 
@@ -142,6 +143,7 @@ def _vetted_inputs(content: bytes) -> bytes:
         claimed = sum(reader.get_record_size(name) for name in reader.get_all_records())
         if claimed > len(content):
             raise Unvetted("claims more bytes than it holds")
+        _check_keys(reader.get_record("data.pkl"))
         inputs = torch.load(io.BytesIO(content), weights_only=True)
         _check_inputs(inputs)
         buffer = io.BytesIO()
@@ -151,6 +153,13 @@ def _vetted_inputs(content: bytes) -> bytes:
     except Exception:
         raise Unvetted("stores example inputs that need unpickling, which may run code") from None
     return buffer.getvalue()
+
+
+def _check_keys(content: bytes) -> None:
+    try:
+        check_pickle_cost(content)
+    except ValueError as error:
+        raise Unvetted(f"stores example inputs that cannot be read: {error}") from None
 
 
 def _check_inputs(inputs: Any) -> None:

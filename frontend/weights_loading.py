@@ -21,6 +21,7 @@ from .snapshot import unchanged_on_error
 __all__ = ["put_into"]
 
 _SHOWN = 3
+_COPIES = (Tensor.copy_, Tensor.module_load)
 _OTHER = "of another shape or type"
 
 
@@ -107,7 +108,7 @@ class _Copies(TorchFunctionMode):
         self.wrong: dict[str, list[str]] = {_OTHER: [], "out of range": [], "tied to another that differs": []}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.copy_ and len(args) > 1 and isinstance(args[1], Tensor) and id(args[0]) in self._names:
+        if func in _COPIES and len(args) > 1 and isinstance(args[1], Tensor) and id(args[0]) in self._names:
             with torch._C.DisableTorchFunction():
                 self._look(args[0], args[1])
         return func(*args, **(kwargs or {}))
@@ -135,7 +136,9 @@ def _holds(place: Tensor, value: Tensor) -> bool:
         value, place = torch.view_as_real(value), torch.view_as_real(place.detach())
     if value.is_floating_point():
         wide = value.detach().to(torch.float64)
-        return bool((wide.to(place.dtype).to(torch.float64).isfinite() | ~wide.isfinite()).all())
+        there, most = wide.to(place.dtype).to(torch.float64), torch.finfo(place.dtype)
+        # Some 8-bit types have no infinity, and keep their largest number instead.
+        return bool(((there.isfinite() & (wide.abs() <= most.max * (1 + most.eps))) | ~wide.isfinite()).all())
     numbers, limits = value.detach().cpu().numpy(), torch.iinfo(place.dtype)
     return limits.min <= int(numbers.min()) and int(numbers.max()) <= limits.max
 

@@ -20,7 +20,8 @@ _MOST_IN_A_FILE = 5
 """Pickles, one after another: as many as torch's old format has before its numbers."""
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
-_CONTAINERS = {"SETITEM", "SETITEMS", "APPEND", "APPENDS", "ADDITEMS", "DICT", "LIST"}
+_DICTS = {"SETITEM", "SETITEMS", "DICT"}
+_CONTAINERS = {*_DICTS, "APPEND", "APPENDS", "ADDITEMS", "LIST"}
 _MARK = (-1, 0)
 _PLAIN = (1, 0)
 
@@ -71,8 +72,10 @@ class _Machine:
 
     def _step(self, opcode: Any) -> None:
         taken = self._taken(opcode)
+        if opcode.name in _DICTS:
+            taken = taken[1::2]  # The keys: a value comes off the stack before its key, and a dict that is there last.
         visits, deep = 1 + sum(cost for cost, _ in taken), 1 + max((deep for _, deep in taken), default=-1)
-        if opcode.name in _CONTAINERS:  # A dict has no hash, but asks for those of its keys.
+        if opcode.name in _CONTAINERS:  # They have no hash; a list may become the items of a dict.
             self._hashed += visits
             visits, deep = _PLAIN
         if visits > _MOST_VISITS or self._hashed > _MOST_VISITS or deep > _MOST_DEEP:

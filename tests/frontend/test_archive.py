@@ -307,6 +307,13 @@ def test_example_inputs_that_hold_one_another_are_counted(stored: Path, tmp_path
         load_program(laughs)
 
 
+def test_keys_of_example_inputs_that_take_for_ever_to_hash_are_refused(stored: Path, tmp_path: Path) -> None:
+    key = b"\x80\x02}(K\x01q\x00" + b"0h\x00h\x00\x86q\x00" * 40 + b"K\x01u."
+    bomb = changed(stored, tmp_path / "key.pt2", INPUTS, inner(zipfile.ZIP_STORED, key))
+    with pytest.raises(InputError, match="example inputs that cannot be read: it holds tuples in tuples"):
+        load_program(bomb)
+
+
 def test_what_is_refused_is_said_in_one_line(stored: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def changed_sizes(content: bytes) -> bytes:
         return re.sub(rb'"expr_str": "[^"]*"', b'"expr_str": "true"', content)

@@ -312,6 +312,7 @@ class Held(nn.Module):
         (torch.zeros(2, dtype=torch.uint8), torch.tensor([-1, 3], dtype=torch.int8), "1 out of range"),
         (torch.zeros(2, dtype=torch.int64), torch.tensor([1, 2**63], dtype=torch.uint64), "1 out of range"),
         (torch.zeros(2, dtype=torch.float16), torch.tensor([1.0, 1e6]), r"inner\.b \(float32 2 into float16 2\)"),
+        (torch.zeros(2, dtype=torch.float8_e4m3fn), torch.tensor([1.0, 1e4]), "1 out of range"),
         (torch.zeros(2, dtype=torch.complex64), torch.tensor([1, 1e300], dtype=torch.complex128), "1 out of range"),
         (torch.zeros(2), torch.tensor([1, 2]), r"of another shape or type: inner\.b \(int64 2 in the file"),
         (torch.zeros(1).expand(2), torch.ones(2), "cannot be loaded into Held.*inner.b"),
@@ -378,4 +379,17 @@ def test_what_a_model_does_not_say_itself_is_found(tmp_path: Path) -> None:
     before = model.weight.detach().clone()
     with pytest.raises(InputError, match="1 missing: bias; 1 unexpected: more"):
         load_weights(model, tmp_path / "net.pth")
+    assert torch.equal(model.weight, before)
+
+
+def test_copies_by_swapping_are_looked_at_too(tmp_path: Path) -> None:
+    torch.save({"weight": torch.full((2, 2), 1e6), "bias": torch.ones(2)}, tmp_path / "net.pth")
+    model = nn.Linear(2, 2).half()
+    before = model.weight.detach().clone()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with pytest.raises(InputError, match=r"1 out of range: weight"):
+            load_weights(model, tmp_path / "net.pth")
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
     assert torch.equal(model.weight, before)

@@ -56,3 +56,10 @@ def test_all_others_pass(protocol: int) -> None:
 @pytest.mark.parametrize("content", [b"", b"weights", b"\x80\x02h\x05.", b"\x80\x02\x86.", pickle.dumps([1, 2])[:-2]])
 def test_what_is_no_pickle_passes(content: bytes) -> None:
     check_pickle_cost(content)
+
+
+def test_values_are_not_hashed_and_items_may_be() -> None:
+    losses = tuple(range(100_000))
+    check_pickle_cost(pickle.dumps({name: {"losses": losses} for name in range(200)}))
+    with pytest.raises(ValueError, match="tuples in tuples"):
+        check_pickle_cost(pickle.dumps([(losses, name) for name in range(200)]))
