@@ -5,7 +5,7 @@ is to find.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def state_names(state: Sequence[State]) -> str:
 
 def described(state: Sequence[State]) -> list[dict[str, Any]]:
     """Name, shape and dtype of each, for reports."""
-    return [asdict(entry.spec) for entry in state]
+    return [entry.spec.plain() for entry in state]
 
 
 def write_states(state: Sequence[State], folder: Path) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def write_states(state: Sequence[State], folder: Path) -> list[dict[str, Any]]:
         file = None if entry.zero else f"{_PREFIX}{number}{_SUFFIX}"
         if file is not None:
             np.save(folder / file, entry.initial.numpy(), allow_pickle=False)
-        rows.append({**asdict(entry.spec), "initial": file})
+        rows.append({**entry.spec.plain(), "initial": file})
     return rows
 
 

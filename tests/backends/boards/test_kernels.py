@@ -91,7 +91,7 @@ def test_chosen_by_modelled_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def transposed() -> nn.Module:
     torch.manual_seed(0)
-    return nn.ConvTranspose2d(8, 6, 3, stride=2).eval()
+    return nn.ConvTranspose2d(8, 6, 3, stride=4).eval()
 
 
 def agree_transposed(built: Built, folder: Path) -> None:

@@ -24,7 +24,7 @@ X = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.ConvTranspose2d(4, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 5, 1)).eval()
+    return nn.Sequential(nn.ConvTranspose2d(4, 6, 3, stride=4), nn.ReLU(), nn.Conv2d(6, 5, 1)).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tuning.Tuner, "_searched", lambda *_: [])
-    (tmp_path / "net.py").write_text("from torch import nn\ndef net():\n    return nn.ConvTranspose2d(4, 6, 3)\n")
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net():\n    return nn.ConvTranspose2d(4, 6, 3, 4)\n")
     line = ["compile", f"{tmp_path / 'net.py'}:net", "--input", "1x4x6x6", "--tune", "2", "-o", str(tmp_path / "out")]
     assert main([*line, "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["tuned"]
