@@ -46,38 +46,37 @@ def _refusal(view: DependencyView, scored: Scored, pattern: str) -> str | None:
 
 def _shared(view: DependencyView, group: ChannelGroup, shares: Sequence[tuple[str, float]]) -> list[str]:
     """What layers that make one group's channels lose against what was said of them."""
-    makers = _makers(view, group, shares)
+    makers = _makers(group)
     said = {layer: _first(names, shares) for layer, names in makers.items()}
-    if len({rule and rule[1] for rule in said.values()}) < 2:
-        return []
-    named = {layer: rule[1] for layer, rule in said.items() if rule and rule[0] in (layer, f"{layer}.weight")}
+    named = {layer: rule[1] for layer, rule in said.items() if rule and rule[0] in makers[layer]}
     if len(set(named.values())) > 1:
         told = ", ".join(f"{share:g} of '{layer}'" for layer, share in named.items())
         raise InputError(
             f"the layers {_listed(named)} make the same channels, and were given {told}; give them one share"
         )
-    _, taken = _first([name for names in makers.values() for name in names], shares) or ("", 0.0)
-    as_said = [layer for layer, rule in said.items() if rule and rule[1] == taken]
+    together = _first([name for names in makers.values() for name in names], shares)
+    if together is None:
+        return []
+    taken = together[1]
+    as_said = _listed([layer for layer, rule in said.items() if rule and rule[1] == taken])
     notes = []
     for layer, rule in said.items():
-        if rule is None or rule[1] != taken:
+        # A normalisation goes with its convolution; nobody asks that.
+        matters = layer in named or not view.layers.keys().isdisjoint(makers[layer])
+        if matters and (rule is None or rule[1] != taken):
             than = "" if rule is None else f" rather than {rule[1]:g}"
-            notes.append(f"'{layer}' loses {taken:g} of its channels{than}: they are those of {_listed(as_said)}")
+            notes.append(f"'{layer}' loses {taken:g} of its channels{than}: they are those of {as_said}")
     return notes
 
 
-def _makers(
-    view: DependencyView, group: ChannelGroup, shares: Sequence[tuple[str, float]]
-) -> dict[str, tuple[str, ...]]:
-    """By layer that makes the channels, its name and its parameters'; what has no weight only where a pattern matches."""
+def _makers(group: ChannelGroup) -> dict[str, list[str]]:
+    """By layer that makes the channels, its name and its parameters'."""
     found: dict[str, list[str]] = {}
-    weighted = set()
     for part in group.slices:
         if part.role == "producer":
             layer = part.parameter.rpartition(".")[0] or part.parameter
             found.setdefault(layer, [layer]).append(part.parameter)
-            weighted |= {layer} if part.parameter in view.layers else set()
-    return {layer: tuple(names) for layer, names in found.items() if layer in weighted or _first(names, shares)}
+    return found
 
 
 def _first(names: Sequence[str], shares: Sequence[tuple[str, float]]) -> tuple[str, float] | None:

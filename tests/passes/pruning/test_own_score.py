@@ -137,6 +137,16 @@ def test_layers_that_make_the_same_channels_lose_them_together_and_a_note_says_s
         assert not any(" loses " in note for note in reconvene.prune(Added(), ROW, sparsity=alike).report.notes)
 
 
+def test_a_normalisation_is_no_layer_that_a_note_is_about() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    result = reconvene.prune(net, IMAGE, sparsity={"0": 0.5, "*": 0.25})
+    assert widths(result) == [4, 4] and not any(" loses " in note for note in result.report.notes)
+    result = reconvene.prune(net, IMAGE, sparsity={"1": 0.5})
+    assert widths(result) == [4, 4]
+    assert result.report.notes[0] == "'0' loses 0.5 of its channels: they are those of '1'"
+
+
 def test_shares_of_two_such_layers_by_name_contradict_each_other() -> None:
     with pytest.raises(reconvene.InputError, match=r"'first', 'second' make the same channels, .* 0\.25 .* 0\.75 of"):
         reconvene.prune(Added(), ROW, sparsity={"first": 0.25, "second.weight": 0.75})
