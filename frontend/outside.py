@@ -49,7 +49,7 @@ _CALLS = MethodType | property | staticmethod | classmethod | functools.partial 
 _MOST_FOLLOWED = 10_000
 """Entries of a container that are followed: what has more of them is data."""
 _MOST_COPIED = 1 << 26
-"""Bytes of a tensor that is copied, to undo what is written into it."""
+"""Bytes of tensors that are copied, all together, to undo what is written into them: a data set that code can reach is not."""
 
 
 @dataclass
@@ -120,6 +120,7 @@ class _Walk:
     def __init__(self, model: nn.Module) -> None:
         self.found = Outside()
         self._inside = set(map(id, model.modules()))
+        self._copied_left = _MOST_COPIED
         self._seen: dict[Any, Any] = {}  # With the values, so that no id is used twice.
         self._pending: list[tuple[str, Any, frozenset[str]]] = []
 
@@ -139,7 +140,9 @@ class _Walk:
 
     def _follow(self, name: str, value: Any, names: frozenset[str]) -> None:
         if isinstance(value, torch.Tensor):
-            if value.nbytes <= _MOST_COPIED and not isinstance(value, FakeTensor):
+            plain = value.layout == torch.strided and not isinstance(value, FakeTensor)
+            if plain and value.nbytes <= self._copied_left:
+                self._copied_left -= value.nbytes
                 self.found.tensors.append(value)
         elif isinstance(value, dict | list | set | tuple | frozenset | collections.deque):
             self._container(name, value)

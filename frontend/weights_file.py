@@ -79,10 +79,11 @@ def read_weights(path: str | os.PathLike[str], key: str | None = None) -> StateD
         found = _unpickled(file, content)
     state = _state_dict(file, found, key)
     tensors = {name: value for name, value in state.entries.items() if isinstance(value, torch.Tensor)}
-    check_limit("array", sum(tensor.nbytes for tensor in tensors.values()), f"'{file}'")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise InputError(f"'{name}' in '{file}' is no plain tensor; {_SAVED_ANEW}")
+    check_limit("array", sum(tensor.nbytes for tensor in tensors.values()), f"'{file}'")
+    for name, tensor in tensors.items():
         if has_odd_booleans(tensor):
             raise InputError(
                 f"'{name}' in '{file}' holds booleans that are neither true nor false; the file is damaged"

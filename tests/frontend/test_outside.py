@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import reconvene
 from reconvene.frontend.base.errors import CaptureError
+from reconvene.frontend.outside import outside_of, preserved_outside
 
 from ..support import caches
 
@@ -317,3 +318,21 @@ def test_more_defaults_than_arguments_are_nothing_to_stumble_over() -> None:
     table.__defaults__ = (1, {}, "x")  # As decorators write them.
     model, x = Adding(table).eval(), torch.randn(2, 4)
     torch.testing.assert_close(reconvene.capture(model, (x,))(x), model(x))
+
+
+STEPS = {"data": torch.zeros(1).expand(1 << 25), "sparse": torch.eye(2).to_sparse(), "steps": torch.zeros(1)}
+
+
+def test_what_is_written_into_small_tensors_outside_is_taken_back() -> None:
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                STEPS["steps"].add_(1)
+            return x + STEPS["data"][0]
+
+    with pytest.raises(CaptureError), preserved_outside(model := Counting()):
+        model(torch.ones(1))
+        assert STEPS["steps"] == 1
+        raise CaptureError
+    assert STEPS["steps"] == 0
+    assert [tensor.numel() for tensor in outside_of(model).tensors] == [1]  # The others are data, and not plain.
