@@ -51,7 +51,7 @@ def run(request: Request) -> Answer:
     rows = layer_rows(found, structures, shares)
     if not rows:
         raise InputError(
-            "no layer of this model has a known time: kernels of ours are for two-dimensional convolutions, linear and"
+            "no layer of this model has a known time: kernels of ours are for convolutions of lines and images, linear and"
             " recurrent layers"
         )
     data = {

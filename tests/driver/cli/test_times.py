@@ -168,7 +168,7 @@ def test_plans_that_cannot_be_made(
 
 
 def test_a_model_without_kernels_of_known_time_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "lines.py").write_text("from torch import nn\n\n\ndef net():\n    return nn.Conv1d(4, 4, 3)\n")
-    model = [f"{tmp_path / 'lines.py'}:net", "--input", "1x4x8"]
+    (tmp_path / "solid.py").write_text("from torch import nn\n\n\ndef net():\n    return nn.Conv3d(4, 4, 3)\n")
+    model = [f"{tmp_path / 'solid.py'}:net", "--input", "1x4x8x8x8"]
     for verb in ("times", "map"):
         assert "no layer of this model has a known time" in refused(capsys, verb, *model, *RPI4)
