@@ -94,4 +94,20 @@ def test_certificates_reach_the_board(
     }
     called(capsys, 0, "capture", "small.pt2", "-o", "copy.pt2")
     called(capsys, 0, "compile", "copy.pt2", "-o", "other")
-    assert open_bundle("other").certificate is None
+    assert open_bundle("other").certificate == certificate  # A copy is the same program.
+    called(
+        capsys,
+        0,
+        "capture",
+        "small.pt2",
+        "--image-bytes",
+        "NHWC",
+        "--mean",
+        "0,0,0",
+        "--std",
+        "1,1,1",
+        "-o",
+        "bytes.pt2",
+    )
+    called(capsys, 0, "compile", "bytes.pt2", "-o", "another")
+    assert open_bundle("another").certificate is None
